@@ -1,0 +1,44 @@
+"""The one place that decides which Keras and which tfmot names the package uses.
+
+`tf.keras` is Keras 3 on TensorFlow >= 2.16 while tfmot speaks Keras 2, so every other module takes
+`keras` from here and nobody has to set TF_USE_LEGACY_KERAS.
+"""
+
+import contextlib
+
+import tensorflow as tf
+import tensorflow_model_optimization as tfmot
+import tf_keras as keras
+from tf_keras.src.engine.functional import Functional
+from tf_keras.src.mixed_precision import autocast_variable
+
+tfmot_keras = tfmot.quantization.keras
+
+Quantizer = tfmot_keras.quantizers.Quantizer
+QuantizeConfig = tfmot_keras.QuantizeConfig
+QuantizeRegistry = tfmot_keras.QuantizeRegistry
+QuantizeLayoutTransform = tfmot_keras.QuantizeLayoutTransform
+QuantizeScheme = tfmot_keras.QuantizeScheme
+QuantizeWrapper = tfmot_keras.QuantizeWrapper
+
+register = keras.utils.register_keras_serializable(package="tfbinreg")
+
+
+def is_graph_network(model: object) -> bool:
+    """Whether `model` is a Sequential or Functional tf_keras model with a known layer graph."""
+    return isinstance(model, keras.Model) and bool(getattr(model, "_is_graph_network", False))
+
+
+def versions() -> dict[str, str]:
+    """Versions of the libraries that decide how a model is trained and converted."""
+    return {
+        "tensorflow": tf.__version__,
+        "tf_keras": keras.__version__,
+        "tensorflow_model_optimization": tfmot.__version__,
+    }
+
+
+def float32_variables() -> contextlib.AbstractContextManager:
+    """Scope in which a mixed-precision policy does not round variables to 16 bits when read."""
+    return autocast_variable.enable_auto_cast_variables(None)
+

@@ -1,0 +1,109 @@
+"""The layer graph of a Keras model as a plain list, and how to build another model along it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from tfbinreg import _compat
+
+keras = _compat.keras
+
+
+@dataclasses.dataclass(frozen=True)
+class Node:
+    """One call of a layer.
+
+    Attributes:
+        index: position in the graph's topological order.
+        layer: the Keras layer that is called.
+        inputs: indices of the nodes whose outputs it takes.
+    """
+
+    index: int
+    layer: Any
+    inputs: tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        return self.layer.name
+
+    @property
+    def kind(self) -> str:
+        return type(self.layer).__name__
+
+
+@dataclasses.dataclass(frozen=True)
+class Graph:
+    """The calls of a model in topological order.
+
+    Attributes:
+        nodes: the calls; `nodes[i].index == i`.
+        outputs: indices of the nodes that are the model's outputs.
+        name: the model's name.
+    """
+
+    nodes: tuple[Node, ...]
+    outputs: tuple[int, ...]
+    name: str
+
+    def consumers(self, index: int) -> list[Node]:
+        """The calls that take the output of node `index`."""
+        return [node for node in self.nodes if index in node.inputs]
+
+    def sole_consumer(self, index: int) -> Node | None:
+        """The only user of node `index`, None if there are several or it is a model output."""
+        consumers = self.consumers(index)
+        return consumers[0] if len(consumers) == 1 and index not in self.outputs else None
+
+
+def trace(model: Any) -> Graph:
+    """The layer graph of a built Sequential or Functional model."""
+    depths = model._nodes_by_depth
+    keras_nodes = [node for depth in sorted(depths, reverse=True) for node in depths[depth]]
+    position = {id(node): index for index, node in enumerate(keras_nodes)}
+
+    def index_of(tensor: Any) -> int:
+        history = tensor._keras_history
+        return position[id(history.layer._inbound_nodes[history.node_index])]
+
+    nodes = tuple(
+        Node(index, node.outbound_layer, tuple(index_of(t) for t in node.keras_inputs))
+        for index, node in enumerate(keras_nodes)
+    )
+    return Graph(nodes, tuple(index_of(tensor) for tensor in model.outputs), model.name)
+
+
+def rebuild(graph: Graph, call: Callable[[Node, Sequence[Any]], Any]) -> Any:
+    """A functional model made by calling `call(node, input tensors) -> tensor` along the graph.
+
+    A model input is given its own new symbolic input.
+    """
+    tensors: list[Any] = []
+    inputs: list[Any] = []
+    for node in graph.nodes:
+        if node.inputs:
+            taken = [tensors[index] for index in node.inputs]
+        else:
+            taken = [_clone_input(node.layer)]
+            inputs += taken
+        tensors.append(call(node, taken))
+    outputs = [tensors[index] for index in graph.outputs]
+    single = outputs[0] if len(outputs) == 1 else outputs
+    return keras.Model(inputs if len(inputs) > 1 else inputs[0], single, name=graph.name)
+
+
+def clone_layer(layer: Any, **changes: Any) -> Any:
+    """A new, unbuilt layer of the same configuration but for `changes`."""
+    return type(layer).from_config({**layer.get_config(), **changes})
+
+
+def apply(layer: Any, tensors: Sequence[Any]) -> Any:
+    """Call `layer` on one tensor, or on the list where it takes several."""
+    return layer(tensors[0] if len(tensors) == 1 else list(tensors))
+
+
+def _clone_input(layer: Any) -> Any:
+    shape = layer.get_config()["batch_input_shape"]
+    return keras.Input(batch_shape=shape, dtype=layer.dtype, name=layer.name)

@@ -1,0 +1,92 @@
+"""The two Keras layers a quantized model is made of: a kernel wrapper and an activation grid."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+from tfbinreg import _compat
+
+keras = _compat.keras
+
+
+@_compat.register
+class QuantizedKernel(_compat.QuantizeWrapper):
+    """Runs a layer with its kernel quantized by the wrapped `QuantizeConfig`.
+
+    tfmot's `QuantizeWrapperV2` lists the inner layer's weights before a layer that comes from a
+    config has built them, so a loaded model orders its weights otherwise and neither `load_model`
+    nor `load_weights` works with trainable quantizer variables. This subclass, which tfmot's
+    `quantize_apply` passes through untouched, builds the inner layer first and leaves the layer's
+    own kernel attribute as it found it.
+    """
+
+    def build(self, input_shape: Any) -> None:
+        keras.layers.Wrapper.build(self, input_shape)
+        kernels = [
+            (weight, quantizer, quantizer.build(weight.shape, self._weight_name(weight.name), self))
+            for weight, quantizer in self.quantize_config.get_weights_and_quantizers(self.layer)
+        ]
+        # Not self.kernels = ...: Keras would list the inner layer's kernel twice.
+        object.__setattr__(self, "kernels", kernels)
+
+    def call(self, inputs: Any, training: Any = None, **kwargs: Any) -> Any:
+        with _compat.float32_variables():
+            quantized = [
+                quantizer(tf.convert_to_tensor(weight), training, weights=variables)
+                for weight, quantizer, variables in self.kernels
+            ]
+        quantized = [tf.cast(kernel, self.compute_dtype) for kernel in quantized]
+        config, latent = self.quantize_config, [weight for weight, _, _ in self.kernels]
+        config.set_quantize_weights(self.layer, quantized)
+        try:
+            return self.layer.call(inputs, **kwargs)
+        finally:
+            config.set_quantize_weights(self.layer, latent)
+
+    def initialize_steps(self) -> None:
+        """Set the steps from the kernel as it is now."""
+        for weight, quantizer, variables in self.kernels:
+            quantizer.initialize(variables, weight.numpy())
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return self.layer.compute_output_shape(input_shape)
+
+
+@_compat.register
+class QuantizeActivation(keras.layers.Layer):
+    """Puts a tensor on the grid its quantizer learns.
+
+    A layer of its own, rather than an output quantizer inside a wrapper, so that several tensors
+    can share one grid by calling the same layer (pooling in, pooling out).
+
+    Args:
+        quantizer: a tfmot `Quantizer` with `settle`.
+    """
+
+    def __init__(self, quantizer: Any, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.quantizer = quantizer
+
+    def build(self, input_shape: Any) -> None:
+        self.grid_variables = self.quantizer.build(input_shape, "activation", self)
+        super().build(input_shape)
+
+    def call(self, inputs: Any, training: Any = None) -> Any:
+        if training is None:
+            training = keras.backend.learning_phase()
+        return self.quantizer(inputs, training, weights=self.grid_variables)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        quantizer = keras.saving.serialize_keras_object(self.quantizer)
+        return {**super().get_config(), "quantizer": quantizer}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> QuantizeActivation:
+        config = dict(config)
+        quantizer = keras.saving.deserialize_keras_object(config.pop("quantizer"))
+        return cls(quantizer, **config)

@@ -1,0 +1,132 @@
+"""`QuantizedModel`: a functional model that carries its recipe and the bin regularization."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import tensorflow as tf
+
+from tfbinreg import _compat
+from tfbinreg.recipe import Recipe
+from tfbinreg.regularizers import bin_regularization
+from tfbinreg.sites import kernel_sites, sites
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BinOptions:
+    """How the attached bin regularization is computed; see `bin_regularization`."""
+
+    detach_step: bool = True
+    scale_free: bool = False
+
+
+@_compat.register
+class QuantizedModel(_compat.Functional):
+    """The model `quantize_apply` returns: a functional tf_keras model with three additions.
+
+    - One `add_loss` callable over all quantized kernels adds bin_strength * L_BR. At strength zero
+      (the start) it is skipped and training is plain LSQ, bit for bit. Keras counts it once, not
+      once per replica, and it is attached again whenever the model is built from its config.
+    - `compile` keeps the optimizer's decoupled weight decay away from the learned steps.
+    - The recipe travels with the configuration.
+
+    Attributes:
+        bin_strength: float32 variable, the strength lambda; not trained, saved with the model.
+        steps_held: int32 variable; 1 keeps the steps as they are while the weights train. It acts
+            only after `enable_step_holding`.
+    """
+
+    # No __init__: Keras writes the layer graph into the configuration only of classes that keep
+    # the constructor of a functional model.
+    recipe = Recipe()
+    bin_options = BinOptions()
+    _can_hold_steps = False
+
+    def attach(self, recipe: Recipe, bin_options: BinOptions) -> None:
+        """Give a freshly built model its recipe, state variables and penalty. Call once."""
+        self.recipe, self.bin_options = recipe, bin_options
+        options: dict[str, Any] = {
+            "trainable": False,
+            "aggregation": tf.VariableAggregation.ONLY_FIRST_REPLICA,
+        }
+        self.bin_strength = tf.Variable(0.0, name="bin_strength", **options)
+        self.steps_held = tf.Variable(0, name="steps_held", dtype=tf.int32, **options)
+        self.add_loss(self.bin_loss)
+
+    @property
+    def step_variables(self) -> list[tf.Variable]:
+        """The learned steps of all kernels and activations."""
+        return [site.step for site in sites(self)]
+
+    def bin_penalty(self) -> tf.Tensor:
+        """L_BR summed over the quantized kernels, without the strength; float32 scalar."""
+        with _compat.float32_variables():
+            return tf.add_n(
+                [
+                    bin_regularization(
+                        site.latent,
+                        site.step,
+                        site.quantizer.qmin,
+                        site.quantizer.qmax,
+                        site.quantizer.axis,
+                        **dataclasses.asdict(self.bin_options),
+                    )
+                    for site in kernel_sites(self)
+                ]
+            )
+
+    def bin_loss(self) -> tf.Tensor:
+        """bin_strength * L_BR, 0 without computing anything while the strength is 0."""
+        return tf.cond(
+            self.bin_strength > 0.0,
+            lambda: self.bin_strength * self.bin_penalty(),
+            lambda: tf.constant(0.0),
+        )
+
+    def enable_step_holding(self) -> None:
+        """Make the train step obey `steps_held`; traces it anew if it had been built without."""
+        if not self._can_hold_steps:
+            self._can_hold_steps = True
+            self.train_function = None
+
+    def train_step(self, data: Any) -> Any:
+        if not self._can_hold_steps:
+            return super().train_step(data)
+        steps = self.step_variables
+        before = [tf.identity(step) for step in steps]
+        logs = super().train_step(data)
+        # A zero gradient would not do: momentum would go on moving the steps.
+        for step, value in zip(steps, before, strict=True):
+            step.assign(tf.where(self.steps_held > 0, value, step))
+        return logs
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        super().compile(*args, **kwargs)
+        optimizer = getattr(self.optimizer, "inner_optimizer", self.optimizer)
+        if not getattr(optimizer, "weight_decay", None):
+            return
+        try:
+            optimizer.exclude_from_weight_decay(var_list=self.step_variables)
+        except ValueError:
+            raise ValueError(
+                "The optimizer has been used before, so its weight decay can no longer be kept "
+                "away from the learned steps. Compile with a new optimizer."
+            ) from None
+
+    def get_config(self) -> dict[str, Any]:
+        quantization = {
+            "recipe": self.recipe.to_json(),
+            "bin_options": dataclasses.asdict(self.bin_options),
+        }
+        return {**super().get_config(), "tfbinreg": quantization}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> QuantizedModel:
+        config = dict(config)
+        quantization = config.pop("tfbinreg")
+        model = super().from_config(config, custom_objects)
+        model.attach(
+            Recipe.from_json(quantization["recipe"]), BinOptions(**quantization["bin_options"])
+        )
+        return model

@@ -1,0 +1,181 @@
+"""Learned step size quantization (LSQ) as one differentiable function.
+
+Esser et al., "Learned Step Size Quantization", ICLR 2020 (arXiv 1902.08153), equations 1-5.
+"""
+
+from __future__ import annotations
+
+import math
+
+import tensorflow as tf
+
+# A step is used as max(|step|, STEP_FLOOR): no optimizer can make it negative or zero.
+STEP_FLOOR = 1e-9
+# The fused kernels compare with <=, the paper with <; four units in the last place make up for it.
+_EDGE = 2.0**-21
+
+
+def effective_step(step: tf.Tensor) -> tf.Tensor:
+    """The step the quantizers really use, max(|step|, 1e-9), in float32."""
+    return tf.maximum(tf.abs(tf.cast(step, tf.float32)), STEP_FLOOR)
+
+
+def initial_step(values: tf.Tensor, qmax: int, axis: int | None = None) -> tf.Tensor:
+    """The paper's start value 2 * mean|v| / sqrt(qmax) (section 2.1), float32.
+
+    Args:
+        values: the tensor to be quantized.
+        qmax: largest code.
+        axis: channel axis for one step per channel, None for one step.
+
+    Returns:
+        Shape () or (channels,). Zero where all values are zero; callers must handle that.
+    """
+    values = tf.cast(values, tf.float32)
+    others = None if axis is None else [d for d in range(len(values.shape)) if d != axis]
+    return 2.0 * tf.reduce_mean(tf.abs(values), axis=others) / math.sqrt(qmax)
+
+
+def gradient_scale(count: int, qmax: int) -> float:
+    """The paper's step gradient factor g = 1 / sqrt(N * qmax) (section 2.2).
+
+    Args:
+        count: N, how many numbers share the step: the elements of a weight tensor, of one channel
+            for per-channel steps, or the features of one sample (batch excluded) for activations.
+        qmax: largest code.
+    """
+    return 1.0 / math.sqrt(max(1, count) * qmax)
+
+
+def lsq_quantize(
+    inputs: tf.Tensor,
+    step: tf.Tensor,
+    qmin: int,
+    qmax: int,
+    grad_scale: float = 1.0,
+    axis: int | None = None,
+) -> tf.Tensor:
+    """Quantize to the learned grid: v_hat = s * round(clip(v / s, qmin, qmax)).
+
+    s = max(|step|, 1e-9); halves round up. Gradients (paper equations 3 and 5), with r = v / s:
+
+        dv_hat/dv = 1 if qmin < r < qmax else 0
+        dv_hat/ds = round(r) - r if qmin < r < qmax, qmin if r <= qmin, qmax if r >= qmax
+
+    and the gradient of `step` is grad_scale * sum(dL/dv_hat * dv_hat/ds), negated where `step` is
+    negative. With qmin = 0 the function contains the ReLU. Per-tensor float32 grids run on
+    TensorFlow's fused fake-quant kernels, in which values closer to the clipping point than four
+    units in the last place count as clipped.
+
+    Args:
+        inputs: any float tensor; float16 and bfloat16 are quantized in float32 and cast back.
+        step: shape (), or (channels,) with `axis`.
+        qmin: smallest code, <= 0.
+        qmax: largest code, > 0.
+        grad_scale: g, see `gradient_scale`.
+        axis: the channel axis of `inputs` for a step per channel.
+
+    Returns:
+        A tensor of the shape and dtype of `inputs`.
+
+    Raises:
+        ValueError: if the range does not satisfy qmin <= 0 < qmax.
+    """
+    if not qmin <= 0 < qmax:
+        raise ValueError(f"Expected qmin <= 0 < qmax, got qmin={qmin}, qmax={qmax}.")
+    inputs = tf.convert_to_tensor(inputs)
+    step = tf.convert_to_tensor(step)
+    if inputs.dtype in (tf.float16, tf.bfloat16):
+        quantized = lsq_quantize(tf.cast(inputs, tf.float32), step, qmin, qmax, grad_scale, axis)
+        return tf.cast(quantized, inputs.dtype)
+    width, narrow = _fake_quant_width(qmin, qmax)
+    if axis is not None or width is None or inputs.dtype != tf.float32:
+        return _quantize_elementwise(inputs, step, qmin, qmax, grad_scale, axis)
+    if qmin == 0:
+        return _quantize_unsigned(inputs, step, qmax, width, grad_scale)
+    return _quantize_signed(inputs, step, qmin, qmax, width, narrow, grad_scale)
+
+
+def _fake_quant_width(qmin: int, qmax: int) -> tuple[int | None, bool]:
+    """(num_bits, narrow_range) of the fake-quant kernel with these codes, (None, _) if none."""
+    span = qmax - qmin
+    for narrow in (False, True):
+        width = (span + 1 + narrow).bit_length() - 1
+        if 2**width == span + 1 + narrow and 2 <= width <= 16:
+            return width, narrow
+    return None, False
+
+
+def _signed_like(gradient: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
+    """Chain rule through |step|; a step of exactly 0 is pushed up like a positive one."""
+    gradient = tf.cast(gradient, step.dtype)
+    return tf.where(step < 0, -gradient, gradient)
+
+
+def _quantize_elementwise(inputs, step, qmin, qmax, grad_scale, axis):
+    """The formula word for word: any range, any float dtype, per tensor or per channel."""
+    others = None if axis is None else [d for d in range(len(inputs.shape)) if d != axis]
+    shape = [] if axis is None else [-1 if d == axis else 1 for d in range(len(inputs.shape))]
+
+    @tf.custom_gradient
+    def call(values, raw_step):
+        positive = tf.maximum(tf.abs(raw_step), STEP_FLOOR)
+        scale = tf.reshape(tf.cast(positive, values.dtype), shape)
+        ratio = values / scale
+        codes = tf.floor(tf.clip_by_value(ratio, qmin, qmax) + 0.5)
+
+        def grad(upstream):
+            inside = tf.logical_and(ratio > qmin, ratio < qmax)
+            to_values = tf.where(inside, upstream, tf.zeros_like(upstream))
+            slope = tf.where(inside, codes - ratio, codes)
+            to_step = grad_scale * tf.reduce_sum(upstream * slope, axis=others)
+            return to_values, _signed_like(to_step, raw_step)
+
+        return codes * scale, grad
+
+    return call(inputs, step)
+
+
+def _quantize_unsigned(inputs, step, qmax, width, grad_scale):
+    """qmin = 0: one pass forward that also is the ReLU."""
+
+    @tf.custom_gradient
+    def call(values, raw_step):
+        scale = effective_step(raw_step)
+        top = qmax * scale
+        quantized = tf.quantization.fake_quant_with_min_max_vars(values, 0.0, top, num_bits=width)
+
+        def grad(upstream):
+            # Relu6Grad(a, b) is a where 0 < b < 6: the paper's strict mask in one fused pass.
+            scaled = values * (6.0 * (1.0 + _EDGE) / top)
+            to_values = tf.raw_ops.Relu6Grad(gradients=upstream, features=scaled)
+            passed = tf.raw_ops.Relu6Grad(gradients=values, features=scaled)
+            to_step = tf.reduce_sum(upstream * (quantized - passed)) * (grad_scale / scale)
+            return to_values, _signed_like(to_step, raw_step)
+
+        return quantized, grad
+
+    return call(inputs, step)
+
+
+def _quantize_signed(inputs, step, qmin, qmax, width, narrow, grad_scale):
+    @tf.custom_gradient
+    def call(values, raw_step):
+        scale = effective_step(raw_step)
+        options = {"num_bits": width, "narrow_range": narrow}
+        quantized = tf.quantization.fake_quant_with_min_max_vars(
+            values, qmin * scale, qmax * scale, **options
+        )
+
+        def grad(upstream):
+            inner = scale * (1.0 - _EDGE)
+            to_values, below, above = tf.quantization.fake_quant_with_min_max_vars_gradient(
+                upstream, values, qmin * inner, qmax * inner, **options
+            )
+            rounding = tf.reduce_sum(to_values * (quantized - values)) / scale
+            to_step = grad_scale * (rounding + qmin * below + qmax * above)
+            return to_values, _signed_like(to_step, raw_step)
+
+        return quantized, grad
+
+    return call(inputs, step)

@@ -1,0 +1,134 @@
+"""The verbs: `plan` says what would be done, `quantize_apply` does it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfbinreg import _compat
+from tfbinreg.calibrate import calibrate, sample_batches
+from tfbinreg.checks import check_layers, check_model_type
+from tfbinreg.graph import trace
+from tfbinreg.model import BinOptions, QuantizedModel
+from tfbinreg.normalize import normalize
+from tfbinreg.plan import Plan, decide, raise_problems
+from tfbinreg.recipe import Recipe
+from tfbinreg.scheme import LSQQuantizeScheme
+
+tfmot_keras = _compat.tfmot_keras
+
+
+def plan(
+    model: Any,
+    recipe: Recipe | None = None,
+    *,
+    weight_bits: int = 4,
+    activation_bits: int = 8,
+) -> Plan:
+    """Say, layer by layer and without touching anything, what `quantize_apply` would do.
+
+    Args:
+        model: a built Sequential or Functional tf_keras model.
+        recipe: bits per layer; takes the place of the two arguments below.
+        weight_bits: bits of the kernels, 2 to 8.
+        activation_bits: bits of the unsigned activations, 2 to 8.
+
+    Returns:
+        A `Plan`; `print` shows it as a table, `problems` lists what stands in the way of the
+        layers' wiring.
+
+    Raises:
+        TypeError: if `model` is not a tf_keras model.
+        ValueError: if it is unbuilt or subclassed, or listing every layer that is not supported.
+    """
+    check_model_type(model)
+    recipe = _recipe(recipe, weight_bits, activation_bits)
+    raise_problems(check_layers(model), f"quantize model {model.name!r}")
+    return decide(trace(normalize(model)[0]), recipe)
+
+
+def quantize_apply(
+    model: Any,
+    recipe: Recipe | None = None,
+    *,
+    weight_bits: int = 4,
+    activation_bits: int = 8,
+    calibration_data: Any = None,
+    detach_step: bool = True,
+    scale_free: bool = False,
+) -> QuantizedModel:
+    """Prepare a model for LSQ training with bin regularization.
+
+    The model itself is left alone: the result has weights of its own. The weight steps start at
+    2 * mean|w| / sqrt(qmax). The activation steps start from `calibration_data`, or else from the
+    first training batch. The first and last kernels stay at 8 bits unless the recipe says
+    otherwise. The bin regularization is attached at strength 0; the `BinRegularization` callback
+    turns it on.
+
+    Args:
+        model: a built Sequential or Functional tf_keras model; layers may be annotated with tfmot's
+            `quantize_annotate_layer` and an `LSQQuantizeConfig`, whose settings win.
+        recipe: bits per layer; takes the place of the two arguments below.
+        weight_bits: bits of the kernels, 2 to 8.
+        activation_bits: bits of the unsigned activations, 2 to 8.
+        calibration_data: typical inputs: an array, a list of arrays (one per input), a
+            tf.data.Dataset or an iterable of batches, of which 8 are used. Shows also whether the
+            inputs are never negative and so can use an unsigned grid.
+        detach_step: whether the bin regularization leaves the steps alone.
+        scale_free: divide each kernel's penalty by its step squared.
+
+    Returns:
+        A `QuantizedModel`, not compiled.
+
+    Raises:
+        TypeError: if `model` is not a tf_keras model.
+        ValueError: if it is unbuilt or subclassed, or listing every problem of every layer.
+    """
+    check_model_type(model)
+    recipe = _recipe(recipe, weight_bits, activation_bits)
+    batches = None if calibration_data is None else sample_batches(calibration_data)
+    if batches is not None and recipe.unsigned_input is None:
+        recipe = dataclasses.replace(recipe, unsigned_input=_never_negative(batches))
+    wrapped = tfmot_keras.quantize_apply(_annotate(model), scheme=LSQQuantizeScheme(recipe))
+    # tfmot returns a plain model whose layers also belong to its intermediate models; built from
+    # the configuration they belong to this one alone.
+    config = {**wrapped.get_config(), "name": model.name}
+    options = BinOptions(detach_step=detach_step, scale_free=scale_free)
+    carried = {"recipe": recipe.to_json(), "bin_options": dataclasses.asdict(options)}
+    quantized = QuantizedModel.from_config({**config, "tfbinreg": carried})
+    for layer, source in zip(quantized.layers, wrapped.layers, strict=True):
+        layer.set_weights(source.get_weights())
+    if batches is not None:
+        calibrate(quantized, batches)
+    return quantized
+
+
+def _annotate(model: Any) -> Any:
+    """`model` with every layer annotated; settings the user annotated are kept."""
+    annotated = [layer for layer in model.layers if hasattr(layer, "quantize_config")]
+    plain = tfmot_keras.quantize_annotate_model(model) if annotated else model
+    float_model = _strip_annotations(plain) if annotated else model
+    raise_problems(check_layers(float_model), f"quantize model {model.name!r}")
+    if annotated:
+        return plain
+    normal, _ = normalize(model)
+    raise_problems(
+        decide(trace(normal), Recipe()).problems, f"quantize model {model.name!r}"
+    )
+    return tfmot_keras.quantize_annotate_model(normal)
+
+
+def _recipe(recipe: Recipe | None, weight_bits: int, activation_bits: int) -> Recipe:
+    if recipe is None:
+        return Recipe(weight_bits=weight_bits, activation_bits=activation_bits)
+    if not isinstance(recipe, Recipe):
+        raise TypeError(f"recipe must be a Recipe, got {type(recipe).__name__}.")
+    return recipe
+
+
+def _never_negative(batches: Sequence[Any]) -> bool:
+    return all(np.min(np.asarray(part)) >= 0 for part in tf.nest.flatten(batches))

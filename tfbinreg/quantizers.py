@@ -1,0 +1,266 @@
+"""tfmot `Quantizer` objects: LSQ for weights and for activations.
+
+A quantizer holds hyper-parameters only; its variables belong to the layer that builds it. After
+training `settle` turns the variables into a `Grid`, the only thing the exporter knows.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfbinreg import _compat, ops
+from tfbinreg.grid import Grid, check_bits, code_range, weight_code_range
+
+Variables = dict[str, tf.Variable]
+
+_calibration: contextvars.ContextVar[dict[int, list[float]] | None] = contextvars.ContextVar(
+    "tfbinreg_calibration", default=None
+)
+
+
+@contextlib.contextmanager
+def calibration() -> Iterator[None]:
+    """While active, an eager forward pass sets activation steps to the mean over its batches."""
+    token = _calibration.set({})
+    try:
+        yield
+    finally:
+        _calibration.reset(token)
+
+
+class _LSQQuantizer(_compat.Quantizer):
+    """What both LSQ quantizers share: the range, serialisation and reading the step."""
+
+    bits: int
+    signed: bool
+    axis: int | None
+    qmin: int
+    qmax: int
+
+    def settle(self, variables: Variables, name: str) -> Grid:
+        """The grid the tensor was trained on.
+
+        Raises:
+            ValueError: if the step is not finite, naming `name`.
+        """
+        step = np.asarray(ops.effective_step(variables["step"]))
+        if not np.all(np.isfinite(step)):
+            raise ValueError(f"The step of {name!r} is not finite ({step}): training diverged.")
+        return Grid(self.bits, self.signed, step, self.qmin, self.qmax, self.axis)
+
+    def _add_step(self, layer: Any, name: str, shape: tuple[int, ...] = ()) -> tf.Variable:
+        return layer.add_weight(
+            name=f"{name}_step",
+            shape=shape,
+            dtype=tf.float32,
+            initializer="ones",
+            trainable=True,
+            aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
+            experimental_autocast=False,
+        )
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and self.get_config() == other.get_config()  # type: ignore[attr-defined]
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    def __hash__(self) -> int:
+        return hash((type(self), tuple(sorted(self.get_config().items()))))
+
+
+@_compat.register
+class LSQWeightQuantizer(_LSQQuantizer):
+    """Signed LSQ for a kernel, one step per tensor or per output channel.
+
+    The step's gradient factor is 1 / sqrt(N * qmax) with N the number of weights that share it:
+    the whole tensor, or one channel of it.
+
+    Args:
+        bits: 2 to 8.
+        axis: channel axis of the kernel for a step per channel, None for one step.
+    """
+
+    def __init__(self, bits: int, axis: int | None = None) -> None:
+        self.bits = check_bits(bits, "weight bits")
+        self.signed = True
+        self.axis = axis
+        self.qmin, self.qmax = weight_code_range(self.bits)
+
+    def build(self, tensor_shape: Any, name: str, layer: Any) -> Variables:
+        shape = () if self.axis is None else (int(tensor_shape[self.axis]),)
+        return {"step": self._add_step(layer, name, shape)}
+
+    def initialize(self, variables: Variables, kernel: np.ndarray) -> None:
+        """Set the step from the actual weights; an all-zero channel takes the mean of the others.
+
+        Raises:
+            ValueError: if every weight is zero, or the step would not be finite.
+        """
+        step = np.asarray(ops.initial_step(kernel, self.qmax, self.axis))
+        usable = step > 0
+        if not np.all(np.isfinite(step)) or not np.any(usable):
+            raise ValueError("No step can be derived from weights that are all zero or not finite.")
+        variables["step"].assign(np.where(usable, step, np.mean(step[usable])))
+
+    def __call__(self, inputs: Any, training: Any, weights: Variables, **kwargs: Any) -> tf.Tensor:
+        count = int(np.prod(inputs.shape))
+        if self.axis is not None:
+            count //= int(inputs.shape[self.axis])
+        scale = ops.gradient_scale(count, self.qmax)
+        return ops.lsq_quantize(inputs, weights["step"], self.qmin, self.qmax, scale, self.axis)
+
+    def codes(self, kernel: Any, variables: Variables) -> np.ndarray:
+        """The trained codes of `kernel`, int32, from the op the training graph runs."""
+        quantized = np.asarray(self(tf.convert_to_tensor(kernel), False, variables))
+        grid = self.settle(variables, "kernel")
+        return np.rint(quantized / grid.broadcast_scale(quantized.ndim)).astype(np.int32)
+
+    def get_config(self) -> dict[str, Any]:
+        return {"bits": self.bits, "axis": self.axis}
+
+
+@_compat.register
+class LSQActivationQuantizer(_LSQQuantizer):
+    """LSQ for an activation, one step per tensor, set by calibration or by the first batch.
+
+    The step's gradient factor is 1 / sqrt(N * qmax) with N the features of one sample: the batch
+    size does not change how fast a step learns. An unsigned quantizer contains the ReLU before it.
+
+    The start value is the paper's 2 * mean|v| / sqrt(qmax); the `initialized` variable records that
+    it was set, is saved with the model and works inside graphs and replicas. Inference never
+    writes it. A first batch without any positive (or finite) value leaves it unset.
+
+    Args:
+        bits: 2 to 8.
+        signed: codes [-2^(b-1), 2^(b-1) - 1] if True, else [0, 2^b - 1].
+        upper_limit: the start value's largest level, 6.0 after a ReLU6; the learned step then
+            takes the place of the fixed limit.
+        initializer: "lsq" for the paper's start value, "range" for max|v| / qmax (images).
+    """
+
+    def __init__(
+        self,
+        bits: int,
+        signed: bool = False,
+        upper_limit: float | None = None,
+        initializer: str = "lsq",
+    ) -> None:
+        self.bits = check_bits(bits, "activation bits")
+        self.signed = bool(signed)
+        self.axis = None
+        self.upper_limit = upper_limit
+        if initializer not in ("lsq", "range"):
+            raise ValueError(f"initializer must be 'lsq' or 'range', got {initializer!r}.")
+        self.initializer = initializer
+        self.qmin, self.qmax = code_range(self.bits, self.signed)
+
+    def build(self, tensor_shape: Any, name: str, layer: Any) -> Variables:
+        initialized = layer.add_weight(
+            name=f"{name}_initialized",
+            shape=(),
+            dtype=tf.int32,
+            initializer="zeros",
+            trainable=False,
+            aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
+            experimental_autocast=False,
+        )
+        return {"step": self._add_step(layer, name), "initialized": initialized}
+
+    def __call__(self, inputs: Any, training: Any, weights: Variables, **kwargs: Any) -> tf.Tensor:
+        if _calibration.get() is not None:
+            self._calibrate(inputs, weights)
+        step: Any = weights["step"]
+        if training:
+            self._initialize_once(inputs, weights)
+        else:
+            variable = step
+            step = tf.cond(
+                weights["initialized"] > 0,
+                lambda: tf.convert_to_tensor(variable),
+                lambda: self._usable_estimate(inputs, variable),
+            )
+        scale = self._gradient_scale(inputs)
+        return ops.lsq_quantize(inputs, step, self.qmin, self.qmax, scale)
+
+    def _gradient_scale(self, inputs: tf.Tensor) -> Any:
+        features = inputs.shape[1:]
+        if features.is_fully_defined():
+            return ops.gradient_scale(features.num_elements(), self.qmax)
+        count = tf.cast(tf.reduce_prod(tf.shape(inputs)[1:]), tf.float32)
+        return tf.math.rsqrt(count * self.qmax)
+
+    def _estimate(self, inputs: tf.Tensor) -> tf.Tensor:
+        """The start value from one batch; 0 or NaN if the batch does not determine one."""
+        values = tf.cast(inputs, tf.float32)
+        if not self.signed:
+            values = tf.nn.relu(values)
+        if self.initializer == "range":
+            return tf.reduce_max(tf.abs(values)) / self.qmax
+        estimate = ops.initial_step(values, self.qmax)
+        if self.upper_limit is None:
+            return estimate
+        return tf.minimum(estimate, self.upper_limit / self.qmax)
+
+    def _usable_estimate(self, inputs: tf.Tensor, step: tf.Variable) -> tf.Tensor:
+        estimate = self._estimate(inputs)
+        return tf.where(_is_usable(estimate), estimate, tf.convert_to_tensor(step))
+
+    def _initialize_once(self, inputs: tf.Tensor, weights: Variables) -> None:
+        step, initialized = weights["step"], weights["initialized"]
+
+        def store(estimate: tf.Tensor) -> None:
+            fresh = tf.logical_and(initialized < 1, _is_usable(estimate))
+            step.assign(tf.where(fresh, estimate, step))
+            initialized.assign(tf.maximum(initialized, tf.cast(fresh, tf.int32)))
+
+        if not tf.distribute.has_strategy():
+            tf.cond(initialized > 0, lambda: None, lambda: store(self._estimate(inputs)))
+            return
+        # Replicas may only meet outside a conditional, so only the estimate is conditional there.
+        estimate = tf.cond(
+            initialized > 0, lambda: tf.constant(0.0), lambda: self._estimate(inputs)
+        )
+        replica = tf.distribute.get_replica_context()
+        if replica is not None:
+            estimate = replica.all_reduce(tf.distribute.ReduceOp.MEAN, estimate)
+        store(estimate)
+
+    def _calibrate(self, inputs: tf.Tensor, weights: Variables) -> None:
+        estimate = float(self._estimate(inputs))
+        if not math.isfinite(estimate) or estimate <= 0:
+            return
+        seen = _calibration.get()
+        assert seen is not None  # checked by the caller
+        estimates = seen.setdefault(id(weights["step"]), [])
+        estimates.append(estimate)
+        combine = max if self.initializer == "range" else np.mean
+        weights["step"].assign(float(combine(estimates)))
+        weights["initialized"].assign(1)
+
+    def settle(self, variables: Variables, name: str) -> Grid:
+        if not int(variables["initialized"]):
+            raise ValueError(
+                f"The activation step of {name!r} was never initialised: train the model, or pass "
+                "calibration_data to quantize_apply."
+            )
+        return super().settle(variables, name)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            "bits": self.bits,
+            "signed": self.signed,
+            "upper_limit": self.upper_limit,
+            "initializer": self.initializer,
+        }
+
+
+def _is_usable(estimate: tf.Tensor) -> tf.Tensor:
+    return tf.logical_and(tf.math.is_finite(estimate), estimate > 0.0)

@@ -1,0 +1,129 @@
+"""`Recipe`: how many bits each layer gets, as plain data.
+
+Ordered rules select layers by name or class; of the rules that match a layer, the last one that
+sets a field wins. A recipe travels with the model and with the file made from it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from typing import Any
+
+from tfbinreg.grid import check_bits
+
+_BIT_FIELDS = ("weight_bits", "activation_bits")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Rule:
+    """Settings for the layers it matches; None leaves a setting as it was.
+
+    Attributes:
+        layer: regular expression that must match the whole layer name.
+        kind: class name of the layer ("Conv2D", "Add", ...), None for any.
+        weight_bits: 2 to 8.
+        activation_bits: bits of the layer's output grid, 2 to 8.
+        per_channel: whether the kernel has a step per output channel.
+    """
+
+    layer: str = ".*"
+    kind: str | None = None
+    weight_bits: int | None = None
+    activation_bits: int | None = None
+    per_channel: bool | None = None
+
+    def __post_init__(self) -> None:
+        try:
+            re.compile(self.layer)
+        except re.error as error:
+            raise ValueError(f"Rule layer={self.layer!r} is no regular expression: {error}.") from None
+        for field in _BIT_FIELDS:
+            if getattr(self, field) is not None:
+                check_bits(getattr(self, field), f"Rule {field}")
+
+    def matches(self, name: str, kind: str) -> bool:
+        """Whether the rule speaks of the layer `name` of class `kind`."""
+        return self.kind in (None, kind) and re.fullmatch(self.layer, name) is not None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LayerSettings:
+    """What a recipe says of one layer; `activation_bits` is None where no rule names it."""
+
+    weight_bits: int | None
+    activation_bits: int | None
+    per_channel: bool
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Bits for a whole model.
+
+    Attributes:
+        weight_bits: bits of every kernel but the first and the last.
+        activation_bits: bits of the unsigned activations (after ReLU-like layers).
+        signed_activation_bits: bits of signed activations (linear outputs, sums without ReLU).
+        first_last_bits: bits of the first and last kernels and of the last one's input (the LSQ
+            convention); None treats them like the others.
+        input_bits: bits of the model's inputs.
+        output_bits: bits of the model's outputs.
+        unsigned_input: whether the inputs have no negative values; None lets `quantize_apply` see
+            it from the calibration data, and means signed without any.
+        per_channel: one step per output channel instead of per tensor.
+        rules: exceptions, applied in order; they win over everything above.
+    """
+
+    weight_bits: int = 4
+    activation_bits: int = 8
+    signed_activation_bits: int = 8
+    first_last_bits: int | None = 8
+    input_bits: int = 8
+    output_bits: int = 8
+    unsigned_input: bool | None = None
+    per_channel: bool = False
+    rules: tuple[Rule, ...] = ()
+
+    def __post_init__(self) -> None:
+        for field in (*_BIT_FIELDS, "signed_activation_bits", "input_bits", "output_bits"):
+            check_bits(getattr(self, field), field)
+        if self.first_last_bits is not None:
+            check_bits(self.first_last_bits, "first_last_bits")
+        object.__setattr__(self, "rules", tuple(self.rules))
+
+    def settings(self, name: str, kind: str) -> LayerSettings:
+        """What the rules say of the layer `name` of class `kind`."""
+        merged: dict[str, Any] = {
+            "weight_bits": None,
+            "activation_bits": None,
+            "per_channel": self.per_channel,
+        }
+        for rule in self.rules:
+            if rule.matches(name, kind):
+                merged.update(
+                    {key: getattr(rule, key) for key in merged if getattr(rule, key) is not None}
+                )
+        return LayerSettings(**merged)
+
+    def unmatched(self, layers: list[tuple[str, str]]) -> list[Rule]:
+        """The rules that match none of the (name, class) pairs: most likely a typing error."""
+        return [rule for rule in self.rules if not any(rule.matches(*layer) for layer in layers)]
+
+    def to_json(self) -> str:
+        """JSON text that `from_json` reads back to an equal recipe."""
+        return json.dumps(dataclasses.asdict(self), indent=2)
+
+    @classmethod
+    def from_json(cls, text: str) -> Recipe:
+        """Read `to_json` text.
+
+        Raises:
+            ValueError: if the text is no JSON object of these fields.
+        """
+        try:
+            fields = json.loads(text)
+            rules = tuple(Rule(**rule) for rule in fields.pop("rules", ()))
+            return cls(rules=rules, **fields)
+        except (TypeError, AttributeError, json.JSONDecodeError) as error:
+            raise ValueError(f"Not a recipe: {error}.") from None
