@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import tensorflow as tf
@@ -9,6 +10,16 @@ import tensorflow as tf
 from tfbinreg import _compat
 
 keras = _compat.keras
+
+
+def _own_scope(layer: Any) -> contextlib.AbstractContextManager:
+    """The scope named after `layer`: Keras opens none when it builds a layer from a config, and
+    HDF5 needs the optimizer's variables, named after the weights, to have different names."""
+    return tf.name_scope(f"{layer.name}/")
+
+
+def _short_name(weight: tf.Variable) -> str:
+    return weight.name.split(":")[0].split("/")[-1]
 
 
 @_compat.register
@@ -23,11 +34,13 @@ class QuantizedKernel(_compat.QuantizeWrapper):
     """
 
     def build(self, input_shape: Any) -> None:
-        keras.layers.Wrapper.build(self, input_shape)
-        kernels = [
-            (weight, quantizer, quantizer.build(weight.shape, self._weight_name(weight.name), self))
-            for weight, quantizer in self.quantize_config.get_weights_and_quantizers(self.layer)
-        ]
+        with _own_scope(self):
+            keras.layers.Wrapper.build(self, input_shape)
+            weights = self.quantize_config.get_weights_and_quantizers(self.layer)
+            kernels = [
+                (weight, quantizer, quantizer.build(weight.shape, _short_name(weight), self))
+                for weight, quantizer in weights
+            ]
         # Not self.kernels = ...: Keras would list the inner layer's kernel twice.
         object.__setattr__(self, "kernels", kernels)
 
@@ -70,7 +83,8 @@ class QuantizeActivation(keras.layers.Layer):
         self.quantizer = quantizer
 
     def build(self, input_shape: Any) -> None:
-        self.grid_variables = self.quantizer.build(input_shape, "activation", self)
+        with _own_scope(self):
+            self.grid_variables = self.quantizer.build(input_shape, "activation", self)
         super().build(input_shape)
 
     def call(self, inputs: Any, training: Any = None) -> Any:
