@@ -1,0 +1,73 @@
+"""Loading quantized models."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import Any
+
+from tfbinreg import _compat
+from tfbinreg.layers import QuantizeActivation, QuantizedKernel
+from tfbinreg.model import QuantizedModel
+from tfbinreg.quantizers import LSQActivationQuantizer, LSQWeightQuantizer
+from tfbinreg.scheme import LSQQuantizeConfig
+
+keras = _compat.keras
+
+_CLASSES = (
+    QuantizedModel,
+    QuantizedKernel,
+    QuantizeActivation,
+    LSQQuantizeConfig,
+    LSQWeightQuantizer,
+    LSQActivationQuantizer,
+)
+
+
+def quantize_scope(
+    custom_objects: dict[str, Any] | None = None,
+) -> contextlib.AbstractContextManager:
+    """Scope in which `tf_keras.models.load_model` knows the classes of a quantized model.
+
+    Args:
+        custom_objects: further classes by name, for layers of your own.
+    """
+    known = {cls.__name__: cls for cls in _CLASSES}
+    return _compat.tfmot_keras.quantize_scope({**known, **(custom_objects or {})})
+
+
+def load_model(
+    path: str | os.PathLike[str], *, custom_objects: dict[str, Any] | None = None
+) -> Any:
+    """Load a quantized model from a .keras or .h5 file or a SavedModel folder.
+
+    The bin regularization is attached again, at the strength that was saved. A compiled model comes
+    back compiled and can go on training, but from a SavedModel it has to be compiled again.
+
+    Args:
+        path: what `model.save` was given.
+        custom_objects: further classes by name, for layers of your own.
+
+    Raises:
+        ValueError: if the path does not exist, cannot be read as a model, or holds a model that is
+            not quantized.
+    """
+    path = os.fspath(path)
+    if not os.path.exists(path):
+        raise ValueError(f"No model at {path!r}.")
+    try:
+        with quantize_scope(custom_objects):
+            model = keras.models.load_model(path)
+    except (OSError, KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ValueError(f"{path!r} cannot be read as a Keras model: {error}") from error
+    if not isinstance(model, QuantizedModel):
+        raise ValueError(f"The model in {path!r} is not quantized: call quantize_apply first.")
+    return _rebuilt(model) if os.path.isdir(path) else model
+
+
+def _rebuilt(model: QuantizedModel) -> QuantizedModel:
+    """The same model from its configuration: Keras gives a SavedModel's layers traced functions
+    beside their own code, counts the penalty twice and cannot train them."""
+    rebuilt = QuantizedModel.from_config(model.get_config())
+    rebuilt.set_weights(model.get_weights())
+    return rebuilt
