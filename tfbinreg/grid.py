@@ -79,6 +79,20 @@ class Grid:
         return self.qmax - self.qmin + 1
 
     @property
+    def qmax_abs(self) -> int:
+        """The largest absolute code."""
+        return max(-self.qmin, self.qmax)
+
+    @property
+    def zero_point(self) -> int:
+        """The int8 value of code 0 in an activation tensor: 127 - qmax for unsigned codes.
+
+        The int8 container's upper end is then the largest code, so saturation clips from above
+        and a fused ReLU from below: b-bit activations at no cost.
+        """
+        return 0 if self.signed else 127 - self.qmax
+
+    @property
     def prescale(self) -> int:
         """Factor P by which weight codes are multiplied in an int8 container: 2^(7 - b), 1 at 8.
 

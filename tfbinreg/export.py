@@ -1,0 +1,267 @@
+"""Frozen graph -> canonical int8 .tflite bytes.
+
+The stock TFLiteConverter turns a graph of 8-bit fake-quant ops into the operators, shapes, padding
+and fused activations. It is given placeholder weights: every number in the file (weights, biases,
+scales, zero points) is then written here from the frozen graph, and the file is read back and
+compared with it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from tflite_tools import codes as file_codes
+from tflite_tools import flatbuffer, manifest
+
+from tfbinreg import _compat
+from tfbinreg.freeze import FrozenGraph, FrozenOp, freeze
+from tfbinreg.version import __version__
+
+INPUT_TYPES = {"int8": tf.int8, "float32": tf.float32}
+_SOFTMAX_SCALE, _SOFTMAX_ZERO_POINT = 1.0 / 256.0, -128
+_KERNEL_AXIS = {"DepthwiseConv2D": 3}
+
+
+def to_tflite(model: Any, *, input_type: str = "int8") -> bytes:
+    """Convert a trained quantized model to a TFLite file of integer operators.
+
+    Weights are stored as int8 codes times the pre-scale (32, 16, 8 for 2, 3, 4 bits), biases as
+    int32, b-bit activations in the top 2^b values of int8. The file carries a manifest: layers,
+    bits, recipe, library versions, SHA-256 of the codes.
+
+    Args:
+        model: a trained model from `quantize_apply`.
+        input_type: "int8", or "float32" for a file that quantizes its inputs and dequantizes its
+            outputs itself.
+
+    Returns:
+        The file's bytes; inputs and outputs have batch size 1.
+
+    Raises:
+        ValueError: if the model has no exact integer form, listing every layer that stands in the
+            way.
+        RuntimeError: if the converter made a graph that does not hold the frozen codes.
+    """
+    if input_type not in INPUT_TYPES:
+        raise ValueError(f"input_type must be one of {', '.join(INPUT_TYPES)}, got {input_type!r}.")
+    frozen = freeze(model)
+    container = flatbuffer.read(_convert(model, frozen, INPUT_TYPES[input_type]))
+    entries = _write_numbers(container, frozen)
+    header = manifest.Manifest(
+        versions={"tfbinreg": __version__, **_compat.versions()},
+        recipe=json.loads(model.recipe.to_json()),
+        **entries,
+    )
+    flatbuffer.set_metadata(container, manifest.METADATA_NAME, header.to_json().encode())
+    flatbuffer.drop_unused_buffers(container)
+    data = flatbuffer.write(container)
+    _check(data, frozen)
+    return data
+
+
+def _convert(model: Any, frozen: FrozenGraph, io_type: tf.DType) -> bytes:
+    """The stock converter's file, with placeholder numbers and names that tell the operations."""
+    shapes = [tf.TensorSpec([1, *tensor.shape[1:]], tf.float32) for tensor in model.inputs]
+    module = tf.Module()
+
+    @tf.function(input_signature=shapes)
+    def run(*inputs: tf.Tensor) -> list[tf.Tensor]:
+        remaining = list(inputs)
+        tensors: list[tf.Tensor] = []
+        for index, op in enumerate(frozen.ops):
+            with tf.name_scope(_scope(index)):
+                taken = [tensors[i] for i in op.inputs] or [remaining.pop(0)]
+                tensors.append(_emit(op, taken, np.random.default_rng(index)))
+        return [tensors[index] for index in frozen.outputs]
+
+    converter = tf.lite.TFLiteConverter.from_concrete_functions(
+        [run.get_concrete_function()], module
+    )
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.inference_input_type = converter.inference_output_type = io_type
+    return converter.convert()
+
+
+def _scope(index: int) -> str:
+    return f"op{index}"
+
+
+def _emit(op: FrozenOp, inputs: list[tf.Tensor], random: np.random.Generator) -> tf.Tensor:
+    output = inputs[0]
+    if op.kernel is not None:
+        # Distinct placeholders: equal constants would be merged, zeros optimized away.
+        kernel = random.integers(1, 127, op.kernel.codes.shape).astype(np.float32)
+        weights = tf.quantization.fake_quant_with_min_max_args(
+            tf.constant(kernel), -127.0, 127.0, narrow_range=True
+        )
+        output = _KERNEL_OPS[op.kind](op.layer, inputs[0], weights)
+        bias = random.integers(1, 127, op.kernel.bias.shape).astype(np.float32)
+        output = tf.nn.bias_add(output, tf.constant(bias))
+    elif op.kind != "InputLayer":
+        output = _PLAIN_OPS[op.kind](op.layer, inputs)
+    if op.relu:
+        output = tf.nn.relu(output)
+    scale, zero_point = _quantization(op)
+    low, high = (-128 - zero_point) * scale, (127 - zero_point) * scale
+    if output is inputs[0] and op.kind != "InputLayer":
+        return output
+    return tf.quantization.fake_quant_with_min_max_args(output, low, high)
+
+
+def _quantization(op: FrozenOp) -> tuple[float, int]:
+    if op.grid is None:
+        return _SOFTMAX_SCALE, _SOFTMAX_ZERO_POINT
+    return float(op.grid.scale), op.grid.zero_point
+
+
+def _conv(layer: Any, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+    padding = layer.padding.upper()
+    return tf.nn.conv2d(inputs, kernel, layer.strides, padding, dilations=layer.dilation_rate)
+
+
+def _depthwise(layer: Any, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+    strides = [1, *layer.strides, 1]
+    padding = layer.padding.upper()
+    return tf.nn.depthwise_conv2d(
+        inputs, kernel, strides, padding, dilations=layer.dilation_rate
+    )
+
+
+def _dense(layer: Any, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+    return tf.matmul(inputs, kernel)
+
+
+def _pool(operation: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
+    def run(layer: Any, inputs: list[tf.Tensor]) -> tf.Tensor:
+        return operation(inputs[0], layer.pool_size, layer.strides, layer.padding.upper())
+
+    return run
+
+
+def _global(operation: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
+    def run(layer: Any, inputs: list[tf.Tensor]) -> tf.Tensor:
+        return operation(inputs[0], [1, 2], keepdims=layer.keepdims)
+
+    return run
+
+
+def _pad(layer: Any, inputs: list[tf.Tensor]) -> tf.Tensor:
+    return tf.pad(inputs[0], [[0, 0], *layer.padding, [0, 0]])
+
+
+def _reshape(layer: Any, inputs: list[tf.Tensor]) -> tf.Tensor:
+    shape = layer.compute_output_shape(inputs[0].shape)
+    return tf.reshape(inputs[0], [1, *shape[1:]])
+
+
+def _identity(layer: Any, inputs: list[tf.Tensor]) -> tf.Tensor:
+    return inputs[0]
+
+
+def _relu(layer: Any, inputs: list[tf.Tensor]) -> tf.Tensor:
+    return tf.nn.relu(inputs[0]) if layer.max_value is None else tf.nn.relu6(inputs[0])
+
+
+_KERNEL_OPS: Mapping[str, Callable[..., tf.Tensor]] = {
+    "Conv2D": _conv,
+    "DepthwiseConv2D": _depthwise,
+    "Dense": _dense,
+}
+_PLAIN_OPS: Mapping[str, Callable[..., tf.Tensor]] = {
+    "Add": lambda layer, inputs: inputs[0] + inputs[1],
+    "AveragePooling2D": _pool(tf.nn.avg_pool2d),
+    "Dropout": _identity,
+    "Flatten": _reshape,
+    "GlobalAveragePooling2D": _global(tf.reduce_mean),
+    "GlobalMaxPooling2D": _global(tf.reduce_max),
+    "MaxPooling2D": _pool(tf.nn.max_pool2d),
+    "ReLU": _relu,
+    "Reshape": _reshape,
+    "Softmax": lambda layer, inputs: tf.nn.softmax(inputs[0]),
+    "SpatialDropout2D": _identity,
+    "ZeroPadding2D": _pad,
+}
+
+
+def _write_numbers(container: Any, frozen: FrozenGraph) -> dict[str, Any]:
+    """Overwrite the placeholders; returns the manifest's layer and activation entries."""
+    (graph,) = container.subgraphs
+    layers: list[manifest.LayerEntry] = []
+    activations: dict[int, manifest.ActivationEntry] = {}
+    for operator in graph.operators:
+        for output in operator.outputs:
+            tensor = graph.tensors[output]
+            op = _frozen_op(frozen, tensor)
+            if op is None or flatbuffer.type_name(tensor) != "INT8":
+                continue
+            _write_activation(tensor, op, int(output), activations)
+            if op.kernel is not None:
+                layers.append(_write_kernel(container, graph, operator, op, frozen))
+    for index in graph.inputs:
+        tensor = graph.tensors[int(index)]
+        op = _frozen_op(frozen, tensor)
+        if op is not None and flatbuffer.type_name(tensor) == "INT8":
+            _write_activation(tensor, op, int(index), activations)
+    return {"layers": tuple(layers), "activations": tuple(activations.values())}
+
+
+def _frozen_op(frozen: FrozenGraph, tensor: Any) -> FrozenOp | None:
+    """The operation whose output a tensor is: the last one named in the tensor's name."""
+    found = re.findall(r"\bop(\d+)/", flatbuffer.text(tensor.name))
+    return frozen.ops[max(int(index) for index in found)] if found else None
+
+
+def _write_activation(
+    tensor: Any, op: FrozenOp, index: int, entries: dict[int, manifest.ActivationEntry]
+) -> None:
+    tensor.name = op.name
+    scale, zero_point = _quantization(op)
+    flatbuffer.set_quantization(tensor, np.float32(scale), zero_point)
+    if op.grid is not None:
+        grid = op.grid
+        entries[index] = manifest.ActivationEntry(
+            op.name, grid.bits, grid.qmin, grid.qmax, zero_point
+        )
+
+
+def _write_kernel(
+    container: Any, graph: Any, operator: Any, op: FrozenOp, frozen: FrozenGraph
+) -> manifest.LayerEntry:
+    kernel, source = op.kernel, frozen.ops[op.inputs[0]].grid
+    assert kernel is not None and source is not None  # freeze has seen to both
+    weights, bias = (graph.tensors[int(index)] for index in operator.inputs[1:3])
+    weights.name, bias.name = f"{op.name}/kernel", f"{op.name}/bias"
+    scaled = (kernel.codes.astype(np.int16) * kernel.prescale).astype(np.int8)
+    stored = file_codes.to_tflite_layout(op.kind, scaled)
+    flatbuffer.set_constant(container, weights, stored.reshape(flatbuffer.indices(weights.shape)))
+    weight_scale = (kernel.scale / np.float32(kernel.prescale)).astype(np.float32)
+    flatbuffer.set_quantization(weights, weight_scale, 0, _KERNEL_AXIS.get(op.kind, 0))
+    flatbuffer.set_constant(container, bias, kernel.bias)
+    flatbuffer.set_quantization(bias, source.scale * weight_scale, 0)
+    return manifest.LayerEntry(
+        name=op.name,
+        kind=op.kind,
+        tensor=weights.name,
+        bits=kernel.bits,
+        prescale=kernel.prescale,
+        shape=kernel.codes.shape,
+        sha256=manifest.codes_digest(kernel.codes),
+    )
+
+
+def _check(data: bytes, frozen: FrozenGraph) -> None:
+    """Compare the file's codes with the frozen graph's."""
+    stored = file_codes.read_codes(data)
+    kernels = {op.name: op.kernel.codes for op in frozen.ops if op.kernel is not None}
+    wrong = [
+        name
+        for name, codes in kernels.items()
+        if name not in stored or not np.array_equal(stored[name], codes)
+    ]
+    if wrong:
+        raise RuntimeError(f"The converter lost the codes of: {', '.join(wrong)}.")

@@ -1,0 +1,67 @@
+"""Integer weight codes read back from a converted file."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tflite_tools import flatbuffer, manifest
+from tflite_tools.manifest import LayerEntry
+
+
+def to_keras_layout(kind: str, weights: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """TFLite weights as a Keras kernel of `shape`.
+
+    CONV_2D holds (out, h, w, in), DEPTHWISE_CONV_2D (1, h, w, in * multiplier) and FULLY_CONNECTED
+    (out, in); Keras (h, w, in, out), (h, w, in, multiplier) and (in, out).
+    """
+    if kind == "DepthwiseConv2D":
+        return weights.reshape(shape)
+    return np.moveaxis(weights, 0, -1).reshape(shape)
+
+
+def to_tflite_layout(kind: str, kernel: np.ndarray) -> np.ndarray:
+    """The inverse of `to_keras_layout`."""
+    if kind == "DepthwiseConv2D":
+        height, width, channels, multiplier = kernel.shape
+        return kernel.reshape(1, height, width, channels * multiplier)
+    return np.ascontiguousarray(np.moveaxis(kernel, -1, 0))
+
+
+def read_codes(data: bytes) -> dict[str, np.ndarray]:
+    """The codes of every quantized kernel in a converted file.
+
+    Read from the weights in the file, with the pre-scale undone; the manifest only says which
+    tensor is which layer.
+
+    Args:
+        data: bytes of a .tflite file made by `tflite_tools convert`.
+
+    Returns:
+        Layer name -> int8 codes in the Keras kernel layout.
+
+    Raises:
+        ValueError: if the file is damaged, has no manifest, or its weights do not fit it.
+    """
+    model = flatbuffer.read(data)
+    return {entry.name: layer_codes(model, entry) for entry in manifest.require(model).layers}
+
+
+def layer_codes(model: Any, entry: LayerEntry) -> np.ndarray:
+    """The codes of one layer of a flatbuffer object, int8, in the Keras layout.
+
+    Raises:
+        ValueError: naming the layer, if the weights do not fit the manifest.
+    """
+    tensors = {flatbuffer.text(t.name): t for graph in model.subgraphs for t in graph.tensors}
+    tensor = tensors.get(entry.tensor)
+    weights = None if tensor is None else flatbuffer.constant(model, tensor)
+    if weights is None or weights.dtype != np.int8:
+        raise ValueError(f"{entry.name}: the file has no int8 weights {entry.tensor!r}.")
+    if weights.size != np.prod(entry.shape) or entry.prescale < 1:
+        raise ValueError(f"{entry.name}: the weights do not fit the manifest.")
+    codes, rest = np.divmod(weights.astype(np.int16), entry.prescale)
+    if np.any(rest):
+        raise ValueError(f"{entry.name}: the weights are no multiples of {entry.prescale}.")
+    return to_keras_layout(entry.kind, codes.astype(np.int8), entry.shape)

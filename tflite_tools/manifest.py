@@ -1,0 +1,119 @@
+"""The manifest inside a converted file: which tensor is which layer, at how many bits.
+
+It names things; codes are always read from the weights themselves.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from typing import Any
+
+import numpy as np
+
+from tflite_tools import flatbuffer
+
+METADATA_NAME = "tfbinreg_manifest"
+FORMAT = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerEntry:
+    """One quantized kernel.
+
+    Attributes:
+        name: name of the Keras layer.
+        kind: its class.
+        tensor: name of its weight tensor in the file.
+        bits: width the codes were trained at.
+        prescale: factor P by which the file's weights are multiplied.
+        shape: shape of the Keras kernel.
+        sha256: of the codes, int8, in the Keras layout.
+    """
+
+    name: str
+    kind: str
+    tensor: str
+    bits: int
+    prescale: int
+    shape: tuple[int, ...]
+    sha256: str
+
+
+@dataclasses.dataclass(frozen=True)
+class ActivationEntry:
+    """One activation tensor on a learned grid: codes [qmin, qmax] around `zero_point`."""
+
+    tensor: str
+    bits: int
+    qmin: int
+    qmax: int
+    zero_point: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Manifest:
+    """What the exporter knows and the file alone does not say.
+
+    Attributes:
+        versions: of tfbinreg and the libraries that made the file.
+        recipe: the recipe as a JSON object.
+        layers: the quantized kernels.
+        activations: the activation tensors.
+    """
+
+    versions: dict[str, str]
+    recipe: dict[str, Any]
+    layers: tuple[LayerEntry, ...]
+    activations: tuple[ActivationEntry, ...]
+
+    def to_json(self) -> str:
+        """JSON text that `parse` reads back."""
+        return json.dumps({"format": FORMAT, **dataclasses.asdict(self)})
+
+
+def codes_digest(codes: np.ndarray) -> str:
+    """SHA-256 of int8 codes in row-major order."""
+    return hashlib.sha256(np.ascontiguousarray(codes, np.int8).tobytes()).hexdigest()
+
+
+def parse(text: str) -> Manifest:
+    """Read a manifest.
+
+    Raises:
+        ValueError: if the text is no manifest of this format.
+    """
+    try:
+        fields = json.loads(text)
+        if fields.pop("format") != FORMAT:
+            raise ValueError("it has another format number")
+        layers = tuple(
+            LayerEntry(**{**entry, "shape": tuple(entry["shape"])}) for entry in fields.pop("layers")
+        )
+        activations = tuple(ActivationEntry(**entry) for entry in fields.pop("activations"))
+        return Manifest(layers=layers, activations=activations, **fields)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"The manifest in the file cannot be read: {error}.") from error
+
+
+def find(model: Any) -> Manifest | None:
+    """The manifest of a flatbuffer object, None if it has none.
+
+    Raises:
+        ValueError: if it has one that cannot be read.
+    """
+    data = flatbuffer.metadata(model, METADATA_NAME)
+    return None if data is None else parse(data.decode("utf-8", "replace"))
+
+
+def require(model: Any) -> Manifest:
+    """The manifest of a flatbuffer object.
+
+    Raises:
+        ValueError: if it has none.
+    """
+    manifest = find(model)
+    if manifest is None:
+        raise ValueError("The file has no tfbinreg manifest: it was not made by tflite_tools convert.")
+    return manifest
