@@ -1,3 +1,51 @@
-"""Low-bit quantization-aware training for Keras that ends on a microcontroller."""
+"""Low-bit quantization-aware training for Keras that ends on a microcontroller.
 
+    q_model = tfbinreg.quantize_apply(model, weight_bits=2, activation_bits=8)
+    q_model.compile(...)
+    q_model.fit(..., callbacks=[tfbinreg.BinRegularization("two_stage", switch_epoch=30)])
+    q_model.save("q.keras")
+
+Then `tflite_tools convert q.keras --output model.tflite`.
+"""
+
+from tfbinreg.batch_norm import BatchNormReestimation, reestimate_batch_norm
+from tfbinreg.callbacks import BinRegularization
+from tfbinreg.export import to_tflite
+from tfbinreg.freeze import integer_codes
+from tfbinreg.grid import CodedTensor, Grid
+from tfbinreg.model import BinOptions, QuantizedModel
+from tfbinreg.ops import lsq_quantize
+from tfbinreg.plan import Plan
 from tfbinreg.quantize import plan, quantize_apply
+from tfbinreg.quantizers import LSQActivationQuantizer, LSQWeightQuantizer
+from tfbinreg.recipe import Recipe, Rule
+from tfbinreg.regularizers import bin_regularization
+from tfbinreg.saving import load_model, quantize_scope
+from tfbinreg.scheme import LSQQuantizeConfig, LSQQuantizeScheme
+from tfbinreg.version import __version__
+
+__all__ = [
+    "BatchNormReestimation",
+    "BinOptions",
+    "BinRegularization",
+    "CodedTensor",
+    "Grid",
+    "LSQActivationQuantizer",
+    "LSQQuantizeConfig",
+    "LSQQuantizeScheme",
+    "LSQWeightQuantizer",
+    "Plan",
+    "QuantizedModel",
+    "Recipe",
+    "Rule",
+    "__version__",
+    "bin_regularization",
+    "integer_codes",
+    "load_model",
+    "lsq_quantize",
+    "plan",
+    "quantize_apply",
+    "quantize_scope",
+    "reestimate_batch_norm",
+    "to_tflite",
+]

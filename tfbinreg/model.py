@@ -56,8 +56,8 @@ class QuantizedModel(_compat.Functional):
 
     @property
     def step_variables(self) -> list[tf.Variable]:
-        """The learned steps of all kernels and activations."""
-        return [site.step for site in sites(self)]
+        """The learned steps of all kernels and activations; inputs have fixed ones."""
+        return [site.step for site in sites(self) if site.step.trainable]
 
     def bin_penalty(self) -> tf.Tensor:
         """L_BR summed over the quantized kernels, without the strength; float32 scalar."""

@@ -52,7 +52,7 @@ class GridPlan:
         bits: 2 to 8.
         signed: whether negative codes exist.
         upper_limit: 6.0 if the chain ends in a ReLU6.
-        initializer: see `LSQActivationQuantizer`.
+        fixed: whether it is a model input's grid, which is not trained.
         reason: why these bits.
     """
 
@@ -61,7 +61,7 @@ class GridPlan:
     bits: int
     signed: bool
     upper_limit: float | None
-    initializer: str
+    fixed: bool
     reason: str
 
 
@@ -270,8 +270,7 @@ class _Decision:
             signed = relu is None
         bits, reason = self._grid_bits(tail, chain, signed)
         limit = None if relu is None else relu.max_value
-        initializer = "range" if is_input else "lsq"
-        return GridPlan(tail, chain, bits, signed, limit, initializer, reason)
+        return GridPlan(tail, chain, bits, signed, limit, is_input, reason)
 
     def _grid_bits(self, tail: int, chain: tuple[int, ...], signed: bool) -> tuple[int, str]:
         recipe = self.recipe

@@ -55,13 +55,15 @@ class _LSQQuantizer(_compat.Quantizer):
             raise ValueError(f"The step of {name!r} is not finite ({step}): training diverged.")
         return Grid(self.bits, self.signed, step, self.qmin, self.qmax, self.axis)
 
-    def _add_step(self, layer: Any, name: str, shape: tuple[int, ...] = ()) -> tf.Variable:
+    def _add_step(
+        self, layer: Any, name: str, shape: tuple[int, ...] = (), trainable: bool = True
+    ) -> tf.Variable:
         return layer.add_weight(
             name=f"{name}_step",
             shape=shape,
             dtype=tf.float32,
             initializer="ones",
-            trainable=True,
+            trainable=trainable,
             aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
             experimental_autocast=False,
         )
@@ -143,7 +145,8 @@ class LSQActivationQuantizer(_LSQQuantizer):
         signed: codes [-2^(b-1), 2^(b-1) - 1] if True, else [0, 2^b - 1].
         upper_limit: the start value's largest level, 6.0 after a ReLU6; the learned step then
             takes the place of the fixed limit.
-        initializer: "lsq" for the paper's start value, "range" for max|v| / qmax (images).
+        fixed: for model inputs: the step is max|v| / qmax of the first data seen and is not
+            trained, so a device quantizes its images as the calibration data says.
     """
 
     def __init__(
@@ -151,15 +154,13 @@ class LSQActivationQuantizer(_LSQQuantizer):
         bits: int,
         signed: bool = False,
         upper_limit: float | None = None,
-        initializer: str = "lsq",
+        fixed: bool = False,
     ) -> None:
         self.bits = check_bits(bits, "activation bits")
         self.signed = bool(signed)
         self.axis = None
         self.upper_limit = upper_limit
-        if initializer not in ("lsq", "range"):
-            raise ValueError(f"initializer must be 'lsq' or 'range', got {initializer!r}.")
-        self.initializer = initializer
+        self.fixed = bool(fixed)
         self.qmin, self.qmax = code_range(self.bits, self.signed)
 
     def build(self, tensor_shape: Any, name: str, layer: Any) -> Variables:
@@ -172,7 +173,8 @@ class LSQActivationQuantizer(_LSQQuantizer):
             aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
             experimental_autocast=False,
         )
-        return {"step": self._add_step(layer, name), "initialized": initialized}
+        step = self._add_step(layer, name, trainable=not self.fixed)
+        return {"step": step, "initialized": initialized}
 
     def __call__(self, inputs: Any, training: Any, weights: Variables, **kwargs: Any) -> tf.Tensor:
         if _calibration.get() is not None:
@@ -202,7 +204,7 @@ class LSQActivationQuantizer(_LSQQuantizer):
         values = tf.cast(inputs, tf.float32)
         if not self.signed:
             values = tf.nn.relu(values)
-        if self.initializer == "range":
+        if self.fixed:
             return tf.reduce_max(tf.abs(values)) / self.qmax
         estimate = ops.initial_step(values, self.qmax)
         if self.upper_limit is None:
@@ -241,7 +243,7 @@ class LSQActivationQuantizer(_LSQQuantizer):
         assert seen is not None  # checked by the caller
         estimates = seen.setdefault(id(weights["step"]), [])
         estimates.append(estimate)
-        combine = max if self.initializer == "range" else np.mean
+        combine = max if self.fixed else np.mean
         weights["step"].assign(float(combine(estimates)))
         weights["initialized"].assign(1)
 
@@ -258,7 +260,7 @@ class LSQActivationQuantizer(_LSQQuantizer):
             "bits": self.bits,
             "signed": self.signed,
             "upper_limit": self.upper_limit,
-            "initializer": self.initializer,
+            "fixed": self.fixed,
         }
 
 

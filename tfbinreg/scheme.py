@@ -192,7 +192,5 @@ def _place(plan: Plan) -> Any:
 
 
 def _grid_layer(grid: GridPlan, name: str) -> QuantizeActivation:
-    quantizer = LSQActivationQuantizer(
-        grid.bits, grid.signed, grid.upper_limit, initializer=grid.initializer
-    )
+    quantizer = LSQActivationQuantizer(grid.bits, grid.signed, grid.upper_limit, grid.fixed)
     return QuantizeActivation(quantizer, name=f"{name}_grid")

@@ -1,0 +1,123 @@
+"""`BinRegularization`: the callback that says when the bin regularization acts, and how hard."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+from tfbinreg import _compat
+from tfbinreg.model import QuantizedModel
+from tfbinreg.sites import check_finite
+from tfbinreg.statistics import bin_statistics, write_histograms
+
+keras = _compat.keras
+
+STRATEGIES = ("joint", "two_stage", "alternating")
+STAGE_LSQ, STAGE_BR = 1, 2
+
+
+class BinRegularization(keras.callbacks.Callback):
+    """Schedules bin regularization (Han et al., ICCV 2021, section 3.4 and Table 6).
+
+    Strategies:
+
+    - "joint" (S1): steps and bins are trained together from the first epoch.
+    - "two_stage" (S2, the paper's choice): plain LSQ before `switch_epoch`, joint from it on.
+    - "alternating" (S3): for `period` epochs the steps learn and the regularization rests, for the
+      next `period` epochs the regularization acts and the steps rest, and so on.
+
+    The stage is a function of the epoch number Keras reports, so `initial_epoch` and
+    `BackupAndRestore` resume in the right stage, and a second `fit` that starts at epoch 0 starts
+    over, as with `LearningRateScheduler`. Switching only sets variables: nothing is traced again.
+    When training ends the strength is back at 0.
+
+    At the end of each epoch these are added to `logs`, for the callbacks that come later in the
+    list (History and the progress bar always do): `br_stage` (1 LSQ, 2 BR), `br_strength`,
+    `br_loss` (the penalty without the strength), `quantization_error` (mean squared distance from
+    the level, in steps squared) and `near_level` (share of weights within 0.1 step of it).
+
+    Args:
+        strategy: "joint", "two_stage" or "alternating".
+        switch_epoch: first epoch, counted from 0, of the second stage of "two_stage".
+        strength: lambda, or a function epoch -> lambda. It acts through the learning rate: a weight
+            is pulled by lr * 2 * strength / (size of its bin) per step.
+        period: epochs per half cycle of "alternating".
+        histogram_dir: folder for TensorBoard histograms of each kernel in steps, None for none.
+        histogram_freq: epochs between histograms.
+
+    Raises:
+        ValueError: for an unknown strategy, a missing or unused option, or a negative number.
+    """
+
+    def __init__(
+        self,
+        strategy: str = "two_stage",
+        switch_epoch: int | None = None,
+        strength: float | Callable[[int], float] = 0.5,
+        *,
+        period: int = 1,
+        histogram_dir: str | os.PathLike[str] | None = None,
+        histogram_freq: int = 1,
+    ) -> None:
+        super().__init__()
+        if strategy not in STRATEGIES:
+            raise ValueError(f"strategy must be one of {', '.join(STRATEGIES)}, got {strategy!r}.")
+        if (switch_epoch is None) == (strategy == "two_stage"):
+            raise ValueError("switch_epoch goes with strategy 'two_stage', and is needed there.")
+        if switch_epoch is not None and switch_epoch < 0:
+            raise ValueError(f"switch_epoch must not be negative, got {switch_epoch}.")
+        if period < 1 or histogram_freq < 1:
+            raise ValueError("period and histogram_freq must be at least 1.")
+        if not callable(strength) and strength < 0:
+            raise ValueError(f"strength must not be negative, got {strength}.")
+        self.strategy, self.switch_epoch, self.period = strategy, switch_epoch, period
+        self.strength = strength
+        self._histogram_dir, self._histogram_freq = histogram_dir, histogram_freq
+        self._writer: tf.summary.SummaryWriter | None = None
+
+    def stage(self, epoch: int) -> int:
+        """1 while only the steps and weights learn from the task, 2 while bins are regularized."""
+        if self.strategy == "joint":
+            return STAGE_BR
+        if self.strategy == "two_stage":
+            return STAGE_BR if epoch >= (self.switch_epoch or 0) else STAGE_LSQ
+        return STAGE_BR if (epoch // self.period) % 2 else STAGE_LSQ
+
+    def set_model(self, model: Any) -> None:
+        if not isinstance(model, QuantizedModel):
+            raise ValueError("BinRegularization needs a model from tfbinreg.quantize_apply.")
+        super().set_model(model)
+        if self.strategy == "alternating":
+            model.enable_step_holding()
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        acts = self.stage(epoch) == STAGE_BR
+        strength = self.strength(epoch) if callable(self.strength) else self.strength
+        if strength < 0:
+            raise ValueError(f"The strength of epoch {epoch} is negative: {strength}.")
+        self.model.bin_strength.assign(strength if acts else 0.0)
+        self.model.steps_held.assign(int(acts and self.strategy == "alternating"))
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        check_finite(self.model)
+        if logs is not None:
+            statistics = bin_statistics(self.model)
+            logs["br_stage"] = self.stage(epoch)
+            logs["br_strength"] = float(self.model.bin_strength.numpy())
+            logs["br_loss"] = float(self.model.bin_penalty().numpy())
+            logs["quantization_error"] = statistics.error
+            logs["near_level"] = statistics.near
+        if self._histogram_dir is not None and epoch % self._histogram_freq == 0:
+            if self._writer is None:
+                self._writer = tf.summary.create_file_writer(os.fspath(self._histogram_dir))
+            write_histograms(self.model, self._writer, epoch)
+
+    def on_train_end(self, logs: Any = None) -> None:
+        self.model.bin_strength.assign(0.0)
+        self.model.steps_held.assign(0)
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
