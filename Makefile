@@ -1,0 +1,45 @@
+# Every target sets up what it needs in .venv first. PYTHON=python3.12 make ... picks another Python.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: help demo test test-slow check lint types clean
+
+help:
+	@echo "make demo       train, convert and verify a 2-bit digit classifier (demo_output/)"
+	@echo "make test       run the tests"
+	@echo "make test-slow  run the slow tests too"
+	@echo "make check      lint, types and tests"
+	@echo "make clean      remove the environment and the demo's output"
+
+$(READY): setup.cfg pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' || \
+	  { echo "Python 3.10 to 3.13 is needed: PYTHON=python3.12 make ..."; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	  { echo "The venv module is missing: apt-get install python3-venv"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $(READY)
+
+demo: $(READY)
+	TF_CPP_MIN_LOG_LEVEL=2 $(BIN)/python examples/digits.py --output_dir demo_output
+
+test: $(READY)
+	TF_CPP_MIN_LOG_LEVEL=2 $(BIN)/python -m pytest -m 'not slow'
+
+test-slow: $(READY)
+	TF_CPP_MIN_LOG_LEVEL=2 $(BIN)/python -m pytest
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY)
+	$(BIN)/mypy
+
+check: lint types test
+
+clean:
+	rm -rf $(VENV) demo_output *.egg-info
