@@ -1,0 +1,63 @@
+"""Float64 NumPy twins, written from the papers' formulas, one element or one bin at a time."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+
+def lsq(value: float, step: float, qmin: int, qmax: int) -> tuple[float, float, float]:
+    """LSQ of one number (Esser et al., equations 1-3 and 5): (v_hat, dv_hat/dv, dv_hat/ds)."""
+    ratio = value / step
+    if ratio <= qmin:
+        return qmin * step, 0.0, float(qmin)
+    if ratio >= qmax:
+        return qmax * step, 0.0, float(qmax)
+    code = math.floor(ratio + 0.5)
+    return code * step, 1.0, code - ratio
+
+
+def lsq_tensor(
+    values: np.ndarray, step: np.ndarray, qmin: int, qmax: int, axis: int | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`lsq` over a tensor, with a step per channel along `axis` or one step."""
+    values = np.asarray(values, np.float64)
+    out = [np.empty_like(values) for _ in range(3)]
+    for index in np.ndindex(values.shape):
+        own = float(step) if axis is None else float(step[index[axis]])
+        for target, number in zip(out, lsq(values[index], own, qmin, qmax), strict=True):
+            target[index] = number
+    return out[0], out[1], out[2]
+
+
+def bin_penalty(weights: np.ndarray, step: float, qmin: int, qmax: int) -> float:
+    """Bin regularization (Han et al., equations 5-7) as a loop over bins: mean term + variance."""
+    weights = np.asarray(weights, np.float64).ravel()
+    codes = _codes(weights, step, qmin, qmax)
+    total = 0.0
+    for code in range(qmin, qmax + 1):
+        members = weights[codes == code]
+        if members.size:
+            total += (members.mean() - code * step) ** 2 + members.var()
+    return total
+
+
+def bin_gradients(
+    weights: np.ndarray, step: float, qmin: int, qmax: int
+) -> tuple[np.ndarray, float]:
+    """d penalty / d weights and d penalty / d step, bin by bin, with the codes held."""
+    shape = np.shape(weights)
+    weights = np.asarray(weights, np.float64).ravel()
+    codes = _codes(weights, step, qmin, qmax)
+    to_weights, to_step = np.zeros_like(weights), 0.0
+    for code in range(qmin, qmax + 1):
+        members = codes == code
+        if members.any():
+            to_weights[members] = 2 * (weights[members] - code * step) / members.sum()
+            to_step -= 2 * code * (weights[members].mean() - code * step)
+    return to_weights.reshape(shape), to_step
+
+
+def _codes(weights: np.ndarray, step: float, qmin: int, qmax: int) -> np.ndarray:
+    return np.floor(np.clip(weights / step, qmin, qmax) + 0.5).astype(int)
