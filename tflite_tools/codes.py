@@ -59,9 +59,18 @@ def layer_codes(model: Any, entry: LayerEntry) -> np.ndarray:
     weights = None if tensor is None else flatbuffer.constant(model, tensor)
     if weights is None or weights.dtype != np.int8:
         raise ValueError(f"{entry.name}: the file has no int8 weights {entry.tensor!r}.")
-    if weights.size != np.prod(entry.shape) or entry.prescale < 1:
+    if weights.ndim < 1 or weights.size != np.prod(entry.shape):
         raise ValueError(f"{entry.name}: the weights do not fit the manifest.")
+    return to_keras_layout(entry.kind, unscaled(entry, weights), entry.shape)
+
+
+def unscaled(entry: LayerEntry, weights: np.ndarray) -> np.ndarray:
+    """A layer's stored weights divided by its pre-scale, int8, in the layout of `weights`.
+
+    Raises:
+        ValueError: naming the layer, if they are no multiples of it.
+    """
     codes, rest = np.divmod(weights.astype(np.int16), entry.prescale)
     if np.any(rest):
         raise ValueError(f"{entry.name}: the weights are no multiples of {entry.prescale}.")
-    return to_keras_layout(entry.kind, codes.astype(np.int8), entry.shape)
+    return codes.astype(np.int8)

@@ -16,6 +16,8 @@ from tflite_tools import flatbuffer
 
 METADATA_NAME = "tfbinreg_manifest"
 FORMAT = 1
+MISSING = "The file has no tfbinreg manifest: it was not made by tflite_tools convert."
+_MAX_BITS = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +42,12 @@ class LayerEntry:
     shape: tuple[int, ...]
     sha256: str
 
+    def __post_init__(self) -> None:
+        _check_text(self.name, self.kind, self.tensor, self.sha256)
+        _check_range(1, _MAX_BITS, self.bits)
+        _check_range(1, 2 ** (_MAX_BITS - 1), self.prescale)
+        _check_range(1, 2**31, *self.shape)
+
 
 @dataclasses.dataclass(frozen=True)
 class ActivationEntry:
@@ -50,6 +58,11 @@ class ActivationEntry:
     qmin: int
     qmax: int
     zero_point: int
+
+    def __post_init__(self) -> None:
+        _check_text(self.tensor)
+        _check_range(1, _MAX_BITS, self.bits)
+        _check_range(-(2**15), 2**15, self.qmin, self.qmax, self.zero_point)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,9 +81,27 @@ class Manifest:
     layers: tuple[LayerEntry, ...]
     activations: tuple[ActivationEntry, ...]
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.versions, dict) or not isinstance(self.recipe, dict):
+            raise ValueError("versions and recipe must be objects")
+        _check_text(*self.versions.values())
+
     def to_json(self) -> str:
         """JSON text that `parse` reads back."""
         return json.dumps({"format": FORMAT, **dataclasses.asdict(self)})
+
+
+def _check_text(*values: object) -> None:
+    wrong = [value for value in values if not isinstance(value, str)]
+    if wrong:
+        raise ValueError(f"expected text, got {wrong[0]!r}")
+
+
+def _check_range(low: int, high: int, *values: object) -> None:
+    for value in values:
+        whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+        if not whole or not low <= value <= high:  # type: ignore[operator]
+            raise ValueError(f"expected a whole number from {low} to {high}, got {value!r}")
 
 
 def codes_digest(codes: np.ndarray) -> str:
@@ -93,7 +124,7 @@ def parse(text: str) -> Manifest:
         )
         activations = tuple(ActivationEntry(**entry) for entry in fields.pop("activations"))
         return Manifest(layers=layers, activations=activations, **fields)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"The manifest in the file cannot be read: {error}.") from error
 
 
@@ -115,5 +146,5 @@ def require(model: Any) -> Manifest:
     """
     manifest = find(model)
     if manifest is None:
-        raise ValueError("The file has no tfbinreg manifest: it was not made by tflite_tools convert.")
+        raise ValueError(MISSING)
     return manifest
