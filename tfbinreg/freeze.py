@@ -184,45 +184,60 @@ class _Freezer:
         if source is None or target is None:
             self._problem(op.name, "its output is not on a grid", "quantize the whole model")
             return op
-        grid = site.grid()
-        codes = site.codes()
-        rows = codes.reshape(-1, int(np.prod(codes.shape[2:])) if _is_depthwise(inner) else codes.shape[-1])
-        channels = rows.shape[1]
-        step = np.repeat(grid.scale, channels // grid.scale.size).astype(np.float64)
+        grid, codes = site.grid(), site.codes()
+        # Output channels last: (h * w, channels * multiplier) for a depthwise kernel.
+        depthwise = type(inner).__name__ == "DepthwiseConv2D"
+        channels = int(np.prod(codes.shape[2:])) if depthwise else codes.shape[-1]
+        rows = codes.reshape(-1, channels)
         factor, offset = _norm_factors(self.norms.get(index), inner, channels)
-        # The largest change of the output, in levels, that each channel's weights can make.
-        reach = np.abs(rows).sum(axis=0) * step * np.abs(factor)
-        reach *= source.qmax_abs * float(source.scale) / float(target.scale)
-        dead = (reach < _NEGLIGIBLE) & (factor != 1.0)
-        rows = np.where(dead, 0, rows * np.where(factor < 0, -1, 1))
-        folded = step * np.abs(factor)
-        folded[dead] = folded[~dead].max() if np.any(~dead) else step[dead]
-        scale = folded.astype(np.float32)
-        if np.all(scale == scale[0]):
-            scale = scale[0]
-        bias_scale = float(source.scale) * np.asarray(scale, np.float64) / grid.prescale
-        bias = np.floor(offset / bias_scale + 0.5)
+        rows, scale = _fold(rows, grid, factor, source, target)
+        bias = np.floor(offset * grid.prescale / (float(source.scale) * scale) + 0.5)
         if np.any(np.abs(bias) >= 2**31):
-            channel = int(np.argmax(np.abs(bias)))
+            worst = int(np.argmax(np.abs(bias)))
+            what = f"the bias of output channel {worst} does not fit 32 bits"
             self._problem(
                 op.name,
-                f"the bias of output channel {channel} does not fit 32 bits (BatchNormalization "
-                f"gamma is {factor[channel]:.3g} times its deviation)",
-                "set that gamma to 0, or remove the channel",
+                f"{what} (its BatchNormalization multiplies by {factor[worst]:.3g})",
+                "set that channel's gamma to 0, or remove the channel",
             )
             return op
         kernel = FrozenKernel(
             rows.reshape(codes.shape).astype(np.int8),
-            np.asarray(scale),
-            np.broadcast_to(bias, (channels,)).astype(np.int32),
+            scale,
+            bias.astype(np.int32),
             grid.bits,
             grid.prescale,
         )
         return dataclasses.replace(op, layer=inner, kernel=kernel)
 
 
-def _is_depthwise(layer: Any) -> bool:
-    return type(layer).__name__ == "DepthwiseConv2D"
+def _fold(
+    rows: np.ndarray, grid: Grid, factor: np.ndarray, source: Grid, target: Grid
+) -> tuple[np.ndarray, np.ndarray]:
+    """Multiply each channel's scale by |factor| and its codes by the sign of factor.
+
+    Args:
+        rows: codes, (weights per channel, output channels).
+        grid: the kernel's grid.
+        factor: k, float64, (output channels,).
+        source: grid of the inputs.
+        target: grid of the outputs.
+
+    Returns:
+        The folded codes, and the float32 scale: () if all channels share it, else per channel.
+    """
+    step = np.repeat(grid.scale.astype(np.float64), rows.shape[1] // grid.scale.size)
+    folded = step * np.abs(factor)
+    # How many levels of the output each channel's weights can move at the very most.
+    reach = np.abs(rows).sum(axis=0) * folded * source.qmax_abs
+    reach *= float(source.scale) / float(target.scale)
+    constant = (reach < _NEGLIGIBLE) & (factor != 1.0)
+    if np.any(constant):
+        # A scale near zero would need an enormous bias; without weights any scale will do.
+        folded[constant] = folded[~constant].max() if not np.all(constant) else step[constant]
+    rows = np.where(constant, 0, rows * np.where(factor < 0, -1, 1))
+    scale = folded.astype(np.float32)
+    return rows, scale[0] if np.all(scale == scale[0]) else scale
 
 
 def _norm_factors(norm: Any, layer: Any, channels: int) -> tuple[np.ndarray, np.ndarray]:

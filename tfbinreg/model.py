@@ -12,6 +12,8 @@ from tfbinreg.recipe import Recipe
 from tfbinreg.regularizers import bin_regularization
 from tfbinreg.sites import kernel_sites, sites
 
+keras = _compat.keras
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BinOptions:
@@ -113,6 +115,11 @@ class QuantizedModel(_compat.Functional):
                 "The optimizer has been used before, so its weight decay can no longer be kept "
                 "away from the learned steps. Compile with a new optimizer."
             ) from None
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        """As Keras does it for models that leave `compile` alone; it skips those that do not."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        self.optimizer.build(self.trainable_variables)
 
     def get_config(self) -> dict[str, Any]:
         quantization = {
