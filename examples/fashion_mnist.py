@@ -127,9 +127,8 @@ class Study:
         strength = 0.0 if variant == "lsq" else self.strength
         callback = tfbinreg.BinRegularization("two_stage", self.switch_epoch, strength)
         self.fit(model, seed, self.switch_epoch, self.epochs, [callback])
-        images = self.split.train_images[: 50 * BATCH].astype(np.float32)
-        batches = np.split(images, 50)
-        tfbinreg.reestimate_batch_norm(model, batches)
+        images = self.split.train_images[:6400].astype(np.float32)
+        tfbinreg.reestimate_batch_norm(model, images, batches=100)
         model.save(self.path(f"{setting}_{seed}_{variant}.keras"))
         test_images = self.split.test_images.astype(np.float32)
         result = {

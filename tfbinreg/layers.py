@@ -87,9 +87,12 @@ class QuantizeActivation(keras.layers.Layer):
             self.grid_variables = self.quantizer.build(input_shape, "activation", self)
         super().build(input_shape)
 
-    def call(self, inputs: Any, training: Any = None) -> Any:
+    def call(self, inputs: Any, training: Any = None, averaged: bool = False) -> Any:
+        """Quantize `inputs`; `averaged` says they are means of numbers on this very grid."""
         if training is None:
             training = keras.backend.learning_phase()
+        if averaged:
+            inputs = self.quantizer.break_ties(inputs, self.grid_variables)
         return self.quantizer(inputs, training, weights=self.grid_variables)
 
     def compute_output_shape(self, input_shape: Any) -> Any:

@@ -20,6 +20,9 @@ from tfbinreg.grid import Grid, check_bits, code_range, weight_code_range
 
 Variables = dict[str, tf.Variable]
 
+# In steps: more than float32's error in an average, less than half of 1 / (window size).
+_TIE_NUDGE = 2.0**-10
+
 _calibration: contextvars.ContextVar[dict[int, list[float]] | None] = contextvars.ContextVar(
     "tfbinreg_calibration", default=None
 )
@@ -56,13 +59,18 @@ class _LSQQuantizer(_compat.Quantizer):
         return Grid(self.bits, self.signed, step, self.qmin, self.qmax, self.axis)
 
     def _add_step(
-        self, layer: Any, name: str, shape: tuple[int, ...] = (), trainable: bool = True
+        self,
+        layer: Any,
+        name: str,
+        shape: tuple[int, ...] = (),
+        trainable: bool = True,
+        initializer: Any = "ones",
     ) -> tf.Variable:
         return layer.add_weight(
             name=f"{name}_step",
             shape=shape,
             dtype=tf.float32,
-            initializer="ones",
+            initializer=initializer,
             trainable=trainable,
             aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
             experimental_autocast=False,
@@ -88,17 +96,31 @@ class LSQWeightQuantizer(_LSQQuantizer):
     Args:
         bits: 2 to 8.
         axis: channel axis of the kernel for a step per channel, None for one step.
+        start: the kernel whose values the step variable starts from when it is built, None for a
+            step of 1. tfmot tells a quantizer only the kernel's shape. No part of the config.
     """
 
-    def __init__(self, bits: int, axis: int | None = None) -> None:
+    def __init__(self, bits: int, axis: int | None = None, start: Any = None) -> None:
         self.bits = check_bits(bits, "weight bits")
         self.signed = True
         self.axis = axis
+        self._start = start
         self.qmin, self.qmax = weight_code_range(self.bits)
 
     def build(self, tensor_shape: Any, name: str, layer: Any) -> Variables:
         shape = () if self.axis is None else (int(tensor_shape[self.axis]),)
-        return {"step": self._add_step(layer, name, shape)}
+        initializer = "ones" if self._start is None else self._initial_value
+        return {"step": self._add_step(layer, name, shape, initializer=initializer)}
+
+    def _initial_value(self, shape: Any, dtype: Any = None) -> tf.Tensor:
+        step = self._initial_step(self._start)
+        return tf.where(_is_usable(step), step, tf.ones_like(step))
+
+    def _initial_step(self, kernel: Any) -> tf.Tensor:
+        """The start value; an all-zero channel takes the mean of the others."""
+        step = ops.initial_step(kernel, self.qmax, self.axis)
+        mean = tf.reduce_sum(step) / tf.cast(tf.math.count_nonzero(step), step.dtype)
+        return tf.where(step > 0, step, mean)
 
     def initialize(self, variables: Variables, kernel: np.ndarray) -> None:
         """Set the step from the actual weights; an all-zero channel takes the mean of the others.
@@ -106,11 +128,10 @@ class LSQWeightQuantizer(_LSQQuantizer):
         Raises:
             ValueError: if every weight is zero, or the step would not be finite.
         """
-        step = np.asarray(ops.initial_step(kernel, self.qmax, self.axis))
-        usable = step > 0
-        if not np.all(np.isfinite(step)) or not np.any(usable):
+        step = self._initial_step(kernel)
+        if not np.all(_is_usable(step)):
             raise ValueError("No step can be derived from weights that are all zero or not finite.")
-        variables["step"].assign(np.where(usable, step, np.mean(step[usable])))
+        variables["step"].assign(step)
 
     def __call__(self, inputs: Any, training: Any, weights: Variables, **kwargs: Any) -> tf.Tensor:
         count = int(np.prod(inputs.shape))
@@ -192,6 +213,19 @@ class LSQActivationQuantizer(_LSQQuantizer):
         scale = self._gradient_scale(inputs)
         return ops.lsq_quantize(inputs, step, self.qmin, self.qmax, scale)
 
+    def break_ties(self, inputs: tf.Tensor, weights: Variables) -> tf.Tensor:
+        """Move means of grid values that lie half-way between levels to the side runtimes take.
+
+        LiteRT and TFLM average the stored int8 values, code + zero point, and round halves away
+        from zero; which way that is depends on the zero point. Nothing but exact halves changes
+        its level, for windows of up to 500 numbers.
+        """
+        zero_point = 0 if self.signed else 127 - self.qmax
+        step = ops.effective_step(weights["step"])
+        values = tf.cast(inputs, tf.float32)
+        nudge = tf.where(values + zero_point * step > 0.0, _TIE_NUDGE, -_TIE_NUDGE) * step
+        return tf.cast(values + tf.stop_gradient(nudge), inputs.dtype)
+
     def _gradient_scale(self, inputs: tf.Tensor) -> Any:
         features = inputs.shape[1:]
         if features.is_fully_defined():
@@ -232,7 +266,9 @@ class LSQActivationQuantizer(_LSQQuantizer):
         )
         replica = tf.distribute.get_replica_context()
         if replica is not None:
-            estimate = replica.all_reduce(tf.distribute.ReduceOp.MEAN, estimate)
+            estimates = replica.all_gather(estimate[None], axis=0)
+            combine = tf.reduce_max if self.fixed else tf.reduce_mean
+            estimate = combine(estimates)
         store(estimate)
 
     def _calibrate(self, inputs: tf.Tensor, weights: Variables) -> None:
