@@ -159,7 +159,7 @@ def _weight(tensor: Tensor, entry: LayerEntry | None) -> WeightSummary:
         prescale=1 if entry is None else entry.prescale,
         channels=_channels(tensor.quantization),
         distinct=int(values.size),
-        histogram={int(v): int(c) for v, c in zip(values, counts)} if integer else None,
+        histogram=dict(zip(values.tolist(), counts.tolist(), strict=True)) if integer else None,
     )
 
 

@@ -59,6 +59,8 @@ def _check(model: Any) -> None:
             if not 0 <= tensor.buffer < len(model.buffers):
                 raise ValueError(f"tensor {text(tensor.name)!r} has no buffer")
             type_name(tensor)
+            if any(size < 0 for size in indices(tensor.shape)):
+                raise ValueError(f"tensor {text(tensor.name)!r} has a negative dimension")
         for op in graph.operators or []:
             if not 0 <= op.opcodeIndex < len(model.operatorCodes):
                 raise ValueError("an operator has no code")
@@ -79,7 +81,9 @@ def write(model: Any) -> bytes:
 
 def text(name: Any) -> str:
     """A name of the flatbuffer as a string; names may be missing."""
-    return "" if name is None else name.decode("utf-8", "replace") if isinstance(name, bytes) else name
+    if isinstance(name, bytes):
+        return name.decode("utf-8", "replace")
+    return "" if name is None else str(name)
 
 
 def indices(vector: Any) -> list[int]:

@@ -120,7 +120,8 @@ def parse(text: str) -> Manifest:
         if fields.pop("format") != FORMAT:
             raise ValueError("it has another format number")
         layers = tuple(
-            LayerEntry(**{**entry, "shape": tuple(entry["shape"])}) for entry in fields.pop("layers")
+            LayerEntry(**{**entry, "shape": tuple(entry["shape"])})
+            for entry in fields.pop("layers")
         )
         activations = tuple(ActivationEntry(**entry) for entry in fields.pop("activations"))
         return Manifest(layers=layers, activations=activations, **fields)

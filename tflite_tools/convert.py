@@ -1,0 +1,84 @@
+"""Trained model -> .tflite bytes, or reference for `verify`. The only importer of tfbinreg."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+INPUT_TYPES = ("int8", "float32")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Reference:
+    """What a file is verified against.
+
+    Attributes:
+        codes: layer name -> int8 codes of the trained model, Keras layout.
+        predictions: its outputs for the given inputs, one float array per output.
+    """
+
+    codes: dict[str, np.ndarray]
+    predictions: tuple[np.ndarray, ...]
+
+
+def convert(path: str | os.PathLike[str], *, input_type: str = "int8") -> bytes:
+    """Convert a saved quantized model to the canonical int8 file.
+
+    Args:
+        path: a .keras or .h5 file, or a SavedModel folder.
+        input_type: "int8", or "float32" for a file that quantizes its inputs itself.
+
+    Raises:
+        ValueError: if the model cannot be loaded, or has no exact integer form.
+        RuntimeError: if TensorFlow is missing, or the converter lost codes.
+    """
+    model = load(path)
+    from tfbinreg.export import to_tflite
+
+    return to_tflite(model, input_type=input_type)
+
+
+def reference(path: str | os.PathLike[str], inputs: Sequence[np.ndarray]) -> Reference:
+    """Codes and predictions of a saved quantized model.
+
+    Args:
+        path: a .keras or .h5 file, or a SavedModel folder.
+        inputs: one float array per input, samples along the first axis.
+
+    Raises:
+        ValueError: if the model cannot be loaded, or the inputs do not fit it.
+        RuntimeError: if TensorFlow is missing.
+    """
+    model = load(path)
+    from tfbinreg.freeze import integer_codes
+
+    shapes = [tuple(tensor.shape[1:]) for tensor in model.inputs]
+    given = [array.shape[1:] for array in inputs]
+    if shapes != given:
+        raise ValueError(f"The reference model takes samples of shape {shapes}, got {given}.")
+    predictions = model.predict(list(inputs) if len(inputs) > 1 else inputs[0], verbose=0)
+    outputs = predictions if isinstance(predictions, (list, tuple)) else [predictions]
+    return Reference(
+        codes={name: coded.codes for name, coded in integer_codes(model).items()},
+        predictions=tuple(np.asarray(output, np.float32) for output in outputs),
+    )
+
+
+def load(path: str | os.PathLike[str]) -> Any:
+    """A saved quantized model.
+
+    Raises:
+        ValueError: if it cannot be loaded.
+        RuntimeError: if TensorFlow is missing.
+    """
+    try:
+        from tfbinreg.saving import load_model
+    except ImportError as error:
+        raise RuntimeError(
+            f"Reading a Keras model needs TensorFlow and tf_keras ({error}): pip install tfbinreg"
+        ) from error
+    return load_model(path)

@@ -1,0 +1,153 @@
+"""Reports as text tables, plain when not on a terminal, and as JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import sys
+from typing import Any, TextIO
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from tflite_tools.describe import Description, TensorSummary, WeightSummary
+from tflite_tools.verdict import Report
+
+_COLORS = {"passed": "green", "failed": "red", "skipped": "yellow"}
+_PLAIN_WIDTH = 200  # columns when the output is not a terminal
+_MOST_CODES = 16  # histograms of more codes are left to --json
+
+
+def to_json(value: Any) -> str:
+    """A result as JSON text; numbers that JSON does not know become strings."""
+    return json.dumps(_plain(value), indent=2)
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+        return _plain(fields)
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value
+
+
+def verification_json(report: Report) -> str:
+    """A verification as JSON text: verdict and checks."""
+    return to_json({"passed": report.passed, "checks": report.checks})
+
+
+def description_json(description: Description) -> str:
+    """A description as JSON text."""
+    fields = {
+        field.name: getattr(description, field.name) for field in dataclasses.fields(description)
+    }
+    return to_json({**fields, "packed_weight_bytes": description.packed_weight_bytes})
+
+
+def console(stream: TextIO | None = None) -> Console:
+    """Where tables go: `stream`, stdout by default."""
+    stream = stream or sys.stdout
+    width = None if stream.isatty() else _PLAIN_WIDTH
+    return Console(file=stream, width=width, highlight=False, soft_wrap=False)
+
+
+def print_verification(report: Report, output: Console) -> None:
+    """Print one line per check and the verdict."""
+    table = _table("check", "verdict", "detail")
+    for check in report.checks:
+        verdict = check.verdict.value
+        color = _COLORS[verdict]
+        table.add_row(check.name, f"[{color}]{verdict}[/{color}]", escape(check.detail))
+    output.print(table)
+    failed = [check for check in report.checks if check.verdict.value == "failed"]
+    for check in failed:
+        layers = ", ".join(check.layers) or "the whole file"
+        output.print(f"FAILED {check.name}: {escape(layers)}", style="red", soft_wrap=True)
+    if not failed:
+        output.print("verified", style="green")
+
+
+def print_description(description: Description, output: Console) -> None:
+    """Print inputs and outputs, operators, weights, sizes, versions and recipe."""
+    _print_tensors(description, output)
+    _print_ops(description, output)
+    _print_weights(description, output)
+    _print_sizes(description, output)
+    if description.versions is not None:
+        versions = ", ".join(f"{name} {text}" for name, text in description.versions.items())
+        output.print(f"made by {escape(versions)}", soft_wrap=True)
+        output.print(f"recipe {escape(json.dumps(description.recipe))}", soft_wrap=True)
+
+
+def _print_tensors(description: Description, output: Console) -> None:
+    table = _table("", "name", "type", "shape", "scale", "zero point")
+    for role, tensors in (("input", description.inputs), ("output", description.outputs)):
+        for tensor in tensors:
+            table.add_row(role, escape(tensor.name), tensor.dtype, _shape(tensor.shape), *_q(tensor))
+    output.print(table)
+
+
+def _q(tensor: TensorSummary) -> tuple[str, str]:
+    if tensor.scale is None or tensor.zero_point is None:
+        return "", ""
+    return f"{tensor.scale[0]:.6g}", str(tensor.zero_point[0])
+
+
+def _print_ops(description: Description, output: Console) -> None:
+    table = _table("operator", "inputs", "output", "type", "shape", "activation")
+    for op in description.ops:
+        activation = "" if op.activation == "NONE" else op.activation
+        inputs = escape(", ".join(op.inputs))
+        shape = _shape(op.shape)
+        table.add_row(escape(op.name), inputs, escape(op.output), op.dtype, shape, activation)
+    output.print(table)
+
+
+def _print_weights(description: Description, output: Console) -> None:
+    table = _table("weights of", "type", "shape", "scales", "bits", "distinct", "codes (count)")
+    for weight in description.weights:
+        table.add_row(
+            escape(weight.layer),
+            weight.dtype,
+            _shape(weight.shape),
+            str(weight.channels or ""),
+            "" if weight.bits is None else f"{weight.bits}" + ("" if weight.trained else " needed"),
+            str(weight.distinct),
+            _histogram(weight),
+        )
+    output.print(table)
+
+
+def _histogram(weight: WeightSummary) -> str:
+    histogram = weight.histogram
+    if not histogram:
+        return ""
+    if len(histogram) > _MOST_CODES:
+        return f"{min(histogram)} .. {max(histogram)}"
+    return "  ".join(f"{code} ({count})" for code, count in histogram.items())
+
+
+def _print_sizes(description: Description, output: Console) -> None:
+    table = _table("bytes", "", "share")
+    for name, size in sorted(description.size_by_category.items(), key=lambda item: -item[1]):
+        table.add_row(str(size), name, f"{100 * size / description.size:.1f} %")
+    table.add_row(str(description.size), "file", "100.0 %")
+    output.print(table)
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return "x".join(str(size) for size in shape) or "scalar"
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table

@@ -1,0 +1,137 @@
+"""Inputs to verify a file with: seeded random ones, or the user's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from tflite_tools import runtime
+from tflite_tools.manifest import ActivationEntry
+from tflite_tools.model import Model, Op, Quantization, Tensor
+
+DEFAULT_SAMPLES, DEFAULT_SEED = 200, 0
+_INT8_RANGE = (-128, 127)
+
+
+def input_grid(model: Model, tensor: Tensor) -> tuple[Quantization, tuple[int, int]] | None:
+    """Quantization of an input and the range of its stored values; None if it has no grid.
+
+    A float32 input has the grid of the tensor that a QUANTIZE operator makes of it.
+    """
+    target = _edge_partner(model, tensor)
+    if target.quantization is None or target.dtype != "INT8":
+        return None
+    entries = {} if model.manifest is None else {e.tensor: e for e in model.manifest.activations}
+    entry = entries.get(target.name)
+    return target.quantization, _INT8_RANGE if entry is None else stored_range(entry)
+
+
+def output_grid(model: Model, tensor: Tensor) -> Quantization | None:
+    """Quantization of an output; of a float32 output, that of the tensor it is dequantized from."""
+    return _edge_partner(model, tensor).quantization
+
+
+def _edge_partner(model: Model, tensor: Tensor) -> Tensor:
+    """The quantized tensor on the other side of a QUANTIZE or DEQUANTIZE at the graph's edge."""
+    graph = model.main
+    for op in graph.ops:
+        if op.name == "QUANTIZE" and op.inputs == (tensor.index,):
+            return graph.made(op)[0]
+        if op.name == "DEQUANTIZE" and op.outputs == (tensor.index,):
+            return graph.taken(op)[0]
+    return tensor
+
+
+def is_edge(model: Model, op: Op) -> bool:
+    """Whether an operator quantizes an input of the model or dequantizes an output."""
+    if op.name == "QUANTIZE":
+        return set(op.inputs) <= set(model.main.inputs)
+    return op.name == "DEQUANTIZE" and set(op.outputs) <= set(model.main.outputs)
+
+
+def stored_range(entry: ActivationEntry) -> tuple[int, int]:
+    """Smallest and largest int8 value that a tensor on a grid can take."""
+    return entry.zero_point + entry.qmin, entry.zero_point + entry.qmax
+
+
+def seeded(model: Model, *, samples: int, seed: int) -> tuple[np.ndarray, ...]:
+    """Random inputs: stored values drawn evenly from the input grid, as real numbers.
+
+    Args:
+        model: the file.
+        samples: how many.
+        seed: of the generator; the same seed gives the same inputs.
+
+    Returns:
+        One float32 array per input, samples along the first axis.
+
+    Raises:
+        ValueError: if an input has no int8 grid.
+    """
+    random = np.random.default_rng(seed)
+    arrays = []
+    for tensor in _inputs(model):
+        grid = input_grid(model, tensor)
+        if grid is None:
+            raise ValueError(
+                f"Input {tensor.name!r} has no int8 grid to draw samples from: pass --inputs."
+            )
+        parameters, (low, high) = grid
+        shape = (samples, *tensor.shape[1:])
+        low, high = max(low, _INT8_RANGE[0]), min(high, _INT8_RANGE[1])
+        if low > high:
+            raise ValueError(f"Input {tensor.name!r} has an empty range in the manifest.")
+        stored = random.integers(low, high, shape, dtype=np.int8, endpoint=True)
+        arrays.append(runtime.dequantize(stored, parameters))
+    return tuple(arrays)
+
+
+def arrange(model: Model, arrays: Mapping[str, np.ndarray]) -> tuple[np.ndarray, ...]:
+    """The user's arrays in the order of the file's inputs, as float32.
+
+    Arrays are told apart by name; a single one needs none.
+
+    Raises:
+        ValueError: if an input has no array, or an array is not numeric.
+    """
+    names = [_edge_partner(model, tensor).name for tensor in _inputs(model)]
+    if len(arrays) == 1 and len(names) == 1:
+        chosen = list(arrays.values())
+    elif all(name in arrays for name in names):
+        chosen = [arrays[name] for name in names]
+    else:
+        raise ValueError(
+            f"The file's inputs are called {', '.join(names)}; got arrays {', '.join(arrays)}."
+        )
+    for name, array in zip(names, chosen, strict=True):
+        if array.dtype.kind not in "fiub" or not np.all(np.isfinite(array)):
+            raise ValueError(f"Input {name!r} must hold finite real numbers.")
+    return tuple(np.asarray(array, np.float32) for array in chosen)
+
+
+def stored(model: Model, values: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
+    """Real inputs as a file takes them: int8 for a quantized input, unchanged for float32.
+
+    Raises:
+        ValueError: if they do not fit the file's inputs.
+    """
+    tensors = _inputs(model)
+    if len(values) != len(tensors):
+        raise ValueError(f"The file has {len(tensors)} inputs, got {len(values)} arrays.")
+    arrays = tuple(_stored(tensor, value) for tensor, value in zip(tensors, values, strict=True))
+    runtime.check_inputs(model, arrays)
+    return arrays
+
+
+def _stored(tensor: Tensor, values: np.ndarray) -> np.ndarray:
+    dtype = runtime.numpy_type(tensor.dtype)
+    if dtype is np.float32:
+        return np.asarray(values, np.float32)
+    if tensor.quantization is None:
+        raise ValueError(f"Input {tensor.name!r} is {tensor.dtype} without a scale.")
+    return runtime.quantize(values, tensor.quantization, dtype)
+
+
+def _inputs(model: Model) -> list[Tensor]:
+    return [model.main.tensors[index] for index in model.main.inputs]

@@ -1,0 +1,60 @@
+"""What verifying a file found: one `Check` per property, together a `Report`."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+
+
+class Verdict(str, enum.Enum):
+    """Outcome of a check. SKIPPED says why in its detail and counts neither way."""
+
+    PASSED = "passed"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+
+
+@dataclasses.dataclass(frozen=True)
+class Check:
+    """One verified property.
+
+    Attributes:
+        name: "codes", "integer", "levels", "agreement" or "tflm".
+        verdict: the outcome.
+        detail: one sentence on what was compared and found.
+        layers: the layers at fault, in the file's order.
+        figures: numbers behind the detail.
+    """
+
+    name: str
+    verdict: Verdict
+    detail: str
+    layers: tuple[str, ...] = ()
+    figures: dict[str, float] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """All checks of one file."""
+
+    checks: tuple[Check, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether no check failed."""
+        return all(check.verdict is not Verdict.FAILED for check in self.checks)
+
+    def __getitem__(self, name: str) -> Check:
+        """The check called `name`."""
+        return {check.name: check for check in self.checks}[name]
+
+
+def decide(
+    name: str, problems: list[tuple[str, str]], detail: str, figures: dict[str, float] | None = None
+) -> Check:
+    """FAILED with the (layer, what) pairs of `problems`; PASSED with `detail` if there are none."""
+    if not problems:
+        return Check(name, Verdict.PASSED, detail, figures=figures or {})
+    text = "; ".join(f"{layer}: {what}" for layer, what in problems)
+    layers = tuple(dict.fromkeys(layer for layer, _ in problems))
+    return Check(name, Verdict.FAILED, text, layers, figures or {})

@@ -1,0 +1,149 @@
+"""Runs one interpreter over a set of samples, in a process of its own (see `runtime.py`).
+
+`python -m tflite_tools.worker FOLDER` reads job.json, model.tflite and inputs.npz from FOLDER and
+writes outputs.npz.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+FAILED = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What to run.
+
+    Attributes:
+        runtime: a key of `RUNTIMES`.
+        inputs: how many inputs the model has.
+        outputs: how many outputs.
+        watched: indices of the int8 tensors whose values are counted.
+        arena: bytes of working memory for TFLM.
+        memory: bytes that the process may use; a damaged file must not exhaust the host.
+    """
+
+    runtime: str
+    inputs: int
+    outputs: int
+    watched: tuple[int, ...]
+    arena: int
+    memory: int
+
+
+def input_name(index: int) -> str:
+    """Name of input `index` in inputs.npz."""
+    return f"input{index}"
+
+
+def output_name(index: int) -> str:
+    """Name of output `index` in outputs.npz."""
+    return f"output{index}"
+
+
+def seen_name(index: int) -> str:
+    """Name of the int8 histogram of tensor `index` in outputs.npz."""
+    return f"seen{index}"
+
+
+def _limit_memory(size: int) -> None:
+    try:
+        import resource
+    except ImportError:  # not a POSIX system
+        return
+    resource.setrlimit(resource.RLIMIT_AS, (size, size))
+
+
+class LiteRT:
+    """LiteRT; with tensors to watch, without delegates and with every tensor preserved."""
+
+    def __init__(self, data: bytes, job: Job) -> None:
+        from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+        options: dict[str, Any] = {}
+        if job.watched:
+            resolver = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+            options["experimental_op_resolver_type"] = resolver
+            options["experimental_preserve_all_tensors"] = True
+        self._interpreter = Interpreter(model_content=data, num_threads=1, **options)
+        self._interpreter.allocate_tensors()
+        self._inputs = [detail["index"] for detail in self._interpreter.get_input_details()]
+        self._outputs = [detail["index"] for detail in self._interpreter.get_output_details()]
+
+    def __call__(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """The outputs of one sample."""
+        for index, value in zip(self._inputs, inputs, strict=True):
+            self._interpreter.set_tensor(index, value)
+        self._interpreter.invoke()
+        return [self.tensor(index) for index in self._outputs]
+
+    def tensor(self, index: int) -> np.ndarray:
+        """A tensor's values after a run."""
+        return self._interpreter.get_tensor(index)
+
+
+class TFLM:
+    """TensorFlow Lite for Microcontrollers, reference kernels."""
+
+    def __init__(self, data: bytes, job: Job) -> None:
+        from tflite_micro import runtime
+
+        if job.watched:
+            raise ValueError("TFLM does not watch tensors.")
+        self._interpreter = runtime.Interpreter.from_bytes(data, arena_size=job.arena)
+        self._outputs = job.outputs
+
+    def __call__(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """The outputs of one sample."""
+        for index, value in enumerate(inputs):
+            self._interpreter.set_input(value, index)
+        self._interpreter.invoke()
+        return [np.array(self._interpreter.get_output(i)) for i in range(self._outputs)]
+
+
+RUNTIMES: dict[str, Any] = {"LiteRT": LiteRT, "TFLM": TFLM}
+
+
+def run_all(
+    runner: Any, inputs: Sequence[np.ndarray], watched: Sequence[int]
+) -> dict[str, np.ndarray]:
+    """All samples' outputs, stacked, and how often each int8 value was seen in watched tensors."""
+    seen = {index: np.zeros(256, np.int64) for index in watched}
+    rows = []
+    for sample in range(len(inputs[0])):
+        rows.append(runner([array[sample : sample + 1] for array in inputs]))
+        for index in watched:
+            values = runner.tensor(index).reshape(-1).astype(np.int16) + 128
+            seen[index] += np.bincount(values, minlength=256)
+    results = {
+        output_name(i): np.concatenate(column) for i, column in enumerate(zip(*rows, strict=True))
+    }
+    return results | {seen_name(index): counts for index, counts in seen.items()}
+
+
+def main(path: str) -> int:
+    """Exit code 0, or `FAILED` with the reason as the last line on stderr."""
+    folder = pathlib.Path(path)
+    try:
+        job = Job(**json.loads((folder / "job.json").read_text()))
+        _limit_memory(job.memory)
+        with np.load(folder / "inputs.npz") as archive:
+            inputs = [archive[input_name(index)] for index in range(job.inputs)]
+        runner = RUNTIMES[job.runtime]((folder / "model.tflite").read_bytes(), job)
+        np.savez(folder / "outputs.npz", **run_all(runner, inputs, job.watched))
+    except Exception as error:  # handed to the parent process, which names the runtime
+        print(" ".join(str(error).split()) or type(error).__name__, file=sys.stderr)
+        return FAILED
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))
