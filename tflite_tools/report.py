@@ -76,10 +76,9 @@ def print_verification(report: Report, output: Console) -> None:
 
 def print_description(description: Description, output: Console) -> None:
     """Print inputs and outputs, operators, weights, sizes, versions and recipe."""
-    _print_tensors(description, output)
-    _print_ops(description, output)
-    _print_weights(description, output)
-    _print_sizes(description, output)
+    for show in (_print_tensors, _print_ops, _print_weights, _print_sizes):
+        show(description, output)
+        output.print()
     if description.versions is not None:
         versions = ", ".join(f"{name} {text}" for name, text in description.versions.items())
         output.print(f"made by {escape(versions)}", soft_wrap=True)
@@ -90,7 +89,8 @@ def _print_tensors(description: Description, output: Console) -> None:
     table = _table("", "name", "type", "shape", "scale", "zero point")
     for role, tensors in (("input", description.inputs), ("output", description.outputs)):
         for tensor in tensors:
-            table.add_row(role, escape(tensor.name), tensor.dtype, _shape(tensor.shape), *_q(tensor))
+            shape = _shape(tensor.shape)
+            table.add_row(role, escape(tensor.name), tensor.dtype, shape, *_q(tensor))
     output.print(table)
 
 

@@ -141,7 +141,8 @@ def _failure(runtime: str, code: int, stderr: str) -> RuntimeFailedError:
     if code < 0:
         return RuntimeFailedError(f"{runtime} crashed on the file ({signal.Signals(-code).name}).")
     lines = [line for line in stderr.strip().splitlines() if line.strip()]
-    return RuntimeFailedError(f"{runtime} cannot run the file: {lines[-1] if lines else 'no reason'}")
+    reason = lines[-1] if lines else f"exit code {code}"
+    return RuntimeFailedError(f"{runtime} cannot run the file: {reason}")
 
 
 def numpy_type(dtype: str) -> type[np.generic]:

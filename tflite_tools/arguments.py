@@ -1,0 +1,185 @@
+"""The command line's grammar: sub-commands, flags, and suggestions for mistyped ones."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import importlib.metadata
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from absl.flags import argparse_flags
+
+from tflite_tools import convert, samples
+from tflite_tools.agreement import Limits
+
+PROGRAM = "tflite_tools"
+USAGE_ERROR = 2
+_EXAMPLES = {
+    "convert": f"{PROGRAM} convert q.keras --output model.tflite",
+    "verify": f"{PROGRAM} verify model.tflite --reference q.keras",
+    "inspect": f"{PROGRAM} inspect model.tflite",
+}
+_HELP = {
+    "convert": "write a trained quantized model as an int8 .tflite file of its exact codes",
+    "verify": "check codes, integer arithmetic and agreement; exit code 1 if a check fails",
+    "inspect": "show what is in a .tflite file and where its bytes go",
+}
+
+
+class _Parser(argparse_flags.ArgumentParser):
+    """Errors as one line, exit code 2."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(
+            allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **options
+        )
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(USAGE_ERROR, f"{PROGRAM}: error: {message}\n")
+
+    def flags(self) -> list[str]:
+        """The flags that the help shows."""
+        return [
+            flag
+            for action in self._actions
+            if action.help is not argparse.SUPPRESS
+            for flag in action.option_strings
+        ]
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Parse a command line.
+
+    Args:
+        argv: program name and arguments. Flags may be written with dashes or underscores.
+
+    Returns:
+        The flags, and the sub-command as `command`.
+
+    Raises:
+        SystemExit: with code 2 after printing an error, with 0 after --help or --version.
+    """
+    arguments = [_underscored(argument) for argument in argv[1:]]
+    parser, commands = _build()
+    first = next((argument for argument in arguments if not argument.startswith("-")), None)
+    if first is not None and first not in commands:
+        parser.error(f"no command {first!r}{_suggestion(first, commands)}")
+    namespace, unknown = parser.parse_known_args(arguments)
+    if namespace.command is None:
+        parser.error(f"a command is needed: {', '.join(commands)} (see --help)")
+    if unknown:
+        flag = unknown[0].partition("=")[0]
+        known = commands[namespace.command].flags()
+        what = "unknown flag" if flag.startswith("-") else "unexpected argument"
+        parser.error(f"{what} {flag!r}{_suggestion(flag, known)}")
+    return namespace
+
+
+def _underscored(argument: str) -> str:
+    if not argument.startswith("--"):
+        return argument
+    name, equals, value = argument[2:].partition("=")
+    return f"--{name.replace('-', '_')}{equals}{value}"
+
+
+def _suggestion(word: str, known: Sequence[str] | dict[str, Any]) -> str:
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f": did you mean {close[0]!r}?" if close else f" (there are {', '.join(known)})"
+
+
+def _build() -> tuple[_Parser, dict[str, _Parser]]:
+    parser = _Parser(
+        prog=PROGRAM,
+        description="Convert, verify and inspect integer TFLite models.",
+        epilog=f"example: {_EXAMPLES['convert']}",
+    )
+    parser.add_argument("--version", action="version", version=f"{PROGRAM} {_version()}")
+    group = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
+    commands = {
+        name: group.add_parser(
+            name, help=text, description=text, epilog=f"example: {_EXAMPLES[name]}"
+        )
+        for name, text in _HELP.items()
+    }
+    _add_convert(commands["convert"])
+    _add_verify(commands["verify"])
+    commands["inspect"].add_argument("file", metavar="FILE", help="a .tflite file")
+    for command in commands.values():
+        command.add_argument("--json", action="store_true", help="print JSON instead of tables")
+        command.add_argument(
+            "--verbose", action="store_true", help="show TensorFlow's log and tracebacks"
+        )
+    return parser, commands
+
+
+def _add_convert(parser: _Parser) -> None:
+    parser.add_argument(
+        "model", metavar="MODEL", help="a .keras or .h5 file, or a SavedModel folder"
+    )
+    parser.add_argument("--output", required=True, metavar="FILE", help="the .tflite file to write")
+    parser.add_argument(
+        "--input_type",
+        choices=convert.INPUT_TYPES,
+        default=convert.INPUT_TYPES[0],
+        help="type of inputs and outputs (default: %(default)s)",
+    )
+
+
+def _add_verify(parser: _Parser) -> None:
+    limits = Limits()
+    parser.add_argument("file", metavar="FILE", help="a .tflite file that convert has made")
+    parser.add_argument("--reference", metavar="MODEL", help="the trained model it was made from")
+    parser.add_argument(
+        "--inputs",
+        metavar="FILE",
+        help="an .npy file of samples, or an .npz file with one array per input",
+    )
+    parser.add_argument(
+        "--samples",
+        type=_at_least(1),
+        default=samples.DEFAULT_SAMPLES,
+        metavar="N",
+        help="random samples to draw without --inputs (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--seed",
+        type=_at_least(0),
+        default=samples.DEFAULT_SEED,
+        metavar="N",
+        help="seed of the random samples (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--min_top1",
+        type=float,
+        default=limits.min_top1,
+        metavar="F",
+        help="smallest share of samples with the same best class (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--max_mean_lsb",
+        type=float,
+        default=limits.max_mean_lsb,
+        metavar="F",
+        help="largest mean difference in steps of the output grid (default: %(default)s)",
+    )
+
+
+def _at_least(smallest: int) -> Callable[[str], int]:
+    def whole_number(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = smallest - 1
+        if value < smallest:
+            raise argparse.ArgumentTypeError(f"{text!r} is no whole number from {smallest} up")
+        return value
+
+    return whole_number
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("tfbinreg")
+    except importlib.metadata.PackageNotFoundError:
+        return "(not installed, run from its sources)"

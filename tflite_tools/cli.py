@@ -1,0 +1,129 @@
+"""Command line: `tflite_tools convert | verify | inspect`. The only module that prints."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping
+
+from absl import app
+
+from tflite_tools import convert as conversion
+from tflite_tools import files, report, samples
+from tflite_tools import model as models
+from tflite_tools.agreement import Limits
+from tflite_tools.arguments import PROGRAM, parse
+from tflite_tools.describe import describe
+from tflite_tools.quiet import native_log_hidden
+from tflite_tools.verify import verify
+
+SUCCESS, FAILURE, INTERRUPTED = 0, 1, 130
+
+
+def run() -> None:
+    """The console script."""
+    app.run(main, flags_parser=parse)
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Run one sub-command.
+
+    Returns:
+        Exit code: 0, or 1 if verification or the command failed.
+    """
+    try:
+        return _COMMANDS[arguments.command](arguments)
+    except BrokenPipeError:  # the reader, `head` for example, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return SUCCESS
+    except KeyboardInterrupt:
+        print(f"{PROGRAM}: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except Exception as error:  # the user's last line of defence against a traceback
+        if arguments.verbose:
+            traceback.print_exc()
+        print(f"{PROGRAM}: error: {_message(error)}", file=sys.stderr)
+        return FAILURE
+
+
+def _message(error: Exception) -> str:
+    """An error as text: ours as written, those of libraries on one line with their type."""
+    if type(error) is ValueError:
+        return str(error)
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _convert(arguments: argparse.Namespace) -> int:
+    files.check_target(arguments.output)
+    start = time.monotonic()
+    with native_log_hidden(enabled=not arguments.verbose):
+        data = conversion.convert(arguments.model, input_type=arguments.input_type)
+    files.write(arguments.output, data)
+    seconds = time.monotonic() - start
+    description = describe(data)
+    figures = {
+        "output": arguments.output,
+        "bytes": len(data),
+        "weight_bytes": description.size_by_category["weights"],
+        "packed_weight_bytes": description.packed_weight_bytes,
+        "layers": len(models.load(data).require_manifest().layers),
+        "seconds": round(seconds, 2),
+    }
+    if arguments.json:
+        print(report.to_json(figures))
+        return SUCCESS
+    print(
+        f"{arguments.output}: {figures['bytes']} bytes, {figures['layers']} layers; weights take "
+        f"{figures['weight_bytes']} bytes as int8, {figures['packed_weight_bytes']} packed "
+        f"({seconds:.1f} s)"
+    )
+    print(f"check it: {PROGRAM} verify {arguments.output} --reference {arguments.model}")
+    return SUCCESS
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    limits = Limits(arguments.min_top1, arguments.max_mean_lsb)
+    data = files.read(arguments.file)
+    model = models.load(data)
+    model.require_manifest()
+    if arguments.inputs is None:
+        inputs = samples.seeded(model, samples=arguments.samples, seed=arguments.seed)
+    else:
+        inputs = samples.arrange(model, files.read_arrays(arguments.inputs))
+    samples.stored(model, inputs)  # a wrong shape should not wait for TensorFlow
+    reference = None
+    if arguments.reference is not None:
+        with native_log_hidden(enabled=not arguments.verbose):
+            reference = conversion.reference(arguments.reference, inputs)
+    result = verify(
+        data,
+        reference=None if reference is None else reference.predictions,
+        reference_codes=None if reference is None else reference.codes,
+        inputs=inputs,
+        limits=limits,
+    )
+    if arguments.json:
+        print(report.verification_json(result))
+    else:
+        report.print_verification(result, report.console())
+    return SUCCESS if result.passed else FAILURE
+
+
+def _inspect(arguments: argparse.Namespace) -> int:
+    description = describe(files.read(arguments.file))
+    if arguments.json:
+        print(report.description_json(description))
+    else:
+        report.print_description(description, report.console())
+    return SUCCESS
+
+
+_COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
+    "convert": _convert,
+    "verify": _verify,
+    "inspect": _inspect,
+}
