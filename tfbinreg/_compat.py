@@ -9,10 +9,13 @@ import contextlib
 import tensorflow as tf
 import tensorflow_model_optimization as tfmot
 import tf_keras as keras
-from tf_keras.src.engine.functional import Functional
+from tensorflow_model_optimization.python.core.quantization.keras import quantize_annotate
+from tf_keras.src.engine import functional
 from tf_keras.src.mixed_precision import autocast_variable
 
 tfmot_keras = tfmot.quantization.keras
+
+Functional = functional.Functional
 
 Quantizer = tfmot_keras.quantizers.Quantizer
 QuantizeConfig = tfmot_keras.QuantizeConfig
@@ -20,6 +23,7 @@ QuantizeRegistry = tfmot_keras.QuantizeRegistry
 QuantizeLayoutTransform = tfmot_keras.QuantizeLayoutTransform
 QuantizeScheme = tfmot_keras.QuantizeScheme
 QuantizeWrapper = tfmot_keras.QuantizeWrapper
+QuantizeAnnotate = quantize_annotate.QuantizeAnnotate
 
 register = keras.utils.register_keras_serializable(package="tfbinreg")
 
@@ -41,4 +45,3 @@ def versions() -> dict[str, str]:
 def float32_variables() -> contextlib.AbstractContextManager:
     """Scope in which a mixed-precision policy does not round variables to 16 bits when read."""
     return autocast_variable.enable_auto_cast_variables(None)
-

@@ -33,13 +33,12 @@ def reestimate_batch_norm(model: Any, data: Any, *, batches: int = 50) -> None:
     Raises:
         ValueError: if the data is empty or of an unknown form.
     """
-    norms = [
-        layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)
-    ]
+    norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
     if not norms:
         return
     moving = [variable for norm in norms for variable in (norm.moving_mean, norm.moving_variance)]
     momenta = [norm.momentum for norm in norms]
+    before = [variable.numpy() for variable in moving]
     totals = [np.zeros(variable.shape, np.float64) for variable in moving]
     count = 0
     try:
@@ -53,12 +52,15 @@ def reestimate_batch_norm(model: Any, data: Any, *, batches: int = 50) -> None:
 
         for batch in itertools.islice(input_batches(data), batches):
             run(tf.nest.map_structure(tf.convert_to_tensor, batch))
-            for total, variable in zip(totals, moving, strict=True):
-                total += variable.numpy()
+            totals = [
+                total + variable.numpy() for total, variable in zip(totals, moving, strict=True)
+            ]
             count += 1
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
+        for variable, value in zip(moving, before, strict=True):
+            variable.assign(value)
     if not count:
         raise ValueError("The data for re-estimating batch normalization is empty.")
     for total, variable in zip(totals, moving, strict=True):

@@ -25,7 +25,7 @@ def input_batches(data: Any) -> Iterator[Any]:
     if isinstance(data, (np.ndarray, tf.Tensor)):
         for start in range(0, len(data), BATCH_SIZE):
             yield data[start : start + BATCH_SIZE]
-    elif isinstance(data, list) and all(isinstance(part, np.ndarray) for part in data):
+    elif isinstance(data, list) and data and all(isinstance(part, np.ndarray) for part in data):
         for start in range(0, len(data[0]), BATCH_SIZE):
             yield [part[start : start + BATCH_SIZE] for part in data]
     elif hasattr(data, "__iter__"):
@@ -42,12 +42,14 @@ def sample_batches(data: Any) -> list[Any]:
     """The first 8 batches of `data`, 512 samples of an array.
 
     Raises:
-        ValueError: if there are none, or they hold NaN or infinite values.
+        ValueError: if there are none, or they hold NaN or infinite values, or no numbers.
     """
     batches = list(itertools.islice(input_batches(data), MAX_BATCHES))
     if not batches:
         raise ValueError("The calibration data is empty.")
     for part in tf.nest.flatten(batches):
+        if np.asarray(part).dtype.kind in "OSU":
+            raise ValueError(f"The calibration data holds {np.asarray(part).dtype}, not numbers.")
         if not np.all(np.isfinite(np.asarray(part))):
             raise ValueError("The calibration data has NaN or infinite values.")
     return batches

@@ -9,6 +9,7 @@ import numpy as np
 from tfbinreg import _compat
 from tfbinreg.graph import trace
 from tfbinreg.kinds import KINDS, Role
+from tfbinreg.layers import QuantizeActivation
 from tfbinreg.plan import Problem
 
 keras = _compat.keras
@@ -54,7 +55,7 @@ def check_layers(model: Any) -> list[Problem]:
 
 
 def _check_layer(layer: Any) -> list[tuple[str, str]]:
-    if isinstance(layer, _compat.QuantizeWrapper):
+    if isinstance(layer, (_compat.QuantizeWrapper, QuantizeActivation)):
         return [("already quantized", "start from the float model")]
     kind = KINDS.get(type(layer).__name__)
     if kind is None or not type(layer).__module__.startswith("tf_keras."):

@@ -40,11 +40,13 @@ class Graph:
 
     Attributes:
         nodes: the calls; `nodes[i].index == i`.
+        inputs: indices of the nodes that are the model's inputs, in the model's order.
         outputs: indices of the nodes that are the model's outputs.
         name: the model's name.
     """
 
     nodes: tuple[Node, ...]
+    inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     name: str
 
@@ -72,7 +74,8 @@ def trace(model: Any) -> Graph:
         Node(index, node.outbound_layer, tuple(index_of(t) for t in node.keras_inputs))
         for index, node in enumerate(keras_nodes)
     )
-    return Graph(nodes, tuple(index_of(tensor) for tensor in model.outputs), model.name)
+    inputs = tuple(index_of(tensor) for tensor in model.inputs)
+    return Graph(nodes, inputs, tuple(index_of(tensor) for tensor in model.outputs), model.name)
 
 
 def rebuild(graph: Graph, call: Callable[[Node, Sequence[Any]], Any]) -> Any:
@@ -80,15 +83,12 @@ def rebuild(graph: Graph, call: Callable[[Node, Sequence[Any]], Any]) -> Any:
 
     A model input is given its own new symbolic input.
     """
+    fresh = {index: _clone_input(graph.nodes[index].layer) for index in graph.inputs}
     tensors: list[Any] = []
-    inputs: list[Any] = []
     for node in graph.nodes:
-        if node.inputs:
-            taken = [tensors[index] for index in node.inputs]
-        else:
-            taken = [_clone_input(node.layer)]
-            inputs += taken
+        taken = [tensors[index] for index in node.inputs] or [fresh[node.index]]
         tensors.append(call(node, taken))
+    inputs = list(fresh.values())
     outputs = [tensors[index] for index in graph.outputs]
     single = outputs[0] if len(outputs) == 1 else outputs
     return keras.Model(inputs if len(inputs) > 1 else inputs[0], single, name=graph.name)

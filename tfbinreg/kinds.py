@@ -145,7 +145,7 @@ KINDS: dict[str, Kind] = {
         role=Role.REWRITE, op="DEPTHWISE_CONV_2D + CONV_2D", check=_check_separable
     ),
     "BatchNormalization": Kind(role=Role.NORM, op="folded", check=_check_norm),
-    "ReLU": Kind(role=Role.RELU, op="fused", check=_check_relu),
+    "ReLU": Kind(role=Role.RELU, op="fused", regrid=True, check=_check_relu),
     "Activation": Kind(role=Role.REWRITE, op="fused", check=_check_activation),
     "Add": Kind(role=Role.MERGE, op="ADD", check=_check_add),
     "GlobalAveragePooling2D": Kind(role=Role.MERGE, op="MEAN", check=_check_channels_last),

@@ -58,6 +58,16 @@ class QuantizedKernel(_compat.QuantizeWrapper):
         finally:
             config.set_quantize_weights(self.layer, latent)
 
+    @property
+    def trainable_weights(self) -> list[tf.Variable]:
+        """None of them in a frozen layer, whose step then rests like its kernel."""
+        return super().trainable_weights if self.trainable else []
+
+    @property
+    def non_trainable_weights(self) -> list[tf.Variable]:
+        steps = [] if self.trainable else self._trainable_weights
+        return super().non_trainable_weights + steps
+
     def initialize_steps(self) -> None:
         """Set the steps from the kernel as it is now."""
         for weight, quantizer, variables in self.kernels:

@@ -81,11 +81,14 @@ def _activation_layer(function: str, name: str) -> Parts:
     return [(layers[function](), [])] if function != "linear" else []
 
 
-def _split_activation(layer: Any, part_name: Callable[[str], str]) -> Parts:
+def _own_activation(layer: Any, part_name: Callable[[str], str]) -> Parts:
     function = activation_name(layer)
+    return _activation_layer(function, part_name(function)) if function != "linear" else []
+
+
+def _split_activation(layer: Any, part_name: Callable[[str], str]) -> Parts:
     linear = clone_layer(layer, activation="linear")
-    parts: Parts = [(linear, layer.get_weights())]
-    return parts + (_activation_layer(function, part_name(function)) if function != "linear" else [])
+    return [(linear, layer.get_weights()), *_own_activation(layer, part_name)]
 
 
 def _replace_activation(layer: Any, part_name: Callable[[str], str]) -> Parts:
@@ -106,9 +109,8 @@ def _split_separable(layer: Any, part_name: Callable[[str], str]) -> Parts:
         layer.filters, 1, use_bias=layer.use_bias, name=part_name("pointwise")
     )
     kernels = layer.get_weights()
-    function = activation_name(layer)
-    parts: Parts = [(depthwise, kernels[:1]), (pointwise, kernels[1:])]
-    return parts + (_activation_layer(function, part_name(function)) if function != "linear" else [])
+    activation = _own_activation(layer, part_name)
+    return [(depthwise, kernels[:1]), (pointwise, kernels[1:]), *activation]
 
 
 def _globalize_pooling(layer: Any, part_name: Callable[[str], str]) -> Parts:

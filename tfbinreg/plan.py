@@ -142,24 +142,29 @@ class Plan:
 def decide(
     graph: Graph,
     recipe: Recipe,
-    configs: Mapping[str, Any] | None = None,
+    annotated: Mapping[str, LayerSettings | None] | None = None,
 ) -> Plan:
     """Plan the quantization of a normalized model.
 
     Args:
         graph: layer graph of a model that `normalize` returned.
         recipe: bits per layer.
-        configs: for a model annotated layer by layer, the annotated layers and their
-            `LSQQuantizeConfig` (None for the recipe's settings); None quantizes every layer.
+        annotated: for a model annotated layer by layer, the annotated layers and their settings,
+            which win over the recipe's; None quantizes every layer.
     """
-    return _Decision(graph, recipe, configs).plan()
+    return _Decision(graph, recipe, annotated).plan()
 
 
 class _Decision:
     """The steps of `decide`, over one graph."""
 
-    def __init__(self, graph: Graph, recipe: Recipe, configs: Mapping[str, Any] | None) -> None:
-        self.graph, self.recipe, self.configs = graph, recipe, configs
+    def __init__(
+        self,
+        graph: Graph,
+        recipe: Recipe,
+        annotated: Mapping[str, LayerSettings | None] | None,
+    ) -> None:
+        self.graph, self.recipe, self.annotated = graph, recipe, annotated
         self.roles = [KINDS[node.kind].role for node in graph.nodes]
         self.chains = self._fused_chains()
         self.owner = self._grid_owners()
@@ -185,7 +190,7 @@ class _Decision:
         return Plan(self.graph, kernels, grids, same, tuple(self._problems()))
 
     def _selected(self, node: Node) -> bool:
-        return self.configs is None or node.name in self.configs
+        return self.annotated is None or node.name in self.annotated
 
     def _fused_chains(self) -> dict[int, tuple[int, ...]]:
         """Chains kernel [-> BatchNormalization] [-> ReLU] and so on, by their last node."""
@@ -228,16 +233,14 @@ class _Decision:
         return self.owner.get(producer, producer)
 
     def _settings(self, chain: Iterable[int]) -> LayerSettings:
-        """Rules and configs for a fused chain: the last layer that sets a field wins."""
-        merged = self.recipe.settings("", "")
-        for index in chain:
-            node = self.graph.nodes[index]
-            settings = self.recipe.settings(node.name, node.kind)
-            config = (self.configs or {}).get(node.name)
-            if config is not None:
-                settings = config.settings
-            changes = {k: v for k, v in dataclasses.asdict(settings).items() if v is not None}
-            merged = dataclasses.replace(merged, **changes)
+        """Rules for a fused chain, then its annotations; of several the last wins."""
+        nodes = [self.graph.nodes[index] for index in chain]
+        merged = self.recipe.settings(*[(node.name, node.kind) for node in nodes])
+        for node in nodes:
+            settings = (self.annotated or {}).get(node.name)
+            if settings is not None:
+                changes = {k: v for k, v in dataclasses.asdict(settings).items() if v is not None}
+                merged = dataclasses.replace(merged, **changes)
         return merged
 
     def _kernel(self, node: Node) -> KernelPlan:
@@ -253,7 +256,7 @@ class _Decision:
         return KernelPlan(node.index, bits, axis, int(np.prod(kernel.shape)))
 
     def _wants_grid(self, tail: int, chain: tuple[int, ...], kernels: Mapping[int, Any]) -> bool:
-        if self.configs is None or any(self._selected(self.graph.nodes[i]) for i in chain):
+        if any(self._selected(self.graph.nodes[i]) for i in chain):
             return True
         return any(self._source(kernel) == tail for kernel in kernels)
 
@@ -294,6 +297,9 @@ class _Decision:
         return self.owner.get(output, output)
 
     def _problems(self) -> Iterable[Problem]:
+        if Role.KERNEL not in self.roles:
+            remedy = "add a Conv2D, DepthwiseConv2D or Dense"
+            yield Problem(self.graph.name, "no layer has a kernel to quantize", remedy)
         fused = {index for chain in self.chains.values() for index in chain}
         for node in self.graph.nodes:
             role = self.roles[node.index]

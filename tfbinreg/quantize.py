@@ -12,13 +12,14 @@ import tensorflow as tf
 from tfbinreg import _compat
 from tfbinreg.calibrate import calibrate, sample_batches
 from tfbinreg.checks import check_layers, check_model_type
-from tfbinreg.graph import trace
+from tfbinreg.graph import clone_layer, trace
 from tfbinreg.model import BinOptions, QuantizedModel
 from tfbinreg.normalize import normalize
 from tfbinreg.plan import Plan, decide, raise_problems
 from tfbinreg.recipe import Recipe
-from tfbinreg.scheme import LSQQuantizeScheme
+from tfbinreg.scheme import LSQQuantizeScheme, layer_settings
 
+keras = _compat.keras
 tfmot_keras = _compat.tfmot_keras
 
 
@@ -47,8 +48,8 @@ def plan(
     """
     check_model_type(model)
     recipe = _recipe(recipe, weight_bits, activation_bits)
-    raise_problems(check_layers(model), f"quantize model {model.name!r}")
-    return decide(trace(normalize(model)[0]), recipe)
+    normal, configs = _normalize(model)
+    return decide(trace(normal), recipe, layer_settings(configs))
 
 
 def quantize_apply(
@@ -90,10 +91,17 @@ def quantize_apply(
     """
     check_model_type(model)
     recipe = _recipe(recipe, weight_bits, activation_bits)
+    normal, configs = _normalize(model)
     batches = None if calibration_data is None else sample_batches(calibration_data)
     if batches is not None and recipe.unsigned_input is None:
         recipe = dataclasses.replace(recipe, unsigned_input=_never_negative(batches))
-    wrapped = tfmot_keras.quantize_apply(_annotate(model), scheme=LSQQuantizeScheme(recipe))
+    annotated = keras.models.clone_model(
+        normal,
+        clone_function=lambda layer: tfmot_keras.quantize_annotate_layer(
+            layer, configs[layer.name]
+        ),
+    )
+    wrapped = tfmot_keras.quantize_apply(annotated, scheme=LSQQuantizeScheme(recipe))
     # tfmot returns a plain model whose layers also belong to its intermediate models; built from
     # the configuration they belong to this one alone.
     config = {**wrapped.get_config(), "name": model.name}
@@ -107,19 +115,29 @@ def quantize_apply(
     return quantized
 
 
-def _annotate(model: Any) -> Any:
-    """`model` with every layer annotated; settings the user annotated are kept."""
-    annotated = [layer for layer in model.layers if hasattr(layer, "quantize_config")]
-    plain = tfmot_keras.quantize_annotate_model(model) if annotated else model
-    float_model = _strip_annotations(plain) if annotated else model
+def _normalize(model: Any) -> tuple[Any, dict[str, Any]]:
+    """`model` without annotations, in simple layers, and the annotated config of each or None."""
+    float_model, annotated = _strip_annotations(model)
     raise_problems(check_layers(float_model), f"quantize model {model.name!r}")
-    if annotated:
-        return plain
-    normal, _ = normalize(model)
-    raise_problems(
-        decide(trace(normal), Recipe()).problems, f"quantize model {model.name!r}"
-    )
-    return tfmot_keras.quantize_annotate_model(normal)
+    normal, origin = normalize(float_model)
+    return normal, {name: annotated.get(source) for name, source in origin.items()}
+
+
+def _strip_annotations(model: Any) -> tuple[Any, dict[str, Any]]:
+    """A copy of `model` without tfmot's annotations, and their configs by layer name.
+
+    A model without annotations is returned as it is.
+    """
+    wrappers = [layer for layer in model.layers if isinstance(layer, _compat.QuantizeAnnotate)]
+    if not wrappers:
+        return model, {}
+
+    def bare(layer: Any) -> Any:
+        return clone_layer(layer.layer if isinstance(layer, _compat.QuantizeAnnotate) else layer)
+
+    stripped = keras.models.clone_model(model, clone_function=bare)
+    stripped.set_weights(model.get_weights())
+    return stripped, {wrapper.layer.name: wrapper.quantize_config for wrapper in wrappers}
 
 
 def _recipe(recipe: Recipe | None, weight_bits: int, activation_bits: int) -> Recipe:

@@ -16,6 +16,11 @@ from tfbinreg.grid import check_bits
 _BIT_FIELDS = ("weight_bits", "activation_bits")
 
 
+def _set_bits(owner: Any, field: str, what: str) -> None:
+    """Check the bits in a frozen dataclass, and keep them as an int that JSON knows."""
+    object.__setattr__(owner, field, check_bits(getattr(owner, field), what))
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Rule:
     """Settings for the layers it matches; None leaves a setting as it was.
@@ -38,10 +43,12 @@ class Rule:
         try:
             re.compile(self.layer)
         except re.error as error:
-            raise ValueError(f"Rule layer={self.layer!r} is no regular expression: {error}.") from None
+            raise ValueError(
+                f"Rule layer={self.layer!r} is no regular expression: {error}."
+            ) from None
         for field in _BIT_FIELDS:
             if getattr(self, field) is not None:
-                check_bits(getattr(self, field), f"Rule {field}")
+                _set_bits(self, field, f"Rule {field}")
 
     def matches(self, name: str, kind: str) -> bool:
         """Whether the rule speaks of the layer `name` of class `kind`."""
@@ -50,11 +57,11 @@ class Rule:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LayerSettings:
-    """What a recipe says of one layer; `activation_bits` is None where no rule names it."""
+    """What rules or an annotation say of a layer; None where they do not speak of a field."""
 
     weight_bits: int | None
     activation_bits: int | None
-    per_channel: bool
+    per_channel: bool | None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -87,20 +94,23 @@ class Recipe:
 
     def __post_init__(self) -> None:
         for field in (*_BIT_FIELDS, "signed_activation_bits", "input_bits", "output_bits"):
-            check_bits(getattr(self, field), field)
+            _set_bits(self, field, field)
         if self.first_last_bits is not None:
-            check_bits(self.first_last_bits, "first_last_bits")
+            _set_bits(self, "first_last_bits", "first_last_bits")
         object.__setattr__(self, "rules", tuple(self.rules))
 
-    def settings(self, name: str, kind: str) -> LayerSettings:
-        """What the rules say of the layer `name` of class `kind`."""
+    def settings(self, *layers: tuple[str, str]) -> LayerSettings:
+        """What the rules say of layers that are fused into one, given as (name, class) pairs.
+
+        A rule that matches one of them speaks of all.
+        """
         merged: dict[str, Any] = {
             "weight_bits": None,
             "activation_bits": None,
             "per_channel": self.per_channel,
         }
         for rule in self.rules:
-            if rule.matches(name, kind):
+            if any(rule.matches(*layer) for layer in layers):
                 merged.update(
                     {key: getattr(rule, key) for key in merged if getattr(rule, key) is not None}
                 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from typing import Any
+from zipfile import BadZipFile
 
 from tfbinreg import _compat
 from tfbinreg.layers import QuantizeActivation, QuantizedKernel
@@ -58,7 +59,7 @@ def load_model(
     try:
         with quantize_scope(custom_objects):
             model = keras.models.load_model(path)
-    except (OSError, KeyError, TypeError, AttributeError, ValueError) as error:
+    except (OSError, KeyError, TypeError, AttributeError, ValueError, BadZipFile) as error:
         raise ValueError(f"{path!r} cannot be read as a Keras model: {error}") from error
     if not isinstance(model, QuantizedModel):
         raise ValueError(f"The model in {path!r} is not quantized: call quantize_apply first.")

@@ -12,7 +12,7 @@ from tfbinreg.graph import Node, apply, clone_layer, rebuild, trace
 from tfbinreg.kinds import KINDS, Role, activation_name
 from tfbinreg.layers import QuantizeActivation, QuantizedKernel
 from tfbinreg.normalize import normalize
-from tfbinreg.plan import GridPlan, Plan, decide, raise_problems
+from tfbinreg.plan import GridPlan, Plan, Problem, decide, raise_problems
 from tfbinreg.quantizers import LSQActivationQuantizer, LSQWeightQuantizer
 from tfbinreg.recipe import LayerSettings, Recipe
 
@@ -24,31 +24,35 @@ class LSQQuantizeConfig(_compat.QuantizeConfig):
     Args:
         weight_bits: 2 to 8, None for the recipe's.
         activation_bits: bits of the layer's output, 2 to 8, None for the recipe's.
-        per_channel: one step per output channel of the kernel.
+        per_channel: one step per output channel of the kernel, None for what the recipe says.
     """
 
     def __init__(
         self,
         weight_bits: int | None = None,
         activation_bits: int | None = None,
-        per_channel: bool = False,
+        per_channel: bool | None = None,
     ) -> None:
         self.settings = LayerSettings(
             weight_bits=weight_bits, activation_bits=activation_bits, per_channel=per_channel
         )
-        defaults = Recipe()
-        self._weight_bits = weight_bits or defaults.weight_bits
-        self._activation_bits = activation_bits or defaults.activation_bits
-        # Built here so that wrong bits are reported where the config is written.
-        LSQWeightQuantizer(self._weight_bits)
-        LSQActivationQuantizer(self._activation_bits)
+        # A recipe reports wrong bits where the config is written, and knows the defaults.
+        given: dict[str, Any] = {"weight_bits": weight_bits, "activation_bits": activation_bits}
+        recipe = Recipe(**{key: bits for key, bits in given.items() if bits is not None})
+        self._weight_bits, self._activation_bits = recipe.weight_bits, recipe.activation_bits
 
     def get_weights_and_quantizers(self, layer: Any) -> list[tuple[Any, Any]]:
-        kind = KINDS[type(layer).__name__]
+        kind = KINDS.get(type(layer).__name__)
+        if kind is None or (kind.role is Role.REWRITE and layer.weights):
+            raise ValueError(
+                f"LSQ cannot quantize layer {layer.name!r} ({type(layer).__name__}) as it is: "
+                "use LSQQuantizeScheme, which rewrites models, or leave it unannotated."
+            )
         if kind.kernel is None:
             return []
         axis = kind.channel_axis if self.settings.per_channel else None
-        return [(getattr(layer, kind.kernel), LSQWeightQuantizer(self._weight_bits, axis))]
+        kernel = getattr(layer, kind.kernel)
+        return [(kernel, LSQWeightQuantizer(self._weight_bits, axis, kernel))]
 
     def get_activations_and_quantizers(self, layer: Any) -> list[tuple[Any, Any]]:
         return []
@@ -81,6 +85,25 @@ class LSQQuantizeConfig(_compat.QuantizeConfig):
         return hash(self.settings)
 
 
+def layer_settings(configs: Mapping[str, Any]) -> dict[str, LayerSettings | None]:
+    """The settings in the `configs` of annotated layers; None for the recipe's.
+
+    Raises:
+        ValueError: naming every layer annotated with another class of config.
+    """
+    foreign = {
+        name: type(config).__name__
+        for name, config in configs.items()
+        if not isinstance(config, (LSQQuantizeConfig, type(None)))
+    }
+    remedy = "annotate it with an LSQQuantizeConfig, or without a config"
+    raise_problems(
+        [Problem(name, f"annotated with {kind}", remedy) for name, kind in foreign.items()],
+        "quantize the annotated layers",
+    )
+    return {name: config and config.settings for name, config in configs.items()}
+
+
 class LSQQuantizeRegistry(_compat.QuantizeRegistry):
     """Which layers LSQ can quantize, and with which config.
 
@@ -100,7 +123,7 @@ class LSQQuantizeRegistry(_compat.QuantizeRegistry):
     def get_quantize_config(self, layer: Any) -> LSQQuantizeConfig:
         if not self.supports(layer):
             raise ValueError(f"Layer {layer.name!r} ({type(layer).__name__}) has no LSQ config.")
-        settings = self._recipe.settings(layer.name, type(layer).__name__)
+        settings = self._recipe.settings((layer.name, type(layer).__name__))
         return LSQQuantizeConfig(
             settings.weight_bits or self._recipe.weight_bits,
             settings.activation_bits or self._recipe.activation_bits,
@@ -129,12 +152,11 @@ class LSQLayoutTransform(_compat.QuantizeLayoutTransform):
         """
         raise_problems(check_layers(model), f"quantize model {model.name!r}")
         normal, origin = normalize(model)
-        configs = {
-            name: layer_quantize_map[source].get("quantize_config")
-            for name, source in origin.items()
-            if source in layer_quantize_map
-        }
-        plan = decide(trace(normal), self._recipe, configs)
+        given = layer_settings(
+            {name: entry.get("quantize_config") for name, entry in layer_quantize_map.items()}
+        )
+        annotated = {name: given[source] for name, source in origin.items() if source in given}
+        plan = decide(trace(normal), self._recipe, annotated)
         raise_problems(plan.problems, f"quantize model {model.name!r}")
         quantized = _place(plan)
         self._placed.update(layer.name for layer in quantized.layers)
@@ -178,8 +200,8 @@ def _place(plan: Plan) -> Any:
             grid_layers[node.index] = _grid_layer(plan.grids[node.index], node.name)
             return grid_layers[node.index](output)
         owner = plan.same_grid.get(node.index)
-        if owner is not None and (kind.regrid or kind.role is Role.RELU):
-            return grid_layers[owner](output)
+        if owner is not None and kind.regrid:
+            return grid_layers[owner](output, averaged=node.kind == "AveragePooling2D")
         return output
 
     quantized = rebuild(plan.graph, call)

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfbinreg import ops
-from tfbinreg.sites import Site, kernel_sites
+from tfbinreg.sites import Site, kernel_sites, require_quantized
 
 NEAR = 0.1
 
@@ -41,7 +41,12 @@ def scaled_weights(site: Site) -> np.ndarray:
 
 
 def bin_statistics(model: Any) -> BinStatistics:
-    """`BinStatistics` over all quantized kernels of `model`, every weight counting once."""
+    """`BinStatistics` over all quantized kernels of `model`, every weight counting once.
+
+    Raises:
+        ValueError: if the model is not quantized.
+    """
+    require_quantized(model)
     squares = near = count = 0.0
     for site in kernel_sites(model):
         scaled = scaled_weights(site)
