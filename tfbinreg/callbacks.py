@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Callable
 from typing import Any
@@ -50,6 +51,7 @@ class BinRegularization(keras.callbacks.Callback):
 
     Raises:
         ValueError: for an unknown strategy, a missing or unused option, or a negative number.
+        ImportError: if histograms are wanted and TensorBoard is not installed.
     """
 
     def __init__(
@@ -73,6 +75,8 @@ class BinRegularization(keras.callbacks.Callback):
             raise ValueError("period and histogram_freq must be at least 1.")
         if not callable(strength) and strength < 0:
             raise ValueError(f"strength must not be negative, got {strength}.")
+        if histogram_dir is not None:
+            _require_tensorboard()
         self.strategy, self.switch_epoch, self.period = strategy, switch_epoch, period
         self.strength = strength
         self._histogram_dir, self._histogram_freq = histogram_dir, histogram_freq
@@ -121,3 +125,10 @@ class BinRegularization(keras.callbacks.Callback):
         if self._writer is not None:
             self._writer.close()
             self._writer = None
+
+
+def _require_tensorboard() -> None:
+    try:
+        importlib.import_module("tensorboard")
+    except ImportError:
+        raise ImportError("histogram_dir needs TensorBoard: pip install tensorboard") from None

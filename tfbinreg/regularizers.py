@@ -72,7 +72,8 @@ def _penalty(rows, step, qmin, qmax, detach_step, scale_free):
         scale = ops.effective_step(raw_step)
         codes = tf.floor(tf.clip_by_value(values / scale, qmin, qmax) + 0.5)
         offset = tf.range(channels, dtype=tf.float32)[:, None] * bins - qmin
-        slots = tf.cast(codes + offset, tf.int32)
+        # NaN has no slot; kept in range, it makes the penalty NaN instead of stopping the graph.
+        slots = tf.maximum(tf.cast(codes + offset, tf.int32), 0)
         counts = tf.raw_ops.Bincount(arr=slots, size=channels * bins, weights=tf.zeros([0]))
         factor = 1.0 / (tf.maximum(counts, 1.0) * channels)
         distance = values - codes * scale
