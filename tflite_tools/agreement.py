@@ -106,9 +106,9 @@ def _off_grid(tensor: Tensor, entry: ActivationEntry, seen: np.ndarray) -> list[
     problems = []
     if entry.qmax - entry.qmin + 1 > 2**entry.bits or not -128 <= low <= high <= 127:
         problems.append(f"codes {entry.qmin}..{entry.qmax} are no {entry.bits}-bit int8 grid")
-    zero_points = () if tensor.quantization is None else tuple(tensor.quantization.zero_point)
-    if zero_points != (entry.zero_point,):
-        problems.append(f"zero point {zero_points}, in the manifest {entry.zero_point}")
+    zero_points = [] if tensor.quantization is None else tensor.quantization.zero_point.tolist()
+    if zero_points != [entry.zero_point]:
+        problems.append(f"zero point {zero_points}, in the manifest [{entry.zero_point}]")
     if values.size and not low <= values[0] <= values[-1] <= high:
         problems.append(f"takes values {values[0]}..{values[-1]}, allowed {low}..{high}")
     if values.size > 2**entry.bits:

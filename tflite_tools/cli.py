@@ -45,7 +45,7 @@ def main(arguments: argparse.Namespace) -> int:
     except Exception as error:  # the user's last line of defence against a traceback
         if arguments.verbose:
             traceback.print_exc()
-        print(f"{PROGRAM}: error: {_message(error)}", file=sys.stderr)
+        print(f"{PROGRAM}: error: {report.printable(_message(error))}", file=sys.stderr)
         return FAILURE
 
 

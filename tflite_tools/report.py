@@ -8,8 +8,8 @@ import math
 import sys
 from typing import Any, TextIO
 
+from rich import markup
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from tflite_tools.describe import Description, TensorSummary, WeightSummary
@@ -64,12 +64,12 @@ def print_verification(report: Report, output: Console) -> None:
     for check in report.checks:
         verdict = check.verdict.value
         color = _COLORS[verdict]
-        table.add_row(check.name, f"[{color}]{verdict}[/{color}]", escape(check.detail))
+        table.add_row(check.name, f"[{color}]{verdict}[/{color}]", _text(check.detail))
     output.print(table)
     failed = [check for check in report.checks if check.verdict.value == "failed"]
     for check in failed:
         layers = ", ".join(check.layers) or "the whole file"
-        output.print(f"FAILED {check.name}: {escape(layers)}", style="red", soft_wrap=True)
+        output.print(f"FAILED {check.name}: {_text(layers)}", style="red", soft_wrap=True)
     if not failed:
         output.print("verified", style="green")
 
@@ -81,8 +81,8 @@ def print_description(description: Description, output: Console) -> None:
         output.print()
     if description.versions is not None:
         versions = ", ".join(f"{name} {text}" for name, text in description.versions.items())
-        output.print(f"made by {escape(versions)}", soft_wrap=True)
-        output.print(f"recipe {escape(json.dumps(description.recipe))}", soft_wrap=True)
+        output.print(f"made by {_text(versions)}", soft_wrap=True)
+        output.print(f"recipe {_text(json.dumps(description.recipe))}", soft_wrap=True)
 
 
 def _print_tensors(description: Description, output: Console) -> None:
@@ -90,7 +90,7 @@ def _print_tensors(description: Description, output: Console) -> None:
     for role, tensors in (("input", description.inputs), ("output", description.outputs)):
         for tensor in tensors:
             shape = _shape(tensor.shape)
-            table.add_row(role, escape(tensor.name), tensor.dtype, shape, *_q(tensor))
+            table.add_row(role, _text(tensor.name), tensor.dtype, shape, *_q(tensor))
     output.print(table)
 
 
@@ -104,9 +104,9 @@ def _print_ops(description: Description, output: Console) -> None:
     table = _table("operator", "inputs", "output", "type", "shape", "activation")
     for op in description.ops:
         activation = "" if op.activation == "NONE" else op.activation
-        inputs = escape(", ".join(op.inputs))
+        inputs = _text(", ".join(op.inputs))
         shape = _shape(op.shape)
-        table.add_row(escape(op.name), inputs, escape(op.output), op.dtype, shape, activation)
+        table.add_row(_text(op.name), inputs, _text(op.output), op.dtype, shape, activation)
     output.print(table)
 
 
@@ -114,7 +114,7 @@ def _print_weights(description: Description, output: Console) -> None:
     table = _table("weights of", "type", "shape", "scales", "bits", "distinct", "codes (count)")
     for weight in description.weights:
         table.add_row(
-            escape(weight.layer),
+            _text(weight.layer),
             weight.dtype,
             _shape(weight.shape),
             str(weight.channels or ""),
@@ -140,6 +140,16 @@ def _print_sizes(description: Description, output: Console) -> None:
         table.add_row(str(size), name, f"{100 * size / description.size:.1f} %")
     table.add_row(str(description.size), "file", "100.0 %")
     output.print(table)
+
+
+def _text(name: str) -> str:
+    """A name from a file, safe to print: no terminal control characters, no markup."""
+    return markup.escape(printable(name))
+
+
+def printable(text: str) -> str:
+    """Text with everything a terminal would interpret, line breaks aside, replaced."""
+    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def _shape(shape: tuple[int, ...]) -> str:
