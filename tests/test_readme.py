@@ -1,0 +1,37 @@
+"""The README is run and compared with the code."""
+
+import pathlib
+import re
+
+import tf_keras as keras
+
+from tfbinreg.kinds import KINDS, Role
+
+README = pathlib.Path(__file__).parent.parent.joinpath("README.md").read_text()
+
+
+def blocks():
+    return re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+def test_quickstart_and_recipe_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    keras.utils.set_random_seed(0)
+    quickstart, recipe = blocks()
+    scope = {}
+    exec(quickstart.replace("epochs=10", "epochs=6").replace('two_stage", 5', 'two_stage", 3'), scope)
+    assert (tmp_path / "q.keras").exists()
+    history = scope["q_model"].history.history
+    assert history["accuracy"][-1] > 0.5 and history["br_stage"][-1] == 2
+
+    exec(recipe.replace('layer="block_1_.*"', 'layer="dense.*"').replace("DepthwiseConv2D", "Conv2D"), scope)
+
+
+def test_quickstart_is_short():
+    assert len(blocks()[0].strip().splitlines()) <= 24
+
+
+def test_support_table_lists_every_kind():
+    rows = dict(re.findall(r"^\| (\w+) \| ([\w +]+) \|", README, re.MULTILINE))
+    expected = {name: kind.op for name, kind in KINDS.items() if kind.role is not Role.INPUT}
+    assert rows == expected
