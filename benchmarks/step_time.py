@@ -1,0 +1,287 @@
+"""Time of one training step: float, tfmot, LSQ, LSQ with bin regularization, textbook penalty.
+
+All variants live in one process and take turns, so that noise of the machine hits all alike; a
+ratio compares two variants within each round and is the median over rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+import tensorflow_model_optimization as tfmot
+import tf_keras as keras
+from measure import Summary, interleave, machine, median_time, paired_ratio, table
+from nets import NETS, Net
+from textbook import attach_textbook
+
+import tfbinreg
+
+STRENGTH = 0.5
+# LSQ from random weights diverges at usual rates, and NaN are no realistic load. The update is
+# computed in full at this rate too, but leaves the weights where they are.
+LEARNING_RATE = 1e-8
+BITS = (2, 3, 4, 8)
+TEXTBOOK_BITS = (2, 3, 4)
+# (variant, baseline): the largest ratio that is good enough.
+TARGETS = {("lsq2", "tfmot"): 0.90, ("lsq2", "float"): 1.25} | {
+    (f"br{bits}", f"lsq{bits}"): 1.02 for bits in BITS
+}
+RATIOS = [*TARGETS, *((f"textbook{b}", f"lsq{b}") for b in TEXTBOOK_BITS), ("tfmot", "float")]
+STARTUPS = ("tfmot", "lsq2", "lsq2 calibrated")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Variant:
+    """One row of the table.
+
+    Attributes:
+        label: how the table calls it.
+        model: variants with the same model take turns on it and differ in strength only.
+        strength: value of `bin_strength`, None for models without one.
+    """
+
+    label: str
+    model: str
+    strength: float | None = None
+
+
+def _variants() -> dict[str, Variant]:
+    """All variants; a variant and its baseline are neighbours."""
+    found = {
+        "float": Variant(label="float", model="float"),
+        "tfmot": Variant(label="tfmot 8-bit", model="tfmot"),
+    }
+    for bits in BITS:
+        label, key = f"LSQ W{bits}A{bits}", f"lsq{bits}"
+        found[key] = Variant(label=label, model=key, strength=0.0)
+        found[f"br{bits}"] = Variant(label=f"{label} + BR", model=key, strength=STRENGTH)
+        if bits in TEXTBOOK_BITS:
+            key = f"textbook{bits}"
+            found[key] = Variant(label=f"{label} + textbook BR", model=key, strength=0.0)
+    return found
+
+
+VARIANTS = _variants()
+
+
+class Trainer:
+    """A compiled model and the batch it is trained on, one call of `step` per training step."""
+
+    def __init__(self, model: Any, batch: tuple[Any, Any]) -> None:
+        optimizer = keras.optimizers.SGD(LEARNING_RATE, momentum=0.9)
+        model.compile(optimizer, loss="sparse_categorical_crossentropy")
+        self.model = model
+        self._function = model.make_train_function()
+        self._batches = iter(tf.data.Dataset.from_tensors(batch).repeat())
+
+    def step(self) -> dict[str, tf.Tensor]:
+        return self._function(self._batches)
+
+    def median_step(self, strength: float | None, steps: int) -> float:
+        """Median seconds of `steps` consecutive steps at this bin_strength."""
+        self.set_strength(strength)
+        return median_time(self.step, steps)
+
+    def set_strength(self, strength: float | None) -> None:
+        if strength is not None:
+            self.model.bin_strength.assign(strength)
+
+    def traces(self) -> int:
+        """How many times the train step was traced so far."""
+        return self.model.train_tf_function.experimental_get_tracing_count()
+
+
+def quantize(model: Any, name: str, calibration_data: Any) -> Any:
+    """Make of a float model the one called `name`, which is the `model` of a variant."""
+    if name == "float":
+        return model
+    if name == "tfmot":
+        return tfmot.quantization.keras.quantize_model(model)
+    bits = int(name[-1])
+    quantized = tfbinreg.quantize_apply(
+        model, weight_bits=bits, activation_bits=bits, calibration_data=calibration_data
+    )
+    if name.startswith("textbook"):
+        attach_textbook(quantized, bits, STRENGTH)
+    return quantized
+
+
+def warm_up(trainer: Trainer, has_strength: bool, steps: int) -> dict[str, int]:
+    """Run every path once or more; the trace counts before and after switching the strength on."""
+    counts = {}
+    for strength in (0.0, STRENGTH) if has_strength else (None,):
+        trainer.median_step(strength, steps)
+        counts["off" if not strength else "on"] = trainer.traces()
+    return counts
+
+
+def measure_steps(net: Net, names: Sequence[str], args: argparse.Namespace) -> dict[str, Any]:
+    """Median seconds per variant and round, and the trace counts per model."""
+    batch = net.random_batch(args.seed)
+    trainers: dict[str, Trainer] = {}
+    traces = {}
+    for name in names:
+        key = VARIANTS[name].model
+        if key in trainers:
+            continue
+        progress(f"  building {key}")
+        keras.utils.set_random_seed(args.seed)
+        trainers[key] = Trainer(quantize(net.build(), key, batch[0]), batch)
+        traces[key] = warm_up(trainers[key], VARIANTS[name].strength is not None, args.warmup)
+    functions = {
+        name: lambda steps, v=VARIANTS[name]: trainers[v.model].median_step(v.strength, steps)
+        for name in names
+    }
+    progress(f"  {args.rounds} rounds of {args.steps} steps of {len(names)} variants")
+    times = interleave(functions, args.rounds, args.steps)
+    for key, trainer in trainers.items():
+        traces[key]["end"] = trainer.traces()
+    losses = {key: float(trainer.step()["loss"]) for key, trainer in trainers.items()}
+    return {"seconds": times, "traces": traces, "last_loss": losses}
+
+
+def ratios(times: dict[str, list[float]]) -> list[dict[str, Any]]:
+    """The paired ratios whose variants were both measured, with targets."""
+    return [
+        {
+            "variant": over,
+            "baseline": under,
+            **dataclasses.asdict(summary := paired_ratio(times[over], times[under])),
+            "target": (target := TARGETS.get((over, under))),
+            "met": None if target is None else summary.median <= target,
+        }
+        for over, under in RATIOS
+        if over in times and under in times
+    ]
+
+
+def startup_seconds(net: Net, name: str, seed: int) -> float:
+    """Seconds from the call that quantizes the model to the end of its first train step."""
+    batch, model = net.random_batch(seed), net.build()
+    start = time.perf_counter()
+    calibration_data = batch[0] if name.endswith("calibrated") else None
+    trainer = Trainer(quantize(model, name.split(maxsplit=1)[0], calibration_data), batch)
+    float(trainer.step()["loss"])
+    return time.perf_counter() - start
+
+
+def measure_startups(net_name: str, args: argparse.Namespace) -> dict[str, list[float]]:
+    """`startup_seconds` of each kind, each time in a fresh process, in turn."""
+
+    def run(name: str) -> float:
+        progress(f"  start-up of {name}")
+        command = [sys.executable, __file__, "--model", net_name, "--startup-of", name]
+        command += ["--seed", str(args.seed)]
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+        return float(done.stdout.split()[-1])
+
+    return interleave(
+        {name: lambda _, name=name: run(name) for name in STARTUPS}, args.startup_runs, 1
+    )
+
+
+def report(net_name: str, result: dict[str, Any]) -> str:
+    """The tables of one network; tables without rows are left out."""
+    steps = [
+        [VARIANTS[name].label, *_cells(Summary.of(times), 1e3, 2)]
+        for name, times in result["seconds"].items()
+    ]
+    startups = [
+        [name, *_cells(Summary.of(times), 1.0, 2)]
+        for name, times in result["startup_seconds"].items()
+    ]
+    traces = [
+        [key, *(str(counts[moment]) for moment in ("off", "on", "end"))]
+        for key, counts in result["traces"].items()
+        if "on" in counts
+    ]
+    tables = {
+        ("train step", "ms", "quartiles"): steps,
+        ("ratio", "median", "quartiles", "target", ""): [_ratio_row(r) for r in result["ratios"]],
+        ("quantize to first step", "s", "quartiles"): startups,
+        ("traces at strength", "0", str(STRENGTH), "end"): traces,
+    }
+    return "\n\n".join([net_name, *(table(head, rows) for head, rows in tables.items() if rows)])
+
+
+def _ratio_row(row: dict[str, Any]) -> list[str]:
+    return [
+        f"{VARIANTS[row['variant']].label} / {VARIANTS[row['baseline']].label}",
+        *_cells(Summary(row["median"], row["lower"], row["upper"]), 1.0, 3),
+        "" if row["target"] is None else f"<= {row['target']:.2f}",
+        {None: "", True: "met", False: "MISSED"}[row["met"]],
+    ]
+
+
+def _cells(summary: Summary, unit: float, digits: int) -> tuple[str, str]:
+    median, lower, upper = (f"{value * unit:.{digits}f}" for value in dataclasses.astuple(summary))
+    return median, f"{lower}..{upper}"
+
+
+def progress(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", choices=[*NETS, "all"], default="all", help="which network")
+    parser.add_argument("--rounds", type=_positive, default=21, help="rounds (default 21)")
+    parser.add_argument("--steps", type=_positive, default=9, help="steps per round (default 9)")
+    parser.add_argument("--warmup", type=_positive, default=5, help="steps before (default 5)")
+    parser.add_argument(
+        "--variants",
+        nargs="+",
+        choices=VARIANTS,
+        metavar="VARIANT",
+        default=list(VARIANTS),
+        help=f"default all: {' '.join(VARIANTS)}",
+    )
+    parser.add_argument(
+        "--startup-runs", type=int, default=3, help="start-up runs, 0 for none (default 3)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of data and weights (default 0)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything to FILE")
+    parser.add_argument("--startup-of", choices=STARTUPS, help=argparse.SUPPRESS)
+    return parser.parse_args(arguments)
+
+
+def _positive(text: str) -> int:
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected at least 1, got {text}")
+    return int(text)
+
+
+def main() -> None:
+    args = parse_arguments()
+    if args.startup_of:
+        print(startup_seconds(NETS[args.model], args.startup_of, args.seed))
+        return
+    settings = {
+        key: value for key, value in vars(args).items() if key not in ("json", "startup_of")
+    }
+    versions = {module.__name__: module.__version__ for module in (tf, keras, tfmot)}
+    results = {"machine": machine(), "versions": versions, "settings": settings, "models": {}}
+    names = [name for name in VARIANTS if name in args.variants]
+    for net_name in NETS if args.model == "all" else [args.model]:
+        progress(net_name)
+        startups = measure_startups(net_name, args) if args.startup_runs > 0 else {}
+        result = measure_steps(NETS[net_name], names, args)
+        result |= {"ratios": ratios(result["seconds"]), "startup_seconds": startups}
+        results["models"][net_name] = result
+        print(report(net_name, result), end="\n\n", flush=True)
+    if args.json:
+        args.json.write_text(json.dumps(results, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

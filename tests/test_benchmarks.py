@@ -1,0 +1,94 @@
+"""The pure helpers of the benchmarks; nothing here is timed."""
+
+import importlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfbinreg.regularizers import bin_regularization
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture(autouse=True)
+def _import_from_benchmarks(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+
+
+def _module(name):
+    return importlib.import_module(name)
+
+
+def test_summary_is_median_and_quartiles():
+    summary = _module("measure").Summary.of([4.0, 1.0, 3.0, 2.0, 5.0])
+    assert (summary.median, summary.lower, summary.upper) == (3.0, 2.0, 4.0)
+
+
+def test_summary_of_nothing_is_an_error():
+    with pytest.raises(ValueError, match="at least one"):
+        _module("measure").Summary.of([])
+
+
+def test_paired_ratio_is_not_the_ratio_of_medians():
+    # Rounds 1 to 3 are slowed down 1, 2 and 10 times; every pair says 1.5, but for the noisy last.
+    ratio = _module("measure").paired_ratio([1.5, 3.0, 10.0], [1.0, 2.0, 10.0])
+    assert ratio.median == 1.5
+
+
+def test_paired_ratio_needs_pairs():
+    with pytest.raises(ValueError, match="got 2 and 1"):
+        _module("measure").paired_ratio([1.0, 2.0], [1.0])
+
+
+def test_interleave_takes_turns_and_reverses():
+    order = []
+    functions = {name: lambda steps, name=name: order.append(name) or steps for name in "abc"}
+    results = _module("measure").interleave(functions, rounds=2, steps=7)
+    assert "".join(order) == "abccba"
+    assert results == {"a": [7, 7], "b": [7, 7], "c": [7, 7]}
+
+
+def test_table_aligns_columns():
+    text = _module("measure").table(("name", "ms"), [("a", "10.5"), ("longer", "2")])
+    assert text.splitlines() == ["name      ms", "a       10.5", "longer     2"]
+
+
+def test_ratios_know_their_targets():
+    step_time = _module("step_time")
+    rows = step_time.ratios({"lsq2": [1.0, 2.0], "br2": [1.01, 2.02], "float": [0.5, 1.0]})
+    found = {(row["variant"], row["baseline"]): (row["median"], row["met"]) for row in rows}
+    assert found == {
+        ("br2", "lsq2"): (pytest.approx(1.01), True),
+        ("lsq2", "float"): (pytest.approx(2.0), False),
+    }
+
+
+def test_every_ratio_is_between_variants():
+    step_time = _module("step_time")
+    assert {name for pair in step_time.RATIOS for name in pair} <= set(step_time.VARIANTS)
+
+
+@pytest.mark.parametrize(("qmin", "qmax"), [(-2, 1), (-4, 3), (-127, 127)])
+def test_textbook_penalty_equals_ours(qmin, qmax):
+    textbook = _module("textbook").textbook_bin_regularization
+    weights = tf.constant(np.random.default_rng(0).normal(size=(3, 3, 4, 5)), tf.float32)
+    step = tf.constant(0.37)  # clips at 2 bits, leaves bins empty at 8
+    values, gradients = [], []
+    for penalty in (textbook, bin_regularization):
+        with tf.GradientTape() as tape:
+            tape.watch(weights)
+            value = penalty(weights, step, qmin, qmax)
+        values.append(value)
+        gradients.append(tape.gradient(value, weights))
+    np.testing.assert_allclose(values[0], values[1], rtol=1e-5)
+    np.testing.assert_allclose(gradients[0], gradients[1], rtol=1e-4, atol=1e-6)
+
+
+def test_networks_have_the_published_sizes():
+    nets = _module("nets").NETS
+    assert nets["resnet8"].build().count_params() == 78_666
+    batch = nets["resnet8"].random_batch(seed=1)
+    assert batch[0].shape == (128, 32, 32, 3)
+    assert batch[1].max() < 10
