@@ -17,9 +17,7 @@ _KERNEL_OPS = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"})
 _WEIGHTS_INPUT = 1
 
 
-def check_codes(
-    data: bytes, model: Model, reference: Mapping[str, np.ndarray] | None
-) -> Check:
+def check_codes(data: bytes, model: Model, reference: Mapping[str, np.ndarray] | None) -> Check:
     """The weights in the file are the trained codes.
 
     Args:

@@ -178,9 +178,7 @@ def check_inputs(model: Model, inputs: Sequence[np.ndarray]) -> None:
             raise ValueError(f"Input {tensor.name!r} has {len(array)} samples.")
 
 
-def quantize(
-    values: np.ndarray, parameters: Quantization, dtype: type[np.generic]
-) -> np.ndarray:
+def quantize(values: np.ndarray, parameters: Quantization, dtype: type[np.generic]) -> np.ndarray:
     """Real numbers -> stored integers: value / scale rounded half up, plus the zero point."""
     limits = np.iinfo(dtype)  # type: ignore[type-var]
     scaled = np.asarray(values, np.float32) / parameters.scale[0] + np.float32(0.5)

@@ -1,0 +1,223 @@
+"""Commands, exit codes, error lines."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from tflite_tools import files
+
+
+@pytest.fixture
+def model_file(int8_file, tmp_path):
+    path = tmp_path / "model.tflite"
+    path.write_bytes(int8_file)
+    return path
+
+
+def test_convert_verify_inspect(command, saved_net, int8_file, tmp_path):
+    path = tmp_path / "model.tflite"
+    code, out, err = command("convert", saved_net, "--output", path)
+    assert (code, err) == (0, "")
+    assert path.read_bytes() == int8_file
+    assert f"{len(int8_file)} bytes" in out
+    assert f"verify {path} --reference {saved_net}" in out
+    code, out, err = command("verify", path, "--reference", saved_net, "--samples", 8)
+    assert (code, err) == (0, "")
+    assert "verified" in out
+    code, out, err = command("inspect", path)
+    assert (code, err) == (0, "")
+    assert "pointwise" in out
+
+
+def test_float_inputs_and_json(command, saved_net, float_io_file, tmp_path):
+    path = tmp_path / "model.tflite"
+    flags = ["--input-type", "float32", "--json"]  # dashes do as well as underscores
+    code, out, _ = command("convert", saved_net, "--output", path, *flags)
+    assert code == 0
+    assert path.read_bytes() == float_io_file
+    assert json.loads(out)["bytes"] == len(float_io_file)
+
+
+def test_verify_fails_with_the_layers_name(command, model_file, edit, tensor_of):
+    def damage(container):
+        tensor_of(container, "conv").quantization.zeroPoint = np.array([100])
+
+    model_file.write_bytes(edit(model_file.read_bytes(), damage))
+    code, out, _ = command("verify", model_file, "--samples=4")
+    assert code == 1
+    assert "FAILED levels: conv" in out
+    code, out, _ = command("verify", model_file, "--samples=4", "--json")
+    assert code == 1
+    assert json.loads(out)["passed"] is False
+
+
+def test_verify_with_inputs(command, model_file, saved_net, tmp_path, images):
+    np.savez(tmp_path / "x.npz", image=images, labels=np.zeros(3))
+    arguments = ["--inputs", tmp_path / "x.npz", "--reference", saved_net, "--json"]
+    code, out, err = command("verify", model_file, *arguments)
+    assert (code, err) == (0, "")
+    checks = {check["name"]: check for check in json.loads(out)["checks"]}
+    assert checks["agreement"]["figures"]["samples"] == len(images)
+
+
+def test_verify_limits_decide(command, model_file, saved_net):
+    arguments = ["--reference", saved_net, "--samples", 4, "--max-mean-lsb", 0]
+    code, out, _ = command("verify", model_file, *arguments)
+    assert code == 1
+    assert "FAILED agreement" in out
+
+
+def test_inspect_json(command, model_file):
+    code, out, _ = command("inspect", model_file, "--json")
+    assert code == 0
+    fields = json.loads(out)
+    assert sum(fields["size_by_category"].values()) == model_file.stat().st_size
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "a command is needed: convert, verify, inspect"),
+        (["convrt"], "no command 'convrt': did you mean 'convert'?"),
+        (["xyz"], "no command 'xyz' (there are convert, verify, inspect)"),
+        (["inspect", "x", "--jsn"], "unknown flag '--jsn': did you mean '--json'?"),
+        (["verify", "x", "--min-top=0.9"], "unknown flag '--min_top': did you mean '--min_top1'?"),
+        (["inspect", "x", "y"], "unexpected argument 'y'"),
+        (["inspect"], "the following arguments are required: FILE"),
+        (["convert", "x"], "the following arguments are required: --output"),
+        (["convert", "x", "--output", "y", "--input_type", "int4"], "invalid choice: 'int4'"),
+        (["verify", "x", "--samples", "0"], "'0' is no whole number from 1 up"),
+        (["verify", "x", "--seed", "-1"], "'-1' is no whole number from 0 up"),
+        (["verify", "x", "--min_top1", "high"], "invalid float value"),
+    ],
+)
+def test_usage_errors(command, arguments, message):
+    code, out, err = command(*arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith("tflite_tools: error: ")
+    assert err.count("\n") == 1
+    assert message in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["inspect", "missing"], "Cannot read 'missing'"),
+        (["verify", "missing"], "Cannot read 'missing'"),
+        (["verify", "{model}", "--min_top1", "2"], "min_top1 must be from 0 to 1"),
+        (["verify", "{model}", "--inputs", "missing"], "Cannot read 'missing'"),
+        (["verify", "{model}", "--inputs", "{model}"], "is no .npy or .npz file"),
+        (["verify", "{model}", "--reference", "missing"], "No model at 'missing'"),
+        (["convert", "missing", "--output", "out.tflite"], "No model at 'missing'"),
+        (["convert", "{net}", "--output", "."], "it is a folder"),
+        (["convert", "{net}", "--output", "{model}/x"], "is not a folder"),
+        (["convert", "{model}", "--output", "out.tflite"], "cannot be read as a Keras model"),
+    ],
+)
+def test_errors_are_one_line(command, model_file, saved_net, arguments, message):
+    paths = {"model": model_file, "net": saved_net}
+    code, out, err = command(*(argument.format(**paths) for argument in arguments))
+    assert (code, out) == (1, "")
+    assert err.startswith("tflite_tools: error: ")
+    assert err.count("\n") == 1
+    assert message in err
+    assert not os.path.exists("out.tflite")
+
+
+def test_a_full_disk_leaves_nothing(command, saved_net, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    code, _, err = command("convert", saved_net, "--output", tmp_path / "model.tflite")
+    assert code == 1
+    assert "No space left on device" in err
+    assert os.listdir(tmp_path) == []
+
+
+def test_unforeseen_errors_have_their_type(command, model_file, monkeypatch):
+    def fail(path):
+        raise KeyError("scale\nbroken")
+
+    monkeypatch.setattr(files, "read", fail)
+    code, _, err = command("inspect", model_file)
+    assert code == 1
+    assert err == "tflite_tools: error: KeyError: 'scale\\nbroken'\n"
+    code, _, err = command("inspect", model_file, "--verbose")
+    assert "Traceback" in err
+
+
+def test_interruptions_are_quiet(command, model_file, monkeypatch):
+    def interrupt(path):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(files, "read", interrupt)
+    assert command("inspect", model_file) == (130, "", "tflite_tools: interrupted\n")
+
+
+@pytest.mark.parametrize("name", ["convert", "verify", "inspect"])
+def test_help_has_an_example(command, name):
+    code, out, _ = command(name, "--help")
+    assert code == 0
+    assert f"example: tflite_tools {name}" in out
+
+
+def test_version(command):
+    code, out, _ = command("--version")
+    assert code == 0
+    assert out.startswith("tflite_tools ")
+
+
+def _process(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "tflite_tools", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def test_as_a_module(model_file):
+    done = _process("inspect", model_file)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "pointwise" in done.stdout
+    assert _process("inspct").returncode == 2
+
+
+def test_converting_shows_no_native_log(saved_net, tmp_path):
+    done = _process("convert", saved_net, "--output", tmp_path / "model.tflite")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "model.tflite").exists()
+
+
+def test_inspect_and_verify_do_without_tensorflow(model_file):
+    script = (
+        "import sys; from tflite_tools import arguments, cli\n"
+        "for command in (['inspect'], ['verify', '--samples', '2']):\n"
+        "    code = cli.main(arguments.parse(['', *command, sys.argv[1]]))\n"
+        "    loaded = {'tensorflow', 'tf_keras', 'tfbinreg'} & set(sys.modules)\n"
+        "    assert code == 0 and not loaded, (code, loaded)\n"
+    )
+    subprocess.run(
+        [sys.executable, "-c", script, str(model_file)],
+        capture_output=True,
+        timeout=120,
+        check=True,
+    )
+
+
+def test_a_reader_that_leaves_early_is_no_error(model_file):
+    script = f"{sys.executable} -m tflite_tools inspect {model_file} --json | head -c 1"
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {script}"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.stdout, done.stderr) == ("{", "")

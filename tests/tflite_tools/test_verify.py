@@ -1,0 +1,244 @@
+"""Every check passes on an undamaged file and fails, by the layer's name, on a damaged one."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from ai_edge_litert import schema_py_generated as schema
+
+from tflite_tools import flatbuffer, manifest, runtime
+from tflite_tools.agreement import Limits, compare
+from tflite_tools.verdict import Verdict
+from tflite_tools.verify import default_inputs, verify
+
+SAMPLES = 24
+
+
+@pytest.fixture(scope="module")
+def inputs(int8_file):
+    return default_inputs(int8_file, samples_count=SAMPLES)
+
+
+@pytest.fixture(scope="module")
+def reference(trained_net, inputs):
+    return [trained_net.predict(inputs[0], verbose=0)]
+
+
+def _header(change):
+    """An edit that changes the manifest."""
+
+    def edit(container):
+        header = change(manifest.require(container))
+        container.metadata = []
+        flatbuffer.set_metadata(container, manifest.METADATA_NAME, header.to_json().encode())
+
+    return edit
+
+
+def _without_first(name):
+    return _header(lambda header: dataclasses.replace(header, **{name: getattr(header, name)[1:]}))
+
+
+@pytest.mark.parametrize("name", ["int8_file", "float_io_file"])
+def test_an_undamaged_file_passes(name, request, codes, inputs, reference):
+    data = request.getfixturevalue(name)
+    report = verify(data, reference=reference, reference_codes=codes, inputs=inputs)
+    assert report.passed
+    assert [check.name for check in report.checks] == [
+        "codes",
+        "integer",
+        "levels",
+        "agreement",
+        "tflm",
+    ]
+    assert all(check.verdict is Verdict.PASSED for check in report.checks[:4])
+    assert report["agreement"].figures["samples"] == SAMPLES
+    edges = 2 if name == "float_io_file" else 0
+    assert report["integer"].figures["edge_operators"] == edges
+
+
+def test_without_a_reference_nothing_is_compared_with_it(int8_file):
+    report = verify(int8_file, samples_count=2)
+    assert report.passed
+    assert "SHA-256" in report["codes"].detail
+    assert report["agreement"].verdict is Verdict.SKIPPED
+
+
+@pytest.fixture
+def one_code_off(int8_file, edit, tensor_of):
+    def damage(container):
+        tensor = tensor_of(container, "pointwise/kernel")
+        weights = flatbuffer.constant(container, tensor).copy()
+        weights.flat[5] = 0 if weights.flat[5] else 32
+        flatbuffer.set_constant(container, tensor, weights)
+
+    return edit(int8_file, damage)
+
+
+def test_one_wrong_code_fails_by_its_layer(one_code_off, codes):
+    for reference_codes in (None, codes):
+        check = verify(one_code_off, reference_codes=reference_codes, samples_count=2)["codes"]
+        assert check.verdict is Verdict.FAILED
+        assert check.layers == ("pointwise",)
+    assert "1 of 24 codes differ" in check.detail
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda codes: codes.pop("head"), "head: not in the reference"),
+        (lambda codes: codes.update(extra=codes["head"]), "extra: missing from the file"),
+        (lambda codes: codes.update(head=codes["head"].T), "head: shape"),
+    ],
+)
+def test_the_reference_has_the_same_layers(int8_file, codes, change, message):
+    changed = dict(codes)
+    change(changed)
+    check = verify(int8_file, reference_codes=changed, samples_count=2)["codes"]
+    assert check.verdict is Verdict.FAILED
+    assert message in check.detail
+
+
+def test_a_layer_left_out_of_the_manifest_fails(int8_file, edit):
+    check = verify(edit(int8_file, _without_first("layers")), samples_count=2)["codes"]
+    assert check.verdict is Verdict.FAILED
+    assert check.layers == ("conv/kernel",)
+
+
+def test_two_tensors_of_one_name_fail(int8_file, edit, tensor_of):
+    def damage(container):
+        tensor_of(container, "head/bias").name = "head/kernel"
+
+    check = verify(edit(int8_file, damage), samples_count=2)["codes"]
+    assert "2 tensors are called 'head/kernel'" in check.detail
+
+
+def test_a_float_operator_fails_by_its_layer(int8_file, edit, tensor_of):
+    def damage(container):
+        tensor_of(container, "pool").type = schema.TensorType.FLOAT32
+
+    report = verify(edit(int8_file, damage), samples_count=2)
+    check = report["integer"]
+    assert check.verdict is Verdict.FAILED
+    assert "pool" in check.layers
+    assert "AVERAGE_POOL_2D uses FLOAT32 'pool'" in check.detail
+    assert report["levels"].verdict is Verdict.FAILED  # the operator's types do not fit either
+
+
+def test_quantizing_within_the_graph_fails(float_io_file, edit):
+    def damage(container):
+        graph = container.subgraphs[0]
+        graph.inputs = np.array([graph.operators[0].outputs[0]])
+
+    check = verify(edit(float_io_file, damage), samples_count=2)["integer"]
+    assert check.verdict is Verdict.FAILED
+    assert "QUANTIZE uses FLOAT32" in check.detail
+
+
+def test_a_moved_zero_point_fails_by_its_layer(int8_file, edit, tensor_of):
+    def damage(container):
+        tensor_of(container, "conv").quantization.zeroPoint = np.array([100])
+
+    check = verify(edit(int8_file, damage), samples_count=8)["levels"]
+    assert check.verdict is Verdict.FAILED
+    assert "conv" in check.layers
+    assert "zero point [100], in the manifest [112]" in check.detail
+
+
+def test_values_off_the_grid_fail(int8_file, edit):
+    def narrow(header):
+        entries = tuple(
+            dataclasses.replace(entry, bits=1, qmax=1) if entry.tensor == "conv" else entry
+            for entry in header.activations
+        )
+        return dataclasses.replace(header, activations=entries)
+
+    check = verify(edit(int8_file, _header(narrow)), samples_count=8)["levels"]
+    assert check.verdict is Verdict.FAILED
+    assert "conv" in check.layers
+    assert "allowed 112..113" in check.detail
+    assert "values, allowed 2" in check.detail
+
+
+def test_a_missing_clamp_fails(int8_file, edit):
+    """Without the fused ReLU nothing keeps a four-bit activation above its zero point."""
+
+    def damage(container):
+        container.subgraphs[0].operators[0].builtinOptions.fusedActivationFunction = 0
+
+    check = verify(edit(int8_file, damage), samples_count=8)["levels"]
+    assert check.verdict is Verdict.FAILED
+    assert "conv" in check.layers
+
+
+def test_an_activation_left_out_of_the_manifest_fails(int8_file, edit):
+    check = verify(edit(int8_file, _without_first("activations")), samples_count=2)["levels"]
+    assert check.verdict is Verdict.FAILED
+    assert "is not in the manifest" in check.detail
+
+
+def test_an_activation_missing_from_the_file_fails(int8_file, edit, tensor_of):
+    def damage(container):
+        tensor_of(container, "add").name = "lost"
+
+    check = verify(edit(int8_file, damage), samples_count=2)["levels"]
+    assert check.layers == ("add", "lost")
+
+
+def test_a_wrong_scale_fails_the_agreement_only(int8_file, edit, tensor_of, inputs, reference):
+    def damage(container):
+        parameters = tensor_of(container, "head").quantization
+        parameters.scale = parameters.scale * 8
+
+    report = verify(edit(int8_file, damage), reference=reference, inputs=inputs)
+    assert report["codes"].verdict is Verdict.PASSED
+    assert report["agreement"].verdict is Verdict.FAILED
+    assert report["agreement"].layers == ("softmax",) or report["agreement"].layers == ("head",)
+
+
+def test_limits_decide(int8_file, inputs, reference):
+    strict = Limits(max_mean_lsb=0.0)
+    report = verify(int8_file, reference=reference, inputs=inputs, limits=strict)
+    assert report["agreement"].verdict is Verdict.FAILED
+    turned = [reference[0][::-1]]
+    report = verify(int8_file, reference=turned, inputs=inputs, limits=Limits(0.0, 1e9))
+    assert report["agreement"].verdict is Verdict.PASSED
+
+
+@pytest.mark.parametrize(("top1", "lsb"), [(1.1, 1), (-0.1, 1), (0.9, -1), (0.9, float("nan"))])
+def test_impossible_limits_are_refused(top1, lsb):
+    with pytest.raises(ValueError, match="must"):
+        Limits(top1, lsb)
+
+
+def test_a_missing_tflm_is_said_so(int8_file, monkeypatch):
+    monkeypatch.setattr(runtime, "available", lambda name: False)
+    check = verify(int8_file, samples_count=2)["tflm"]
+    assert check.verdict is Verdict.SKIPPED
+    assert "not installed" in check.detail
+
+
+def test_reference_and_inputs_must_fit(int8_file, inputs, reference):
+    with pytest.raises(ValueError, match="other samples than the 24 inputs"):
+        verify(int8_file, reference=[reference[0][:3]], inputs=inputs)
+    with pytest.raises(ValueError, match=r"per? ?sample|for a sample"):
+        verify(int8_file, inputs=[np.zeros((2, 8, 8, 1), np.float32)])
+    with pytest.raises(ValueError, match="has 1 outputs, the reference 2"):
+        verify(int8_file, reference=reference * 2, inputs=inputs)
+
+
+def test_files_without_manifest_are_refused(float_file):
+    with pytest.raises(ValueError, match="no tfbinreg manifest"):
+        verify(float_file)
+
+
+def test_differences_by_hand():
+    expected = np.array([[0.1, 0.9], [0.6, 0.4], [0.5, 0.5]])
+    outputs = np.array([[0.1, 0.8], [0.5, 0.5], [0.4, 0.6]])
+    difference = compare(outputs, expected, 0.1)
+    assert difference.top1 == pytest.approx(2 / 3)  # equal outputs count, a higher rival does not
+    assert difference.mean_lsb == pytest.approx(5 / 6)
+    assert difference.max_lsb == pytest.approx(1.0)
+    assert compare(np.ones((3, 1)), np.ones((3, 1)), 0.5).top1 is None
+    with pytest.raises(ValueError, match="shape"):
+        compare(np.ones((3, 2)), np.ones((3, 1)), 0.5)
