@@ -23,6 +23,7 @@ import deploy
 import numpy as np
 import tf_keras as keras
 import tfbinreg
+from tfbinreg.statistics import bin_statistics
 
 BATCH = 128
 VARIANTS = ("lsq", "br_detached", "br_attached")
@@ -117,28 +118,34 @@ class Study:
             model.save(path)
         return path
 
-    def variant(self, seed: int, setting: str, variant: str) -> dict[str, Any]:
+    def trained(self, seed: int, setting: str, variant: str) -> Any:
+        """A finalized net of one variant, from the shared trunk."""
+        path = self.path(f"{setting}_{seed}_{variant}.keras")
+        if not os.path.exists(path):
+            model = tfbinreg.load_model(self.trunk(seed, setting))
+            model.bin_options = tfbinreg.BinOptions(detach_step=variant != "br_attached")
+            strength = 0.0 if variant == "lsq" else self.strength
+            callback = tfbinreg.BinRegularization("two_stage", self.switch_epoch, strength)
+            self.fit(model, seed, self.switch_epoch, self.epochs, [callback])
+            images = self.split.train_images[:6400].astype(np.float32)
+            tfbinreg.finalize(model, images, batches=100)
+            model.save(path)
+        return tfbinreg.load_model(path)
+
+    def result(self, seed: int, setting: str, variant: str) -> dict[str, Any]:
+        """What the net and its file do on the test images."""
         path = self.path(f"{setting}_{seed}_{variant}.json")
-        if os.path.exists(path):
-            with open(path) as file:
-                return json.load(file)
-        model = tfbinreg.load_model(self.trunk(seed, setting))
-        model.bin_options = tfbinreg.BinOptions(detach_step=variant != "br_attached")
-        strength = 0.0 if variant == "lsq" else self.strength
-        callback = tfbinreg.BinRegularization("two_stage", self.switch_epoch, strength)
-        self.fit(model, seed, self.switch_epoch, self.epochs, [callback])
-        images = self.split.train_images[:6400].astype(np.float32)
-        tfbinreg.reestimate_batch_norm(model, images, batches=100)
-        model.save(self.path(f"{setting}_{seed}_{variant}.keras"))
-        test_images = self.split.test_images.astype(np.float32)
-        result = {
-            "quantization_error": model.history.history["quantization_error"][-1],
-            "near_level": model.history.history["near_level"][-1],
-            **dataclasses.asdict(deploy.deploy(model, test_images, self.split.test_labels)),
-        }
-        with open(path, "w") as file:
-            json.dump(result, file, indent=2)
-        return result
+        if not os.path.exists(path):
+            model = self.trained(seed, setting, variant)
+            images = self.split.test_images.astype(np.float32)
+            result = {
+                **dataclasses.asdict(bin_statistics(model)),
+                **dataclasses.asdict(deploy.deploy(model, images, self.split.test_labels)),
+            }
+            with open(path, "w") as file:
+                json.dump(result, file, indent=2)
+        with open(path) as file:
+            return json.load(file)
 
 
 def summarize(rows: list[dict[str, Any]], key: str) -> str:
@@ -180,12 +187,12 @@ def main() -> None:
              f"| float | | {summarize(floats, 'accuracy')} | | | | | |"]
     for setting in options.settings:
         for variant in VARIANTS:
-            rows = [study.variant(seed, setting, variant) for seed in options.seeds]
-            error = statistics.mean(row["quantization_error"] for row in rows)
+            rows = [study.result(seed, setting, variant) for seed in options.seeds]
+            error = statistics.mean(row["error"] for row in rows)
             lines.append(
                 f"| {setting} | {variant} | {summarize(rows, 'accuracy')} "
                 f"| {summarize(rows, 'file_accuracy')} | {summarize(rows, 'agreement')} "
-                f"| {error:.4f} | {summarize(rows, 'near_level')} "
+                f"| {error:.4f} | {summarize(rows, 'near')} "
                 f"| {sum(row['wrong_codes'] for row in rows)} |"
             )
     print("\n".join(lines))

@@ -49,7 +49,7 @@ def fine_tune(
         callbacks=[callback],
         verbose=2,
     )
-    tfbinreg.reestimate_batch_norm(quantized, images[:6400], batches=100)
+    tfbinreg.finalize(quantized, images[:6400], batches=100)
     return quantized
 
 

@@ -3,6 +3,7 @@
     q_model = tfbinreg.quantize_apply(model, weight_bits=2, activation_bits=8)
     q_model.compile(...)
     q_model.fit(..., callbacks=[tfbinreg.BinRegularization("two_stage", switch_epoch=30)])
+    tfbinreg.finalize(q_model, train)
     q_model.save("q.keras")
 
 Then `tflite_tools convert q.keras --output model.tflite`.
@@ -11,6 +12,7 @@ Then `tflite_tools convert q.keras --output model.tflite`.
 from tfbinreg.batch_norm import BatchNormReestimation, reestimate_batch_norm
 from tfbinreg.callbacks import BinRegularization
 from tfbinreg.export import to_tflite
+from tfbinreg.finalize import finalize
 from tfbinreg.freeze import integer_codes
 from tfbinreg.grid import CodedTensor, Grid
 from tfbinreg.model import BinOptions, QuantizedModel
@@ -40,6 +42,7 @@ __all__ = [
     "Rule",
     "__version__",
     "bin_regularization",
+    "finalize",
     "integer_codes",
     "load_model",
     "lsq_quantize",

@@ -56,6 +56,7 @@ class FrozenOp:
         grid: grid of the output; None for a softmax, whose grid is fixed.
         relu: whether a ReLU is fused.
         kernel: weights, if it has any.
+        norm: the BatchNormalization layer folded into the kernel, if there was one.
     """
 
     name: str
@@ -65,6 +66,7 @@ class FrozenOp:
     grid: Grid | None
     relu: bool = False
     kernel: FrozenKernel | None = None
+    norm: Any = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -189,7 +191,7 @@ class _Freezer:
         depthwise = type(inner).__name__ == "DepthwiseConv2D"
         channels = int(np.prod(codes.shape[2:])) if depthwise else codes.shape[-1]
         rows = codes.reshape(-1, channels)
-        factor, offset = _norm_factors(self.norms.get(index), inner, channels)
+        factor, offset = norm_factors(self.norms.get(index), inner, channels)
         rows, scale = _fold(rows, grid, factor, source, target)
         bias = np.floor(offset * grid.prescale / (float(source.scale) * scale) + 0.5)
         if np.any(np.abs(bias) >= 2**31):
@@ -208,7 +210,7 @@ class _Freezer:
             grid.bits,
             grid.prescale,
         )
-        return dataclasses.replace(op, layer=inner, kernel=kernel)
+        return dataclasses.replace(op, layer=inner, kernel=kernel, norm=self.norms.get(index))
 
 
 def _fold(
@@ -240,7 +242,7 @@ def _fold(
     return rows, scale[0] if np.all(scale == scale[0]) else scale
 
 
-def _norm_factors(norm: Any, layer: Any, channels: int) -> tuple[np.ndarray, np.ndarray]:
+def norm_factors(norm: Any, layer: Any, channels: int) -> tuple[np.ndarray, np.ndarray]:
     """(k, c), float64, such that normalized(conv + bias) = k * conv + c, per output channel."""
     bias = np.zeros(channels) if layer.bias is None else layer.bias.numpy().astype(np.float64)
     if norm is None:

@@ -1,0 +1,59 @@
+"""The last step of training: the model computes what its file will compute."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tfbinreg.batch_norm import reestimate_batch_norm
+from tfbinreg.freeze import FrozenOp, freeze, norm_factors
+from tfbinreg.grid import Grid
+
+
+def finalize(model: Any, data: Any = None, *, batches: int = 50) -> None:
+    """Make a trained quantized model ready to be evaluated, saved and converted.
+
+    Re-estimates batch normalization, if `data` is given, and then rounds every bias to the int32
+    grid it is deployed on (input scale * weight scale / pre-scale), a change of less than half such
+    a unit. At low bits that matters: a bias that rounds later than the model was evaluated moves
+    the odd activation by a whole level, and the difference grows from layer to layer.
+
+    Args:
+        model: a trained model from `quantize_apply`; biases, betas and moving statistics change.
+        data: training inputs in batches, as for `reestimate_batch_norm`; None leaves batch
+            normalization as it is.
+        batches: how many of them to use.
+
+    Raises:
+        ValueError: if the model has no exact integer form, as `freeze`.
+    """
+    if data is not None:
+        reestimate_batch_norm(model, data, batches=batches)
+    frozen = freeze(model)
+    for op in frozen.ops:
+        source = frozen.ops[op.inputs[0]].grid if op.inputs else None
+        if op.kernel is not None and source is not None:
+            _round_bias(op, source)
+
+
+def _round_bias(op: FrozenOp, source: Grid) -> None:
+    """Move the bias, beta or moving mean by what the integer bias differs from the real one."""
+    kernel = op.kernel
+    if kernel is None:
+        return
+    factor, offset = norm_factors(op.norm, op.layer, kernel.bias.size)
+    unit = float(source.scale) * np.asarray(kernel.scale, np.float64) / kernel.prescale
+    change = kernel.bias * unit - offset
+    if op.norm is None:
+        if op.layer.bias is not None:
+            _shift(op.layer.bias, change)
+    elif op.norm.center:
+        _shift(op.norm.beta, change)
+    else:
+        live = factor != 0
+        _shift(op.norm.moving_mean, -np.divide(change, factor, out=np.zeros_like(change), where=live))
+
+
+def _shift(variable: Any, change: np.ndarray) -> None:
+    variable.assign((variable.numpy().astype(np.float64) + change).astype(np.float32))
