@@ -62,6 +62,7 @@ def calibrate(model: Any, batches: list[Any]) -> None:
         model: a model from `quantize_apply`; only its activation steps change.
         batches: model inputs, see `sample_batches`.
     """
-    with quantizers.calibration():
-        for batch in batches:
+    estimates: quantizers.Estimates = {}
+    for batch in batches:
+        with quantizers.calibration(estimates):
             model(tf.nest.map_structure(tf.convert_to_tensor, batch), training=False)

@@ -14,6 +14,8 @@ from tfbinreg.plan import Problem
 
 keras = _compat.keras
 
+_QUANTIZED = (_compat.QuantizeWrapper, QuantizeActivation)
+
 
 def check_model_type(model: Any) -> None:
     """Raise unless `model` is a built Sequential or Functional tf_keras model.
@@ -41,6 +43,8 @@ def check_model_type(model: Any) -> None:
 
 def check_layers(model: Any) -> list[Problem]:
     """Everything in the layers of a built graph model that is not supported."""
+    if any(isinstance(layer, _QUANTIZED) for layer in model.layers):
+        return [Problem(model.name, "already quantized", "start from the float model")]
     problems = []
     seen: set[int] = set()
     for node in trace(model).nodes:
@@ -55,8 +59,6 @@ def check_layers(model: Any) -> list[Problem]:
 
 
 def _check_layer(layer: Any) -> list[tuple[str, str]]:
-    if isinstance(layer, (_compat.QuantizeWrapper, QuantizeActivation)):
-        return [("already quantized", "start from the float model")]
     kind = KINDS.get(type(layer).__name__)
     if kind is None or not type(layer).__module__.startswith("tf_keras."):
         supported = ", ".join(name for name, row in KINDS.items() if row.role is not Role.INPUT)

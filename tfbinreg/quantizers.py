@@ -23,15 +23,21 @@ Variables = dict[str, tf.Variable]
 # In steps: more than float32's error in an average, less than half of 1 / (window size).
 _TIE_NUDGE = 2.0**-10
 
-_calibration: contextvars.ContextVar[dict[int, list[float]] | None] = contextvars.ContextVar(
+Estimates = dict[int, list[float]]  # start values seen so far, by the id of the step variable
+
+_calibration: contextvars.ContextVar[tuple[Estimates, set[int]] | None] = contextvars.ContextVar(
     "tfbinreg_calibration", default=None
 )
 
 
 @contextlib.contextmanager
-def calibration() -> Iterator[None]:
-    """While active, an eager forward pass sets activation steps to the mean over its batches."""
-    token = _calibration.set({})
+def calibration(estimates: Estimates) -> Iterator[None]:
+    """While active, an eager forward pass of one batch adds each activation's start value to
+    `estimates` and sets its step to their mean (a fixed one to their maximum).
+
+    Of several tensors on one grid only the first counts, as in training.
+    """
+    token = _calibration.set((estimates, set()))
     try:
         yield
     finally:
@@ -198,8 +204,12 @@ class LSQActivationQuantizer(_LSQQuantizer):
         return {"step": step, "initialized": initialized}
 
     def __call__(self, inputs: Any, training: Any, weights: Variables, **kwargs: Any) -> tf.Tensor:
-        if _calibration.get() is not None:
-            self._calibrate(inputs, weights)
+        calibrating = _calibration.get()
+        if calibrating is not None:
+            estimates, seen = calibrating
+            if id(weights["step"]) not in seen:
+                seen.add(id(weights["step"]))
+                self._calibrate(inputs, weights, estimates)
         step: Any = weights["step"]
         if training:
             self._initialize_once(inputs, weights)
@@ -271,16 +281,14 @@ class LSQActivationQuantizer(_LSQQuantizer):
             estimate = combine(estimates)
         store(estimate)
 
-    def _calibrate(self, inputs: tf.Tensor, weights: Variables) -> None:
+    def _calibrate(self, inputs: tf.Tensor, weights: Variables, estimates: Estimates) -> None:
         estimate = float(self._estimate(inputs))
         if not math.isfinite(estimate) or estimate <= 0:
             return
-        seen = _calibration.get()
-        assert seen is not None  # checked by the caller
-        estimates = seen.setdefault(id(weights["step"]), [])
-        estimates.append(estimate)
+        own = estimates.setdefault(id(weights["step"]), [])
+        own.append(estimate)
         combine = max if self.fixed else np.mean
-        weights["step"].assign(float(combine(estimates)))
+        weights["step"].assign(float(combine(own)))
         weights["initialized"].assign(1)
 
     def settle(self, variables: Variables, name: str) -> Grid:

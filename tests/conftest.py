@@ -1,0 +1,82 @@
+"""Small nets and data that several test files share. Session fixtures are not to be changed."""
+
+import numpy as np
+import pytest
+import tf_keras as keras
+from hypothesis import settings
+
+import tfbinreg
+
+layers = keras.layers
+settings.register_profile("same every time", derandomize=True, deadline=None)
+settings.load_profile("same every time")
+
+
+def residual_net():
+    """Conv, depthwise, residual sum, pooling and softmax, with statistics as after training."""
+    keras.utils.set_random_seed(1)
+    image = keras.Input((8, 8, 3), name="image")
+    x = layers.Conv2D(4, 3, padding="same", use_bias=False, name="conv")(image)
+    x = layers.BatchNormalization(name="conv_bn")(x)
+    x = skip = layers.ReLU(6.0, name="conv_relu")(x)
+    x = layers.DepthwiseConv2D(3, padding="same", use_bias=False, name="depthwise")(x)
+    x = layers.BatchNormalization(name="depthwise_bn")(x)
+    x = layers.Add(name="add")([x, skip])
+    x = layers.ReLU(name="add_relu")(x)
+    x = layers.AveragePooling2D(2, name="pool")(x)
+    x = layers.Conv2D(6, 1, activation="relu", name="pointwise")(x)
+    x = layers.GlobalAveragePooling2D(name="mean")(x)
+    x = layers.Dense(3, activation="softmax", name="head")(x)
+    model = keras.Model(image, x, name="residual")
+    age_batch_norm(model)
+    return model
+
+
+def age_batch_norm(model):
+    """Give every BatchNormalization factors, offsets and statistics that are not 1 and 0."""
+    random = np.random.default_rng(2)
+    for layer in model.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            channels = layer.gamma.shape[0]
+            gamma, variance = random.uniform(0.5, 1.5, (2, channels))
+            beta, mean = random.normal(size=(2, channels)) / 4
+            layer.set_weights([gamma, beta, mean, variance])
+
+
+@pytest.fixture(scope="session")
+def images():
+    return np.random.default_rng(3).normal(size=(48, 8, 8, 3)).astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def labels():
+    return np.random.default_rng(4).integers(0, 3, 48)
+
+
+@pytest.fixture(scope="session")
+def float_net():
+    return residual_net()
+
+
+@pytest.fixture(scope="session")
+def quantized_net(float_net, images):
+    """`float_net` at two bits, calibrated and not trained."""
+    return tfbinreg.quantize_apply(float_net, weight_bits=2, calibration_data=images)
+
+
+@pytest.fixture(scope="session")
+def trained_net(float_net, images, labels):
+    """`float_net` at two bits after an epoch, compiled."""
+    recipe = tfbinreg.Recipe(weight_bits=2, activation_bits=4, per_channel=True)
+    model = tfbinreg.quantize_apply(
+        float_net, recipe, calibration_data=images, detach_step=False, scale_free=True
+    )
+    model.compile(keras.optimizers.Adam(0.01), "sparse_categorical_crossentropy")
+    model.fit(images, labels, batch_size=16, shuffle=False, verbose=0)
+    return model
+
+
+@pytest.fixture
+def make_net():
+    """Builds a new `float_net`, for tests that change it."""
+    return residual_net

@@ -1,0 +1,136 @@
+import numpy as np
+import pytest
+import tf_keras as keras
+
+from tfbinreg.normalize import normalize
+
+layers = keras.layers
+
+
+def randomize(model):
+    """Weights everywhere, biases too; variances stay positive."""
+    random = np.random.default_rng(0)
+    for layer in model.layers:
+        layer.set_weights([random.uniform(0.1, 1, w.shape) * 0.3 for w in layer.get_weights()])
+
+
+def chain(*middle):
+    model = keras.Sequential([layers.Input((8, 8, 3), name="image"), *middle], name="net")
+    randomize(model)
+    return model
+
+
+def kinds(model):
+    return [type(layer).__name__ for layer in model.layers][1:]
+
+
+def check_equal(model, images):
+    normal, origin = normalize(model)
+    np.testing.assert_allclose(normal(images), model(images), rtol=1e-5, atol=1e-5)
+    assert set(origin) == {layer.name for layer in normal.layers}
+    known = {"image"} | {layer.name for layer in model.layers}
+    assert set(origin.values()) <= known
+    assert normal.name == model.name
+    return normal, origin
+
+
+@pytest.mark.parametrize(("activation", "kind"), [("relu", "ReLU"), ("softmax", "Softmax")])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda **options: layers.Conv2D(4, 3, strides=2, padding="same", **options),
+        lambda **options: layers.DepthwiseConv2D(3, depth_multiplier=2, **options),
+        lambda **options: layers.Dense(5, **options),
+    ],
+    ids=["Conv2D", "DepthwiseConv2D", "Dense"],
+)
+def test_activation_becomes_a_layer(make, activation, kind, images):
+    layer = make(activation=activation, name="own")
+    normal, origin = check_equal(chain(layer), images[:4])
+    assert kinds(normal) == [type(layer).__name__, kind]
+    assert origin[f"own_{activation}"] == origin["own"] == "own"
+    assert normal.get_layer("own").activation is keras.activations.linear
+
+
+def test_relu6_keeps_its_limit(images):
+    normal, _ = check_equal(chain(layers.Conv2D(4, 3, activation="relu6")), 9 * images[:4])
+    assert normal.layers[-1].max_value == 6
+    assert np.max(normal(9 * images[:4])) == 6
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("strides", [1, 2])
+@pytest.mark.parametrize("activation", [None, "relu"])
+def test_separable_convolution_is_split(bias, strides, activation, images):
+    options = {"use_bias": bias, "strides": strides, "activation": activation}
+    model = chain(
+        layers.SeparableConv2D(5, 3, depth_multiplier=2, padding="same", name="sep", **options)
+    )
+    normal, origin = check_equal(model, images[:4])
+    assert kinds(normal)[:2] == ["DepthwiseConv2D", "Conv2D"]
+    assert origin["sep_depthwise"] == origin["sep_pointwise"] == "sep"
+    assert ("sep_relu" in origin) == (activation == "relu")
+
+
+def test_activation_layers_become_their_kind_and_linear_ones_vanish(images):
+    model = chain(
+        layers.Conv2D(4, 3),
+        layers.Activation("relu", name="act"),
+        layers.Activation("linear", name="nothing"),
+        layers.Flatten(),
+    )
+    normal, origin = check_equal(model, images[:4])
+    assert kinds(normal) == ["Conv2D", "ReLU", "Flatten"]
+    assert origin["act"] == "act"
+    assert "nothing" not in origin
+
+
+def test_pooling_over_the_whole_image_is_global(images):
+    normal, _ = check_equal(chain(layers.AveragePooling2D(8), layers.Flatten()), images[:4])
+    assert kinds(normal) == ["GlobalAveragePooling2D", "Flatten"]
+    assert normal.layers[1].keepdims
+    normal, _ = check_equal(chain(layers.AveragePooling2D(4)), images[:4])
+    assert kinds(normal) == ["AveragePooling2D"]
+
+
+def test_other_layers_are_kept_with_their_weights(float_net, images):
+    normal, origin = check_equal(float_net, images[:4])
+    for layer in normal.layers:
+        source = float_net.get_layer(origin[layer.name])
+        assert layer is not source
+        if type(layer) is type(source):
+            for ours, theirs in zip(layer.get_weights(), source.get_weights(), strict=True):
+                np.testing.assert_array_equal(ours, theirs)
+
+
+def test_part_names_do_not_collide(images):
+    model = chain(
+        layers.Conv2D(4, 1, activation="relu", name="a"),
+        layers.Conv2D(4, 1, name="a_relu"),
+        layers.Conv2D(4, 1, activation="relu", name="a_"),
+    )
+    normal, origin = check_equal(model, images[:4])
+    assert origin["a_relu_"] == "a"
+    assert origin["a_relu"] == "a_relu"
+    assert origin["a__relu"] == "a_"
+
+
+def test_frozen_layers_stay_frozen_in_all_parts():
+    model = chain(layers.SeparableConv2D(4, 3, name="frozen"), layers.Conv2D(4, 3, name="learning"))
+    model.get_layer("frozen").trainable = False
+    normal, _ = normalize(model)
+    assert {layer.name for layer in normal.layers if not layer.trainable} == {
+        "frozen_depthwise",
+        "frozen_pointwise",
+    }
+
+
+def test_the_model_itself_is_left_alone(images):
+    model = chain(layers.SeparableConv2D(4, 3, activation="relu"), layers.Flatten())
+    before = model.get_weights(), model.get_config(), [len(x._inbound_nodes) for x in model.layers]
+    normal, _ = normalize(model)
+    normal.set_weights([0 * weight for weight in normal.get_weights()])
+    for now, then in zip(model.get_weights(), before[0], strict=True):
+        np.testing.assert_array_equal(now, then)
+    assert model.get_config() == before[1]
+    assert [len(layer._inbound_nodes) for layer in model.layers] == before[2]

@@ -1,0 +1,131 @@
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tfbinreg import Recipe, Rule
+
+BITS = st.integers(2, 8)
+FLAGS = st.none() | st.booleans()
+RULES = st.builds(
+    Rule,
+    layer=st.sampled_from([".*", "conv[0-9]+", "head", r"a\.b", "ünï"]),
+    kind=st.none() | st.sampled_from(["Conv2D", "Add"]),
+    weight_bits=st.none() | BITS,
+    activation_bits=st.none() | BITS,
+    per_channel=FLAGS,
+)
+RECIPES = st.builds(
+    Recipe,
+    weight_bits=BITS,
+    activation_bits=BITS,
+    signed_activation_bits=BITS,
+    first_last_bits=st.none() | BITS,
+    input_bits=BITS,
+    output_bits=BITS,
+    unsigned_input=FLAGS,
+    per_channel=st.booleans(),
+    rules=st.lists(RULES, max_size=3),
+)
+
+
+@given(RECIPES)
+def test_json_round_trip(recipe):
+    again = Recipe.from_json(recipe.to_json())
+    assert again == recipe
+    assert hash(again) == hash(recipe)
+
+
+def test_json_is_plain_data():
+    fields = json.loads(Recipe(weight_bits=2, rules=[Rule(layer="head", weight_bits=8)]).to_json())
+    assert fields["weight_bits"] == 2
+    assert fields["rules"][0]["layer"] == "head"
+
+
+def test_numpy_bits_are_bits():
+    recipe = Recipe(
+        weight_bits=np.int64(3),
+        first_last_bits=np.int32(4),
+        rules=[Rule(activation_bits=np.uint8(5))],
+    )
+    assert Recipe.from_json(recipe.to_json()) == recipe
+    assert recipe == Recipe(weight_bits=3, first_last_bits=4, rules=[Rule(activation_bits=5)])
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", "3", "null", '{"bits": 2}', '{"rules": [3]}', '{"rules": [{"bits": 2}]}'],
+)
+def test_other_json_is_no_recipe(text):
+    with pytest.raises(ValueError, match="Not a recipe"):
+        Recipe.from_json(text)
+
+
+@pytest.mark.parametrize("bits", [1, 9, "two", True, 0, 4.5])
+@pytest.mark.parametrize(
+    "field",
+    ["weight_bits", "activation_bits", "signed_activation_bits", "input_bits", "output_bits",
+     "first_last_bits"],
+)  # fmt: skip
+def test_wrong_bits_are_named(field, bits):
+    with pytest.raises(ValueError, match=f"{field} must be an integer from 2 to 8"):
+        Recipe(**{field: bits})
+
+
+@pytest.mark.parametrize("field", ["weight_bits", "activation_bits"])
+def test_wrong_bits_of_a_rule_are_named(field):
+    with pytest.raises(ValueError, match=f"Rule {field} must be"):
+        Rule(**{field: 9})
+    with pytest.raises(ValueError, match=f"Rule {field} must be"):
+        Recipe.from_json(json.dumps({"rules": [{field: 9}]}))
+
+
+def test_wrong_pattern_is_shown():
+    with pytest.raises(ValueError, match=r"layer='conv\(' is no regular expression"):
+        Rule(layer="conv(")
+
+
+def test_a_rule_matches_the_whole_name():
+    rule = Rule(layer="conv.", kind="Conv2D")
+    assert rule.matches("conv1", "Conv2D")
+    assert not rule.matches("conv10", "Conv2D")
+    assert not rule.matches("a_conv1", "Conv2D")
+    assert not rule.matches("conv1", "Dense")
+    assert Rule().matches("anything", "AtAll")
+
+
+def test_of_the_rules_that_match_the_last_wins_field_by_field():
+    recipe = Recipe(
+        rules=[
+            Rule(weight_bits=2, activation_bits=4, per_channel=True),
+            Rule(layer="head", weight_bits=8),
+            Rule(kind="Dense", per_channel=False),
+        ]
+    )
+    head = recipe.settings(("head", "Dense"))
+    assert (head.weight_bits, head.activation_bits, head.per_channel) == (8, 4, False)
+    conv = recipe.settings(("conv", "Conv2D"))
+    assert (conv.weight_bits, conv.activation_bits, conv.per_channel) == (2, 4, True)
+
+
+def test_fused_layers_take_the_last_rule_whichever_of_them_it_names():
+    general, own = Rule(activation_bits=6), Rule(layer="conv", activation_bits=4)
+    fused = [("conv", "Conv2D"), ("bn", "BatchNormalization"), ("relu", "ReLU")]
+    assert Recipe(rules=[general, own]).settings(*fused).activation_bits == 4
+    assert Recipe(rules=[own, general]).settings(*fused).activation_bits == 6
+
+
+def test_without_rules_only_the_granularity_is_said():
+    settings = Recipe(per_channel=True).settings(("conv", "Conv2D"))
+    assert settings.weight_bits is None
+    assert settings.activation_bits is None
+    assert settings.per_channel is True
+
+
+def test_unmatched_rules_are_found():
+    typo, good = Rule(layer="haed", weight_bits=8), Rule(layer="head", weight_bits=8)
+    layers = [("conv", "Conv2D"), ("head", "Dense")]
+    assert Recipe(rules=[typo, good]).unmatched(layers) == [typo]
+    assert Recipe(rules=[Rule(layer="head", kind="Conv2D")]).unmatched(layers)
