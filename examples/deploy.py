@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import tfbinreg
 import tflite_tools
-from ai_edge_litert.interpreter import Interpreter
+from tflite_tools import model as models
+from tflite_tools import runtime, samples
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,14 +52,5 @@ def deploy(model: Any, images: np.ndarray, labels: np.ndarray) -> Deployment:
 
 def run_file(content: bytes, images: np.ndarray) -> np.ndarray:
     """The int8 outputs of a file for float images, one image at a time, under LiteRT."""
-    interpreter = Interpreter(model_content=content, num_threads=2)
-    interpreter.allocate_tensors()
-    (source,), (target,) = interpreter.get_input_details(), interpreter.get_output_details()
-    scale, zero_point = source["quantization"]
-    codes = np.clip(np.floor(images / scale + 0.5) + zero_point, -128, 127).astype(np.int8)
-    outputs = []
-    for image in codes:
-        interpreter.set_tensor(source["index"], image[None])
-        interpreter.invoke()
-        outputs.append(interpreter.get_tensor(target["index"])[0])
-    return np.stack(outputs)
+    model = models.load(content)
+    return runtime.run(content, model, samples.stored(model, [images])).outputs[0]

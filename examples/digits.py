@@ -24,8 +24,8 @@ from rich.console import Console
 from rich.table import Table
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
+from tflite_tools import files
 from tflite_tools.convert import reference
-from tflite_tools.files import write_atomic
 from tflite_tools.verify import verify
 
 FLOAT_EPOCHS, EPOCHS, SWITCH_EPOCH, STRENGTH = 30, 40, 20, 0.5
@@ -120,9 +120,14 @@ def main() -> None:
     trained["LSQ + BR"].save(path)
     reloaded = tfbinreg.load_model(path)
     content = tfbinreg.to_tflite(reloaded)
-    write_atomic(os.path.join(options.output_dir, "digits_w2a8.tflite"), content)
-    codes, predictions = reference(reloaded, x_test)
-    report = verify(content, reference_codes=codes, inputs=x_test, predictions=predictions)
+    files.write(os.path.join(options.output_dir, "digits_w2a8.tflite"), content)
+    trained_model = reference(path, [x_test])
+    report = verify(
+        content,
+        reference=trained_model.predictions,
+        reference_codes=trained_model.codes,
+        inputs=[x_test],
+    )
     sizes = stock_sizes(model, x)
     results = {name: deploy.deploy(net, x_test, y_test) for name, net in trained.items()}
 
@@ -143,7 +148,7 @@ def main() -> None:
         )
     console.print(table)
     for check in report.checks:
-        tell(f"{check.name}: {'ok' if check.passed else 'FAILED'} {check.detail}")
+        tell(f"{check.name} {check.verdict.value}: {check.detail}")
     plots.bin_histograms(trained["LSQ"], os.path.join(options.output_dir, "bins_before_br.png"))
     plots.bin_histograms(trained["LSQ + BR"], os.path.join(options.output_dir, "bins_after_br.png"))
     tell(f"pictures, model and file are in {options.output_dir}/")
