@@ -43,11 +43,11 @@ class TestModelType:
             check_model_type(other)
 
     def test_unbuilt_sequential(self):
-        with pytest.raises(ValueError, match="'net' is not built: .*input_shape"):
+        with pytest.raises(ValueError, match=r"'net' is not built: .*input_shape"):
             check_model_type(keras.Sequential([layers.Dense(3)], name="net"))
 
     def test_subclassed_model(self):
-        with pytest.raises(ValueError, match="'net' is a subclassed model.*Functional"):
+        with pytest.raises(ValueError, match=r"'net' is a subclassed model.*Functional"):
             check_model_type(Subclassed(name="net"))
 
 

@@ -76,7 +76,8 @@ def test_weight_grid_numbers(bits, levels, qmax_abs, prescale):
     own = weight_grid(bits)
     assert (own.levels, own.qmax_abs, own.prescale) == (levels, qmax_abs, prescale)
     assert own.zero_point == 0
-    assert -127 <= own.qmin * own.prescale and own.qmax * own.prescale <= 127
+    assert own.qmin * own.prescale >= -127
+    assert own.qmax * own.prescale <= 127
 
 
 @pytest.mark.parametrize(("bits", "zero_point"), [(2, 124), (4, 112), (8, -128)])

@@ -109,7 +109,7 @@ def test_part_names_do_not_collide(images):
         layers.Conv2D(4, 1, name="a_relu"),
         layers.Conv2D(4, 1, activation="relu", name="a_"),
     )
-    normal, origin = check_equal(model, images[:4])
+    _, origin = check_equal(model, images[:4])
     assert origin["a_relu_"] == "a"
     assert origin["a_relu"] == "a_relu"
     assert origin["a__relu"] == "a_"

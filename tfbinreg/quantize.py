@@ -118,6 +118,7 @@ def quantize_apply(
 def _normalize(model: Any) -> tuple[Any, dict[str, Any]]:
     """`model` without annotations, in simple layers, and the annotated config of each or None."""
     float_model, annotated = _strip_annotations(model)
+    layer_settings(annotated)  # reports configs of other methods by the user's names
     raise_problems(check_layers(float_model), f"quantize model {model.name!r}")
     normal, origin = normalize(float_model)
     return normal, {name: annotated.get(source) for name, source in origin.items()}

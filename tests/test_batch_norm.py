@@ -1,0 +1,133 @@
+import numpy as np
+import pytest
+import tf_keras as keras
+
+import tfbinreg
+from tfbinreg import BatchNormReestimation, reestimate_batch_norm
+
+layers = keras.layers
+
+
+def one_norm(shape=(6, 6, 2), **options):
+    model = keras.Sequential([layers.Input(shape), layers.BatchNormalization(**options)])
+    return model, model.layers[-1]
+
+
+def batches(count, size=16, shape=(6, 6, 2)):
+    random = np.random.default_rng(0)
+    sizes = (size, *shape)
+    return tuple(random.normal(1 + n, 1 + n, sizes).astype(np.float32) for n in range(count))
+
+
+def moments(data, correction):
+    """Mean over batches of each batch's mean and variance per channel, in float64."""
+    rows = [np.float64(batch).reshape(-1, batch.shape[-1]) for batch in data]
+    means = np.mean([row.mean(axis=0) for row in rows], axis=0)
+    return means, np.mean([row.var(axis=0, ddof=correction) for row in rows], axis=0)
+
+
+@pytest.mark.parametrize(
+    # TensorFlow's fused kernel stores the unbiased variance.
+    ("shape", "correction"),
+    [((6, 6, 2), 1), ((5,), 0)],
+    ids=["images", "rows"],
+)
+def test_statistics_are_the_mean_over_batches(shape, correction):
+    model, norm = one_norm(shape, momentum=0.9)
+    data = batches(3, shape=shape)
+    scale = norm.gamma.numpy(), norm.beta.numpy()
+    reestimate_batch_norm(model, data)
+    mean, variance = moments(data, correction)
+    np.testing.assert_allclose(norm.moving_mean, mean, rtol=1e-5)
+    np.testing.assert_allclose(norm.moving_variance, variance, rtol=1e-5)
+    assert norm.momentum == 0.9
+    for now, then in zip((norm.gamma, norm.beta), scale, strict=True):
+        np.testing.assert_array_equal(now, then)
+
+
+def test_only_so_many_batches_are_used():
+    model, norm = one_norm()
+    data = batches(4)
+    reestimate_batch_norm(model, data, batches=2)
+    np.testing.assert_allclose(norm.moving_mean, moments(data[:2], 1)[0], rtol=1e-5)
+
+
+def test_arrays_are_cut_into_batches_of_64():
+    model, norm = one_norm()
+    data = np.concatenate(batches(6))  # 96 samples
+    reestimate_batch_norm(model, data)
+    np.testing.assert_allclose(norm.moving_mean, moments([data[:64], data[64:]], 1)[0], rtol=1e-5)
+
+
+@pytest.mark.parametrize("data", [[], [np.zeros((2, 5, 5, 3))], "broken later", 3])
+def test_after_an_error_everything_is_as_before(data):
+    model, norm = one_norm(momentum=0.8)
+    norm.moving_mean.assign([3.0, 4.0])
+    norm.moving_variance.assign([5.0, 6.0])
+
+    def broken():
+        yield batches(1)[0]
+        raise RuntimeError("no more data")
+
+    with pytest.raises((ValueError, RuntimeError)):
+        reestimate_batch_norm(model, broken() if data == "broken later" else data)
+    assert norm.momentum == 0.8
+    assert norm.moving_mean.numpy().tolist() == [3, 4]
+    assert norm.moving_variance.numpy().tolist() == [5, 6]
+
+
+def test_empty_data_is_said_to_be_so():
+    with pytest.raises(ValueError, match="re-estimating batch normalization is empty"):
+        reestimate_batch_norm(one_norm()[0], [])
+    with pytest.raises(ValueError, match="Expected an array"):
+        reestimate_batch_norm(one_norm()[0], 3)
+
+
+def test_a_model_without_batch_norm_needs_no_data():
+    model = keras.Sequential([layers.Input((3,)), layers.Dense(2)])
+    before = model.get_weights()
+    reestimate_batch_norm(model, iter([]))
+    for now, then in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(now, then)
+
+
+def test_only_statistics_of_a_quantized_model_change(make_net, images):
+    model = tfbinreg.quantize_apply(make_net(), weight_bits=2, calibration_data=images)
+    before = {weight.name: weight.numpy() for weight in model.weights}
+    reestimate_batch_norm(model, images)
+    changed = {w.name for w in model.weights if np.any(w.numpy() != before[w.name])}
+    assert changed == {
+        f"{name}/moving_{kind}:0"
+        for name in ("conv_bn", "depthwise_bn")
+        for kind in ("mean", "variance")
+    }
+
+
+class TestCallback:
+    def fit(self, data, **options):
+        """Statistics after each validation and after training, with weights that do not move."""
+        model, norm = one_norm(momentum=0.5)
+        model.compile(keras.optimizers.SGD(0.0), "mse")
+        seen = []
+        record = keras.callbacks.LambdaCallback(
+            on_epoch_end=lambda epoch, logs: seen.append(norm.moving_mean.numpy())
+        )
+        other = np.concatenate(batches(2)) + 50
+        model.fit(
+            other, other, epochs=2, verbose=0, validation_data=(other, other),
+            callbacks=[BatchNormReestimation(data, **options), record],
+        )  # fmt: skip
+        return seen, norm.moving_mean.numpy()
+
+    def test_before_each_validation_and_at_the_end(self):
+        data = batches(3)
+        expected = moments(data, 1)[0]
+        seen, final = self.fit(data)
+        for mean in (*seen, final):
+            np.testing.assert_allclose(mean, expected, rtol=1e-5)
+
+    def test_only_at_the_end(self):
+        data = batches(3)
+        seen, final = self.fit(data, before_validation=False, batches=1)
+        assert all(np.all(mean > 10) for mean in seen)
+        np.testing.assert_allclose(final, moments(data[:1], 1)[0], rtol=1e-5)

@@ -1,0 +1,122 @@
+import itertools
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tf_keras as keras
+
+import tfbinreg
+from tfbinreg.calibrate import calibrate, input_batches, sample_batches
+from tfbinreg.sites import activation_sites, kernel_sites
+
+layers = keras.layers
+
+
+def numbers(count, width=3):
+    return np.arange(count * width, dtype=np.float32).reshape(count, width)
+
+
+def sizes(data):
+    return [len(batch) for batch in input_batches(data)]
+
+
+class TestBatches:
+    def test_arrays_are_cut(self):
+        assert sizes(numbers(130)) == [64, 64, 2]
+        assert sizes(tf.constant(numbers(65))) == [64, 1]
+        np.testing.assert_array_equal(np.concatenate(list(input_batches(numbers(70)))), numbers(70))
+
+    def test_a_list_has_an_array_per_input(self):
+        first, second = input_batches([numbers(70), numbers(70, 2)])
+        assert [part.shape for part in first] == [(64, 3), (64, 2)]
+        assert [part.shape for part in second] == [(6, 3), (6, 2)]
+
+    def test_datasets_and_iterables_lose_their_labels(self):
+        dataset = tf.data.Dataset.from_tensor_slices((numbers(10), np.arange(10))).batch(4)
+        assert sizes(dataset) == [4, 4, 2]
+        batches = [(numbers(4), np.zeros(4)), (numbers(2), np.zeros(2))]
+        assert [batch.shape for batch in input_batches(batches)] == [(4, 3), (2, 3)]
+        assert sizes(numbers(n) for n in (3, 5)) == [3, 5]
+
+    @pytest.mark.parametrize("data", [3, 2.5, object()])
+    def test_other_types_are_refused(self, data):
+        with pytest.raises(ValueError, match=f"Expected an array, .* got {type(data).__name__}"):
+            list(input_batches(data))
+
+
+class TestSamples:
+    def test_eight_batches_are_enough(self):
+        assert [len(batch) for batch in sample_batches(numbers(1000))] == [64] * 8
+        assert len(sample_batches(itertools.repeat(numbers(2)))) == 8
+
+    @pytest.mark.parametrize("data", [np.zeros((0, 3)), [], iter([])])
+    def test_nothing(self, data):
+        with pytest.raises(ValueError, match="calibration data is empty"):
+            sample_batches(data)
+
+    @pytest.mark.parametrize("value", [np.nan, np.inf])
+    def test_not_finite(self, value):
+        data = numbers(200)
+        data[150, 1] = value
+        with pytest.raises(ValueError, match="NaN or infinite"):
+            sample_batches(data)
+        with pytest.raises(ValueError, match="NaN or infinite"):
+            sample_batches([numbers(200), data])
+
+    @pytest.mark.parametrize("data", ["images.npy", [["a", "b"]]])
+    def test_no_numbers(self, data):
+        with pytest.raises(ValueError, match="not numbers"):
+            sample_batches(data)
+
+    @pytest.mark.parametrize("data", [3, None])
+    def test_wrong_type(self, data):
+        with pytest.raises(ValueError, match="Expected an array"):
+            sample_batches(data)
+
+
+class TestCalibrate:
+    @pytest.fixture
+    def model(self):
+        keras.utils.set_random_seed(0)
+        net = keras.Sequential([layers.Input((3,), name="row"), layers.ReLU(), layers.Dense(2)])
+        return tfbinreg.quantize_apply(net, activation_bits=4)
+
+    def test_steps_are_means_over_batches(self, model):
+        random = np.random.default_rng(0)
+        batches = [random.normal(size=(8, 3)).astype(np.float32) * scale for scale in (1, 3, 2)]
+        before = model.get_weights()
+        calibrate(model, batches)
+        steps = {site.name: site.step.numpy() for site in activation_sites(model)}
+        largest = max(np.abs(batch).max() for batch in batches)
+        assert steps["row_grid"] == pytest.approx(largest / 127, rel=1e-6)
+        # The kernel's outputs are those of the quantized net, with the input grid of the moment.
+        assert len(steps) == 2
+        assert all(int(site.variables["initialized"]) for site in activation_sites(model))
+        changed = [
+            weight.name
+            for weight, old in zip(model.weights, before, strict=True)
+            if np.any(weight.numpy() != old)
+        ]
+        assert all("activation" in name for name in changed)
+        assert len(changed) == 4
+
+    def test_data_without_information_leaves_steps_unset(self, model):
+        calibrate(model, [np.zeros((4, 3), np.float32)])
+        assert not any(int(site.variables["initialized"]) for site in activation_sites(model))
+
+    def test_a_pooled_tensor_does_not_count_for_the_grid_it_shares(self, images):
+        net = keras.Sequential(
+            [
+                layers.Input((8, 8, 3)),
+                layers.Conv2D(2, 1, kernel_initializer="ones", name="conv"),
+                layers.AveragePooling2D(4),
+                layers.Flatten(),
+                layers.Dense(2),
+            ]
+        )
+        model = tfbinreg.quantize_apply(net, weight_bits=8, calibration_data=images)
+        step = {site.name: site.step.numpy() for site in activation_sites(model)}["conv_grid"]
+        kernel = kernel_sites(model)[0]
+        values = images @ kernel.grid().values(kernel.codes())[0, 0]
+        # Not exact, as the inputs are on an 8-bit grid; the averages are far smaller numbers.
+        assert step == pytest.approx(2 * np.abs(values).mean() / np.sqrt(127), rel=0.01)
