@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 import numpy as np
+
 import tfbinreg
 import tflite_tools
 from tflite_tools import model as models

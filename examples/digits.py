@@ -19,11 +19,12 @@ import numpy as np
 import plots
 import tensorflow as tf
 import tf_keras as keras
-import tfbinreg
 from rich.console import Console
 from rich.table import Table
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
+
+import tfbinreg
 from tflite_tools import files
 from tflite_tools.convert import reference
 from tflite_tools.verify import verify
@@ -135,7 +136,9 @@ def main() -> None:
     for column in ("net", "accuracy", "accuracy of the file", "file bytes", "weights, packed"):
         table.add_column(column)
     weights = sum(tensor.codes.size for tensor in tfbinreg.integer_codes(reloaded).values())
-    packed = sum(tensor.codes.size * tensor.bits for tensor in tfbinreg.integer_codes(reloaded).values())
+    packed = sum(
+        tensor.codes.size * tensor.bits for tensor in tfbinreg.integer_codes(reloaded).values()
+    )
     table.add_row("float", f"{accuracy['float']:.4f}", "", str(sizes[0]), str(4 * weights))
     table.add_row("int8, stock converter", "", "", str(sizes[1]), str(weights))
     for name, result in results.items():

@@ -22,6 +22,7 @@ import data
 import deploy
 import numpy as np
 import tf_keras as keras
+
 import tfbinreg
 from tfbinreg.statistics import bin_statistics
 
@@ -182,9 +183,12 @@ def main() -> None:
     for seed in options.seeds:
         _, accuracy = study.float_model(seed).evaluate(images, study.split.test_labels, verbose=0)
         floats.append({"accuracy": accuracy})
-    lines = ["| setting | training | accuracy | file accuracy | top-1 agreement | error / step² "
-             "| near level | wrong codes |", "|---|---|---|---|---|---|---|---|",
-             f"| float | | {summarize(floats, 'accuracy')} | | | | | |"]
+    lines = [
+        "| setting | training | accuracy | file accuracy | top-1 agreement | error / step² "
+        "| near level | wrong codes |",
+        "|---|---|---|---|---|---|---|---|",
+        f"| float | | {summarize(floats, 'accuracy')} | | | | | |",
+    ]
     for setting in options.settings:
         for variant in VARIANTS:
             rows = [study.result(seed, setting, variant) for seed in options.seeds]

@@ -9,6 +9,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
+
 from tfbinreg.sites import kernel_sites
 from tfbinreg.statistics import scaled_weights
 

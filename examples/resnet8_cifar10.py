@@ -20,6 +20,7 @@ import data
 import deploy
 import numpy as np
 import tf_keras as keras
+
 import tfbinreg
 
 SETTINGS = {"W2A8": (2, 8), "W4A8": (4, 8), "W4A4": (4, 4), "W2A2": (2, 2)}

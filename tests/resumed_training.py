@@ -49,9 +49,7 @@ def main(folder, strategy, *kill_at):
     inputs = random.normal(size=(64, 6, 6, 1)).astype(np.float32)
     labels = random.integers(0, 3, 64)
     quantized = tfbinreg.quantize_apply(model, weight_bits=2)
-    quantized.compile(
-        keras.optimizers.SGD(0.05, momentum=0.9), "sparse_categorical_crossentropy"
-    )
+    quantized.compile(keras.optimizers.SGD(0.05, momentum=0.9), "sparse_categorical_crossentropy")
     options = {"switch_epoch": 2} if strategy == "two_stage" else {}
     callbacks = [
         keras.callbacks.BackupAndRestore(os.path.join(folder, "backup")),
@@ -59,9 +57,7 @@ def main(folder, strategy, *kill_at):
     ]
     if kill_at:
         callbacks.append(Kill(*map(int, kill_at)))
-    quantized.fit(
-        inputs, labels, 16, epochs=6, shuffle=False, verbose=0, callbacks=callbacks
-    )
+    quantized.fit(inputs, labels, 16, epochs=6, shuffle=False, verbose=0, callbacks=callbacks)
     weights = {str(i): weight for i, weight in enumerate(quantized.get_weights())}
     np.savez(os.path.join(folder, "weights.npz"), **weights)
 

@@ -5,12 +5,12 @@ import json
 import numpy as np
 import pytest
 import tf_keras as keras
-import tflite_tools
 from ai_edge_litert.interpreter import Interpreter
-from tflite_tools import flatbuffer, manifest
 
 import tfbinreg
+import tflite_tools
 from tfbinreg import export
+from tflite_tools import flatbuffer, manifest
 
 layers = keras.layers
 
@@ -92,9 +92,7 @@ def test_every_operator_is_integer(trained):
 
 def test_scales_are_the_trained_ones_to_the_last_bit(trained):
     quantized, _, content = trained
-    tensors = {
-        flatbuffer.text(t.name): t for t in flatbuffer.read(content).subgraphs[0].tensors
-    }
+    tensors = {flatbuffer.text(t.name): t for t in flatbuffer.read(content).subgraphs[0].tensors}
     for name, coded in tfbinreg.integer_codes(quantized).items():
         prescale = max(1, 64 // 2 ** (coded.bits - 1))
         scale = np.atleast_1d(coded.scale) / np.float32(prescale)
@@ -111,7 +109,7 @@ def test_outputs_agree_with_the_keras_model(trained):
 
 
 def test_low_bit_activations_keep_to_their_levels(trained):
-    quantized, inputs, content = trained
+    _quantized, inputs, content = trained
     interpreter = Interpreter(model_content=content, experimental_preserve_all_tensors=True)
     interpreter.allocate_tensors()
     details = {detail["name"]: detail for detail in interpreter.get_tensor_details()}

@@ -35,7 +35,7 @@ def test_biases_become_integers_and_codes_stay(gamma):
 
 
 def test_without_beta_the_moving_mean_moves():
-    model, inputs = build([1, 1, 1, 1])
+    model, _inputs = build([1, 1, 1, 1])
     config = model.get_config()
     for layer in config["layers"]:
         if layer["config"]["name"] == "norm":

@@ -36,9 +36,7 @@ def build(gamma, weight_bits=2, per_channel=False, depthwise=False, bias=False):
     if bias:
         conv.bias.assign(random.normal(size=4))
     inputs = random.normal(size=(64, 8, 8, 2)).astype(np.float32)
-    recipe = tfbinreg.Recipe(
-        weight_bits=weight_bits, first_last_bits=None, per_channel=per_channel
-    )
+    recipe = tfbinreg.Recipe(weight_bits=weight_bits, first_last_bits=None, per_channel=per_channel)
     return tfbinreg.quantize_apply(model, recipe, calibration_data=inputs), inputs
 
 
@@ -127,9 +125,9 @@ def test_a_bias_beyond_32_bits_is_refused_by_name():
 
 
 def test_never_initialised_activations_are_refused_by_name():
-    model, inputs = build([1, 1, 1, 1])
+    model, _inputs = build([1, 1, 1, 1])
     activation_sites(model)[1].variables["initialized"].assign(0)
-    with pytest.raises(ValueError, match="re_lu.*never initialised"):
+    with pytest.raises(ValueError, match=r"re_lu.*never initialised"):
         freeze(model)
 
 
@@ -150,7 +148,7 @@ def test_a_float_model_is_refused():
 
 
 def test_signed_activations_below_eight_bits_are_refused_by_name():
-    model, inputs = build([1, 1, 1, 1])
+    _model, inputs = build([1, 1, 1, 1])
     head = keras.Sequential(
         [keras.layers.Input((8, 8, 2)), keras.layers.Conv2D(2, 1, name="a"),
          keras.layers.Conv2D(2, 1, name="b"), keras.layers.Flatten(), keras.layers.Dense(2)]

@@ -16,9 +16,7 @@ def build(**options):
     )  # fmt: skip
     random = np.random.default_rng(0)
     inputs = random.normal(size=(64, 6)).astype(np.float32)
-    quantized = tfbinreg.quantize_apply(
-        model, weight_bits=2, calibration_data=inputs, **options
-    )
+    quantized = tfbinreg.quantize_apply(model, weight_bits=2, calibration_data=inputs, **options)
     return quantized, inputs, random.normal(size=(64, 3)).astype(np.float32)
 
 

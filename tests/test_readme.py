@@ -19,12 +19,19 @@ def test_quickstart_and_recipe_run(tmp_path, monkeypatch):
     keras.utils.set_random_seed(0)
     quickstart, recipe = blocks()
     scope = {}
-    exec(quickstart.replace("epochs=10", "epochs=6").replace('two_stage", 5', 'two_stage", 3'), scope)
+    exec(
+        quickstart.replace("epochs=10", "epochs=6").replace('two_stage", 5', 'two_stage", 3'), scope
+    )
     assert (tmp_path / "q.keras").exists()
     history = scope["q_model"].history.history
     assert history["accuracy"][-1] > 0.5 and history["br_stage"][-1] == 2
 
-    exec(recipe.replace('layer="block_1_.*"', 'layer="dense.*"').replace("DepthwiseConv2D", "Conv2D"), scope)
+    exec(
+        recipe.replace('layer="block_1_.*"', 'layer="dense.*"').replace(
+            "DepthwiseConv2D", "Conv2D"
+        ),
+        scope,
+    )
 
 
 def test_quickstart_is_short():

@@ -155,7 +155,7 @@ class TestThroughTfmot:
                 layers.UpSampling2D(name="up"),
             ]
         )
-        with pytest.raises(ValueError, match="(?s)conv: activation 'elu'.*up: layer class UpSam"):
+        with pytest.raises(ValueError, match=r"(?s)conv: activation 'elu'.*up: layer class UpSam"):
             tfmot_apply(model, LSQQuantizeScheme())
 
     def test_wiring_problems_are_listed(self):

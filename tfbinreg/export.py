@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from tflite_tools import codes as file_codes
-from tflite_tools import flatbuffer, manifest
 
 from tfbinreg import _compat
 from tfbinreg.freeze import FrozenGraph, FrozenOp, freeze
 from tfbinreg.version import __version__
+from tflite_tools import codes as file_codes
+from tflite_tools import flatbuffer, manifest
 
 INPUT_TYPES = {"int8": tf.int8, "float32": tf.float32}
 _SOFTMAX_SCALE, _SOFTMAX_ZERO_POINT = 1.0 / 256.0, -128
@@ -127,9 +127,7 @@ def _conv(layer: Any, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
 def _depthwise(layer: Any, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
     strides = [1, *layer.strides, 1]
     padding = layer.padding.upper()
-    return tf.nn.depthwise_conv2d(
-        inputs, kernel, strides, padding, dilations=layer.dilation_rate
-    )
+    return tf.nn.depthwise_conv2d(inputs, kernel, strides, padding, dilations=layer.dilation_rate)
 
 
 def _dense(layer: Any, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
@@ -221,7 +219,7 @@ def _write_activation(
 ) -> None:
     tensor.name = op.name
     scale, zero_point = _quantization(op)
-    flatbuffer.set_quantization(tensor, np.float32(scale), zero_point)
+    flatbuffer.set_quantization(tensor, np.asarray(scale, np.float32), zero_point)
     if op.grid is not None:
         grid = op.grid
         entries[index] = manifest.ActivationEntry(

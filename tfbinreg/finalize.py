@@ -52,7 +52,9 @@ def _round_bias(op: FrozenOp, source: Grid) -> None:
         _shift(op.norm.beta, change)
     else:
         live = factor != 0
-        _shift(op.norm.moving_mean, -np.divide(change, factor, out=np.zeros_like(change), where=live))
+        _shift(
+            op.norm.moving_mean, -np.divide(change, factor, out=np.zeros_like(change), where=live)
+        )
 
 
 def _shift(variable: Any, change: np.ndarray) -> None:

@@ -105,7 +105,7 @@ class QuantizedModel(_compat.Functional):
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         super().compile(*args, **kwargs)
-        optimizer = getattr(self.optimizer, "inner_optimizer", self.optimizer)
+        optimizer: Any = getattr(self.optimizer, "inner_optimizer", self.optimizer)
         if not getattr(optimizer, "weight_decay", None):
             return
         try:

@@ -64,7 +64,7 @@ def bin_regularization(
 
 
 def _penalty(rows, step, qmin, qmax, detach_step, scale_free):
-    """The penalty of `rows` (channels, elements) with `step` (channels, 1), gradient written out."""
+    """The penalty of `rows` (channels, elements), `step` (channels, 1), gradient written out."""
     channels, bins = rows.shape[0], qmax - qmin + 1
 
     @tf.custom_gradient
