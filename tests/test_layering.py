@@ -1,0 +1,182 @@
+"""The modules import only downwards, and keep to a size."""
+
+import ast
+import inspect
+import pathlib
+
+import pytest
+
+import tfbinreg
+
+ROOT = pathlib.Path(__file__).parent.parent
+MAX_LINES = 500
+
+# Leaves first: a module may import those above it in this list and no others.
+_TABLE = """
+tflite_tools.flatbuffer
+tflite_tools.manifest
+tflite_tools.codes
+tflite_tools
+
+tfbinreg.version
+tfbinreg._compat
+tfbinreg.grid
+tfbinreg.ops
+tfbinreg.regularizers
+tfbinreg.recipe
+tfbinreg.kinds
+tfbinreg.graph
+tfbinreg.plan
+tfbinreg.quantizers
+tfbinreg.layers
+tfbinreg.checks
+tfbinreg.normalize
+tfbinreg.scheme
+tfbinreg.sites
+tfbinreg.statistics
+tfbinreg.model
+tfbinreg.saving
+tfbinreg.calibrate
+tfbinreg.batch_norm
+tfbinreg.quantize
+tfbinreg.callbacks
+tfbinreg.freeze
+tfbinreg.finalize
+tfbinreg.export
+tfbinreg
+
+tflite_tools.model
+tflite_tools.layout
+tflite_tools.describe
+tflite_tools.worker
+tflite_tools.runtime
+tflite_tools.samples
+tflite_tools.verdict
+tflite_tools.agreement
+tflite_tools.checks
+tflite_tools.isolate
+tflite_tools.verify
+tflite_tools.files
+tflite_tools.quiet
+tflite_tools.report
+tflite_tools.convert
+tflite_tools.arguments
+tflite_tools.cli
+tflite_tools.__main__
+"""
+ORDER = _TABLE.split()
+
+# The only ways from one package into the other; elsewhere not even a lower module may be imported.
+CROSSINGS = {
+    "tfbinreg.export": {"tflite_tools.flatbuffer", "tflite_tools.manifest", "tflite_tools.codes"},
+    "tflite_tools.convert": {name for name in ORDER if name.startswith("tfbinreg")},
+}
+
+
+def module_name(path):
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+SOURCES = {
+    module_name(path): path
+    for package in ("tfbinreg", "tflite_tools")
+    for path in sorted((ROOT / package).rglob("*.py"))
+}
+
+
+def imports(text, known):
+    """The modules among `known` that a source text imports anywhere, also inside functions."""
+    found = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            below = [f"{node.module}.{alias.name}" for alias in node.names]
+            names = [name if name in known else node.module for name in below]
+        else:
+            continue
+        found.update(name for name in names if name in known)
+    return found
+
+
+def violations(name, text, order=ORDER):
+    """What the module `name` imports although it must not."""
+    wrong = []
+    for other in sorted(imports(text, order)):
+        crosses = other.split(".")[0] != name.split(".")[0]
+        if order.index(other) >= order.index(name):
+            wrong.append(f"{name} imports {other}, which is not below it")
+        elif crosses and other not in CROSSINGS.get(name, ()):
+            wrong.append(f"{name} imports {other} of the other package")
+    return wrong
+
+
+def test_every_module_has_its_place():
+    assert len(ORDER) == len(set(ORDER))
+    assert set(SOURCES) == set(ORDER)
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_imports_go_downwards(name):
+    text = SOURCES[name].read_text()
+    assert violations(name, text) == []
+    assert "import *" not in text
+    relative = [n for n in ast.walk(ast.parse(text)) if isinstance(n, ast.ImportFrom) and n.level]
+    assert relative == []  # `violations` reads absolute names
+
+
+def test_crossings_are_used():
+    for name, allowed in CROSSINGS.items():
+        assert imports(SOURCES[name].read_text(), ORDER) & allowed
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("tfbinreg.grid", "from tfbinreg import ops", "tfbinreg.ops, which is not below it"),
+        ("tfbinreg.grid", "import tfbinreg.ops", "tfbinreg.ops, which is not below it"),
+        ("tfbinreg.ops", "from tfbinreg.ops import x", "tfbinreg.ops, which is not below it"),
+        ("tfbinreg.freeze", "import tfbinreg", "tfbinreg, which is not below it"),
+        ("tfbinreg.freeze", "from tfbinreg import Grid", "tfbinreg, which is not below it"),
+        ("tfbinreg.freeze", "from tflite_tools import codes", "codes of the other package"),
+        ("tfbinreg.export", "import tflite_tools.cli", "tflite_tools.cli, which is not below it"),
+        ("tflite_tools.verify", "def f():\n    from tfbinreg.sites import sites", "other package"),
+    ],
+)
+def test_the_checker_finds_made_up_violations(name, text, message):
+    (found,) = violations(name, text)
+    assert message in found
+
+
+def test_the_checker_accepts_what_is_allowed():
+    text = "import numpy\nfrom tfbinreg.grid import Grid\nfrom tflite_tools import codes, manifest"
+    assert violations("tfbinreg.export", text) == []
+    assert violations("tflite_tools.convert", "def f():\n    import tfbinreg.export") == []
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_files_keep_to_a_size_and_say_what_they_are_for(name):
+    text = SOURCES[name].read_text()
+    assert text.count("\n") <= MAX_LINES
+    assert name.endswith("version") or ast.get_docstring(ast.parse(text))
+
+
+def test_public_names_are_documented_and_sorted():
+    assert tfbinreg.__all__ == sorted(tfbinreg.__all__)
+    assert len(set(tfbinreg.__all__)) == len(tfbinreg.__all__)
+    for name in tfbinreg.__all__:
+        public = getattr(tfbinreg, name)
+        if not isinstance(public, str):  # __version__
+            assert public.__module__.startswith("tfbinreg.")
+            assert len(inspect.cleandoc(public.__doc__)) > 30, name
+
+
+def test_importing_the_file_tools_does_not_import_tensorflow():
+    lazy = {"tfbinreg", "tensorflow", "tf_keras", "tensorflow_model_optimization"}
+    for name, path in SOURCES.items():
+        if name.startswith("tflite_tools"):
+            top = [n for n in ast.parse(path.read_text()).body if isinstance(n, ast.Import)]
+            froms = [n for n in ast.parse(path.read_text()).body if isinstance(n, ast.ImportFrom)]
+            names = {a.name for n in top for a in n.names} | {n.module for n in froms}
+            assert not {module.split(".")[0] for module in names} & lazy, name

@@ -1,0 +1,221 @@
+import keras as keras_3
+import numpy as np
+import pytest
+import tensorflow_model_optimization as tfmot
+import tf_keras as keras
+
+import tfbinreg
+from tfbinreg import BinOptions, LSQQuantizeConfig, QuantizedModel, Recipe, Rule
+from tfbinreg.sites import activation_sites, kernel_sites
+
+layers = keras.layers
+annotate = tfmot.quantization.keras.quantize_annotate_layer
+
+
+def bits(model):
+    return {site.name: site.quantizer.bits for site in kernel_sites(model)}
+
+
+def steps(model):
+    return {site.name: site.step.numpy() for site in activation_sites(model)}
+
+
+def sequential(*middle):
+    keras.utils.set_random_seed(0)
+    return keras.Sequential([layers.Input((8, 8, 3), name="image"), *middle], name="net")
+
+
+class TestResult:
+    def test_is_a_functional_model_with_the_recipe(self, quantized_net, float_net):
+        assert isinstance(quantized_net, QuantizedModel)
+        assert quantized_net.name == float_net.name
+        assert quantized_net.recipe == Recipe(weight_bits=2, unsigned_input=False)
+        assert quantized_net.bin_options == BinOptions()
+        assert bits(quantized_net) == {"conv": 8, "depthwise": 2, "pointwise": 2, "head": 8}
+
+    def test_does_what_the_plan_says(self, quantized_net, float_net):
+        plan = tfbinreg.plan(float_net, weight_bits=2)
+        rows = {row["layer"]: row for row in plan.rows()}
+        assert {n: row["weight_bits"] for n, row in rows.items() if row["weight_bits"]} == bits(
+            quantized_net
+        )
+        for site in activation_sites(quantized_net):
+            row = rows[site.name.removesuffix("_grid")]
+            assert row["activation_bits"] == site.quantizer.bits
+            assert row["grid"] == ("signed" if site.quantizer.signed else "unsigned")
+
+    def test_starts_with_the_float_weights_and_their_steps(self, quantized_net, float_net):
+        for site in kernel_sites(quantized_net):
+            source = float_net.get_layer(site.name)
+            kernel = next(w.numpy() for w in source.weights if "kernel" in w.name)
+            np.testing.assert_array_equal(site.latent, kernel)
+            expected = 2 * np.abs(kernel).mean() / np.sqrt(site.quantizer.qmax)
+            assert site.step.numpy() == pytest.approx(expected, rel=1e-6)
+        norm = quantized_net.get_layer("conv_bn")
+        for ours, theirs in zip(norm.weights, float_net.get_layer("conv_bn").weights, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+
+    def test_eight_bits_everywhere_stay_near_the_float_model(self, float_net, images):
+        recipe = Recipe(weight_bits=8, per_channel=True)
+        model = tfbinreg.quantize_apply(float_net, recipe, calibration_data=images)
+        for site in activation_sites(model):  # the start value clips; here nothing shall
+            if not site.quantizer.fixed:
+                site.step.assign(3 * site.step)
+        assert np.max(np.abs(model(images) - float_net(images))) < 0.1
+
+    def test_the_users_model_is_left_alone(self, make_net, images, labels):
+        net = make_net()
+        net.get_layer("conv").trainable = False
+        net.compile(keras.optimizers.Adam(0.01), "sparse_categorical_crossentropy")
+        optimizer, loss = net.optimizer, net.loss
+        weights = [weight.numpy() for weight in net.weights]
+        config = net.get_config()
+        calls = [len(layer._inbound_nodes) for layer in net.layers]
+        model = tfbinreg.quantize_apply(net, calibration_data=images)
+        assert not model.get_layer("quant_conv").trainable
+        assert model.get_layer("quant_head").trainable
+        model.compile(keras.optimizers.SGD(1.0), "sparse_categorical_crossentropy")
+        model.fit(images, labels, verbose=0)
+        for now, then in zip(net.weights, weights, strict=True):
+            np.testing.assert_array_equal(now, then)
+        assert (net.optimizer, net.loss) == (optimizer, loss)
+        assert net.get_config() == config
+        assert [layer.name for layer in net.layers if not layer.trainable] == ["conv"]
+        assert [len(layer._inbound_nodes) for layer in net.layers] == calls
+
+    def test_several_inputs_keep_their_order(self):
+        keras.utils.set_random_seed(0)
+        early, late = keras.Input((4,), name="early"), keras.Input((3,), name="late")
+        deep = layers.Dense(4, name="b")(layers.Dense(4, name="a")(late))
+        net = keras.Model([early, late], layers.Add()([layers.Dense(4, name="c")(early), deep]))
+        data = [np.ones((5, 4), np.float32), np.full((5, 3), 2, np.float32)]
+        model = tfbinreg.quantize_apply(net, calibration_data=data)
+        assert model.input_names == ["early", "late"]
+        assert steps(model)["early_grid"] == pytest.approx(1 / 255)
+        assert steps(model)["late_grid"] == pytest.approx(2 / 255)
+
+    def test_bin_options_travel_with_the_model(self, trained_net):
+        assert trained_net.bin_options == BinOptions(detach_step=False, scale_free=True)
+
+
+class TestActivationStart:
+    def test_calibration_sets_every_step(self, quantized_net, images):
+        assert all(int(site.variables["initialized"]) for site in activation_sites(quantized_net))
+        largest = np.abs(images).max()
+        assert steps(quantized_net)["image_grid"] == pytest.approx(largest / 127, rel=1e-6)
+
+    def test_the_first_training_batch_does_it_without(self, images):
+        net = sequential(layers.Conv2D(4, 1, name="conv"), layers.Flatten(), layers.Dense(2))
+        model = tfbinreg.quantize_apply(net)
+        model.predict(images[:4], verbose=0)
+        assert set(steps(model).values()) == {1.0}  # inference leaves them alone
+        model.compile(keras.optimizers.SGD(0.0), "mse")
+        data = np.concatenate([images[:16], 9 * images[:16]])
+        model.fit(data, np.zeros((32, 2)), batch_size=16, shuffle=False, verbose=0)
+        first = np.abs(images[:16]).max()
+        assert steps(model)["image_grid"] == pytest.approx(first / 127, rel=1e-6)
+        conv = model.get_layer("quant_conv")(np.clip(images[:16], -first, first))
+        expected = 2 * np.abs(conv).mean() / np.sqrt(127)
+        assert steps(model)["conv_grid"] == pytest.approx(expected, rel=0.01)
+
+    @pytest.mark.parametrize("unsigned", [True, False])
+    def test_the_input_grid_follows_the_data_and_is_fixed(self, unsigned, images):
+        net = sequential(layers.Conv2D(2, 1))
+        data = np.abs(images) if unsigned else images
+        model = tfbinreg.quantize_apply(net, calibration_data=data)
+        site = next(s for s in activation_sites(model) if s.name == "image_grid")
+        assert site.quantizer.signed is not unsigned
+        assert model.recipe.unsigned_input is unsigned
+        assert not site.step.trainable
+        assert all(site.step is not variable for variable in model.trainable_variables)
+        assert site.step.numpy() == pytest.approx(data.max() / (255 if unsigned else 127), rel=0.1)
+
+    def test_the_recipe_may_say_that_inputs_are_signed(self, images):
+        net = sequential(layers.Conv2D(2, 1))
+        recipe = Recipe(unsigned_input=False)
+        model = tfbinreg.quantize_apply(net, recipe, calibration_data=np.abs(images))
+        assert activation_sites(model)[0].quantizer.signed
+
+
+class TestAnnotated:
+    @pytest.fixture
+    def net(self):
+        return sequential(
+            layers.SeparableConv2D(4, 3, name="first"),
+            annotate(layers.Conv2D(4, 3, activation="relu", name="conv"), LSQQuantizeConfig(2, 5)),
+            annotate(layers.Flatten(name="flat")),
+            layers.Dense(5, name="hidden"),
+            annotate(layers.Dense(3, name="head"), LSQQuantizeConfig(per_channel=True)),
+        )
+
+    def test_annotations_win_and_the_rest_follows_the_recipe(self, net, images):
+        recipe = Recipe(weight_bits=3, rules=[Rule(kind="Conv2D", weight_bits=6)])
+        model = tfbinreg.quantize_apply(net, recipe)
+        assert bits(model) == {
+            "first_depthwise": 8, "first_pointwise": 6, "conv": 2, "hidden": 3, "head": 8
+        }  # fmt: skip
+        axes = {site.name: site.quantizer.axis for site in kernel_sites(model)}
+        assert axes["head"] == 1
+        assert axes["hidden"] is None
+        grids = {site.name: site.quantizer.bits for site in activation_sites(model)}
+        assert grids["conv_relu_grid"] == 5
+        kernel = next(site.latent for site in kernel_sites(model) if site.name == "conv")
+        np.testing.assert_array_equal(kernel, net.get_layer(index=1).layer.kernel)
+        assert model(images[:2]).shape == (2, 3)
+
+    def test_the_plan_says_so_and_the_annotated_model_can_be_used_again(self, net, images):
+        before = net(images[:2]).numpy()
+        rows = {row["layer"]: row["weight_bits"] for row in tfbinreg.plan(net).rows()}
+        assert (rows["conv"], rows["hidden"], rows["head"]) == (2, 4, 8)
+        for _ in range(2):
+            assert bits(tfbinreg.quantize_apply(net))["conv"] == 2
+        assert all(len(layer._inbound_nodes) == 1 for layer in net.layers)
+        np.testing.assert_array_equal(net(images[:2]), before)
+
+
+class TestErrors:
+    @pytest.fixture(params=[tfbinreg.plan, tfbinreg.quantize_apply], ids=["plan", "apply"])
+    def verb(self, request):
+        return request.param
+
+    def test_models_of_other_kinds(self, verb, quantized_net):
+        with pytest.raises(TypeError, match="tf_keras"):
+            verb(keras_3.Sequential([keras_3.layers.Input((3,)), keras_3.layers.Dense(2)]))
+        with pytest.raises(ValueError, match="not built"):
+            verb(keras.Sequential([layers.Dense(2)]))
+        with pytest.raises(ValueError, match="already quantized"):
+            verb(quantized_net)
+
+    @pytest.mark.parametrize("recipe", [4, {"weight_bits": 2}, "paper"])
+    def test_wrong_recipe(self, verb, recipe, float_net):
+        with pytest.raises(TypeError, match=f"must be a Recipe, got {type(recipe).__name__}"):
+            verb(float_net, recipe)
+
+    @pytest.mark.parametrize("wrong", [1, 9, "two", True])
+    def test_wrong_bits(self, verb, wrong, float_net):
+        with pytest.raises(ValueError, match="weight_bits must be an integer from 2 to 8"):
+            verb(float_net, weight_bits=wrong)
+        with pytest.raises(ValueError, match="activation_bits must be an integer from 2 to 8"):
+            verb(float_net, activation_bits=wrong)
+
+    def test_all_layers_are_listed_at_once(self, verb):
+        net = sequential(
+            layers.Conv2D(4, 3, activation="elu", name="conv"), layers.UpSampling2D(name="up")
+        )
+        with pytest.raises(ValueError) as caught:
+            verb(net)
+        first, *lines = str(caught.value).splitlines()
+        assert first == "Cannot quantize model 'net':"
+        assert [line.split(":")[0] for line in lines] == ["  - conv", "  - up"]
+
+    def test_wiring_and_rules_are_listed_at_once(self):
+        net = sequential(layers.Conv2D(4, 1), layers.Softmax(name="soft"), layers.Conv2D(2, 1))
+        recipe = Recipe(rules=[Rule(layer="haed", weight_bits=2)])
+        with pytest.raises(ValueError, match=r"(?s)soft: Softmax inside.*haed.*matches no layer"):
+            tfbinreg.quantize_apply(net, recipe)
+        assert len(tfbinreg.plan(net, recipe).problems) == 2
+
+    def test_calibration_data_is_looked_at_first(self, float_net):
+        for data, message in [([], "empty"), (3, "Expected an array"), (np.array([np.nan]), "NaN")]:
+            with pytest.raises(ValueError, match=message):
+                tfbinreg.quantize_apply(float_net, calibration_data=data)

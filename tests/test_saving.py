@@ -1,0 +1,180 @@
+import contextlib
+import zipfile
+
+import numpy as np
+import pytest
+import tf_keras as keras
+
+import tfbinreg
+from tfbinreg.sites import activation_sites
+
+FORMATS = ["q.keras", "q.h5", "folder"]
+
+
+def same(ours, theirs):
+    for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def state(model):
+    return {weight.name: weight.numpy() for weight in model.weights}
+
+
+@pytest.fixture(scope="module", params=FORMATS)
+def saved(request, trained_net, tmp_path_factory):
+    """(path, the model that was saved there)"""
+    path = tmp_path_factory.mktemp("saved") / request.param
+    trained_net.bin_strength.assign(0.25)
+    with quiet(request.param):
+        trained_net.save(path)
+    trained_net.bin_strength.assign(0.0)
+    return path
+
+
+@contextlib.contextmanager
+def quiet(name):
+    """Keras says that .h5 is an old format."""
+    if not name.endswith(".h5"):
+        yield
+        return
+    with pytest.warns(UserWarning, match="HDF5"):
+        yield
+
+
+@pytest.fixture(scope="module")
+def loaded(saved):
+    return tfbinreg.load_model(saved)
+
+
+def test_outputs_are_equal_to_the_last_bit(loaded, trained_net, images):
+    same([loaded(images)], [trained_net(images)])
+    same([loaded.predict(images, verbose=0)], [trained_net.predict(images, verbose=0)])
+
+
+def test_everything_travels(loaded, trained_net):
+    assert type(loaded) is tfbinreg.QuantizedModel
+    assert loaded.recipe == trained_net.recipe
+    assert loaded.recipe.per_channel
+    assert loaded.bin_options == tfbinreg.BinOptions(detach_step=False, scale_free=True)
+    assert float(loaded.bin_strength) == 0.25
+    ours, theirs = state(loaded), state(trained_net)
+    assert list(ours) == list(theirs)
+    same([v for k, v in ours.items() if k != "bin_strength:0"],
+         [v for k, v in theirs.items() if k != "bin_strength:0"])  # fmt: skip
+
+
+def test_the_penalty_is_attached_once(loaded, trained_net):
+    assert len(loaded.losses) == 1
+    np.testing.assert_array_equal(loaded.bin_penalty(), trained_net.bin_penalty())
+    np.testing.assert_array_equal(loaded.losses[0], 0.25 * trained_net.bin_penalty())
+
+
+def test_steps_are_not_started_again(loaded, trained_net, images):
+    flags = [int(site.variables["initialized"]) for site in activation_sites(loaded)]
+    assert flags == [1] * 7
+    before = [site.step.numpy() for site in activation_sites(loaded)]
+    loaded(100 * images, training=True)
+    same([site.step.numpy() for site in activation_sites(loaded)], before)
+    for norm in ("conv_bn", "depthwise_bn"):  # which the call has moved
+        loaded.get_layer(norm).set_weights(trained_net.get_layer(norm).get_weights())
+
+
+@pytest.mark.parametrize("name", FORMATS[:2])
+def test_an_unset_flag_is_saved_too(name, float_net, images, tmp_path):
+    model = tfbinreg.quantize_apply(float_net)
+    with quiet(name):
+        model.save(tmp_path / name)
+    model = tfbinreg.load_model(tmp_path / name)
+    assert not any(int(site.variables["initialized"]) for site in activation_sites(model))
+    model(images, training=True)
+    assert all(int(site.variables["initialized"]) for site in activation_sites(model))
+
+
+@pytest.mark.parametrize("name", FORMATS[:2])
+def test_training_goes_on_as_if_it_had_not_stopped(name, float_net, images, labels, tmp_path):
+    def fit(model, epochs):
+        model.fit(images, labels, batch_size=16, shuffle=False, epochs=epochs, verbose=0)
+
+    def fresh():
+        keras.utils.set_random_seed(0)
+        model = tfbinreg.quantize_apply(float_net, weight_bits=2)
+        model.compile(keras.optimizers.Adam(0.01), "sparse_categorical_crossentropy")
+        model.bin_strength.assign(0.5)
+        return model
+
+    whole = fresh()
+    fit(whole, 2)
+    half = fresh()
+    fit(half, 1)
+    with quiet(name):
+        half.save(tmp_path / name)
+    resumed = tfbinreg.load_model(tmp_path / name)
+    fit(resumed, 1)
+    same(resumed.get_weights(), whole.get_weights())
+    same([v.numpy() for v in resumed.optimizer.variables],
+         [v.numpy() for v in whole.optimizer.variables])  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["w.h5", "w.weights.h5", "checkpoint"])
+def test_weights_alone(name, trained_net, float_net, images, tmp_path):
+    trained_net.save_weights(tmp_path / name)
+    other = tfbinreg.quantize_apply(float_net, trained_net.recipe)
+    other.load_weights(tmp_path / name)
+    same(state(other).values(), state(trained_net).values())
+    same([other(images)], [trained_net(images)])
+
+
+def test_keras_loads_it_in_the_scope(trained_net, images, tmp_path):
+    trained_net.save(tmp_path / "q.keras")
+    with tfbinreg.quantize_scope():
+        model = keras.models.load_model(tmp_path / "q.keras")
+    assert model.recipe == trained_net.recipe
+    same([model(images)], [trained_net(images)])
+
+
+def test_own_classes_are_known_by_name():
+    own = type("Own", (keras.layers.Layer,), {})
+    with tfbinreg.quantize_scope({"Own": own}):
+        assert keras.utils.get_registered_object("Own") is own
+        known = keras.utils.get_registered_object("LSQQuantizeConfig")
+    assert known is tfbinreg.LSQQuantizeConfig
+    assert keras.utils.get_registered_object("Own") is None
+
+
+class TestErrors:
+    def test_missing(self, tmp_path):
+        with pytest.raises(ValueError, match=r"No model at .*none\.keras"):
+            tfbinreg.load_model(tmp_path / "none.keras")
+
+    def test_not_quantized(self, float_net, tmp_path):
+        float_net.save(tmp_path / "float.keras")
+        with pytest.raises(ValueError, match=r"float\.keras' is not quantized: call quantize_app"):
+            tfbinreg.load_model(tmp_path / "float.keras")
+
+    @pytest.mark.parametrize("name", FORMATS[:2])
+    def test_truncated(self, name, trained_net, tmp_path):
+        path = tmp_path / name
+        with quiet(name):
+            trained_net.save(path)
+        path.write_bytes(path.read_bytes()[:3000])
+        with pytest.raises(ValueError, match="cannot be read as a Keras model"):
+            tfbinreg.load_model(path)
+
+    def test_damaged_inside(self, trained_net, tmp_path):
+        path = tmp_path / "q.keras"
+        trained_net.save(path)
+        content = bytearray(path.read_bytes())
+        with zipfile.ZipFile(path) as archive:
+            middle = archive.getinfo("config.json").header_offset + 500
+        content[middle : middle + 8] = b"\0" * 8
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match="cannot be read as a Keras model"):
+            tfbinreg.load_model(path)
+
+    @pytest.mark.parametrize("content", [b"", b"no model"])
+    def test_other_files_and_folders(self, content, tmp_path):
+        (tmp_path / "other.keras").write_bytes(content)
+        with pytest.raises(ValueError, match=r"other\.keras' cannot be read"):
+            tfbinreg.load_model(tmp_path / "other.keras")
+        with pytest.raises(ValueError, match="cannot be read as a Keras model"):
+            tfbinreg.load_model(tmp_path)
