@@ -2,9 +2,9 @@
 
     python examples/digits.py [--output_dir demo_output]
 
-Trains a small float CNN on scikit-learn's digits (1,797 images of 8x8), then the same net with 2-bit
-weights and 8-bit activations: plain LSQ, and LSQ with bin regularization switched on halfway. Saves,
-reloads, converts, verifies, and draws what the regularization does to the weights.
+Trains a small float CNN on scikit-learn's digits (1,797 images of 8x8), then the same net with
+2-bit weights and 8-bit activations: plain LSQ, and LSQ with bin regularization switched on halfway.
+Saves, reloads, converts, verifies, and draws what the regularization does to the weights.
 """
 
 from __future__ import annotations
@@ -135,10 +135,9 @@ def main() -> None:
     table = Table(title="digits, 540 test images")
     for column in ("net", "accuracy", "accuracy of the file", "file bytes", "weights, packed"):
         table.add_column(column)
-    weights = sum(tensor.codes.size for tensor in tfbinreg.integer_codes(reloaded).values())
-    packed = sum(
-        tensor.codes.size * tensor.bits for tensor in tfbinreg.integer_codes(reloaded).values()
-    )
+    tensors = tfbinreg.integer_codes(reloaded).values()
+    weights = sum(tensor.codes.size for tensor in tensors)
+    packed = sum(tensor.codes.size * tensor.bits for tensor in tensors)
     table.add_row("float", f"{accuracy['float']:.4f}", "", str(sizes[0]), str(4 * weights))
     table.add_row("int8, stock converter", "", "", str(sizes[1]), str(weights))
     for name, result in results.items():

@@ -25,6 +25,9 @@ QuantizeScheme = tfmot_keras.QuantizeScheme
 QuantizeWrapper = tfmot_keras.QuantizeWrapper
 QuantizeAnnotate = quantize_annotate.QuantizeAnnotate
 
+# Our layers use tf.cond where the graph decides; converting their code only makes tracing slow.
+without_autograph = tf.autograph.experimental.do_not_convert
+
 register = keras.utils.register_keras_serializable(package="tfbinreg")
 
 

@@ -44,6 +44,7 @@ class QuantizedKernel(_compat.QuantizeWrapper):
         # Not self.kernels = ...: Keras would list the inner layer's kernel twice.
         object.__setattr__(self, "kernels", kernels)
 
+    @_compat.without_autograph
     def call(self, inputs: Any, training: Any = None, **kwargs: Any) -> Any:
         with _compat.float32_variables():
             quantized = [
@@ -97,10 +98,9 @@ class QuantizeActivation(keras.layers.Layer):
             self.grid_variables = self.quantizer.build(input_shape, "activation", self)
         super().build(input_shape)
 
+    @_compat.without_autograph
     def call(self, inputs: Any, training: Any = None, averaged: bool = False) -> Any:
         """Quantize `inputs`; `averaged` says they are means of numbers on this very grid."""
-        if training is None:
-            training = keras.backend.learning_phase()
         if averaged:
             inputs = self.quantizer.break_ties(inputs, self.grid_variables)
         return self.quantizer(inputs, training, weights=self.grid_variables)
