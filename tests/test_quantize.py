@@ -5,7 +5,7 @@ import tensorflow_model_optimization as tfmot
 import tf_keras as keras
 
 import tfbinreg
-from tfbinreg import BinOptions, LSQQuantizeConfig, QuantizedModel, Recipe, Rule
+from tfbinreg import BinOptions, QuantizedModel, Recipe, Rule
 from tfbinreg.sites import activation_sites, kernel_sites
 
 layers = keras.layers
@@ -135,42 +135,6 @@ class TestActivationStart:
         recipe = Recipe(unsigned_input=False)
         model = tfbinreg.quantize_apply(net, recipe, calibration_data=np.abs(images))
         assert activation_sites(model)[0].quantizer.signed
-
-
-class TestAnnotated:
-    @pytest.fixture
-    def net(self):
-        return sequential(
-            layers.SeparableConv2D(4, 3, name="first"),
-            annotate(layers.Conv2D(4, 3, activation="relu", name="conv"), LSQQuantizeConfig(2, 5)),
-            annotate(layers.Flatten(name="flat")),
-            layers.Dense(5, name="hidden"),
-            annotate(layers.Dense(3, name="head"), LSQQuantizeConfig(per_channel=True)),
-        )
-
-    def test_annotations_win_and_the_rest_follows_the_recipe(self, net, images):
-        recipe = Recipe(weight_bits=3, rules=[Rule(kind="Conv2D", weight_bits=6)])
-        model = tfbinreg.quantize_apply(net, recipe)
-        assert bits(model) == {
-            "first_depthwise": 8, "first_pointwise": 6, "conv": 2, "hidden": 3, "head": 8
-        }  # fmt: skip
-        axes = {site.name: site.quantizer.axis for site in kernel_sites(model)}
-        assert axes["head"] == 1
-        assert axes["hidden"] is None
-        grids = {site.name: site.quantizer.bits for site in activation_sites(model)}
-        assert grids["conv_relu_grid"] == 5
-        kernel = next(site.latent for site in kernel_sites(model) if site.name == "conv")
-        np.testing.assert_array_equal(kernel, net.get_layer(index=1).layer.kernel)
-        assert model(images[:2]).shape == (2, 3)
-
-    def test_the_plan_says_so_and_the_annotated_model_can_be_used_again(self, net, images):
-        before = net(images[:2]).numpy()
-        rows = {row["layer"]: row["weight_bits"] for row in tfbinreg.plan(net).rows()}
-        assert (rows["conv"], rows["hidden"], rows["head"]) == (2, 4, 8)
-        for _ in range(2):
-            assert bits(tfbinreg.quantize_apply(net))["conv"] == 2
-        assert all(len(layer._inbound_nodes) == 1 for layer in net.layers)
-        np.testing.assert_array_equal(net(images[:2]), before)
 
 
 class TestErrors:

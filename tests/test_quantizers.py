@@ -52,10 +52,6 @@ class TestWeights:
         quantizer, variables = built(LSQWeightQuantizer(2, axis), (2, 3))
         with pytest.raises(ValueError, match="all zero or not finite"):
             quantizer.initialize(variables, np.full((2, 3), value, np.float32))
-        broken = np.float32([[0.5, 0.5, value], [1, 1, value]])
-        if value != 0:
-            with pytest.raises(ValueError, match="all zero or not finite"):
-                quantizer.initialize(variables, broken)
 
     def test_a_variable_may_start_from_a_kernel(self):
         kernel = tf.Variable([[0.5, 0.0], [-0.5, 0.0]])
@@ -74,12 +70,6 @@ class TestWeights:
             np.testing.assert_array_equal(codes, grid.codes(kernel))
             trained = quantizer(kernel, True, variables)
             np.testing.assert_allclose(trained, grid.values(codes), rtol=1e-6)
-
-    def test_a_step_that_is_not_finite_is_named(self):
-        quantizer, variables = built(LSQWeightQuantizer(3), (2, 2))
-        variables["step"].assign(np.nan)
-        with pytest.raises(ValueError, match="step of 'conv' is not finite"):
-            quantizer.settle(variables, "conv")
 
 
 class TestActivations:
@@ -122,13 +112,10 @@ class TestActivations:
                 quantizer(scale * batch(seed), False, variables)
                 quantizer(100 * batch(3), False, variables)  # a second tensor on the same grid
         both = [np.abs(batch(0)).mean(), 4 * np.abs(batch(1)).mean()]
-        # The batch of zeros leaves its grid to nobody else.
         assert step(variables) == pytest.approx(2 * np.mean(both) / np.sqrt(3), rel=1e-6)
         assert int(variables["initialized"]) == 1
-        quantizer(9 * batch(3), False, variables)
-        assert step(variables) == pytest.approx(2 * np.mean(both) / np.sqrt(3), rel=1e-6)
 
-    def test_a_fixed_grid_spans_the_data_and_is_not_trained(self):
+    def test_a_fixed_grid_spans_the_data_and_a_relu6_limits_the_start(self):
         quantizer, variables = built(LSQActivationQuantizer(8, signed=True, fixed=True))
         estimates = {}
         for seed in (0, 1):
@@ -137,12 +124,10 @@ class TestActivations:
         largest = max(np.abs(batch(0)).max(), np.abs(batch(1)).max())
         assert step(variables) == pytest.approx(largest / 127, rel=1e-6)
         assert not variables["step"].trainable
-        assert built(LSQActivationQuantizer(8))[1]["step"].trainable
-
-    def test_a_relu6_limits_the_start(self):
         quantizer, variables = built(LSQActivationQuantizer(2, upper_limit=6.0))
+        assert variables["step"].trainable
         quantizer(tf.fill([1, 4], 100.0), True, variables)
-        assert step(variables) == 2.0
+        assert step(variables) == 2.0  # limited by the ReLU6
 
     def test_batch_size_does_not_change_the_gradient_factor(self):
         quantizer, variables = built(LSQActivationQuantizer(2), (None, None, 4))
