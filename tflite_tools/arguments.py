@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 from absl.flags import argparse_flags
 
 from tflite_tools import convert, samples
-from tflite_tools.agreement import Limits
+from tflite_tools.verify import DEFAULT_LIMITS
 
 PROGRAM = "tflite_tools"
 USAGE_ERROR = 2
@@ -127,7 +127,6 @@ def _add_convert(parser: _Parser) -> None:
 
 
 def _add_verify(parser: _Parser) -> None:
-    limits = Limits()
     parser.add_argument("file", metavar="FILE", help="a .tflite file that convert has made")
     parser.add_argument("--reference", metavar="MODEL", help="the trained model it was made from")
     parser.add_argument(
@@ -152,16 +151,16 @@ def _add_verify(parser: _Parser) -> None:
     parser.add_argument(
         "--min_top1",
         type=float,
-        default=limits.min_top1,
         metavar="F",
-        help="smallest share of samples with the same best class (default: %(default)s)",
+        help="fail if a smaller share of samples has the same best class (without it: warn below "
+        f"{DEFAULT_LIMITS.min_top1} if every operator alone is right)",
     )
     parser.add_argument(
         "--max_mean_lsb",
         type=float,
-        default=limits.max_mean_lsb,
         metavar="F",
-        help="largest mean difference in steps of the output grid (default: %(default)s)",
+        help="fail if outputs differ by more steps of their grid on average (without it: warn "
+        f"above {DEFAULT_LIMITS.max_mean_lsb} if every operator alone is right)",
     )
 
 

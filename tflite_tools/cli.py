@@ -18,7 +18,7 @@ from tflite_tools.agreement import Limits
 from tflite_tools.arguments import PROGRAM, parse
 from tflite_tools.describe import describe
 from tflite_tools.quiet import native_log_hidden
-from tflite_tools.verify import verify
+from tflite_tools.verify import NO_REFERENCE, verify
 
 SUCCESS, FAILURE, INTERRUPTED = 0, 1, 130
 
@@ -86,7 +86,7 @@ def _convert(arguments: argparse.Namespace) -> int:
 
 
 def _verify(arguments: argparse.Namespace) -> int:
-    limits = Limits(arguments.min_top1, arguments.max_mean_lsb)
+    limits = _limits(arguments)
     data = files.read(arguments.file)
     model = models.load(data)
     model.require_manifest()
@@ -95,22 +95,23 @@ def _verify(arguments: argparse.Namespace) -> int:
     else:
         inputs = samples.arrange(model, files.read_arrays(arguments.inputs))
     samples.stored(model, inputs)  # a wrong shape should not wait for TensorFlow
-    reference = None
+    reference = NO_REFERENCE
     if arguments.reference is not None:
         with native_log_hidden(enabled=not arguments.verbose):
             reference = conversion.reference(arguments.reference, inputs)
-    result = verify(
-        data,
-        reference=None if reference is None else reference.predictions,
-        reference_codes=None if reference is None else reference.codes,
-        inputs=inputs,
-        limits=limits,
-    )
+    result = verify(data, reference=reference, inputs=inputs, limits=limits)
     if arguments.json:
         print(report.verification_json(result))
     else:
         report.print_verification(result, report.console())
     return SUCCESS if result.passed else FAILURE
+
+
+def _limits(arguments: argparse.Namespace) -> Limits | None:
+    """The limits that were asked for; those of the other flag default."""
+    given = {"min_top1": arguments.min_top1, "max_mean_lsb": arguments.max_mean_lsb}
+    chosen = {name: value for name, value in given.items() if value is not None}
+    return Limits(**chosen) if chosen else None
 
 
 def _inspect(arguments: argparse.Namespace) -> int:

@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from tflite_tools import layers
+from tflite_tools.verify import Reference
+
 INPUT_TYPES = ("int8", "float32")
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Reference:
-    """What a file is verified against.
-
-    Attributes:
-        codes: layer name -> int8 codes of the trained model, Keras layout.
-        predictions: its outputs for the given inputs, one float array per output.
-    """
-
-    codes: dict[str, np.ndarray]
-    predictions: tuple[np.ndarray, ...]
 
 
 def convert(path: str | os.PathLike[str], *, input_type: str = "int8") -> bytes:
@@ -43,7 +32,7 @@ def convert(path: str | os.PathLike[str], *, input_type: str = "int8") -> bytes:
 
 
 def reference(path: str | os.PathLike[str], inputs: Sequence[np.ndarray]) -> Reference:
-    """Codes and predictions of a saved quantized model.
+    """Codes, predictions and activations of a saved quantized model.
 
     Args:
         path: a .keras or .h5 file, or a SavedModel folder.
@@ -65,7 +54,28 @@ def reference(path: str | os.PathLike[str], inputs: Sequence[np.ndarray]) -> Ref
     return Reference(
         codes={name: coded.codes for name, coded in integer_codes(model).items()},
         predictions=tuple(np.asarray(output, np.float32) for output in outputs),
+        activations=_activations(model, [array[: layers.SAMPLES] for array in inputs]),
     )
+
+
+def _activations(model: Any, inputs: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+    """Layer name -> activations behind the layer and what the exporter fuses into it."""
+    from tfbinreg.graph import trace
+    from tfbinreg.layers import QuantizeActivation, QuantizedKernel
+
+    graph = trace(model)
+    values: dict[int, Any] = dict(zip(graph.inputs, inputs, strict=True))
+    names: dict[int, str] = {}
+    activations: dict[str, np.ndarray] = {}
+    for node in graph.nodes:
+        if node.index not in values:
+            taken = [values[index] for index in node.inputs]
+            values[node.index] = node.layer(taken if len(taken) > 1 else taken[0])
+        is_fused = isinstance(node.layer, QuantizeActivation) or node.kind == "BatchNormalization"
+        inner = node.layer.layer if isinstance(node.layer, QuantizedKernel) else node.layer
+        names[node.index] = names[node.inputs[0]] if is_fused else inner.name
+        activations[names[node.index]] = np.asarray(values[node.index], np.float32)
+    return activations
 
 
 def load(path: str | os.PathLike[str]) -> Any:

@@ -15,7 +15,7 @@ from rich.table import Table
 from tflite_tools.describe import Description, TensorSummary, WeightSummary
 from tflite_tools.verdict import Report
 
-_COLORS = {"passed": "green", "failed": "red", "skipped": "yellow"}
+_COLORS = {"passed": "green", "failed": "red", "warning": "yellow", "skipped": "yellow"}
 _PLAIN_WIDTH = 200  # columns when the output is not a terminal
 _MOST_CODES = 16  # histograms of more codes are left to --json
 

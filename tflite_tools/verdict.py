@@ -7,9 +7,10 @@ import enum
 
 
 class Verdict(str, enum.Enum):
-    """Outcome of a check. SKIPPED says why in its detail and counts neither way."""
+    """Outcome of a check; WARNING and SKIPPED say why in the detail and do not fail a file."""
 
     PASSED = "passed"
+    WARNING = "warning"
     FAILED = "failed"
     SKIPPED = "skipped"
 
@@ -19,7 +20,7 @@ class Check:
     """One verified property.
 
     Attributes:
-        name: "codes", "integer", "levels", "agreement" or "tflm".
+        name: "codes", "integer", "levels", "layers", "agreement" or "tflm".
         verdict: the outcome.
         detail: one sentence on what was compared and found.
         layers: the layers at fault, in the file's order.

@@ -19,6 +19,9 @@ def test_reference(saved_net, int8_file, trained_net, codes):
     reference = convert.reference(saved_net, inputs)
     assert reference.codes.keys() == codes.keys()
     np.testing.assert_array_equal(reference.codes["conv"], codes["conv"])
+    assert reference.activations["conv"].shape == (3, 8, 8, 4)
+    np.testing.assert_array_equal(reference.activations["image"], inputs[0])
+    np.testing.assert_array_equal(reference.activations["head_softmax"], reference.predictions[0])
     (predictions,) = reference.predictions
     np.testing.assert_allclose(predictions, trained_net.predict(inputs[0], verbose=0), atol=1e-6)
 

@@ -54,7 +54,10 @@ def test_packed_types_are_unpacked(int8_file, edit, tensor_of, dtype, packing):
 
     def pack(container):
         tensor = tensor_of(container, "head/bias")
-        tensor.type, tensor.shape = getattr(schema.TensorType, dtype), np.array([len(values)])
+        tensor.type, tensor.shape = (
+            getattr(schema.TensorType, dtype),
+            np.array([len(values)], np.int32),
+        )
         container.buffers[tensor.buffer].data = np.array(packed, np.uint8)
 
     tensors = models.load(edit(int8_file, pack)).main.tensors

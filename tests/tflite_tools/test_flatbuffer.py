@@ -24,11 +24,11 @@ def test_every_shortened_file_is_refused(int8_file):
 
 
 def _shrink(tensor):
-    tensor.shape = np.array([1, 1])
+    tensor.shape = np.array([1, 1], np.int32)
 
 
 def _negative(tensor):
-    tensor.shape = np.array([-4, -3])
+    tensor.shape = np.array([-4, -3], np.int32)
 
 
 def _buffer(tensor):
@@ -56,7 +56,7 @@ def test_references_are_followed_when_reading(int8_file, edit, tensor_of, damage
 
 def test_operators_must_refer_to_tensors(int8_file, edit):
     def damage(container):
-        container.subgraphs[0].operators[0].inputs = np.array([0, 500, 1])
+        container.subgraphs[0].operators[0].inputs = np.array([0, 500, 1], np.int32)
 
     with pytest.raises(ValueError, match="missing tensor"):
         flatbuffer.read(edit(int8_file, damage))

@@ -71,7 +71,7 @@ def test_a_run_that_takes_too_long_is_stopped(int8_file):
 
 def test_huge_tensors_are_refused_before_the_run(int8_file, edit, tensor_of):
     def damage(container):
-        tensor_of(container, "pool").shape = np.array([1, 2**20, 2**20, 4])
+        tensor_of(container, "pool").shape = np.array([1, 2**20, 2**20, 4], np.int32)
 
     damaged = edit(int8_file, damage)
     model, inputs = _seeded(damaged)

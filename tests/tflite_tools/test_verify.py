@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 
-from tflite_tools import flatbuffer, manifest, runtime
+from tflite_tools import convert, flatbuffer, layers, manifest, runtime
 from tflite_tools.agreement import Limits, compare
 from tflite_tools.verdict import Verdict
-from tflite_tools.verify import default_inputs, verify
+from tflite_tools.verify import Reference, default_inputs, verify
 
 SAMPLES = 24
 
@@ -20,8 +20,8 @@ def inputs(int8_file):
 
 
 @pytest.fixture(scope="module")
-def reference(trained_net, inputs):
-    return [trained_net.predict(inputs[0], verbose=0)]
+def reference(saved_net, inputs):
+    return convert.reference(saved_net, inputs)
 
 
 def _header(change):
@@ -40,18 +40,19 @@ def _without_first(name):
 
 
 @pytest.mark.parametrize("name", ["int8_file", "float_io_file"])
-def test_an_undamaged_file_passes(name, request, codes, inputs, reference):
+def test_an_undamaged_file_passes(name, request, inputs, reference):
     data = request.getfixturevalue(name)
-    report = verify(data, reference=reference, reference_codes=codes, inputs=inputs)
+    report = verify(data, reference=reference, inputs=inputs)
     assert report.passed
     assert [check.name for check in report.checks] == [
         "codes",
         "integer",
         "levels",
+        "layers",
         "agreement",
         "tflm",
     ]
-    assert all(check.verdict is Verdict.PASSED for check in report.checks[:4])
+    assert all(check.verdict is Verdict.PASSED for check in report.checks[:5])
     assert report["agreement"].figures["samples"] == SAMPLES
     edges = 2 if name == "float_io_file" else 0
     assert report["integer"].figures["edge_operators"] == edges
@@ -61,7 +62,7 @@ def test_without_a_reference_nothing_is_compared_with_it(int8_file):
     report = verify(int8_file, samples_count=2)
     assert report.passed
     assert "SHA-256" in report["codes"].detail
-    assert report["agreement"].verdict is Verdict.SKIPPED
+    assert report["layers"].verdict is report["agreement"].verdict is Verdict.SKIPPED
 
 
 @pytest.fixture
@@ -76,8 +77,8 @@ def one_code_off(int8_file, edit, tensor_of):
 
 
 def test_one_wrong_code_fails_by_its_layer(one_code_off, codes):
-    for reference_codes in (None, codes):
-        check = verify(one_code_off, reference_codes=reference_codes, samples_count=2)["codes"]
+    for known in (None, codes):
+        check = verify(one_code_off, reference=Reference(codes=known), samples_count=2)["codes"]
         assert check.verdict is Verdict.FAILED
         assert check.layers == ("pointwise",)
     assert "1 of 24 codes differ" in check.detail
@@ -94,7 +95,7 @@ def test_one_wrong_code_fails_by_its_layer(one_code_off, codes):
 def test_the_reference_has_the_same_layers(int8_file, codes, change, message):
     changed = dict(codes)
     change(changed)
-    check = verify(int8_file, reference_codes=changed, samples_count=2)["codes"]
+    check = verify(int8_file, reference=Reference(codes=changed), samples_count=2)["codes"]
     assert check.verdict is Verdict.FAILED
     assert message in check.detail
 
@@ -128,7 +129,7 @@ def test_a_float_operator_fails_by_its_layer(int8_file, edit, tensor_of):
 def test_quantizing_within_the_graph_fails(float_io_file, edit):
     def damage(container):
         graph = container.subgraphs[0]
-        graph.inputs = np.array([graph.operators[0].outputs[0]])
+        graph.inputs = np.array([graph.operators[0].outputs[0]], np.int32)
 
     check = verify(edit(float_io_file, damage), samples_count=2)["integer"]
     assert check.verdict is Verdict.FAILED
@@ -185,7 +186,7 @@ def test_an_activation_missing_from_the_file_fails(int8_file, edit, tensor_of):
     assert check.layers == ("add", "lost")
 
 
-def test_a_wrong_scale_fails_the_agreement_only(int8_file, edit, tensor_of, inputs, reference):
+def test_a_wrong_scale_fails_by_its_layer(int8_file, edit, tensor_of, inputs, reference):
     def damage(container):
         parameters = tensor_of(container, "head").quantization
         parameters.scale = parameters.scale * 8
@@ -193,16 +194,73 @@ def test_a_wrong_scale_fails_the_agreement_only(int8_file, edit, tensor_of, inpu
     report = verify(edit(int8_file, damage), reference=reference, inputs=inputs)
     assert report["codes"].verdict is Verdict.PASSED
     assert report["agreement"].verdict is Verdict.FAILED
-    assert report["agreement"].layers == ("softmax",) or report["agreement"].layers == ("head",)
+    assert report["agreement"].layers == ("head_softmax",)
 
 
-def test_limits_decide(int8_file, inputs, reference):
+def test_a_wrong_channel_fails_by_its_layer(int8_file, edit, tensor_of, inputs, reference):
+    def damage(container):
+        tensor = tensor_of(container, "depthwise/kernel")
+        scale = np.array(tensor.quantization.scale)
+        scale[1] *= 4
+        flatbuffer.set_quantization(tensor, scale, 0, 3)
+
+    check = verify(edit(int8_file, damage), reference=reference, inputs=inputs)["layers"]
+    assert check.verdict is Verdict.FAILED
+    assert check.layers == ("depthwise",)
+
+
+def test_a_wrong_bias_fails_by_its_layer(int8_file, edit, tensor_of, inputs, reference):
+    def damage(container):
+        tensor = tensor_of(container, "pointwise/bias")
+        bias = flatbuffer.constant(container, tensor)
+        flatbuffer.set_constant(container, tensor, np.roll(bias, 1) + np.int32(2**12))
+
+    check = verify(edit(int8_file, damage), reference=reference, inputs=inputs)["layers"]
+    assert check.verdict is Verdict.FAILED
+    assert check.layers == ("pointwise",)
+
+
+def test_activations_that_do_not_fit_are_said_so(int8_file, inputs, reference):
+    activations = dict(reference.activations)
+    activations["add"] = activations["add"][:, 1:]
+    for changed in ({}, activations):
+        known = Reference(activations=changed)
+        check = verify(int8_file, reference=known, inputs=inputs)["layers"]
+        assert check.verdict is Verdict.SKIPPED
+        assert "The reference" in check.detail
+
+
+def test_limits_of_the_callers_own_fail(int8_file, inputs, reference):
     strict = Limits(max_mean_lsb=0.0)
     report = verify(int8_file, reference=reference, inputs=inputs, limits=strict)
     assert report["agreement"].verdict is Verdict.FAILED
-    turned = [reference[0][::-1]]
-    report = verify(int8_file, reference=turned, inputs=inputs, limits=Limits(0.0, 1e9))
+    assert not report.passed
+
+
+def _turned(reference):
+    return dataclasses.replace(reference, predictions=[1 - reference.predictions[0]])
+
+
+def test_outputs_that_differ_warn_if_every_operator_is_right(int8_file, inputs, reference):
+    turned = _turned(reference)
+    report = verify(int8_file, reference=turned, inputs=inputs)
+    assert report["agreement"].verdict is Verdict.WARNING
+    assert report.passed
+    unknown = dataclasses.replace(turned, activations=None)
+    report = verify(int8_file, reference=unknown, inputs=inputs)
+    assert report["agreement"].verdict is Verdict.FAILED
+    loose = Limits(0.0, 1e9)
+    report = verify(int8_file, reference=unknown, inputs=inputs, limits=loose)
     assert report["agreement"].verdict is Verdict.PASSED
+
+
+def test_runtimes_that_differ_warn_if_every_operator_rounds_only(int8_file, monkeypatch):
+    monkeypatch.setattr("tflite_tools.verify.DEFAULT_LIMITS", Limits(1.0, 0.0))
+    assert verify(int8_file, samples_count=8)["tflm"].verdict is Verdict.WARNING
+    monkeypatch.setattr(layers, "rounding_misfits", lambda *_, **__: [("conv", "is off")])
+    check = verify(int8_file, samples_count=8)["tflm"]
+    assert check.verdict is Verdict.FAILED
+    assert check.layers == ("conv",)
 
 
 @pytest.mark.parametrize(("top1", "lsb"), [(1.1, 1), (-0.1, 1), (0.9, -1), (0.9, float("nan"))])
@@ -219,12 +277,13 @@ def test_a_missing_tflm_is_said_so(int8_file, monkeypatch):
 
 
 def test_reference_and_inputs_must_fit(int8_file, inputs, reference):
+    (predictions,) = reference.predictions
     with pytest.raises(ValueError, match="other samples than the 24 inputs"):
-        verify(int8_file, reference=[reference[0][:3]], inputs=inputs)
-    with pytest.raises(ValueError, match=r"per? ?sample|for a sample"):
+        verify(int8_file, reference=Reference(predictions=[predictions[:3]]), inputs=inputs)
+    with pytest.raises(ValueError, match="for a sample"):
         verify(int8_file, inputs=[np.zeros((2, 8, 8, 1), np.float32)])
     with pytest.raises(ValueError, match="has 1 outputs, the reference 2"):
-        verify(int8_file, reference=reference * 2, inputs=inputs)
+        verify(int8_file, reference=Reference(predictions=[predictions] * 2), inputs=inputs)
 
 
 def test_files_without_manifest_are_refused(float_file):

@@ -1,0 +1,66 @@
+"""Operators side by side."""
+
+import numpy as np
+import pytest
+
+from tflite_tools import isolate, layers, runtime
+from tflite_tools import model as models
+
+
+@pytest.mark.parametrize("name", ["int8_file", "float_io_file"])
+def test_every_operator_has_inputs_and_an_output_of_its_own(name, request):
+    data = request.getfixturevalue(name)
+    isolated = isolate.isolate(data, models.load(data))
+    operators = isolated.model.main.ops
+    assert "QUANTIZE" not in {op.name for op in operators}
+    assert isolated.outputs == (
+        "conv",
+        "depthwise",
+        "add",
+        "pool",
+        "pointwise",
+        "mean",
+        "head",
+        "head_softmax",
+    )
+    assert sorted(isolated.inputs) == sorted(
+        ["image", "conv", "depthwise", "conv", "add", "pool", "pointwise", "mean", "head"]
+    )
+    made = {index for op in operators for index in op.outputs}
+    assert made.isdisjoint(index for op in operators for index in op.inputs)
+
+
+def test_results_are_those_of_the_operators(int8_file):
+    isolated = isolate.isolate(int8_file, models.load(int8_file))
+    ones = isolate.inputs_for(isolated, lambda _, tensor: np.ones((2, *tensor.shape[1:]), np.int8))
+    results = dict(
+        zip(
+            isolated.outputs,
+            runtime.run(isolated.data, isolated.model, ones).outputs,
+            strict=True,
+        )
+    )
+    np.testing.assert_array_equal(results["pool"], np.ones((2, 4, 4, 4)))
+    np.testing.assert_array_equal(results["head_softmax"], np.full((2, 3), round(256 / 3) - 128))
+
+
+def test_runtimes_differ_by_rounding_only(int8_file):
+    if not runtime.available(runtime.TFLM):
+        pytest.skip("TFLM is not installed")
+    model = models.load(int8_file)
+    assert layers.rounding_misfits(int8_file, model, seed=0, time_limit=60) == []
+
+
+def test_misfits_by_hand():
+    isolated = isolate.Isolated(b"", None, (), ("right", "wrong", "channel"))
+    right, wrong, channel = (np.zeros((2, 2, 4), np.int8) for _ in range(3))
+    right[0, 0, 0] = 1
+    wrong[..., :2] = 2
+    channel[..., 3] = -1
+    targets = [np.zeros((2, 2, 4), np.int8)] * 3
+    problems, worst = isolate.misfits(isolated, [right, wrong, channel], targets)
+    assert problems == [
+        ("wrong", "off by 1.000 levels on average"),
+        ("channel", "channel 3 is off by 1.000 levels on average"),
+    ]
+    assert worst == 1.0
