@@ -104,10 +104,9 @@ def quantize_apply(
     wrapped = tfmot_keras.quantize_apply(annotated, scheme=LSQQuantizeScheme(recipe))
     # tfmot returns a plain model whose layers also belong to its intermediate models; built from
     # the configuration they belong to this one alone.
-    config = {**wrapped.get_config(), "name": model.name}
     options = BinOptions(detach_step=detach_step, scale_free=scale_free)
     carried = {"recipe": recipe.to_json(), "bin_options": dataclasses.asdict(options)}
-    quantized = QuantizedModel.from_config({**config, "tfbinreg": carried})
+    quantized = QuantizedModel.from_config({**wrapped.get_config(), "tfbinreg": carried})
     for layer, source in zip(quantized.layers, wrapped.layers, strict=True):
         layer.set_weights(source.get_weights())
     if batches is not None:
