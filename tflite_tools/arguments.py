@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import importlib.metadata
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
@@ -36,7 +37,8 @@ class _Parser(argparse_flags.ArgumentParser):
         )
 
     def error(self, message: str) -> NoReturn:
-        self.exit(USAGE_ERROR, f"{PROGRAM}: error: {message}\n")
+        print(f"{PROGRAM}: error: {message}", file=sys.stderr)
+        raise SystemExit(USAGE_ERROR)
 
     def flags(self) -> list[str]:
         """The flags that the help shows."""

@@ -1,4 +1,4 @@
-"""Command line: `tflite_tools convert | verify | inspect`. The only module that prints."""
+"""Command line: `tflite_tools convert | verify | inspect`. Opens, prints, exits."""
 
 from __future__ import annotations
 

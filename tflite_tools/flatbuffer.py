@@ -126,7 +126,7 @@ def constant(model: Any, tensor: Any) -> np.ndarray | None:
     dtype = _NUMPY_TYPES.get(type_name(tensor))
     if buffer is None or len(buffer) == 0 or dtype is None:
         return None
-    values = np.frombuffer(np.asarray(buffer, np.uint8).tobytes(), dtype)
+    values: np.ndarray = np.frombuffer(np.asarray(buffer, np.uint8).tobytes(), dtype)
     shape = indices(tensor.shape)
     if values.size != int(np.prod(shape, dtype=np.int64)):
         raise ValueError(f"tensor {text(tensor.name)!r} has {values.size} values, shape {shape}")

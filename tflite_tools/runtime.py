@@ -27,7 +27,12 @@ from tflite_tools.model import Model, Quantization
 LITERT, TFLM = "LiteRT", "TFLM"
 TIME_LIMIT = 900.0
 _MODULES = {LITERT: "ai_edge_litert", TFLM: "tflite_micro"}
-_NUMPY_TYPES = {"INT8": np.int8, "UINT8": np.uint8, "INT16": np.int16, "FLOAT32": np.float32}
+_NUMPY_TYPES: dict[str, type[np.generic]] = {
+    "INT8": np.int8,
+    "UINT8": np.uint8,
+    "INT16": np.int16,
+    "FLOAT32": np.float32,
+}
 _GIB = 2**30
 _MISSING_OP = re.compile(r"Didn't find op for builtin opcode '(\w+)'")
 
@@ -96,7 +101,7 @@ def run(
         (folder / "job.json").write_text(json.dumps(dataclasses.asdict(job)))
         (folder / "model.tflite").write_bytes(data)
         named = {worker.input_name(index): array for index, array in enumerate(inputs)}
-        np.savez(folder / "inputs.npz", **named)
+        np.savez(folder / "inputs.npz", **named)  # type: ignore[arg-type]
         _spawn(folder, runtime, time_limit)
         with np.load(folder / "outputs.npz") as archive:
             return Run(

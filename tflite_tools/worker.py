@@ -138,7 +138,8 @@ def main(path: str) -> int:
         with np.load(folder / "inputs.npz") as archive:
             inputs = [archive[input_name(index)] for index in range(job.inputs)]
         runner = RUNTIMES[job.runtime]((folder / "model.tflite").read_bytes(), job)
-        np.savez(folder / "outputs.npz", **run_all(runner, inputs, job.watched))
+        results = run_all(runner, inputs, job.watched)
+        np.savez(folder / "outputs.npz", **results)  # type: ignore[arg-type]
     except Exception as error:  # handed to the parent process, which names the runtime
         print(" ".join(str(error).split()) or type(error).__name__, file=sys.stderr)
         return FAILED
