@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from tflite_tools import layers
+from tflite_tools import layers, samples
 from tflite_tools.verify import Reference
 
 INPUT_TYPES = ("int8", "float32")
@@ -31,12 +31,12 @@ def convert(path: str | os.PathLike[str], *, input_type: str = "int8") -> bytes:
     return to_tflite(model, input_type=input_type)
 
 
-def reference(path: str | os.PathLike[str], inputs: Sequence[np.ndarray]) -> Reference:
+def reference(path: str | os.PathLike[str], inputs: Mapping[str, np.ndarray]) -> Reference:
     """Codes, predictions and activations of a saved quantized model.
 
     Args:
         path: a .keras or .h5 file, or a SavedModel folder.
-        inputs: one float array per input, samples along the first axis.
+        inputs: name of an input -> float array, samples along the first axis.
 
     Raises:
         ValueError: if the model cannot be loaded, or the inputs do not fit it.
@@ -45,21 +45,29 @@ def reference(path: str | os.PathLike[str], inputs: Sequence[np.ndarray]) -> Ref
     model = load(path)
     from tfbinreg.freeze import integer_codes
 
+    arrays = list(samples.by_name(inputs, model.input_names, "The model's inputs").values())
     shapes = [tuple(tensor.shape[1:]) for tensor in model.inputs]
-    given = [array.shape[1:] for array in inputs]
+    given = [array.shape[1:] for array in arrays]
     if shapes != given:
         raise ValueError(f"The reference model takes samples of shape {shapes}, got {given}.")
-    predictions = model.predict(list(inputs) if len(inputs) > 1 else inputs[0], verbose=0)
+    predictions = model.predict(arrays if len(arrays) > 1 else arrays[0], verbose=0)
     outputs = predictions if isinstance(predictions, (list, tuple)) else [predictions]
+    activations, output_names = _activations(model, [array[: layers.SAMPLES] for array in arrays])
     return Reference(
         codes={name: coded.codes for name, coded in integer_codes(model).items()},
-        predictions=tuple(np.asarray(output, np.float32) for output in outputs),
-        activations=_activations(model, [array[: layers.SAMPLES] for array in inputs]),
+        predictions={
+            name: np.asarray(output, np.float32)
+            for name, output in zip(output_names, outputs, strict=True)
+        },
+        activations=activations,
     )
 
 
-def _activations(model: Any, inputs: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
-    """Layer name -> activations behind the layer and what the exporter fuses into it."""
+def _activations(
+    model: Any, inputs: Sequence[np.ndarray]
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Layer name -> activations behind the layer and what the exporter fuses into it; and the
+    names of the layers that make the model's outputs."""
     from tfbinreg.graph import trace
     from tfbinreg.layers import QuantizeActivation, QuantizedKernel
 
@@ -75,7 +83,7 @@ def _activations(model: Any, inputs: Sequence[np.ndarray]) -> dict[str, np.ndarr
         inner = node.layer.layer if isinstance(node.layer, QuantizedKernel) else node.layer
         names[node.index] = names[node.inputs[0]] if is_fused else inner.name
         activations[names[node.index]] = np.asarray(values[node.index], np.float32)
-    return activations
+    return activations, [names[index] for index in graph.outputs]
 
 
 def load(path: str | os.PathLike[str]) -> Any:

@@ -55,7 +55,18 @@ def stored_range(entry: ActivationEntry) -> tuple[int, int]:
     return entry.zero_point + entry.qmin, entry.zero_point + entry.qmax
 
 
-def seeded(model: Model, *, samples: int, seed: int) -> tuple[np.ndarray, ...]:
+def input_names(model: Model) -> list[str]:
+    """Names of a file's inputs: those of the Keras model, whose order may be another."""
+    return [_edge_partner(model, tensor).name for tensor in _inputs(model)]
+
+
+def output_names(model: Model) -> list[str]:
+    """Names of the layers that make a file's outputs."""
+    graph = model.main
+    return [_edge_partner(model, graph.tensors[index]).name for index in graph.outputs]
+
+
+def seeded(model: Model, *, samples: int, seed: int) -> dict[str, np.ndarray]:
     """Random inputs: stored values drawn evenly from the input grid, as real numbers.
 
     Args:
@@ -64,14 +75,14 @@ def seeded(model: Model, *, samples: int, seed: int) -> tuple[np.ndarray, ...]:
         seed: of the generator; the same seed gives the same inputs.
 
     Returns:
-        One float32 array per input, samples along the first axis.
+        Name of an input -> float32 array, samples along the first axis.
 
     Raises:
         ValueError: if an input has no int8 grid.
     """
     random = np.random.default_rng(seed)
-    arrays = []
-    for tensor in _inputs(model):
+    arrays = {}
+    for name, tensor in zip(input_names(model), _inputs(model), strict=True):
         grid = input_grid(model, tensor)
         if grid is None:
             raise ValueError(
@@ -83,43 +94,57 @@ def seeded(model: Model, *, samples: int, seed: int) -> tuple[np.ndarray, ...]:
         if low > high:
             raise ValueError(f"Input {tensor.name!r} has an empty range in the manifest.")
         stored = random.integers(low, high, shape, dtype=np.int8, endpoint=True)
-        arrays.append(runtime.dequantize(stored, parameters))
-    return tuple(arrays)
+        arrays[name] = runtime.dequantize(stored, parameters)
+    return arrays
 
 
-def arrange(model: Model, arrays: Mapping[str, np.ndarray]) -> tuple[np.ndarray, ...]:
-    """The user's arrays in the order of the file's inputs, as float32.
+def arrange(model: Model, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The user's arrays by the names of the file's inputs, as float32.
 
-    Arrays are told apart by name; a single one needs none.
+    A single array for a single input may have any name.
 
     Raises:
         ValueError: if an input has no array, or an array is not numeric.
     """
-    names = [_edge_partner(model, tensor).name for tensor in _inputs(model)]
-    if len(arrays) == 1 and len(names) == 1:
-        chosen = list(arrays.values())
-    elif all(name in arrays for name in names):
-        chosen = [arrays[name] for name in names]
-    else:
-        raise ValueError(
-            f"The file's inputs are called {', '.join(names)}; got arrays {', '.join(arrays)}."
-        )
-    for name, array in zip(names, chosen, strict=True):
+    chosen = by_name(arrays, input_names(model), "The file's inputs")
+    for name, array in chosen.items():
         if array.dtype.kind not in "fiub" or not np.all(np.isfinite(array)):
             raise ValueError(f"Input {name!r} must hold finite real numbers.")
-    return tuple(np.asarray(array, np.float32) for array in chosen)
+    return {name: np.asarray(array, np.float32) for name, array in chosen.items()}
 
 
-def stored(model: Model, values: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
+def by_name(
+    arrays: Mapping[str, np.ndarray], names: Sequence[str], what: str
+) -> dict[str, np.ndarray]:
+    """The arrays called `names`, in that order; a single one may have any name.
+
+    Raises:
+        ValueError: if one is missing.
+    """
+    if len(arrays) == 1 and len(names) == 1:
+        return {names[0]: next(iter(arrays.values()))}
+    if not all(name in arrays for name in names):
+        given = ", ".join(arrays) or "nothing"
+        raise ValueError(f"{what} are called {', '.join(names)}; got {given}.")
+    return {name: arrays[name] for name in names}
+
+
+def stored(model: Model, values: Mapping[str, np.ndarray]) -> tuple[np.ndarray, ...]:
     """Real inputs as a file takes them: int8 for a quantized input, unchanged for float32.
+
+    Args:
+        model: the file.
+        values: name of an input -> array.
+
+    Returns:
+        One array per input, in the file's order.
 
     Raises:
         ValueError: if they do not fit the file's inputs.
     """
-    tensors = _inputs(model)
-    if len(values) != len(tensors):
-        raise ValueError(f"The file has {len(tensors)} inputs, got {len(values)} arrays.")
-    arrays = tuple(_stored(tensor, value) for tensor, value in zip(tensors, values, strict=True))
+    chosen = by_name(values, input_names(model), "The file's inputs")
+    pairs = zip(_inputs(model), input_names(model), strict=True)
+    arrays = tuple(_stored(tensor, chosen[name]) for tensor, name in pairs)
     runtime.check_inputs(model, arrays)
     return arrays
 

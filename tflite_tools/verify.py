@@ -23,12 +23,12 @@ class Reference:
 
     Attributes:
         codes: layer name -> int8 codes, Keras layout.
-        predictions: outputs for the inputs of the verification, one float array per output.
+        predictions: output layer -> float outputs for the inputs of the verification.
         activations: layer name -> activations behind it for the first inputs, float.
     """
 
     codes: Mapping[str, np.ndarray] | None = None
-    predictions: Sequence[np.ndarray] | None = None
+    predictions: Mapping[str, np.ndarray] | None = None
     activations: Mapping[str, np.ndarray] | None = None
 
 
@@ -39,7 +39,7 @@ def verify(
     data: bytes,
     *,
     reference: Reference = NO_REFERENCE,
-    inputs: Sequence[np.ndarray] | None = None,
+    inputs: Mapping[str, np.ndarray] | None = None,
     samples_count: int = samples.DEFAULT_SAMPLES,
     seed: int = samples.DEFAULT_SEED,
     limits: Limits | None = None,
@@ -60,8 +60,8 @@ def verify(
         data: the file.
         reference: the trained model. Without its codes, "codes" compares with the SHA-256 in the
             manifest; without predictions or activations, "agreement" or "layers" are skipped.
-        inputs: one float array per input, samples along the first axis, in the units the trained
-            model takes. None draws `samples_count` from the input grid (`default_inputs`).
+        inputs: name of an input -> float array, samples along the first axis, in the units the
+            trained model takes. None draws `samples_count` from the input grid (`default_inputs`).
         samples_count: how many samples to draw.
         seed: of the drawn samples.
         limits: what counts as agreement of outputs; exceeding them fails. None warns beyond
@@ -80,7 +80,8 @@ def verify(
         inputs = samples.seeded(model, samples=samples_count, seed=seed)
     stored = samples.stored(model, inputs)
     predictions = reference.predictions
-    if predictions is not None and any(len(array) != len(stored[0]) for array in predictions):
+    counts = {len(array) for array in (predictions or {}).values()}
+    if not counts <= {len(stored[0])}:
         raise ValueError(f"The reference has other samples than the {len(stored[0])} inputs.")
 
     def run(name: str = LITERT, watched: Sequence[int] = ()) -> Run:
@@ -120,8 +121,8 @@ def default_inputs(
     *,
     samples_count: int = samples.DEFAULT_SAMPLES,
     seed: int = samples.DEFAULT_SEED,
-) -> tuple[np.ndarray, ...]:
-    """The inputs that `verify` draws, for the trained model to predict on.
+) -> dict[str, np.ndarray]:
+    """The inputs that `verify` draws, by name, for the trained model to predict on.
 
     Raises:
         ValueError: if the file is damaged, or an input has no grid.
@@ -139,7 +140,7 @@ def _outputs(model: Model, run: Callable[..., Run]) -> list[np.ndarray] | Runtim
 def _agreement(
     model: Model,
     outputs: list[np.ndarray] | RuntimeFailedError,
-    predictions: Sequence[np.ndarray] | None,
+    predictions: Mapping[str, np.ndarray] | None,
     limits: Limits,
 ) -> Check:
     if isinstance(outputs, RuntimeFailedError):
@@ -147,8 +148,11 @@ def _agreement(
     if predictions is None:
         return Check("agreement", Verdict.SKIPPED, "no reference model was given")
     subject = "LiteRT against the reference"
+    names = samples.output_names(model)
+    chosen = samples.by_name(predictions, names, "The file's outputs")
+    expected = [chosen[name] for name in names]
     return agreement.check_agreement(
-        model, outputs, predictions, name="agreement", subject=subject, limits=limits
+        model, outputs, expected, name="agreement", subject=subject, limits=limits
     )
 
 

@@ -20,15 +20,16 @@ def test_reference(saved_net, int8_file, trained_net, codes):
     assert reference.codes.keys() == codes.keys()
     np.testing.assert_array_equal(reference.codes["conv"], codes["conv"])
     assert reference.activations["conv"].shape == (3, 8, 8, 4)
-    np.testing.assert_array_equal(reference.activations["image"], inputs[0])
-    np.testing.assert_array_equal(reference.activations["head_softmax"], reference.predictions[0])
-    (predictions,) = reference.predictions
-    np.testing.assert_allclose(predictions, trained_net.predict(inputs[0], verbose=0), atol=1e-6)
+    predictions = reference.predictions["head_softmax"]
+    np.testing.assert_array_equal(reference.activations["image"], inputs["image"])
+    np.testing.assert_allclose(reference.activations["head_softmax"], predictions, atol=1e-6)
+    expected = trained_net.predict(inputs["image"], verbose=0)
+    np.testing.assert_allclose(predictions, expected, atol=1e-6)
 
 
 def test_inputs_of_another_shape_are_refused(saved_net):
     with pytest.raises(ValueError, match=r"takes samples of shape \[\(8, 8, 3\)\]"):
-        convert.reference(saved_net, [np.zeros((2, 8, 8, 1), np.float32)])
+        convert.reference(saved_net, {"image": np.zeros((2, 8, 8, 1), np.float32)})
 
 
 def test_a_missing_model_is_said_so(tmp_path):

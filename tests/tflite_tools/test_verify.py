@@ -237,8 +237,12 @@ def test_limits_of_the_callers_own_fail(int8_file, inputs, reference):
     assert not report.passed
 
 
+def _upside_down(reference):
+    return {name: 1 - array for name, array in reference.predictions.items()}
+
+
 def _turned(reference):
-    return dataclasses.replace(reference, predictions=[1 - reference.predictions[0]])
+    return dataclasses.replace(reference, predictions=_upside_down(reference))
 
 
 def test_outputs_that_differ_warn_if_every_operator_is_right(int8_file, inputs, reference):
@@ -277,13 +281,14 @@ def test_a_missing_tflm_is_said_so(int8_file, monkeypatch):
 
 
 def test_reference_and_inputs_must_fit(int8_file, inputs, reference):
-    (predictions,) = reference.predictions
+    (predictions,) = reference.predictions.values()
     with pytest.raises(ValueError, match="other samples than the 24 inputs"):
-        verify(int8_file, reference=Reference(predictions=[predictions[:3]]), inputs=inputs)
+        verify(int8_file, reference=Reference(predictions={"x": predictions[:3]}), inputs=inputs)
     with pytest.raises(ValueError, match="for a sample"):
-        verify(int8_file, inputs=[np.zeros((2, 8, 8, 1), np.float32)])
-    with pytest.raises(ValueError, match="has 1 outputs, the reference 2"):
-        verify(int8_file, reference=Reference(predictions=[predictions] * 2), inputs=inputs)
+        verify(int8_file, inputs={"x": np.zeros((2, 8, 8, 1), np.float32)})
+    with pytest.raises(ValueError, match="outputs are called head_softmax; got a, b"):
+        two = Reference(predictions={"a": predictions, "b": predictions})
+        verify(int8_file, reference=two, inputs=inputs)
 
 
 def test_files_without_manifest_are_refused(float_file):

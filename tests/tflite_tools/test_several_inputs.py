@@ -1,0 +1,40 @@
+"""A net of two inputs and two outputs, whose order in the file is another than in Keras."""
+
+import numpy as np
+import pytest
+import tf_keras as keras
+
+import tfbinreg
+from tflite_tools import convert
+from tflite_tools.verdict import Verdict
+from tflite_tools.verify import default_inputs, verify
+
+layers = keras.layers
+
+
+@pytest.fixture(scope="module")
+def two_net():
+    keras.utils.set_random_seed(5)
+    left, right = layers.Input((4, 4, 2), name="left"), layers.Input((4, 4, 2), name="right")
+    first = layers.Conv2D(3, 1, activation="relu", name="first")(right)
+    second = layers.Conv2D(3, 1, activation="relu", name="second")(left)
+    x = layers.GlobalAveragePooling2D(name="mean")(layers.Add(name="add")([first, second]))
+    outputs = [layers.Dense(3, name="scores")(x), layers.Dense(2, name="other")(x)]
+    random = np.random.default_rng(0)
+    data = [random.normal(scale=scale, size=(16, 4, 4, 2)).astype(np.float32) for scale in (1, 5)]
+    net = keras.Model([left, right], outputs)
+    return tfbinreg.quantize_apply(net, weight_bits=4, calibration_data=data)
+
+
+@pytest.mark.parametrize("input_type", ["int8", "float32"])
+def test_inputs_and_outputs_are_told_apart_by_name(two_net, input_type, tmp_path):
+    two_net.save(tmp_path / "q.keras")
+    data = tfbinreg.to_tflite(two_net, input_type=input_type)
+    inputs = default_inputs(data, samples_count=20)
+    assert np.abs(inputs["right"]).max() > 3 * np.abs(inputs["left"]).max()
+    reference = convert.reference(tmp_path / "q.keras", inputs)
+    assert reference.predictions["scores"].shape == (20, 3)
+    report = verify(data, reference=reference, inputs=inputs)
+    assert [check.verdict for check in report.checks[:5]] == [Verdict.PASSED] * 5
+    with pytest.raises(ValueError, match="inputs are called"):
+        verify(data, inputs={"left": inputs["left"]})
