@@ -54,4 +54,4 @@ def deploy(model: Any, images: np.ndarray, labels: np.ndarray) -> Deployment:
 def run_file(content: bytes, images: np.ndarray) -> np.ndarray:
     """The int8 outputs of a file for float images, one image at a time, under LiteRT."""
     model = models.load(content)
-    return runtime.run(content, model, samples.stored(model, [images])).outputs[0]
+    return runtime.run(content, model, samples.stored(model, {"images": images})).outputs[0]

@@ -122,13 +122,8 @@ def main() -> None:
     reloaded = tfbinreg.load_model(path)
     content = tfbinreg.to_tflite(reloaded)
     files.write(os.path.join(options.output_dir, "digits_w2a8.tflite"), content)
-    trained_model = reference(path, [x_test])
-    report = verify(
-        content,
-        reference=trained_model.predictions,
-        reference_codes=trained_model.codes,
-        inputs=[x_test],
-    )
+    tests = {"images": x_test}
+    report = verify(content, reference=reference(path, tests), inputs=tests)
     sizes = stock_sizes(model, x)
     results = {name: deploy.deploy(net, x_test, y_test) for name, net in trained.items()}
 
