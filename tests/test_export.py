@@ -188,3 +188,22 @@ def test_constant_kernels_convert(kernel):
     quantized = tfbinreg.quantize_apply(model, recipe, calibration_data=inputs)
     codes = tflite_tools.read_codes(tfbinreg.to_tflite(quantized))["conv"]
     assert len(np.unique(codes)) == 1 and np.sign(codes.flat[0]) == np.sign(kernel.flat[0])
+
+
+@pytest.mark.parametrize("input_type", ["int8", "float32"])
+def test_inputs_and_outputs_keep_the_models_order(input_type):
+    keras.utils.set_random_seed(0)
+    right, left = layers.Input((4,), name="right"), layers.Input((6,), name="left")
+    joined = layers.Add()([layers.Dense(5, name="a")(left), layers.Dense(5, name="b")(right)])
+    first = layers.Dense(2, name="first")(layers.ReLU()(joined))
+    second = layers.Dropout(0.5)(layers.Dense(3, name="second")(left))
+    model = keras.Model([left, right], [second, first])
+    random = np.random.default_rng(0)
+    inputs = [random.normal(size=(32, 6)), random.normal(size=(32, 4))]
+    inputs = [array.astype(np.float32) for array in inputs]
+    quantized = tfbinreg.quantize_apply(model, calibration_data=inputs)
+    content = tfbinreg.to_tflite(quantized, input_type=input_type)
+    interpreter = Interpreter(model_content=content)
+    shapes = [tuple(detail["shape"]) for detail in interpreter.get_input_details()]
+    assert shapes == [(1, 6), (1, 4)]
+    assert [tuple(d["shape"]) for d in interpreter.get_output_details()] == [(1, 3), (1, 2)]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -71,11 +71,11 @@ def _convert(model: Any, frozen: FrozenGraph, io_type: tf.DType) -> bytes:
 
     @tf.function(input_signature=shapes)
     def run(*inputs: tf.Tensor) -> list[tf.Tensor]:
-        remaining = list(inputs)
+        given = dict(zip(frozen.inputs, inputs, strict=True))
         tensors: list[tf.Tensor] = []
         for index, op in enumerate(frozen.ops):
             with tf.name_scope(_scope(index)):
-                taken = [tensors[i] for i in op.inputs] or [remaining.pop(0)]
+                taken = [tensors[i] for i in op.inputs] or [given[index]]
                 tensors.append(_emit(op, taken, np.random.default_rng(index)))
         return [tensors[index] for index in frozen.outputs]
 
@@ -205,7 +205,34 @@ def _write_numbers(container: Any, frozen: FrozenGraph) -> dict[str, Any]:
         op = _frozen_op(frozen, tensor)
         if op is not None and flatbuffer.type_name(tensor) == "INT8":
             _write_activation(tensor, op, int(index), activations)
+    _order_edges(container, graph, frozen)
     return {"layers": tuple(layers), "activations": tuple(activations.values())}
+
+
+def _order_edges(container: Any, graph: Any, frozen: FrozenGraph) -> None:
+    """Put the file's inputs and outputs in the model's order, which the converter does not keep."""
+    inner = {}  # a float32 edge tensor -> the int8 tensor it is quantized to or dequantized from
+    for operator in graph.operators:
+        name = flatbuffer.op_name(container, operator)
+        if name == "QUANTIZE":
+            inner[int(operator.inputs[0])] = int(operator.outputs[0])
+        elif name == "DEQUANTIZE":
+            inner[int(operator.outputs[0])] = int(operator.inputs[0])
+
+    def ordered(edge: Sequence[int], wanted: tuple[int, ...]) -> list[int]:
+        position = {_written_by(frozen, index): place for place, index in enumerate(wanted)}
+        names = {i: flatbuffer.text(graph.tensors[inner.get(i, i)].name) for i in map(int, edge)}
+        return sorted(names, key=lambda index: position[names[index]])
+
+    graph.inputs = ordered(graph.inputs, frozen.inputs)
+    graph.outputs = ordered(graph.outputs, frozen.outputs)
+
+
+def _written_by(frozen: FrozenGraph, index: int) -> str:
+    """Name of the operation whose tensor holds the result of operation `index`."""
+    while _PLAIN_OPS.get(frozen.ops[index].kind) is _identity:
+        index = frozen.ops[index].inputs[0]
+    return frozen.ops[index].name
 
 
 def _frozen_op(frozen: FrozenGraph, tensor: Any) -> FrozenOp | None:
@@ -231,7 +258,8 @@ def _write_kernel(
     container: Any, graph: Any, operator: Any, op: FrozenOp, frozen: FrozenGraph
 ) -> manifest.LayerEntry:
     kernel, source = op.kernel, frozen.ops[op.inputs[0]].grid
-    assert kernel is not None and source is not None  # freeze has seen to both
+    if kernel is None or source is None:
+        raise RuntimeError(f"{op.name} has been frozen without a kernel or an input grid.")
     weights, bias = (graph.tensors[int(index)] for index in operator.inputs[1:3])
     weights.name, bias.name = f"{op.name}/kernel", f"{op.name}/bias"
     scaled = (kernel.codes.astype(np.int16) * kernel.prescale).astype(np.int8)

@@ -71,9 +71,16 @@ class FrozenOp:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class FrozenGraph:
-    """The integer operations of a model in topological order, and which are its outputs."""
+    """The integer operations of a model in topological order.
+
+    Attributes:
+        ops: the operations.
+        inputs: indices of the operations that are the model's inputs, in the model's order.
+        outputs: indices of those whose results are its outputs, in the model's order.
+    """
 
     ops: tuple[FrozenOp, ...]
+    inputs: tuple[int, ...]
     outputs: tuple[int, ...]
 
 
@@ -128,7 +135,9 @@ class _Freezer:
             if op.kernel is None and isinstance(op.layer, QuantizedKernel):
                 self.ops[index] = self._with_kernel(index, op)
         raise_problems(self.problems, f"convert model {model_name!r}")
-        return FrozenGraph(tuple(self.ops), tuple(self.op_of[i] for i in self.graph.outputs))
+        inputs = tuple(self.op_of[index] for index in self.graph.inputs)
+        outputs = tuple(self.op_of[index] for index in self.graph.outputs)
+        return FrozenGraph(tuple(self.ops), inputs, outputs)
 
     def _visit(self, node: Node) -> None:
         if isinstance(node.layer, QuantizeActivation):
