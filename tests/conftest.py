@@ -66,13 +66,14 @@ def quantized_net(float_net, images):
 
 @pytest.fixture(scope="session")
 def trained_net(float_net, images, labels):
-    """`float_net` at two bits after an epoch, compiled."""
+    """`float_net` at two bits after an epoch, compiled and finalized."""
     recipe = tfbinreg.Recipe(weight_bits=2, activation_bits=4, per_channel=True)
     model = tfbinreg.quantize_apply(
         float_net, recipe, calibration_data=images, detach_step=False, scale_free=True
     )
     model.compile(keras.optimizers.Adam(0.01), "sparse_categorical_crossentropy")
     model.fit(images, labels, batch_size=16, shuffle=False, verbose=0)
+    tfbinreg.finalize(model)
     return model
 
 

@@ -52,9 +52,10 @@ def verify(
     operator on its own does what the trained model does ("layers"), LiteRT's outputs agree with
     the trained model's ("agreement") and TFLM's with LiteRT's ("tflm").
 
-    Rounding differences of single operators grow through a deep net of few bits, so outputs may
-    differ although every operator is right. Without `limits` of the caller's own this is a
-    warning.
+    Rounding differences of single operators grow through a deep net of few bits. A finalized model
+    (`tfbinreg.finalize`) has next to none against LiteRT, so a lack of agreement fails; TFLM rounds
+    twice where LiteRT rounds once, so there it is a warning if every operator alone is right,
+    unless the caller gives `limits`.
 
     Args:
         data: the file.
@@ -64,8 +65,8 @@ def verify(
             trained model takes. None draws `samples_count` from the input grid (`default_inputs`).
         samples_count: how many samples to draw.
         seed: of the drawn samples.
-        limits: what counts as agreement of outputs; exceeding them fails. None warns beyond
-            `DEFAULT_LIMITS` if every operator on its own is right, and fails otherwise.
+        limits: what counts as agreement of outputs; None for `DEFAULT_LIMITS`, with the exception
+            above for TFLM.
         time_limit: seconds for each run.
 
     Returns:
@@ -99,8 +100,8 @@ def verify(
     )
     outputs = _outputs(model, run)
     compared = _agreement(model, outputs, predictions, limits or DEFAULT_LIMITS)
-    if limits is None and by_layer.verdict is Verdict.PASSED:
-        compared = _excused(compared)
+    if by_layer.verdict is Verdict.PASSED:
+        compared = _advised(compared)
     tflm = _tflm(model, run, outputs, limits or DEFAULT_LIMITS)
     if limits is None:
         tflm = _judged(tflm, rounding_misfits)
@@ -188,6 +189,14 @@ def _judged(check: Check, rounding_misfits: Callable[[], list[tuple[str, str]]])
     if not problems:
         return _excused(check)
     return decide("tflm", problems, check.detail, check.figures)
+
+
+def _advised(check: Check) -> Check:
+    """Says what a failed agreement of right operators mostly comes from."""
+    if check.verdict is not Verdict.FAILED or not check.figures:
+        return check
+    advice = "every operator alone is right: call tfbinreg.finalize(model) before saving it"
+    return dataclasses.replace(check, detail=f"{check.detail} ({advice})")
 
 
 def _excused(check: Check) -> Check:

@@ -245,11 +245,14 @@ def _turned(reference):
     return dataclasses.replace(reference, predictions=_upside_down(reference))
 
 
-def test_outputs_that_differ_warn_if_every_operator_is_right(int8_file, inputs, reference):
+def test_outputs_that_differ_fail_with_advice_if_every_operator_is_right(
+    int8_file, inputs, reference
+):
     turned = _turned(reference)
     report = verify(int8_file, reference=turned, inputs=inputs)
-    assert report["agreement"].verdict is Verdict.WARNING
-    assert report.passed
+    assert report["agreement"].verdict is Verdict.FAILED
+    assert "tfbinreg.finalize" in report["agreement"].detail
+    assert not report.passed
     unknown = dataclasses.replace(turned, activations=None)
     report = verify(int8_file, reference=unknown, inputs=inputs)
     assert report["agreement"].verdict is Verdict.FAILED
