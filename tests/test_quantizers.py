@@ -115,6 +115,13 @@ class TestActivations:
         assert step(variables) == pytest.approx(2 * np.mean(both) / np.sqrt(3), rel=1e-6)
         assert int(variables["initialized"]) == 1
 
+    def test_an_output_grid_starts_from_the_range_and_is_trained(self):
+        quantizer, variables = built(LSQActivationQuantizer(8, signed=True, from_range=True))
+        quantizer(tf.constant([[-25.4, 3.0]]), True, variables)
+        assert variables["step"].numpy() == np.float32(25.4) / 127
+        assert variables["step"].trainable
+        assert type(quantizer)(**quantizer.get_config()) == quantizer
+
     def test_a_fixed_grid_spans_the_data_and_a_relu6_limits_the_start(self):
         quantizer, variables = built(LSQActivationQuantizer(8, signed=True, fixed=True))
         estimates = {}

@@ -52,6 +52,7 @@ class GridPlan:
         bits: 2 to 8.
         signed: whether negative codes exist.
         upper_limit: 6.0 if the chain ends in a ReLU6.
+        from_range: whether its step starts from the range of the data, as inputs and outputs do.
         fixed: whether it is a model input's grid, which is not trained.
         reason: why these bits.
     """
@@ -61,6 +62,7 @@ class GridPlan:
     bits: int
     signed: bool
     upper_limit: float | None
+    from_range: bool
     fixed: bool
     reason: str
 
@@ -273,7 +275,8 @@ class _Decision:
             signed = relu is None
         bits, reason = self._grid_bits(tail, chain, signed)
         limit = None if relu is None else relu.max_value
-        return GridPlan(tail, chain, bits, signed, limit, is_input, reason)
+        from_range = is_input or self._is_output(tail)
+        return GridPlan(tail, chain, bits, signed, limit, from_range, is_input, reason)
 
     def _grid_bits(self, tail: int, chain: tuple[int, ...], signed: bool) -> tuple[int, str]:
         recipe = self.recipe
@@ -283,7 +286,7 @@ class _Decision:
             return asked, "set by a rule"
         if self.roles[chain[0]] is Role.INPUT:
             return recipe.input_bits, "model input"
-        if any(self._reaches_output(output) == tail for output in self.graph.outputs):
+        if self._is_output(tail):
             return recipe.output_bits, "model output"
         if feeds_last and recipe.first_last_bits is not None:
             return max(recipe.first_last_bits, recipe.activation_bits), "input of the last kernel"
@@ -291,10 +294,13 @@ class _Decision:
             return recipe.signed_activation_bits, "signed activation"
         return recipe.activation_bits, "unsigned activation"
 
-    def _reaches_output(self, output: int) -> int:
-        if self.roles[output] is Role.SOFTMAX:
-            output = self.graph.nodes[output].inputs[0]
-        return self.owner.get(output, output)
+    def _is_output(self, tail: int) -> bool:
+        """Whether the model's outputs, before a softmax, lie on the grid behind node `tail`."""
+        outputs = (
+            self.graph.nodes[index].inputs[0] if self.roles[index] is Role.SOFTMAX else index
+            for index in self.graph.outputs
+        )
+        return any(self.owner.get(index, index) == tail for index in outputs)
 
     def _problems(self) -> Iterable[Problem]:
         if Role.KERNEL not in self.roles:

@@ -33,7 +33,7 @@ _calibration: contextvars.ContextVar[tuple[Estimates, set[int]] | None] = contex
 @contextlib.contextmanager
 def calibration(estimates: Estimates) -> Iterator[None]:
     """While active, an eager forward pass of one batch adds each activation's start value to
-    `estimates` and sets its step to their mean (a fixed one to their maximum).
+    `estimates` and sets its step to their mean (one that starts from the range to their maximum).
 
     Of several tensors on one grid only the first counts, as in training.
     """
@@ -172,6 +172,8 @@ class LSQActivationQuantizer(_LSQQuantizer):
         signed: codes [-2^(b-1), 2^(b-1) - 1] if True, else [0, 2^b - 1].
         upper_limit: the start value's largest level, 6.0 after a ReLU6; the learned step then
             takes the place of the fixed limit.
+        from_range: for model outputs: the step starts at max|v| / qmax. The paper's start value
+            serves few levels; at 8 bits it spans far more than the data, and outputs would tie.
         fixed: for model inputs: the step is max|v| / qmax of the first data seen and is not
             trained, so a device quantizes its images as the calibration data says.
     """
@@ -181,6 +183,7 @@ class LSQActivationQuantizer(_LSQQuantizer):
         bits: int,
         signed: bool = False,
         upper_limit: float | None = None,
+        from_range: bool = False,
         fixed: bool = False,
     ) -> None:
         self.bits = check_bits(bits, "activation bits")
@@ -188,6 +191,7 @@ class LSQActivationQuantizer(_LSQQuantizer):
         self.axis = None
         self.upper_limit = upper_limit
         self.fixed = bool(fixed)
+        self.from_range = bool(from_range) or self.fixed
         self.qmin, self.qmax = code_range(self.bits, self.signed)
 
     def build(self, tensor_shape: Any, name: str, layer: Any) -> Variables:
@@ -248,7 +252,7 @@ class LSQActivationQuantizer(_LSQQuantizer):
         values = tf.cast(inputs, tf.float32)
         if not self.signed:
             values = tf.nn.relu(values)
-        if self.fixed:
+        if self.from_range:
             return tf.reduce_max(tf.abs(values)) / self.qmax
         estimate = ops.initial_step(values, self.qmax)
         if self.upper_limit is None:
@@ -277,7 +281,7 @@ class LSQActivationQuantizer(_LSQQuantizer):
         replica = tf.distribute.get_replica_context()
         if replica is not None:
             estimates = replica.all_gather(estimate[None], axis=0)
-            combine = tf.reduce_max if self.fixed else tf.reduce_mean
+            combine = tf.reduce_max if self.from_range else tf.reduce_mean
             estimate = combine(estimates)
         store(estimate)
 
@@ -287,7 +291,7 @@ class LSQActivationQuantizer(_LSQQuantizer):
             return
         own = estimates.setdefault(id(weights["step"]), [])
         own.append(estimate)
-        combine = max if self.fixed else np.mean
+        combine = max if self.from_range else np.mean
         weights["step"].assign(float(combine(own)))
         weights["initialized"].assign(1)
 
@@ -304,6 +308,7 @@ class LSQActivationQuantizer(_LSQQuantizer):
             "bits": self.bits,
             "signed": self.signed,
             "upper_limit": self.upper_limit,
+            "from_range": self.from_range,
             "fixed": self.fixed,
         }
 

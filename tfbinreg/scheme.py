@@ -214,5 +214,7 @@ def _place(plan: Plan) -> Any:
 
 
 def _grid_layer(grid: GridPlan, name: str) -> QuantizeActivation:
-    quantizer = LSQActivationQuantizer(grid.bits, grid.signed, grid.upper_limit, grid.fixed)
+    quantizer = LSQActivationQuantizer(
+        grid.bits, grid.signed, grid.upper_limit, from_range=grid.from_range, fixed=grid.fixed
+    )
     return QuantizeActivation(quantizer, name=f"{name}_grid")
