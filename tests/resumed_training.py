@@ -13,6 +13,7 @@ import sys
 import numpy as np
 import tensorflow as tf
 import tf_keras as keras
+from test_callbacks import build, data
 
 import tfbinreg
 
@@ -31,25 +32,9 @@ class Kill(keras.callbacks.Callback):
 
 
 def main(folder, strategy, *kill_at):
-    keras.utils.set_random_seed(0)
     tf.config.experimental.enable_op_determinism()
-    layers = keras.layers
-    model = keras.Sequential(
-        [
-            layers.Input((6, 6, 1)),
-            layers.Conv2D(4, 3, use_bias=False),
-            layers.BatchNormalization(),
-            layers.ReLU(),
-            layers.Conv2D(4, 3),
-            layers.Flatten(),
-            layers.Dense(3, activation="softmax"),
-        ]
-    )
-    random = np.random.default_rng(0)
-    inputs = random.normal(size=(64, 6, 6, 1)).astype(np.float32)
-    labels = random.integers(0, 3, 64)
-    quantized = tfbinreg.quantize_apply(model, weight_bits=2)
-    quantized.compile(keras.optimizers.SGD(0.05, momentum=0.9), "sparse_categorical_crossentropy")
+    quantized = build()
+    inputs, labels = data()
     options = {"switch_epoch": 2} if strategy == "two_stage" else {}
     callbacks = [
         keras.callbacks.BackupAndRestore(os.path.join(folder, "backup")),

@@ -13,7 +13,7 @@ import tfbinreg
 from tfbinreg.sites import kernel_sites
 
 
-def build(**options):
+def build(learning_rate=0.05, **options):
     keras.utils.set_random_seed(0)
     layers = keras.layers
     model = keras.Sequential(
@@ -28,7 +28,8 @@ def build(**options):
         ]
     )
     quantized = tfbinreg.quantize_apply(model, weight_bits=2, **options)
-    quantized.compile(keras.optimizers.SGD(0.05, momentum=0.9), "sparse_categorical_crossentropy")
+    optimizer = keras.optimizers.SGD(learning_rate, momentum=0.9)
+    quantized.compile(optimizer, "sparse_categorical_crossentropy")
     return quantized
 
 
@@ -91,8 +92,8 @@ def test_two_stages_in_fit_without_tracing_again():
 
 def test_the_penalty_falls_and_the_logs_say_so(tmp_path):
     path = tmp_path / "log.csv"
-    model = build(scale_free=True)
-    callback = tfbinreg.BinRegularization("joint", strength=5.0)
+    model = build(learning_rate=0.01, scale_free=True)
+    callback = tfbinreg.BinRegularization("joint", strength=0.1)
     history = fit(model, callback, keras.callbacks.CSVLogger(path), epochs=12)
     assert history["br_loss"][-1] < 0.5 * history["br_loss"][0]
     assert history["quantization_error"][-1] < history["quantization_error"][0]

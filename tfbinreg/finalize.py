@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from tfbinreg.batch_norm import reestimate_batch_norm
-from tfbinreg.freeze import FrozenOp, freeze, norm_factors
+from tfbinreg.freeze import FrozenKernel, FrozenOp, freeze, norm_factors
 from tfbinreg.grid import Grid
 
 
@@ -34,14 +34,11 @@ def finalize(model: Any, data: Any = None, *, batches: int = 50) -> None:
     for op in frozen.ops:
         source = frozen.ops[op.inputs[0]].grid if op.inputs else None
         if op.kernel is not None and source is not None:
-            _round_bias(op, source)
+            _round_bias(op, op.kernel, source)
 
 
-def _round_bias(op: FrozenOp, source: Grid) -> None:
+def _round_bias(op: FrozenOp, kernel: FrozenKernel, source: Grid) -> None:
     """Move the bias, beta or moving mean by what the integer bias differs from the real one."""
-    kernel = op.kernel
-    if kernel is None:
-        return
     factor, offset = norm_factors(op.norm, op.layer, kernel.bias.size)
     unit = float(source.scale) * np.asarray(kernel.scale, np.float64) / kernel.prescale
     change = kernel.bias * unit - offset

@@ -80,7 +80,8 @@ def quantize_apply(
             tf.data.Dataset or an iterable of batches, of which 8 are used. Shows also whether the
             inputs are never negative and so can use an unsigned grid.
         detach_step: whether the bin regularization leaves the steps alone.
-        scale_free: divide each kernel's penalty by its step squared.
+        scale_free: divide each kernel's penalty by its step squared; needs a far smaller strength
+            (see `bin_regularization`).
 
     Returns:
         A `QuantizedModel`, not compiled.

@@ -43,7 +43,8 @@ def bin_regularization(
         detach_step: whether the step gets no gradient from the penalty. The paper lets it have one;
             at low strength that shrinks the step until weights clip.
         scale_free: divide by step^2 (no gradient through the divisor), so that scaling weights and
-            step together leaves the penalty alone.
+            step together leaves the penalty alone. The pull on a lone weight of a bin then has the
+            curvature 2 / step^2: plain SGD diverges unless strength * learning_rate < step^2.
 
     Returns:
         float32 scalar.

@@ -154,15 +154,15 @@ def _add_verify(parser: _Parser) -> None:
         "--min_top1",
         type=float,
         metavar="F",
-        help="fail if a smaller share of samples has the same best class (without it: warn below "
-        f"{DEFAULT_LIMITS.min_top1} if every operator alone is right)",
+        help="fail if a smaller share of samples has the same best class (default: "
+        f"{DEFAULT_LIMITS.min_top1}; TFLM then only warns if every operator alone is right)",
     )
     parser.add_argument(
         "--max_mean_lsb",
         type=float,
         metavar="F",
-        help="fail if outputs differ by more steps of their grid on average (without it: warn "
-        f"above {DEFAULT_LIMITS.max_mean_lsb} if every operator alone is right)",
+        help="fail if outputs differ by more steps of their grid on average (default: "
+        f"{DEFAULT_LIMITS.max_mean_lsb}; TFLM then only warns if every operator alone is right)",
     )
 
 
