@@ -16,7 +16,7 @@ def bias_fractions(model):
         if op.kernel is not None:
             source = frozen.ops[op.inputs[0]].grid
             unit = float(source.scale) * np.asarray(op.kernel.scale, float) / op.kernel.prescale
-            _, offset = norm_factors(op.norm, op.layer, op.kernel.bias.size)
+            _, offset = norm_factors(op, op.kernel.bias.size)
             worst = max(worst, float(np.max(np.abs(offset / unit - op.kernel.bias))))
     return worst
 

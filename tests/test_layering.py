@@ -28,9 +28,21 @@ tfbinreg.kinds
 tfbinreg.graph
 tfbinreg.plan
 tfbinreg.quantizers
+tfbinreg.activation_quantizers
+tfbinreg.hard_swish
 tfbinreg.layers
 tfbinreg.checks
+tfbinreg.plain_layers
+tfbinreg.program
+tfbinreg.frontends
+tfbinreg.reader
+tfbinreg.builder
+tfbinreg.rewrites
+tfbinreg.operations
 tfbinreg.normalize
+tfbinreg.decide
+tfbinreg.config
+tfbinreg.place
 tfbinreg.scheme
 tfbinreg.sites
 tfbinreg.statistics
@@ -42,6 +54,7 @@ tfbinreg.quantize
 tfbinreg.callbacks
 tfbinreg.freeze
 tfbinreg.finalize
+tfbinreg.emit
 tfbinreg.export
 tfbinreg
 

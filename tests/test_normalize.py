@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import tf_keras as keras
 
+from tfbinreg import rewrites
 from tfbinreg.normalize import normalize
 
 layers = keras.layers
@@ -40,9 +41,9 @@ def check_equal(model, images):
     [
         lambda **options: layers.Conv2D(4, 3, strides=2, padding="same", **options),
         lambda **options: layers.DepthwiseConv2D(3, depth_multiplier=2, **options),
-        lambda **options: layers.Dense(5, **options),
+        lambda **options: layers.Conv2DTranspose(5, 3, **options),
     ],
-    ids=["Conv2D", "DepthwiseConv2D", "Dense"],
+    ids=["Conv2D", "DepthwiseConv2D", "Conv2DTranspose"],
 )
 def test_activation_becomes_a_layer(make, activation, kind, images):
     layer = make(activation=activation, name="own")
@@ -134,3 +135,84 @@ def test_the_model_itself_is_left_alone(images):
         np.testing.assert_array_equal(now, then)
     assert model.get_config() == before[1]
     assert [len(layer._inbound_nodes) for layer in model.layers] == before[2]
+
+
+def listed(model):
+    """The lines of the error that lists what is not supported."""
+    with pytest.raises(ValueError) as caught:
+        normalize(model)
+    return [line.removeprefix("  - ") for line in str(caught.value).splitlines()[1:]]
+
+
+class TestProblems:
+    def test_all_unsupported_layers_are_named_with_remedies(self):
+        model = chain(
+            layers.Conv2D(4, 1, name="conv"),
+            layers.LayerNormalization(name="norm"),
+            layers.UpSampling2D(interpolation="bilinear", name="up"),
+        )
+        norm, up = listed(model)
+        assert norm.startswith("norm: layer class LayerNormalization is not supported; replace it")
+        assert "tfbinreg.register_layer" in norm
+        assert up.startswith("up: interpolation 'bilinear'; use interpolation='nearest'")
+
+    def test_own_class_with_a_known_name_is_not_taken_for_it(self):
+        dense = type("Dense", (layers.Layer,), {"call": lambda self, inputs: inputs})
+        (problem,) = listed(chain(dense(name="mine")))
+        assert problem.startswith("mine: layer class Dense is not supported")
+
+    def test_settings_of_layers_are_checked(self):
+        model = chain(
+            layers.Conv2D(4, 1, activation="elu", name="conv"), layers.ReLU(threshold=1, name="r")
+        )
+        assert [problem.split(";")[0] for problem in listed(model)] == [
+            "conv: activation 'elu'",
+            "r: threshold",
+        ]
+
+    def test_a_layer_used_twice(self):
+        shared = layers.Dense(4, name="shared")
+        problems = listed(chain(layers.Flatten(), layers.Dense(4), shared, shared))
+        assert problems == ["shared_: layer used several times; use one layer per place"]
+
+    @pytest.mark.parametrize("value", [np.nan, np.inf])
+    def test_weights_that_are_not_finite(self, value):
+        model = chain(layers.Conv2D(4, 1, name="conv"), layers.BatchNormalization(name="bn"))
+        kernel, bias = model.get_layer("conv").get_weights()
+        kernel[0, 0, 0, 1] = value
+        model.get_layer("conv").set_weights([kernel, bias])
+        model.get_layer("bn").gamma.assign(np.full(4, value))
+        conv, norm = listed(model)
+        assert conv == "conv: kernel has NaN or infinite values; train or load it again"
+        assert norm == "bn: gamma has NaN or infinite values; train or load it again"
+
+    def test_a_kernel_of_zeros(self):
+        model = chain(layers.SeparableConv2D(4, 1, name="sep"), layers.Conv2D(4, 1, name="conv"))
+        model.set_weights([0 * weight for weight in model.get_weights()])
+        remedy = "is all zeros; train it first, or remove the layer"
+        assert listed(model) == [
+            f"sep: depthwise_kernel {remedy}",
+            f"sep: pointwise_kernel {remedy}",
+            f"conv: kernel {remedy}",
+        ]
+
+    def test_a_constant_kernel_is_fine(self):
+        model = keras.Sequential([layers.Conv2D(4, 1, kernel_initializer="ones")])
+        model.build((None, 8, 8, 3))
+        normalize(model)
+
+    def test_sizes_that_are_not_known(self):
+        image = keras.Input((None, None, 3))
+        x = layers.Conv2D(4, 1)(image)
+        x = layers.GlobalAveragePooling2D(keepdims=True)(x)
+        normalize(keras.Model(image, layers.Flatten()(x)))  # needs none
+        length = keras.Input((None, 3), name="length")
+        (problem,) = listed(keras.Model(length, layers.Conv1D(4, 3, name="conv")(length)))
+        assert problem.startswith("conv: unknown size in")
+
+    def test_a_rewrite_that_computes_something_else_is_noticed(self, monkeypatch):
+        model = chain(layers.Conv2D(4, 3, name="conv"), layers.ReLU())
+        wrong = {**rewrites.LAYERS, "ReLU": lambda build, step, values: values[0]}
+        monkeypatch.setattr("tfbinreg.normalize.LAYERS", wrong)
+        with pytest.raises(ValueError, match="could not be rewritten exactly: it is off by"):
+            normalize(model)

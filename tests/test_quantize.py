@@ -143,8 +143,8 @@ class TestErrors:
         return request.param
 
     def test_models_of_other_kinds(self, verb, quantized_net):
-        with pytest.raises(TypeError, match="tf_keras"):
-            verb(keras_3.Sequential([keras_3.layers.Input((3,)), keras_3.layers.Dense(2)]))
+        with pytest.raises(TypeError, match=r"Expected a Keras model, got .*Dense"):
+            verb(keras_3.layers.Dense(2))
         with pytest.raises(ValueError, match="not built"):
             verb(keras.Sequential([layers.Dense(2)]))
         with pytest.raises(ValueError, match="already quantized"):
@@ -164,7 +164,8 @@ class TestErrors:
 
     def test_all_layers_are_listed_at_once(self, verb):
         net = sequential(
-            layers.Conv2D(4, 3, activation="elu", name="conv"), layers.UpSampling2D(name="up")
+            layers.Conv2D(4, 3, activation="elu", name="conv"),
+            layers.UpSampling2D(interpolation="bilinear", name="up"),
         )
         with pytest.raises(ValueError) as caught:
             verb(net)
@@ -173,9 +174,9 @@ class TestErrors:
         assert [line.split(":")[0] for line in lines] == ["  - conv", "  - up"]
 
     def test_wiring_and_rules_are_listed_at_once(self):
-        net = sequential(layers.Conv2D(4, 1), layers.Softmax(name="soft"), layers.Conv2D(2, 1))
+        net = sequential(layers.ReLU())
         recipe = Recipe(rules=[Rule(layer="haed", weight_bits=2)])
-        with pytest.raises(ValueError, match=r"(?s)soft: Softmax inside.*haed.*matches no layer"):
+        with pytest.raises(ValueError, match=r"(?s)no layer has a kernel.*haed.*matches no layer"):
             tfbinreg.quantize_apply(net, recipe)
         assert len(tfbinreg.plan(net, recipe).problems) == 2
 

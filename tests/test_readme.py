@@ -5,7 +5,7 @@ import re
 
 import tf_keras as keras
 
-from tfbinreg.kinds import KINDS, Role
+from tfbinreg.kinds import support_table
 
 README = pathlib.Path(__file__).parent.parent.joinpath("README.md").read_text()
 
@@ -38,8 +38,5 @@ def test_quickstart_is_short():
     assert len(blocks()[0].strip().splitlines()) <= 24
 
 
-def test_support_table_lists_every_kind():
-    rows = dict(re.findall(r"^\| (\w+) \| ([\w +]+) \|", README, re.MULTILINE))
-    assert rows.pop("layer") == "TFLite operator"
-    expected = {name: kind.op for name, kind in KINDS.items() if kind.role is not Role.INPUT}
-    assert rows == expected
+def test_support_table_is_the_kinds():
+    assert support_table() in README

@@ -9,8 +9,10 @@
 Then `tflite_tools convert q.keras --output model.tflite`.
 """
 
+from tfbinreg.activation_quantizers import LSQActivationQuantizer, LSQPlusActivationQuantizer
 from tfbinreg.batch_norm import BatchNormReestimation, reestimate_batch_norm
 from tfbinreg.callbacks import BinRegularization
+from tfbinreg.config import LSQQuantizeConfig
 from tfbinreg.export import to_tflite
 from tfbinreg.finalize import finalize
 from tfbinreg.freeze import integer_codes
@@ -19,11 +21,12 @@ from tfbinreg.model import BinOptions, QuantizedModel
 from tfbinreg.ops import lsq_quantize
 from tfbinreg.plan import Plan
 from tfbinreg.quantize import plan, quantize_apply
-from tfbinreg.quantizers import LSQActivationQuantizer, LSQWeightQuantizer
+from tfbinreg.quantizers import LSQWeightQuantizer
+from tfbinreg.reader import register_layer
 from tfbinreg.recipe import Recipe, Rule
 from tfbinreg.regularizers import bin_regularization
 from tfbinreg.saving import load_model, quantize_scope
-from tfbinreg.scheme import LSQQuantizeConfig, LSQQuantizeScheme
+from tfbinreg.scheme import LSQQuantizeScheme
 from tfbinreg.version import __version__
 
 __all__ = [
@@ -33,6 +36,7 @@ __all__ = [
     "CodedTensor",
     "Grid",
     "LSQActivationQuantizer",
+    "LSQPlusActivationQuantizer",
     "LSQQuantizeConfig",
     "LSQQuantizeScheme",
     "LSQWeightQuantizer",
@@ -50,5 +54,6 @@ __all__ = [
     "quantize_apply",
     "quantize_scope",
     "reestimate_batch_norm",
+    "register_layer",
     "to_tflite",
 ]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfbinreg import quantizers
+from tfbinreg import activation_quantizers
 
 BATCH_SIZE = 64
 MAX_BATCHES = 8
@@ -62,7 +62,7 @@ def calibrate(model: Any, batches: list[Any]) -> None:
         model: a model from `quantize_apply`; only its activation steps change.
         batches: model inputs, see `sample_batches`.
     """
-    estimates: quantizers.Estimates = {}
+    estimates: activation_quantizers.Estimates = {}
     for batch in batches:
-        with quantizers.calibration(estimates):
+        with activation_quantizers.calibration(estimates):
             model(tf.nest.map_structure(tf.convert_to_tensor, batch), training=False)

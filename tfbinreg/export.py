@@ -10,21 +10,21 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from tfbinreg import _compat
+from tfbinreg.emit import emit, is_identity
 from tfbinreg.freeze import FrozenGraph, FrozenOp, freeze
 from tfbinreg.version import __version__
 from tflite_tools import codes as file_codes
 from tflite_tools import flatbuffer, manifest
 
 INPUT_TYPES = {"int8": tf.int8, "float32": tf.float32}
-_SOFTMAX_SCALE, _SOFTMAX_ZERO_POINT = 1.0 / 256.0, -128
-_KERNEL_AXIS = {"DepthwiseConv2D": 3}
+_DEPTHWISE = ("DepthwiseConv2D", "BatchNormalization", "ChannelAffine")  # channels last in TFLite
 
 
 def to_tflite(model: Any, *, input_type: str = "int8") -> bytes:
@@ -76,7 +76,7 @@ def _convert(model: Any, frozen: FrozenGraph, io_type: tf.DType) -> bytes:
         for index, op in enumerate(frozen.ops):
             with tf.name_scope(_scope(index)):
                 taken = [tensors[i] for i in op.inputs] or [given[index]]
-                tensors.append(_emit(op, taken, np.random.default_rng(index)))
+                tensors.append(emit(op, taken, np.random.default_rng(index)))
         return [tensors[index] for index in frozen.outputs]
 
     converter = tf.lite.TFLiteConverter.from_concrete_functions(
@@ -89,101 +89,6 @@ def _convert(model: Any, frozen: FrozenGraph, io_type: tf.DType) -> bytes:
 
 def _scope(index: int) -> str:
     return f"op{index}"
-
-
-def _emit(op: FrozenOp, inputs: list[tf.Tensor], random: np.random.Generator) -> tf.Tensor:
-    output = inputs[0]
-    if op.kernel is not None:
-        # Distinct placeholders: equal constants would be merged, zeros optimized away.
-        kernel = random.integers(1, 127, op.kernel.codes.shape).astype(np.float32)
-        weights = tf.quantization.fake_quant_with_min_max_args(
-            tf.constant(kernel), -127.0, 127.0, narrow_range=True
-        )
-        output = _KERNEL_OPS[op.kind](op.layer, inputs[0], weights)
-        bias = random.integers(1, 127, op.kernel.bias.shape).astype(np.float32)
-        output = tf.nn.bias_add(output, tf.constant(bias))
-    elif op.kind != "InputLayer":
-        output = _PLAIN_OPS[op.kind](op.layer, inputs)
-    if op.relu:
-        output = tf.nn.relu(output)
-    scale, zero_point = _quantization(op)
-    low, high = (-128 - zero_point) * scale, (127 - zero_point) * scale
-    if output is inputs[0] and op.kind != "InputLayer":
-        return output
-    return tf.quantization.fake_quant_with_min_max_args(output, low, high)
-
-
-def _quantization(op: FrozenOp) -> tuple[float, int]:
-    if op.grid is None:
-        return _SOFTMAX_SCALE, _SOFTMAX_ZERO_POINT
-    return float(op.grid.scale), op.grid.zero_point
-
-
-def _conv(layer: Any, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-    padding = layer.padding.upper()
-    return tf.nn.conv2d(inputs, kernel, layer.strides, padding, dilations=layer.dilation_rate)
-
-
-def _depthwise(layer: Any, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-    strides = [1, *layer.strides, 1]
-    padding = layer.padding.upper()
-    return tf.nn.depthwise_conv2d(inputs, kernel, strides, padding, dilations=layer.dilation_rate)
-
-
-def _dense(layer: Any, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-    return tf.matmul(inputs, kernel)
-
-
-def _pool(operation: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
-    def run(layer: Any, inputs: list[tf.Tensor]) -> tf.Tensor:
-        return operation(inputs[0], layer.pool_size, layer.strides, layer.padding.upper())
-
-    return run
-
-
-def _global(operation: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
-    def run(layer: Any, inputs: list[tf.Tensor]) -> tf.Tensor:
-        return operation(inputs[0], [1, 2], keepdims=layer.keepdims)
-
-    return run
-
-
-def _pad(layer: Any, inputs: list[tf.Tensor]) -> tf.Tensor:
-    return tf.pad(inputs[0], [[0, 0], *layer.padding, [0, 0]])
-
-
-def _reshape(layer: Any, inputs: list[tf.Tensor]) -> tf.Tensor:
-    shape = layer.compute_output_shape(inputs[0].shape)
-    return tf.reshape(inputs[0], [1, *shape[1:]])
-
-
-def _identity(layer: Any, inputs: list[tf.Tensor]) -> tf.Tensor:
-    return inputs[0]
-
-
-def _relu(layer: Any, inputs: list[tf.Tensor]) -> tf.Tensor:
-    return tf.nn.relu(inputs[0]) if layer.max_value is None else tf.nn.relu6(inputs[0])
-
-
-_KERNEL_OPS: Mapping[str, Callable[..., tf.Tensor]] = {
-    "Conv2D": _conv,
-    "DepthwiseConv2D": _depthwise,
-    "Dense": _dense,
-}
-_PLAIN_OPS: Mapping[str, Callable[..., tf.Tensor]] = {
-    "Add": lambda layer, inputs: inputs[0] + inputs[1],
-    "AveragePooling2D": _pool(tf.nn.avg_pool2d),
-    "Dropout": _identity,
-    "Flatten": _reshape,
-    "GlobalAveragePooling2D": _global(tf.reduce_mean),
-    "GlobalMaxPooling2D": _global(tf.reduce_max),
-    "MaxPooling2D": _pool(tf.nn.max_pool2d),
-    "ReLU": _relu,
-    "Reshape": _reshape,
-    "Softmax": lambda layer, inputs: tf.nn.softmax(inputs[0]),
-    "SpatialDropout2D": _identity,
-    "ZeroPadding2D": _pad,
-}
 
 
 def _write_numbers(container: Any, frozen: FrozenGraph) -> dict[str, Any]:
@@ -199,7 +104,8 @@ def _write_numbers(container: Any, frozen: FrozenGraph) -> dict[str, Any]:
                 continue
             _write_activation(tensor, op, int(output), activations)
             if op.kernel is not None:
-                layers.append(_write_kernel(container, graph, operator, op, frozen))
+                entry = _write_kernel(container, graph, operator, op, frozen)
+                layers += [entry] if op.kernel.trained else []
     for index in graph.inputs:
         tensor = graph.tensors[int(index)]
         op = _frozen_op(frozen, tensor)
@@ -230,7 +136,7 @@ def _order_edges(container: Any, graph: Any, frozen: FrozenGraph) -> None:
 
 def _written_by(frozen: FrozenGraph, index: int) -> str:
     """Name of the operation whose tensor holds the result of operation `index`."""
-    while _PLAIN_OPS.get(frozen.ops[index].kind) is _identity:
+    while is_identity(frozen.ops[index]):
         index = frozen.ops[index].inputs[0]
     return frozen.ops[index].name
 
@@ -244,14 +150,13 @@ def _frozen_op(frozen: FrozenGraph, tensor: Any) -> FrozenOp | None:
 def _write_activation(
     tensor: Any, op: FrozenOp, index: int, entries: dict[int, manifest.ActivationEntry]
 ) -> None:
+    grid = op.grid
+    assert grid is not None
     tensor.name = op.name
-    scale, zero_point = _quantization(op)
-    flatbuffer.set_quantization(tensor, np.asarray(scale, np.float32), zero_point)
-    if op.grid is not None:
-        grid = op.grid
-        entries[index] = manifest.ActivationEntry(
-            op.name, grid.bits, grid.qmin, grid.qmax, zero_point
-        )
+    flatbuffer.set_quantization(tensor, grid.scale, grid.zero_point)
+    entries[index] = manifest.ActivationEntry(
+        op.name, grid.bits, grid.qmin, grid.qmax, grid.zero_point
+    )
 
 
 def _write_kernel(
@@ -260,13 +165,15 @@ def _write_kernel(
     kernel, source = op.kernel, frozen.ops[op.inputs[0]].grid
     if kernel is None or source is None:
         raise RuntimeError(f"{op.name} has been frozen without a kernel or an input grid.")
-    weights, bias = (graph.tensors[int(index)] for index in operator.inputs[1:3])
+    # TRANSPOSE_CONV takes its output shape first and its activations between weights and bias.
+    places = (1, 3) if op.kind == "Conv2DTranspose" else (1, 2)
+    weights, bias = (graph.tensors[int(operator.inputs[place])] for place in places)
     weights.name, bias.name = f"{op.name}/kernel", f"{op.name}/bias"
     scaled = (kernel.codes.astype(np.int16) * kernel.prescale).astype(np.int8)
     stored = file_codes.to_tflite_layout(op.kind, scaled)
     flatbuffer.set_constant(container, weights, stored.reshape(flatbuffer.indices(weights.shape)))
     weight_scale = (kernel.scale / np.float32(kernel.prescale)).astype(np.float32)
-    flatbuffer.set_quantization(weights, weight_scale, 0, _KERNEL_AXIS.get(op.kind, 0))
+    flatbuffer.set_quantization(weights, weight_scale, 0, 3 if op.kind in _DEPTHWISE else 0)
     flatbuffer.set_constant(container, bias, kernel.bias)
     flatbuffer.set_quantization(bias, source.scale * weight_scale, 0)
     return manifest.LayerEntry(
@@ -283,7 +190,9 @@ def _write_kernel(
 def _check(data: bytes, frozen: FrozenGraph) -> None:
     """Compare the file's codes with the frozen graph's."""
     stored = file_codes.read_codes(data)
-    kernels = {op.name: op.kernel.codes for op in frozen.ops if op.kernel is not None}
+    kernels = {
+        op.name: op.kernel.codes for op in frozen.ops if op.kernel is not None and op.kernel.trained
+    }
     wrong = [
         name
         for name, codes in kernels.items()

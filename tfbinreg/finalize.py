@@ -9,6 +9,7 @@ import numpy as np
 from tfbinreg.batch_norm import reestimate_batch_norm
 from tfbinreg.freeze import FrozenKernel, FrozenOp, freeze, norm_factors
 from tfbinreg.grid import Grid
+from tfbinreg.plain_layers import ChannelAffine
 
 
 def finalize(model: Any, data: Any = None, *, batches: int = 50) -> None:
@@ -38,20 +39,24 @@ def finalize(model: Any, data: Any = None, *, batches: int = 50) -> None:
 
 
 def _round_bias(op: FrozenOp, kernel: FrozenKernel, source: Grid) -> None:
-    """Move the bias, beta or moving mean by what the integer bias differs from the real one."""
-    factor, offset = norm_factors(op.norm, op.layer, kernel.bias.size)
+    """Move the bias, or an offset of the last normalization, by what the integer bias differs."""
+    _, offset = norm_factors(op, kernel.bias.size)
     unit = float(source.scale) * np.asarray(kernel.scale, np.float64) / kernel.prescale
     change = kernel.bias * unit - offset
-    if op.norm is None:
+    if not op.norms:
         if op.layer.bias is not None:
             _shift(op.layer.bias, change)
-    elif op.norm.center:
-        _shift(op.norm.beta, change)
+        return
+    last = op.norms[-1]
+    if isinstance(last, ChannelAffine):
+        _shift(last.offset, change)
+    elif last.center:
+        _shift(last.beta, change)
     else:
+        gamma = last.gamma.numpy() if last.scale else np.ones(change.shape)
+        factor = gamma / np.sqrt(last.moving_variance.numpy().astype(np.float64) + last.epsilon)
         live = factor != 0
-        _shift(
-            op.norm.moving_mean, -np.divide(change, factor, out=np.zeros_like(change), where=live)
-        )
+        _shift(last.moving_mean, -np.divide(change, factor, out=np.zeros_like(change), where=live))
 
 
 def _shift(variable: Any, change: np.ndarray) -> None:

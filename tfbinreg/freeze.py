@@ -15,13 +15,18 @@ import numpy as np
 
 from tfbinreg.graph import Graph, Node, trace
 from tfbinreg.grid import CodedTensor, Grid
-from tfbinreg.kinds import KINDS, Role
-from tfbinreg.layers import QuantizeActivation, QuantizedKernel
+from tfbinreg.kinds import KINDS, Role, fixed_grid, relu_limit
+from tfbinreg.layers import QuantizeActivation, QuantizedHardSwish, QuantizedKernel
+from tfbinreg.plain_layers import ChannelAffine
 from tfbinreg.plan import Problem, raise_problems
 from tfbinreg.sites import Site, check_finite, kernel_sites, require_quantized
 
 # A channel that can move its output by less than this part of a level counts as constant.
 _NEGLIGIBLE = 2.0**-12
+# A normalization without a kernel before it multiplies by 64 codes of 1/64: a power of two keeps
+# its factors exact, and large codes keep the rounding of the runtimes' multipliers small.
+_UNIT_CODE = 64
+_UNIT_GRID = Grid(8, True, np.array(1.0 / _UNIT_CODE), -127, 127)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -35,6 +40,8 @@ class FrozenKernel:
         bias: int32, (output channels,).
         bits: width the codes were trained at.
         prescale: P, by which the file's weights are multiplied.
+        trained: False for the factors of a normalization that has no kernel before it, whose codes
+            are all one number.
     """
 
     codes: np.ndarray
@@ -42,6 +49,7 @@ class FrozenKernel:
     bias: np.ndarray
     bits: int
     prescale: int
+    trained: bool = True
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -53,10 +61,11 @@ class FrozenOp:
         kind: its class.
         layer: the float layer, for strides, padding and the like; weights are not read from it.
         inputs: indices of the operations whose outputs it takes.
-        grid: grid of the output; None for a softmax, whose grid is fixed.
+        grid: grid of the output.
         relu: whether a ReLU is fused.
+        relu_limit: the largest output of that ReLU, None if the grid alone limits it.
         kernel: weights, if it has any.
-        norm: the BatchNormalization layer folded into the kernel, if there was one.
+        norms: the normalizations that are folded into the kernel, in order.
     """
 
     name: str
@@ -65,8 +74,9 @@ class FrozenOp:
     inputs: tuple[int, ...]
     grid: Grid | None
     relu: bool = False
+    relu_limit: float | None = None
     kernel: FrozenKernel | None = None
-    norm: Any = None
+    norms: tuple[Any, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -77,11 +87,13 @@ class FrozenGraph:
         ops: the operations.
         inputs: indices of the operations that are the model's inputs, in the model's order.
         outputs: indices of those whose results are its outputs, in the model's order.
+        op_of: node of the model's layer graph -> index of the operation it is part of.
     """
 
     ops: tuple[FrozenOp, ...]
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
+    op_of: Mapping[int, int]
 
 
 def freeze(model: Any) -> FrozenGraph:
@@ -113,7 +125,7 @@ def integer_codes(model: Any) -> dict[str, CodedTensor]:
     return {
         op.name: CodedTensor(op.kernel.codes, op.kernel.scale, 0, op.kernel.bits)
         for op in freeze(model).ops
-        if op.kernel is not None
+        if op.kernel is not None and op.kernel.trained
     }
 
 
@@ -124,7 +136,6 @@ class _Freezer:
         self.graph, self.sites = graph, sites
         self.ops: list[FrozenOp] = []
         self.op_of: dict[int, int] = {}  # node index -> index of the operation it is part of
-        self.norms: dict[int, Any] = {}  # operation index -> BatchNormalization to fold
         self.problems: list[Problem] = []
 
     def run(self, model_name: str) -> FrozenGraph:
@@ -132,15 +143,17 @@ class _Freezer:
             self._visit(node)
         raise_problems(self.problems, f"convert model {model_name!r}")
         for index, op in enumerate(self.ops):
-            if op.kernel is None and isinstance(op.layer, QuantizedKernel):
-                self.ops[index] = self._with_kernel(index, op)
+            if KINDS[op.kind].role in (Role.KERNEL, Role.NORM):
+                self.ops[index] = self._with_kernel(op)
         raise_problems(self.problems, f"convert model {model_name!r}")
         inputs = tuple(self.op_of[index] for index in self.graph.inputs)
         outputs = tuple(self.op_of[index] for index in self.graph.outputs)
-        return FrozenGraph(tuple(self.ops), inputs, outputs)
+        return FrozenGraph(tuple(self.ops), inputs, outputs, self.op_of)
 
     def _visit(self, node: Node) -> None:
         if isinstance(node.layer, QuantizeActivation):
+            if isinstance(node.layer, QuantizedHardSwish):
+                self._add(node, node.layer.operation, "HardSwish")
             self._set_grid(node)
             return
         inner = node.layer.layer if isinstance(node.layer, QuantizedKernel) else node.layer
@@ -148,28 +161,51 @@ class _Freezer:
         if kind is None or (kind.role is Role.KERNEL and inner is node.layer):
             self._problem(inner.name, "is not quantized", "quantize the whole model")
             kind = kind or KINDS["Dropout"]
-        if kind.role is Role.NORM:
-            self.op_of[node.index] = self.op_of[node.inputs[0]]
-            self.norms[self.op_of[node.index]] = node.layer
+        if self._fuse(node, kind.role):
             return
-        inputs = tuple(self.op_of[index] for index in node.inputs)
+        self._add(node, inner.name, type(inner).__name__)
+
+    def _add(self, node: Node, name: str, kind_name: str) -> None:
+        role = KINDS[kind_name].role if kind_name in KINDS else Role.SAME
+        inputs = () if role is Role.INPUT else tuple(self.op_of[i] for i in node.inputs)
+        self._need_grid(name, inputs)
         grid = None
-        if kind.role in (Role.SAME, Role.RELU, Role.SOFTMAX):
-            self._need_grid(inner.name, inputs)
-            grid = self.ops[inputs[0]].grid if kind.role is not Role.SOFTMAX else None
+        if role is Role.FIXED:
+            grid = fixed_grid(node.layer)
+        elif role in (Role.SAME, Role.RELU, Role.JOIN):
+            grid = self.ops[inputs[0]].grid
+        norms = (node.layer,) if role is Role.NORM else ()
         self.op_of[node.index] = len(self.ops)
-        self.ops.append(FrozenOp(inner.name, type(inner).__name__, node.layer, inputs, grid))
-        if kind.role is Role.KERNEL or kind.role is Role.MERGE:
-            self._need_grid(inner.name, inputs)
+        self.ops.append(FrozenOp(name, kind_name, node.layer, inputs, grid, norms=norms))
+
+    def _fuse(self, node: Node, role: Role) -> bool:
+        """Make a normalization or ReLU part of the operation before it, if that has no grid yet."""
+        if role not in (Role.NORM, Role.RELU):
+            return False
+        index = self.op_of[node.inputs[0]]
+        op = self.ops[index]
+        head = KINDS.get(op.kind)
+        if op.grid is not None or head is None or op.relu:
+            return False
+        if role is Role.NORM:
+            if head.role not in (Role.KERNEL, Role.NORM):
+                return False
+            op = dataclasses.replace(op, norms=(*op.norms, node.layer))
+        elif not head.fuses_relu:
+            return False
+        else:
+            op = dataclasses.replace(op, relu=True, relu_limit=relu_limit(node.layer))
+        self.ops[index] = op
+        self.op_of[node.index] = index
+        return True
 
     def _set_grid(self, node: Node) -> None:
         """A grid layer ends the operation before it, or rounds again to the grid it already has."""
-        index = self.op_of[node.inputs[0]]
-        self.op_of[node.index] = index
+        index = self.op_of.setdefault(node.index, self.op_of[node.inputs[0]])
         op = self.ops[index]
-        grid = node.layer.quantizer.settle(node.layer.grid_variables, node.name)
         if op.grid is not None:
             return
+        grid = node.layer.quantizer.settle(node.layer.grid_variables, node.name)
         if (grid.signed or op.kind == "InputLayer") and grid.bits != 8:
             sort = "an input" if op.kind == "InputLayer" else "a signed activation"
             self._problem(
@@ -177,7 +213,7 @@ class _Freezer:
                 f"{sort} of {grid.bits} bits has no exact int8 form",
                 "use 8 bits (signed_activation_bits, input_bits) or put a ReLU there",
             )
-        relu = not grid.signed and op.kind not in ("InputLayer", "GlobalAveragePooling2D")
+        relu = op.relu or (not grid.signed and KINDS[op.kind].fuses_relu)
         self.ops[index] = dataclasses.replace(op, grid=grid, relu=relu)
 
     def _need_grid(self, name: str, inputs: tuple[int, ...]) -> None:
@@ -189,18 +225,22 @@ class _Freezer:
     def _problem(self, name: str, what: str, remedy: str) -> None:
         self.problems.append(Problem(name, what, remedy))
 
-    def _with_kernel(self, index: int, op: FrozenOp) -> FrozenOp:
-        site, inner = self.sites[id(op.layer)], op.layer.layer
+    def _with_kernel(self, op: FrozenOp) -> FrozenOp:
         source, target = self.ops[op.inputs[0]].grid, op.grid
         if source is None or target is None:
             self._problem(op.name, "its output is not on a grid", "quantize the whole model")
             return op
-        grid, codes = site.grid(), site.codes()
-        # Output channels last: (h * w, channels * multiplier) for a depthwise kernel.
-        depthwise = type(inner).__name__ == "DepthwiseConv2D"
-        channels = int(np.prod(codes.shape[2:])) if depthwise else codes.shape[-1]
-        rows = codes.reshape(-1, channels)
-        factor, offset = norm_factors(self.norms.get(index), inner, channels)
+        trained = isinstance(op.layer, QuantizedKernel)
+        if trained:
+            inner, site = op.layer.layer, self.sites[id(op.layer)]
+            grid, codes = site.grid(), site.codes()
+        else:
+            inner, grid = op.layer, _UNIT_GRID
+            channels = int(inner.input_shape[-1])
+            codes = np.full((1, 1, channels, 1), _UNIT_CODE, np.int32)
+        rows = _channels_last(op.kind, codes)
+        channels = rows.shape[1]
+        factor, offset = norm_factors(op, channels)
         rows, scale = _fold(rows, grid, factor, source, target)
         bias = np.floor(offset * grid.prescale / (float(source.scale) * scale) + 0.5)
         if np.any(np.abs(bias) >= 2**31):
@@ -213,13 +253,32 @@ class _Freezer:
             )
             return op
         kernel = FrozenKernel(
-            rows.reshape(codes.shape).astype(np.int8),
+            _original_layout(op.kind, rows, codes.shape).astype(np.int8),
             scale,
             bias.astype(np.int32),
             grid.bits,
             grid.prescale,
+            trained,
         )
-        return dataclasses.replace(op, layer=inner, kernel=kernel, norm=self.norms.get(index))
+        return dataclasses.replace(op, layer=inner, kernel=kernel)
+
+
+def _channels_last(kind: str, codes: np.ndarray) -> np.ndarray:
+    """Codes as (weights per output channel, output channels)."""
+    if kind == "Conv2DTranspose":  # (h, w, out, in)
+        codes = np.swapaxes(codes, 2, 3)
+    channels = codes.shape[-1]
+    if codes.ndim == 4 and kind not in ("Conv2D", "Conv2DTranspose"):
+        channels *= codes.shape[2]  # depthwise: (h, w, in, multiplier)
+    return codes.reshape(-1, channels)
+
+
+def _original_layout(kind: str, rows: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """The inverse of `_channels_last`."""
+    if kind != "Conv2DTranspose":
+        return rows.reshape(shape)
+    height, width, filters, inputs = shape
+    return np.swapaxes(rows.reshape(height, width, inputs, filters), 2, 3)
 
 
 def _fold(
@@ -251,14 +310,25 @@ def _fold(
     return rows, scale[0] if np.all(scale == scale[0]) else scale
 
 
-def norm_factors(norm: Any, layer: Any, channels: int) -> tuple[np.ndarray, np.ndarray]:
-    """(k, c), float64, such that normalized(conv + bias) = k * conv + c, per output channel."""
-    bias = np.zeros(channels) if layer.bias is None else layer.bias.numpy().astype(np.float64)
-    if norm is None:
-        return np.ones(channels), bias
+def norm_factors(op: FrozenOp, channels: int) -> tuple[np.ndarray, np.ndarray]:
+    """(k, c), float64: the norms of (conv + bias) are k * conv + c, per output channel."""
+    layer = op.layer.layer if isinstance(op.layer, QuantizedKernel) else op.layer
+    bias = getattr(layer, "bias", None) if KINDS[op.kind].role is Role.KERNEL else None
+    factor = np.ones(channels)
+    offset = np.zeros(channels) if bias is None else bias.numpy().astype(np.float64)
+    for norm in op.norms:
+        own_factor, own_offset = _affine(norm, channels)
+        factor, offset = own_factor * factor, own_factor * offset + own_offset
+    return factor, offset
+
+
+def _affine(norm: Any, channels: int) -> tuple[np.ndarray, np.ndarray]:
+    """(k, c), float64, such that norm(x) = k * x + c."""
+    if isinstance(norm, ChannelAffine):
+        return norm.scale.numpy().astype(np.float64), norm.offset.numpy().astype(np.float64)
     gamma = norm.gamma.numpy() if norm.scale else np.ones(channels)
     beta = norm.beta.numpy() if norm.center else np.zeros(channels)
     mean = norm.moving_mean.numpy().astype(np.float64)
     variance = norm.moving_variance.numpy().astype(np.float64)
     factor = gamma.astype(np.float64) / np.sqrt(variance + norm.epsilon)
-    return factor, beta.astype(np.float64) + factor * (bias - mean)
+    return factor, beta.astype(np.float64) - factor * mean

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tfbinreg import _compat
@@ -19,11 +19,13 @@ class Node:
         index: position in the graph's topological order.
         layer: the Keras layer that is called.
         inputs: indices of the nodes whose outputs it takes.
+        options: keyword arguments of the call.
     """
 
     index: int
     layer: Any
     inputs: tuple[int, ...]
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -32,6 +34,10 @@ class Node:
     @property
     def kind(self) -> str:
         return type(self.layer).__name__
+
+    def call(self, tensors: Sequence[Any]) -> Any:
+        """What the layer makes of other tensors, called with the same options."""
+        return self.layer(tensors[0] if len(tensors) == 1 else list(tensors), **self.options)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,14 +77,23 @@ def trace(model: Any) -> Graph:
         return position[id(history.layer._inbound_nodes[history.node_index])]
 
     nodes = tuple(
-        Node(index, node.outbound_layer, tuple(index_of(t) for t in node.keras_inputs))
+        Node(
+            index,
+            node.outbound_layer,
+            tuple(index_of(tensor) for tensor in node.keras_inputs),
+            dict(node.call_kwargs or {}),
+        )
         for index, node in enumerate(keras_nodes)
     )
     inputs = tuple(index_of(tensor) for tensor in model.inputs)
     return Graph(nodes, inputs, tuple(index_of(tensor) for tensor in model.outputs), model.name)
 
 
-def rebuild(graph: Graph, call: Callable[[Node, Sequence[Any]], Any]) -> Any:
+def rebuild(
+    graph: Graph,
+    call: Callable[[Node, Sequence[Any]], Any],
+    make_model: Callable[..., Any] = keras.Model,
+) -> Any:
     """A functional model made by calling `call(node, input tensors) -> tensor` along the graph.
 
     A model input is given its own new symbolic input.
@@ -91,7 +106,7 @@ def rebuild(graph: Graph, call: Callable[[Node, Sequence[Any]], Any]) -> Any:
     inputs = list(fresh.values())
     outputs = [tensors[index] for index in graph.outputs]
     single = outputs[0] if len(outputs) == 1 else outputs
-    return keras.Model(inputs if len(inputs) > 1 else inputs[0], single, name=graph.name)
+    return make_model(inputs if len(inputs) > 1 else inputs[0], single, name=graph.name)
 
 
 def clone_layer(layer: Any, **changes: Any) -> Any:

@@ -85,12 +85,12 @@ class Grid:
 
     @property
     def zero_point(self) -> int:
-        """The int8 value of code 0 in an activation tensor: 127 - qmax for unsigned codes.
+        """The int8 value of code 0 in an activation tensor: 127 - qmax.
 
         The int8 container's upper end is then the largest code, so saturation clips from above
         and a fused ReLU from below: b-bit activations at no cost.
         """
-        return 0 if self.signed else 127 - self.qmax
+        return 127 - self.qmax
 
     @property
     def prescale(self) -> int:

@@ -1,4 +1,4 @@
-"""The two Keras layers a quantized model is made of: a kernel wrapper and an activation grid."""
+"""The Keras layers a quantized model is made of: a kernel wrapper and activation grids."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from tfbinreg import _compat
+from tfbinreg.hard_swish import hard_swish, hard_swish_table
 
 keras = _compat.keras
 
@@ -99,11 +100,25 @@ class QuantizeActivation(keras.layers.Layer):
         super().build(input_shape)
 
     @_compat.without_autograph
-    def call(self, inputs: Any, training: Any = None, averaged: bool = False) -> Any:
-        """Quantize `inputs`; `averaged` says they are means of numbers on this very grid."""
+    def call(
+        self,
+        inputs: Any,
+        training: Any = None,
+        member: int | None = 0,
+        averaged: bool = False,
+    ) -> Any:
+        """Quantize `inputs`.
+
+        Args:
+            inputs: any float tensor.
+            training: whether in training.
+            member: the number of this tensor among those that share the grid and were not on it
+                before; None if it is made from such tensors, by pooling or a ReLU.
+            averaged: whether it holds means of numbers on this very grid.
+        """
         if averaged:
             inputs = self.quantizer.break_ties(inputs, self.grid_variables)
-        return self.quantizer(inputs, training, weights=self.grid_variables)
+        return self.quantizer(inputs, training, weights=self.grid_variables, member=member)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape
@@ -114,6 +129,63 @@ class QuantizeActivation(keras.layers.Layer):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> QuantizeActivation:
+        config = dict(config)
+        quantizer = keras.saving.deserialize_keras_object(config.pop("quantizer"))
+        return cls(quantizer, **config)
+
+
+@_compat.register
+class QuantizedHardSwish(QuantizeActivation):
+    """Hard swish onto a learned grid; at inference with the runtimes' own integer arithmetic.
+
+    Args:
+        quantizer: as for `QuantizeActivation`.
+        operation: name of the float layer it takes the place of.
+        source: name of the `QuantizeActivation` on whose grid its inputs lie.
+    """
+
+    _source = None
+
+    def __init__(self, quantizer: Any, operation: str, source: str, **kwargs: Any) -> None:
+        super().__init__(quantizer, **kwargs)
+        self.operation, self.source = operation, source
+
+    def bind(self, source: QuantizeActivation) -> None:
+        """Tell it the layer called `source`, once the model is built."""
+        # Not self._source = ...: Keras would count the other layer's weights as this one's.
+        object.__setattr__(self, "_source", source)
+
+    @_compat.without_autograph
+    def call(
+        self,
+        inputs: Any,
+        training: Any = None,
+        member: int | None = 0,
+        averaged: bool = False,
+    ) -> Any:
+        smooth = super().call(hard_swish(inputs), training, member)
+        source = self._source
+        if training or source is None:
+            return smooth
+        start = [layer.grid_variables["initialized"] > 0 for layer in (source, self)]
+        return tf.cond(tf.reduce_all(start), lambda: self._exact(inputs, source), lambda: smooth)
+
+    def _exact(self, inputs: tf.Tensor, source: QuantizeActivation) -> tf.Tensor:
+        """The int8 kernel's outputs for `inputs`, which lie on the grid of `source`."""
+        (scale, zero_point), (out_scale, out_zero_point) = (
+            layer.quantizer.stored_grid(layer.grid_variables) for layer in (source, self)
+        )
+        table = hard_swish_table(scale, zero_point, out_scale, out_zero_point)
+        values = tf.cast(inputs, tf.float32)
+        stored = tf.cast(tf.round(values / scale), tf.int32) + zero_point
+        codes = tf.gather(table, tf.clip_by_value(stored + 128, 0, 255)) - out_zero_point
+        return tf.cast(tf.cast(codes, tf.float32) * out_scale, inputs.dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "operation": self.operation, "source": self.source}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> QuantizedHardSwish:
         config = dict(config)
         quantizer = keras.saving.deserialize_keras_object(config.pop("quantizer"))
         return cls(quantizer, **config)

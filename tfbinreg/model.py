@@ -8,6 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from tfbinreg import _compat
+from tfbinreg.layers import QuantizedHardSwish
 from tfbinreg.recipe import Recipe
 from tfbinreg.regularizers import bin_regularization
 from tfbinreg.sites import kernel_sites, sites
@@ -48,6 +49,9 @@ class QuantizedModel(_compat.Functional):
     def attach(self, recipe: Recipe, bin_options: BinOptions) -> None:
         """Give a freshly built model its recipe, state variables and penalty. Call once."""
         self.recipe, self.bin_options = recipe, bin_options
+        for layer in self.layers:
+            if isinstance(layer, QuantizedHardSwish):
+                layer.bind(self.get_layer(layer.source))
         options: dict[str, Any] = {
             "trainable": False,
             "aggregation": tf.VariableAggregation.ONLY_FIRST_REPLICA,
@@ -58,8 +62,8 @@ class QuantizedModel(_compat.Functional):
 
     @property
     def step_variables(self) -> list[tf.Variable]:
-        """The learned steps of all kernels and activations; inputs have fixed ones."""
-        return [site.step for site in sites(self) if site.step.trainable]
+        """The learned steps and offsets of all kernels and activations; inputs have fixed ones."""
+        return [variable for site in sites(self) for variable in site.learned]
 
     def bin_penalty(self) -> tf.Tensor:
         """L_BR summed over the quantized kernels, without the strength; float32 scalar."""

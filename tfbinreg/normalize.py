@@ -1,129 +1,136 @@
-"""Any supported Keras model -> an equivalent plain functional model of simple layers.
+"""Any supported Keras model -> an equivalent plain functional tf_keras model of simple layers.
 
-Fused activations become layers of their own, SeparableConv2D its two convolutions, and a pooling
-window over the whole image a global pooling, so that everything after meets few layer kinds.
+Nested models are flattened, operations on tensors and fused activations become layers of their
+own, one-dimensional layers two-dimensional ones and constants `ChannelAffine`s, so that everything
+after meets few layer kinds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from tfbinreg import _compat
-from tfbinreg.graph import Node, clone_layer, rebuild, trace
-from tfbinreg.kinds import activation_name
+from tfbinreg.builder import Builder, UnsupportedError, Value
+from tfbinreg.frontends import unknown_layer
+from tfbinreg.kinds import KINDS, check_activation
+from tfbinreg.operations import OPERATIONS
+from tfbinreg.plan import Problem, raise_problems
+from tfbinreg.program import Ref, Step, refs, replaced
+from tfbinreg.reader import read
+from tfbinreg.rewrites import LAYERS
 
 keras = _compat.keras
 
-Weights = list[np.ndarray]
-Parts = list[tuple[Any, Weights]]  # the layers that replace one, in order, with their weights
+_TOLERANCE = 1e-5
 
 
 def normalize(model: Any) -> tuple[Any, dict[str, str]]:
     """Rewrite `model` to simple layers with the same outputs.
 
     Args:
-        model: a built Sequential or Functional model of supported layers (see `plan.check_layers`).
+        model: a built Sequential or Functional model of tf_keras or Keras 3.
 
     Returns:
-        The new model, with weights of its own, and for each of its layers the name of the layer it
-        comes from.
+        The new model, with weights of its own, and for each of its layers the name of the layer of
+        `model` it comes from.
+
+    Raises:
+        ValueError: listing every layer that is not supported; or if the outputs of the two models
+            differ by more than 1e-5 of the largest.
     """
-    graph = trace(model)
-    taken = {node.name for node in graph.nodes}
-    origin: dict[str, str] = {}
-    pending: Parts = []
-
-    def call(node: Node, tensors: Sequence[Any]) -> Any:
-        if node.kind == "InputLayer":
-            origin[node.name] = node.name
-            return tensors[0]
-        parts = _REWRITES.get(node.kind, _keep)(node.layer, _namer(node.name, taken))
-        output: Any = tensors[0] if len(tensors) == 1 else list(tensors)
-        for layer, weights in parts:
-            output = layer(output)
-            origin[layer.name] = node.name
-            pending.append((layer, weights))
-        return output
-
-    normal = rebuild(graph, call)
-    for layer, weights in pending:
-        layer.set_weights(weights)
-        layer.trainable = model.get_layer(origin[layer.name]).trainable
-    return normal, origin
-
-
-def _namer(name: str, taken: set[str]) -> Callable[[str], str]:
-    """Names for the parts of layer `name` that no other layer has."""
-
-    def part_name(suffix: str) -> str:
-        candidate = f"{name}_{suffix}"
-        while candidate in taken:
-            candidate += "_"
-        taken.add(candidate)
-        return candidate
-
-    return part_name
-
-
-def _keep(layer: Any, part_name: Callable[[str], str]) -> Parts:
-    return [(clone_layer(layer), layer.get_weights())]
-
-
-def _activation_layer(function: str, name: str) -> Parts:
-    layers: dict[str, Callable[[], Any]] = {
-        "relu": lambda: keras.layers.ReLU(name=name),
-        "relu6": lambda: keras.layers.ReLU(max_value=6.0, name=name),
-        "softmax": lambda: keras.layers.Softmax(name=name),
-    }
-    return [(layers[function](), [])] if function != "linear" else []
-
-
-def _own_activation(layer: Any, part_name: Callable[[str], str]) -> Parts:
-    function = activation_name(layer)
-    return _activation_layer(function, part_name(function)) if function != "linear" else []
-
-
-def _split_activation(layer: Any, part_name: Callable[[str], str]) -> Parts:
-    linear = clone_layer(layer, activation="linear")
-    return [(linear, layer.get_weights()), *_own_activation(layer, part_name)]
-
-
-def _replace_activation(layer: Any, part_name: Callable[[str], str]) -> Parts:
-    return _activation_layer(activation_name(layer), layer.name)
-
-
-def _split_separable(layer: Any, part_name: Callable[[str], str]) -> Parts:
-    depthwise = keras.layers.DepthwiseConv2D(
-        layer.kernel_size,
-        strides=layer.strides,
-        padding=layer.padding,
-        depth_multiplier=layer.depth_multiplier,
-        dilation_rate=layer.dilation_rate,
-        use_bias=False,
-        name=part_name("depthwise"),
+    program = read(model)
+    builder = Builder([step.name for step in program.steps])
+    values: list[Value] = []
+    problems: list[Problem] = []
+    for step, uses in zip(program.steps, program.uses(), strict=True):
+        builder.begin(step)
+        found = [*step.problems, *_weight_problems(step)]
+        value = None
+        if not found:
+            try:
+                value = _rewrite(builder, step, values)
+            except UnsupportedError as error:
+                found = error.problems
+        problems += [Problem(step.name, *problem) for problem in found]
+        # After a problem the rest is still read, for there may be more.
+        value = value or Value(step.shape, keras.Input(step.shape[1:]))
+        builder.finish(value, uses)
+        values.append(value)
+    outputs = []
+    for index in program.outputs:
+        builder.begin(program.steps[index])
+        outputs.append(builder.plain(values[index]))
+    raise_problems(problems, f"quantize model {model.name!r}")
+    inputs = [values[index].tensor for index in program.inputs]
+    normal = keras.Model(
+        inputs if len(inputs) > 1 else inputs[0],
+        outputs if len(outputs) > 1 else outputs[0],
+        name=program.name,
     )
-    pointwise = keras.layers.Conv2D(
-        layer.filters, 1, use_bias=layer.use_bias, name=part_name("pointwise")
-    )
-    kernels = layer.get_weights()
-    activation = _own_activation(layer, part_name)
-    return [(depthwise, kernels[:1]), (pointwise, kernels[1:]), *activation]
+    builder.set_weights()
+    _check_equal(model, normal)
+    return normal, builder.origin
 
 
-def _globalize_pooling(layer: Any, part_name: Callable[[str], str]) -> Parts:
-    if tuple(layer.pool_size) != tuple(layer.input_shape[1:3]):
-        return _keep(layer, part_name)
-    return [(keras.layers.GlobalAveragePooling2D(keepdims=True, name=layer.name), [])]
+def _rewrite(builder: Builder, step: Step, values: list[Value]) -> Value:
+    if step.operation == "input":
+        if len(step.shape) > 4 or len(step.shape) < 2:
+            raise UnsupportedError((f"input of shape {step.shape}", "use 1 to 3 axes a sample"))
+        builder.origin[step.name] = step.origin
+        return Value(step.shape, keras.Input(batch_shape=step.shape, name=step.name))
+
+    def value(leaf: Any) -> Any:
+        return values[leaf.index] if isinstance(leaf, Ref) else leaf
+
+    args, kwargs = replaced(step.args, value), replaced(step.kwargs, value)
+    if step.operation is not None:
+        return OPERATIONS[step.operation](builder, step, *args, **kwargs)
+    taken = [values[ref.index] for ref in refs((step.args, step.kwargs))]
+    if step.kind not in LAYERS:
+        raise UnsupportedError(unknown_layer(step.kind))
+    problems = KINDS[step.kind].check(step.layer, [value.shape for value in taken])
+    problems += check_activation(step.activation)
+    if problems:
+        raise UnsupportedError(*problems)
+    return LAYERS[step.kind](builder, step, taken)
 
 
-_REWRITES: dict[str, Callable[[Any, Callable[[str], str]], Parts]] = {
-    "Conv2D": _split_activation,
-    "DepthwiseConv2D": _split_activation,
-    "Dense": _split_activation,
-    "SeparableConv2D": _split_separable,
-    "Activation": _replace_activation,
-    "AveragePooling2D": _globalize_pooling,
-}
+def _weight_problems(step: Step) -> list[tuple[str, str]]:
+    """Weights that no training can start from."""
+    problems = []
+    for name, weight in zip(step.weight_names, step.weights, strict=True):
+        if not np.all(np.isfinite(weight)):
+            problems.append((f"{name} has NaN or infinite values", "train or load it again"))
+        elif "kernel" in name and not np.any(weight):
+            problems.append((f"{name} is all zeros", "train it first, or remove the layer"))
+    return problems
+
+
+def _check_equal(model: Any, normal: Any) -> None:
+    """Both models give the same outputs for seeded inputs."""
+    random = np.random.default_rng(0)
+    shapes = [tensor.shape for tensor in normal.inputs]
+    inputs = [
+        random.uniform(-1.0, 1.0, [2, *(size or 32 for size in shape[1:])]).astype(np.float32)
+        for shape in shapes
+    ]
+    given = inputs if len(inputs) > 1 else inputs[0]
+    ours, theirs = (_outputs(net, given) for net in (normal, model))
+    for index, (new, old) in enumerate(zip(ours, theirs, strict=True)):
+        largest = max(1.0, float(np.max(np.abs(old))))
+        off = float(np.max(np.abs(new.reshape(old.shape) - old)))
+        if not off <= _TOLERANCE * largest:
+            raise ValueError(
+                f"Output {index} of model {model.name!r} could not be rewritten exactly: it is off "
+                f"by {off:.2g} (largest output {largest:.2g}). Please report the model."
+            )
+
+
+def _outputs(model: Any, inputs: Any) -> list[np.ndarray]:
+    outputs = model(inputs, training=False)
+    outputs = outputs if isinstance(outputs, (list, tuple)) else [outputs]
+    return [
+        np.asarray(output.detach() if hasattr(output, "detach") else output) for output in outputs
+    ]

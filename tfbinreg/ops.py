@@ -99,6 +99,70 @@ def lsq_quantize(
     return _quantize_signed(inputs, step, qmin, qmax, width, narrow, grad_scale)
 
 
+def lsq_plus_quantize(
+    inputs: tf.Tensor,
+    step: tf.Tensor,
+    offset: tf.Tensor,
+    bits: int,
+    grad_scale: float = 1.0,
+) -> tf.Tensor:
+    """Quantize to a grid with a learned offset (LSQ+).
+
+    Bhalgat et al., "LSQ+: Improving low-bit quantization through learnable offsets and better
+    initialization", CVPRW 2020 (arXiv 2004.09576).
+
+    With s = max(|step|, 1e-9), n = 2^bits - 1 and the zero point Z = clip(round(-offset / s), 0, n)
+    the levels are (code - Z) * s for codes 0 to n. The paper adds a real offset to the levels;
+    rounding it to a whole number of steps makes zero a level, which padding and TFLite need.
+    Gradients (the paper's, with v the value and c its code):
+
+        dv_hat/dv      = 1 inside the grid, else 0
+        dv_hat/ds      = c - Z - v / s inside, 0 below, n above
+        dv_hat/doffset = 0 inside, 1 below and above
+
+    The gradients of `step` and `offset` are multiplied by grad_scale.
+
+    Args:
+        inputs: any float tensor; computed in float32 and cast back.
+        step: shape ().
+        offset: shape (), the smallest level.
+        bits: 2 to 8.
+        grad_scale: g, see `gradient_scale`.
+
+    Returns:
+        A tensor of the shape and dtype of `inputs`.
+    """
+    inputs = tf.convert_to_tensor(inputs)
+    top = 2.0**bits - 1.0
+
+    @tf.custom_gradient
+    def call(values, raw_step, raw_offset):
+        scale = effective_step(raw_step)
+        zero_point = effective_zero_point(scale, raw_offset, bits)
+        low, high = -zero_point * scale, (top - zero_point) * scale
+        quantized = tf.quantization.fake_quant_with_min_max_vars(values, low, high, num_bits=bits)
+
+        def grad(upstream):
+            # As for the signed grid; the kernel counts values on the clipping point as inside.
+            inner = 1.0 - _EDGE
+            to_values, below, above = tf.quantization.fake_quant_with_min_max_vars_gradient(
+                upstream, values, low * inner, high * inner, num_bits=bits
+            )
+            rounding = tf.reduce_sum(to_values * (quantized - values)) / scale
+            to_step = grad_scale * (rounding + top * above)
+            return to_values, _signed_like(to_step, raw_step), grad_scale * (below + above)
+
+        return quantized, grad
+
+    quantized = call(tf.cast(inputs, tf.float32), tf.convert_to_tensor(step), offset)
+    return tf.cast(quantized, inputs.dtype)
+
+
+def effective_zero_point(scale: tf.Tensor, offset: tf.Tensor, bits: int) -> tf.Tensor:
+    """The code that stands for zero: clip(round(-offset / scale), 0, 2^bits - 1), float32."""
+    return tf.clip_by_value(tf.floor(0.5 - offset / scale), 0.0, 2.0**bits - 1.0)
+
+
 def _fake_quant_width(qmin: int, qmax: int) -> tuple[int | None, bool]:
     """(num_bits, narrow_range) of the fake-quant kernel with these codes, (None, _) if none."""
     span = qmax - qmin

@@ -11,16 +11,17 @@ import tensorflow as tf
 
 from tfbinreg import _compat
 from tfbinreg.calibrate import calibrate, sample_batches
-from tfbinreg.checks import check_layers, check_model_type
+from tfbinreg.checks import check_model
+from tfbinreg.config import layer_settings
+from tfbinreg.decide import decide
 from tfbinreg.graph import clone_layer, trace
 from tfbinreg.model import BinOptions, QuantizedModel
 from tfbinreg.normalize import normalize
-from tfbinreg.plan import Plan, decide, raise_problems
+from tfbinreg.place import place
+from tfbinreg.plan import Plan, raise_problems
 from tfbinreg.recipe import Recipe
-from tfbinreg.scheme import LSQQuantizeScheme, layer_settings
 
 keras = _compat.keras
-tfmot_keras = _compat.tfmot_keras
 
 
 def plan(
@@ -46,7 +47,7 @@ def plan(
         TypeError: if `model` is not a tf_keras model.
         ValueError: if it is unbuilt or subclassed, or listing every layer that is not supported.
     """
-    check_model_type(model)
+    check_model(model)
     recipe = _recipe(recipe, weight_bits, activation_bits)
     normal, configs = _normalize(model)
     return decide(trace(normal), recipe, layer_settings(configs))
@@ -90,26 +91,16 @@ def quantize_apply(
         TypeError: if `model` is not a tf_keras model.
         ValueError: if it is unbuilt or subclassed, or listing every problem of every layer.
     """
-    check_model_type(model)
+    check_model(model)
     recipe = _recipe(recipe, weight_bits, activation_bits)
-    normal, configs = _normalize(model)
     batches = None if calibration_data is None else sample_batches(calibration_data)
     if batches is not None and recipe.unsigned_input is None:
         recipe = dataclasses.replace(recipe, unsigned_input=_never_negative(batches))
-    annotated = keras.models.clone_model(
-        normal,
-        clone_function=lambda layer: tfmot_keras.quantize_annotate_layer(
-            layer, configs[layer.name]
-        ),
-    )
-    wrapped = tfmot_keras.quantize_apply(annotated, scheme=LSQQuantizeScheme(recipe))
-    # tfmot returns a plain model whose layers also belong to its intermediate models; built from
-    # the configuration they belong to this one alone.
-    options = BinOptions(detach_step=detach_step, scale_free=scale_free)
-    carried = {"recipe": recipe.to_json(), "bin_options": dataclasses.asdict(options)}
-    quantized = QuantizedModel.from_config({**wrapped.get_config(), "tfbinreg": carried})
-    for layer, source in zip(quantized.layers, wrapped.layers, strict=True):
-        layer.set_weights(source.get_weights())
+    normal, configs = _normalize(model)
+    decided = decide(trace(normal), recipe, layer_settings(configs))
+    raise_problems(decided.problems, f"quantize model {model.name!r}")
+    quantized = place(decided, QuantizedModel)
+    quantized.attach(recipe, BinOptions(detach_step=detach_step, scale_free=scale_free))
     if batches is not None:
         calibrate(quantized, batches)
     return quantized
@@ -119,7 +110,6 @@ def _normalize(model: Any) -> tuple[Any, dict[str, Any]]:
     """`model` without annotations, in simple layers, and the annotated config of each or None."""
     float_model, annotated = _strip_annotations(model)
     layer_settings(annotated)  # reports configs of other methods by the user's names
-    raise_problems(check_layers(float_model), f"quantize model {model.name!r}")
     normal, origin = normalize(float_model)
     return normal, {name: annotated.get(source) for name, source in origin.items()}
 

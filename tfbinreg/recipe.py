@@ -79,6 +79,8 @@ class Recipe:
         unsigned_input: whether the inputs have no negative values; None lets `quantize_apply` see
             it from the calibration data, and means signed without any.
         per_channel: one step per output channel instead of per tensor.
+        learned_offset: whether signed activations that reach far on the positive side only (swish,
+            leaky ReLU, ...) get a grid with a learned offset (LSQ+) instead of a symmetric one.
         rules: exceptions, applied in order; they win over everything above.
     """
 
@@ -90,6 +92,7 @@ class Recipe:
     output_bits: int = 8
     unsigned_input: bool | None = None
     per_channel: bool = False
+    learned_offset: bool = True
     rules: tuple[Rule, ...] = ()
 
     def __post_init__(self) -> None:

@@ -8,10 +8,16 @@ from typing import Any
 from zipfile import BadZipFile
 
 from tfbinreg import _compat
-from tfbinreg.layers import QuantizeActivation, QuantizedKernel
+from tfbinreg.activation_quantizers import (
+    LSQActivationQuantizer,
+    LSQPlusActivationQuantizer,
+    PrescribedQuantizer,
+)
+from tfbinreg.config import LSQQuantizeConfig
+from tfbinreg.layers import QuantizeActivation, QuantizedHardSwish, QuantizedKernel
 from tfbinreg.model import QuantizedModel
-from tfbinreg.quantizers import LSQActivationQuantizer, LSQWeightQuantizer
-from tfbinreg.scheme import LSQQuantizeConfig
+from tfbinreg.plain_layers import ChannelAffine, HardSwish, Slice
+from tfbinreg.quantizers import LSQWeightQuantizer
 
 keras = _compat.keras
 
@@ -19,9 +25,15 @@ _CLASSES = (
     QuantizedModel,
     QuantizedKernel,
     QuantizeActivation,
+    QuantizedHardSwish,
     LSQQuantizeConfig,
     LSQWeightQuantizer,
     LSQActivationQuantizer,
+    LSQPlusActivationQuantizer,
+    PrescribedQuantizer,
+    ChannelAffine,
+    HardSwish,
+    Slice,
 )
 
 

@@ -11,6 +11,8 @@ import tensorflow as tf
 from tfbinreg.grid import Grid
 from tfbinreg.layers import QuantizeActivation, QuantizedKernel
 
+_LISTED = 20  # names in one error
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Site:
@@ -34,6 +36,11 @@ class Site:
     def step(self) -> tf.Variable:
         """The step variable; the quantizers use its absolute value."""
         return self.variables["step"]
+
+    @property
+    def learned(self) -> list[tf.Variable]:
+        """The quantizer's trained variables: the step, and the offset if it has one."""
+        return [variable for variable in self.variables.values() if variable.trainable]
 
     def grid(self) -> Grid:
         """The grid as trained so far; raises ValueError, with the name, if there is none."""
@@ -65,11 +72,11 @@ def kernel_sites(model: Any) -> list[Site]:
 
 
 def activation_sites(model: Any) -> list[Site]:
-    """The activation grids of `model`, in layer order."""
+    """The activation grids of `model` that are not prescribed, in layer order."""
     return [
         Site(layer.name, layer, layer.quantizer, layer.grid_variables)
         for layer in model.layers
-        if isinstance(layer, QuantizeActivation)
+        if isinstance(layer, QuantizeActivation) and layer.grid_variables
     ]
 
 
@@ -88,9 +95,12 @@ def check_finite(model: Any) -> None:
     """Raise ValueError naming every layer whose step or kernel is not finite."""
     broken = []
     for site in sites(model):
-        if not np.all(np.isfinite(site.step.numpy())):
-            broken.append(f"{site.name} (step)")
+        for what in ("step", "offset"):
+            if what in site.variables and not np.all(np.isfinite(site.variables[what].numpy())):
+                broken.append(f"{site.name} ({what})")
         if site.latent is not None and not np.all(np.isfinite(site.latent.numpy())):
             broken.append(f"{site.name} (kernel)")
     if broken:
-        raise ValueError(f"Not finite, training diverged: {', '.join(broken)}.")
+        more = f" and {len(broken) - _LISTED} more" if len(broken) > _LISTED else ""
+        names = ", ".join(broken[:_LISTED])
+        raise ValueError(f"Not finite, training diverged: {names}{more}.")

@@ -9,24 +9,29 @@ import numpy as np
 from tflite_tools import flatbuffer, manifest
 from tflite_tools.manifest import LayerEntry
 
+# Kinds whose kernels hold their output channels last but one, or as TFLite does.
+_TRANSPOSED = ("Conv2DTranspose",)
+_DEPTHWISE = ("DepthwiseConv2D", "BatchNormalization", "ChannelAffine")
+
 
 def to_keras_layout(kind: str, weights: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """TFLite weights as a Keras kernel of `shape`.
 
-    CONV_2D holds (out, h, w, in), DEPTHWISE_CONV_2D (1, h, w, in * multiplier) and FULLY_CONNECTED
-    (out, in); Keras (h, w, in, out), (h, w, in, multiplier) and (in, out).
+    CONV_2D holds (out, h, w, in), DEPTHWISE_CONV_2D (1, h, w, in * multiplier), TRANSPOSE_CONV
+    (out, h, w, in) and FULLY_CONNECTED (out, in); Keras (h, w, in, out), (h, w, in, multiplier),
+    (h, w, out, in) and (in, out).
     """
-    if kind == "DepthwiseConv2D":
+    if kind in _DEPTHWISE:
         return weights.reshape(shape)
-    return np.moveaxis(weights, 0, -1).reshape(shape)
+    return np.moveaxis(weights, 0, 2 if kind in _TRANSPOSED else -1).reshape(shape)
 
 
 def to_tflite_layout(kind: str, kernel: np.ndarray) -> np.ndarray:
     """The inverse of `to_keras_layout`."""
-    if kind == "DepthwiseConv2D":
+    if kind in _DEPTHWISE:
         height, width, channels, multiplier = kernel.shape
         return kernel.reshape(1, height, width, channels * multiplier)
-    return np.ascontiguousarray(np.moveaxis(kernel, -1, 0))
+    return np.ascontiguousarray(np.moveaxis(kernel, 2 if kind in _TRANSPOSED else -1, 0))
 
 
 def read_codes(data: bytes) -> dict[str, np.ndarray]:

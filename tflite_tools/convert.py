@@ -68,22 +68,19 @@ def _activations(
 ) -> tuple[dict[str, np.ndarray], list[str]]:
     """Layer name -> activations behind the layer and what the exporter fuses into it; and the
     names of the layers that make the model's outputs."""
+    from tfbinreg.freeze import freeze
     from tfbinreg.graph import trace
-    from tfbinreg.layers import QuantizeActivation, QuantizedKernel
 
-    graph = trace(model)
+    graph, frozen = trace(model), freeze(model)
     values: dict[int, Any] = dict(zip(graph.inputs, inputs, strict=True))
-    names: dict[int, str] = {}
     activations: dict[str, np.ndarray] = {}
     for node in graph.nodes:
         if node.index not in values:
             taken = [values[index] for index in node.inputs]
-            values[node.index] = node.layer(taken if len(taken) > 1 else taken[0])
-        is_fused = isinstance(node.layer, QuantizeActivation) or node.kind == "BatchNormalization"
-        inner = node.layer.layer if isinstance(node.layer, QuantizedKernel) else node.layer
-        names[node.index] = names[node.inputs[0]] if is_fused else inner.name
-        activations[names[node.index]] = np.asarray(values[node.index], np.float32)
-    return activations, [names[index] for index in graph.outputs]
+            values[node.index] = node.call(taken)
+        name = frozen.ops[frozen.op_of[node.index]].name
+        activations[name] = np.asarray(values[node.index], np.float32)
+    return activations, [frozen.ops[index].name for index in frozen.outputs]
 
 
 def load(path: str | os.PathLike[str]) -> Any:

@@ -1,0 +1,104 @@
+"""Every kind of operation: LiteRT, given the model's activations, makes the model's next ones."""
+
+import numpy as np
+import pytest
+import tf_keras as keras
+
+import tfbinreg
+from tfbinreg.kinds import KINDS, Role
+from tflite_tools import convert, layers as operators, model as models
+from tflite_tools.verdict import Verdict
+
+layers = keras.layers
+
+
+def silu(x):
+    return layers.Activation("swish")(x)
+
+
+def squeeze_and_excite(x):
+    gate = layers.GlobalAveragePooling2D(keepdims=True)(x)
+    gate = layers.Conv2D(6, 1, activation="sigmoid")(gate)
+    return layers.Multiply()([x, gate])
+
+
+def hard_gate(x):
+    gate = layers.ReLU(6.0)(x + 3.0) * (1.0 / 6.0)
+    return layers.Multiply()([layers.MaxPooling2D(1)(x), gate])
+
+
+def dense_block(x):
+    for _ in range(2):
+        y = layers.ReLU()(layers.BatchNormalization()(x))
+        x = layers.Concatenate()([x, layers.Conv2D(3, 3, padding="same")(y)])
+    return layers.AveragePooling2D(2)(x)
+
+
+def one_dimensional(x):
+    x = layers.Reshape((16, 24))(x)
+    x = layers.SeparableConv1D(6, 3, padding="same", activation="relu")(x)
+    return layers.MaxPooling1D(2)(layers.BatchNormalization()(x))
+
+
+NETS = {
+    "Activation": lambda x: layers.Activation("tanh")(layers.Activation("sigmoid")(x)),
+    "Add": lambda x: layers.Add()([x, layers.ReLU()(layers.Conv2D(6, 1)(x)), x]),
+    "AveragePooling2D": lambda x: layers.AveragePooling2D(3, 1, padding="same")(x),
+    "BatchNormalization": lambda x: layers.BatchNormalization()(layers.MaxPooling2D(2)(x)),
+    "ChannelAffine": hard_gate,
+    "Concatenate": dense_block,
+    "Conv2DTranspose": lambda x: layers.Conv2DTranspose(5, 3, 2, "same", activation="relu")(x),
+    "Conv2DTranspose linear": lambda x: layers.Conv2DTranspose(5, 2, 2)(x),
+    "Cropping2D": lambda x: layers.Cropping2D(((1, 0), (2, 1)))(x),
+    "Dropout": lambda x: layers.Dropout(0.5)(x),
+    "GlobalMaxPooling2D": lambda x: layers.GlobalMaxPooling2D()(x),
+    "HardSwish": lambda x: x * layers.ReLU(6.0)(x + 3.0) / 6.0,
+    "LeakyReLU": lambda x: layers.LeakyReLU(0.1)(x),
+    "Multiply": squeeze_and_excite,
+    "PReLU": lambda x: layers.PReLU("normal", shared_axes=(1, 2))(x),
+    "Reshape": one_dimensional,
+    "Slice": lambda x: x[:, 1:, ::2, :],
+    "Softmax": lambda x: layers.Softmax()(x),
+    "SpatialDropout2D": lambda x: layers.SpatialDropout2D(0.5)(x),
+    "Subtract": lambda x: layers.Subtract()([x, layers.Conv2D(6, 1)(x)]),
+    "UpSampling2D": lambda x: layers.UpSampling2D((2, 1))(x),
+    "ZeroPadding2D": lambda x: layers.ZeroPadding2D(1)(x),
+    "silu": silu,
+}
+ELSEWHERE = {"InputLayer", "Conv2D", "DepthwiseConv2D", "Dense", "ReLU", "MaxPooling2D"} | {
+    "Flatten", "GlobalAveragePooling2D"
+}  # fmt: skip
+
+
+def converted(wire, images):
+    """A quantized model with `wire` in its middle, trained a step, and its file."""
+    keras.utils.set_random_seed(0)
+    image = keras.Input((8, 8, 3), name="image")
+    x = layers.BatchNormalization()(layers.Conv2D(6, 3, padding="same")(image))
+    x = layers.Flatten()(wire(x))
+    model = keras.Model(image, layers.Dense(3)(x), name="net")
+    quantized = tfbinreg.quantize_apply(model, calibration_data=images)
+    quantized.compile(keras.optimizers.SGD(0.01), "mse")
+    quantized.fit(images, np.zeros((len(images), 3)), verbose=0)
+    tfbinreg.finalize(quantized, images)
+    return quantized, tfbinreg.to_tflite(quantized)
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_operators_do_what_the_layers_do(name, images):
+    quantized, data = converted(NETS[name], images)
+    model = models.load(data)
+    wanted = set(KINDS[name.split()[0]].op.split(" or ")) if name != "silu" else {"MUL"}
+    assert wanted & ({op.name for op in model.main.ops} | {"none"})
+    assert all(op.name not in ("QUANTIZE", "DEQUANTIZE") for op in model.main.ops)
+    activations, _ = convert._activations(quantized, [images[:16]])
+    check = operators.check_layers(data, model, activations, time_limit=60)
+    assert check.verdict is Verdict.PASSED, check
+    # LiteRT's own rounding: of a LEAKY_RELU, and of halves in a PRELU.
+    assert check.figures["worst_mean"] < (0.15 if name in ("LeakyReLU", "PReLU") else 0.01), check
+
+
+def test_every_kind_is_here():
+    named = {name.split()[0] for name in NETS}
+    kept = {name for name, kind in KINDS.items() if kind.role is not Role.REWRITE}
+    assert kept - ELSEWHERE <= named

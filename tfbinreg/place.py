@@ -1,0 +1,106 @@
+"""Plan -> quantized model: kernels and activations put on learned grids."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from tfbinreg.activation_quantizers import (
+    LSQActivationQuantizer,
+    LSQPlusActivationQuantizer,
+    PrescribedQuantizer,
+)
+from tfbinreg.config import LSQQuantizeConfig
+from tfbinreg.graph import Node, apply, clone_layer, rebuild
+from tfbinreg.kinds import KINDS, Role, fixed_grid
+from tfbinreg.layers import QuantizeActivation, QuantizedHardSwish, QuantizedKernel
+from tfbinreg.plan import GridPlan, Plan
+
+
+def place(plan: Plan, make_model: Callable[..., Any]) -> Any:
+    """Build the quantized model that `plan` describes, with the weights of the planned one.
+
+    Args:
+        plan: without problems.
+        make_model: called as make_model(inputs, outputs, name=...).
+    """
+    placer = _Placer(plan)
+    quantized = rebuild(plan.graph, placer.call, make_model)
+    for source, layer in placer.copies:
+        inner = layer.layer if isinstance(layer, QuantizedKernel) else layer
+        if source.weights:
+            inner.set_weights(source.get_weights())
+        if isinstance(layer, QuantizedKernel):
+            layer.initialize_steps()
+    return quantized
+
+
+class _Placer:
+    """Calls the layers of the quantized model, one node of the plan at a time."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan, self.absorbed = plan, plan.absorbed
+        self.copies: list[tuple[Any, Any]] = []
+        self.grid_layers: dict[int, QuantizeActivation] = {}  # by the first node on the grid
+
+    def call(self, node: Node, tensors: Sequence[Any]) -> Any:
+        output = self._compute(node, tensors)
+        grid = self.plan.grids.get(node.index)
+        if grid is not None:
+            leader = grid.nodes[0]
+            if leader not in self.grid_layers:
+                first = self.plan.graph.nodes[leader]
+                self.grid_layers[leader] = self._grid_layer(grid, first)
+            return self.grid_layers[leader](output, member=grid.nodes.index(node.index))
+        owner = self.plan.same_grid.get(node.index)
+        if owner is not None and KINDS[node.kind].regrid:
+            averaged = node.kind == "AveragePooling2D"
+            return self.grid_layers[owner](output, member=None, averaged=averaged)
+        return output
+
+    def _compute(self, node: Node, tensors: Sequence[Any]) -> Any:
+        absorbed = node.index in self.absorbed or self._is_exact(node)
+        if KINDS[node.kind].role is Role.INPUT or absorbed:
+            return tensors[0]
+        layer: Any = clone_layer(node.layer)
+        kernel = self.plan.kernels.get(node.index)
+        if kernel is not None:
+            config = LSQQuantizeConfig(kernel.bits, None, kernel.axis is not None)
+            layer = QuantizedKernel(layer, config)
+        self.copies.append((node.layer, layer))
+        return apply(layer, tensors)
+
+    def _is_exact(self, node: Node) -> bool:
+        """Whether a node is a hard swish between learned grids of which the second is its own."""
+        grid = self.plan.grids.get(node.index)
+        if node.kind != "HardSwish" or grid is None or len(grid.nodes) > 1:
+            return False
+        source = self._source(node)
+        return source is not None and bool(source.grid_variables)
+
+    def _source(self, node: Node) -> QuantizeActivation | None:
+        """The layer on whose grid the first input of a node lies."""
+        index = node.inputs[0]
+        grid = self.plan.grids.get(index)
+        owner = self.plan.same_grid.get(index) if grid is None else grid.nodes[0]
+        return None if owner is None else self.grid_layers.get(owner)
+
+    def _grid_layer(self, grid: GridPlan, node: Node) -> QuantizeActivation:
+        quantizer, name = _quantizer(grid, node), f"{node.name}_grid"
+        source = self._source(node) if self._is_exact(node) else None
+        if source is None:
+            return QuantizeActivation(quantizer, name=name)
+        layer = QuantizedHardSwish(quantizer, node.name, source.name, name=name)
+        layer.bind(source)
+        return layer
+
+
+def _quantizer(grid: GridPlan, node: Node) -> Any:
+    if grid.prescribed:
+        fixed = fixed_grid(node.layer)
+        return PrescribedQuantizer(float(fixed.scale), fixed.qmin, fixed.qmax)
+    if grid.offset:
+        return LSQPlusActivationQuantizer(grid.bits)
+    return LSQActivationQuantizer(
+        grid.bits, grid.signed, grid.upper_limit, from_range=grid.from_range, fixed=grid.fixed
+    )

@@ -1,0 +1,155 @@
+"""Any Keras model -> `Program`: nested models inlined, every call a step of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from tfbinreg import _compat
+from tfbinreg.frontends import Call, Keras2, Keras3, frontend, is_tensor, tensor_key
+from tfbinreg.program import Program, Ref, Step, refs, replaced, unique_name
+
+keras = _compat.keras
+
+Rewrite = Callable[..., Any]
+
+_custom: dict[type, Rewrite] = {}
+_CONTEXT = ("training", "name", "mask")  # arguments that say nothing of the computation
+
+
+def register_layer(layer_class: type) -> Callable[[Rewrite], Rewrite]:
+    """Teach `quantize_apply` a layer class of your own, of tf_keras or Keras 3.
+
+        @tfbinreg.register_layer(MyBlock)
+        def rewrite(layer, x):
+            y = tf_keras.layers.Conv2D(8, 3, name="conv")
+            ...
+            return y
+
+    Args:
+        layer_class: the class; subclasses must be registered themselves.
+
+    Returns:
+        A decorator for a function `rewrite(layer, *inputs) -> outputs` that builds the same
+        computation from supported tf_keras layers on symbolic tensors, gives these layers the
+        weights of `layer`, and returns one tensor. The names of the new layers are prefixed with
+        the layer's where they are taken.
+    """
+
+    def remember(rewrite: Rewrite) -> Rewrite:
+        _custom[layer_class] = rewrite
+        return rewrite
+
+    return remember
+
+
+def read(model: Any) -> Program:
+    """The program of a built Sequential or Functional model of either Keras."""
+    reader = _Reader()
+    front = frontend(model)
+    inputs = [reader.add_input(tensor) for tensor in model.inputs]
+    outputs = reader.inline(front, model, inputs, prefix="", origin=None)
+    return Program(
+        tuple(reader.steps),
+        tuple(ref.index for ref in inputs),
+        tuple(ref.index for ref in outputs),
+        model.name,
+    )
+
+
+class _Reader:
+    """The steps of `read`."""
+
+    def __init__(self) -> None:
+        self.steps: list[Step] = []
+        self.names: set[str] = set()
+        self.with_weights: set[int] = set()
+
+    def add_input(self, tensor: Any) -> Ref:
+        name = tensor._keras_history[0].name
+        return self._add(name, "", name, operation="input", shape=tuple(tensor.shape))
+
+    def inline(
+        self,
+        front: Keras2 | Keras3,
+        model: Any,
+        given: Sequence[Ref],
+        prefix: str,
+        origin: str | None,
+    ) -> list[Ref]:
+        """Add the calls of `model` on `given`; `origin` names the layer they all belong to."""
+        values = {tensor_key(t): ref for t, ref in zip(model.inputs, given, strict=True)}
+
+        def value(leaf: Any) -> Any:
+            return values[tensor_key(leaf)] if is_tensor(leaf) else leaf
+
+        for call in front.calls(model):
+            keys = [tensor_key(tensor) for tensor in call.outputs]
+            if all(key in values for key in keys):
+                continue  # an input
+            args, kwargs = replaced(tuple(call.args), value), replaced(dict(call.kwargs), value)
+            results = self._call(front, call, args, kwargs, prefix, origin)
+            values.update(zip(keys, results, strict=True))
+        return [values[tensor_key(tensor)] for tensor in model.outputs]
+
+    def _call(
+        self,
+        front: Keras2 | Keras3,
+        call: Call,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        prefix: str,
+        origin: str | None,
+    ) -> list[Ref]:
+        target = call.target
+        owner = origin or target.name
+        rewrite = _custom.get(type(target))
+        if rewrite is not None or front.is_model(target):
+            inner_front, inner = front, target
+            if rewrite is not None:
+                inner_front, inner = Keras2(), _sub_model(target, rewrite, call)
+            own = origin if rewrite is None else owner
+            again = f"{prefix}_{target.name}" if prefix else target.name
+            return self.inline(inner_front, inner, refs((args, kwargs)), again, own)
+        reading = front.read(call)
+        problems = list(reading.problems)
+        if len(call.outputs) != 1:
+            problems.append((f"{len(call.outputs)} outputs", "split it into layers of one output"))
+        if reading.weights and id(target) in self.with_weights:
+            problems.append(("layer used several times", "use one layer per place"))
+        if reading.weights:
+            self.with_weights.add(id(target))
+        kwargs = {reading.renames.get(k, k): v for k, v in kwargs.items() if k not in _CONTEXT}
+        shape = tuple(call.outputs[0].shape)
+        step = self._add(
+            target.name,
+            prefix,
+            owner,
+            layer=reading.layer,
+            weights=reading.weights,
+            weight_names=reading.weight_names,
+            activation=reading.activation,
+            operation=reading.operation,
+            args=args,
+            kwargs={**reading.options, **kwargs},
+            shape=shape,
+            trainable=bool(getattr(target, "trainable", True)),
+            problems=tuple(problems),
+        )
+        return [step] * len(call.outputs)
+
+    def _add(self, name: str, prefix: str, origin: str, **fields: Any) -> Ref:
+        if name in self.names and prefix:
+            name = f"{prefix}_{name}"
+        name = unique_name(name, self.names)
+        self.names.add(name)
+        self.steps.append(Step(name=name, origin=origin, **fields))
+        return Ref(len(self.steps) - 1)
+
+
+def _sub_model(layer: Any, rewrite: Rewrite, call: Call) -> Any:
+    """The registered rewrite of `layer` as a tf_keras model."""
+    shapes: list[Any] = []
+    replaced((call.args, call.kwargs), lambda v: shapes.append(v.shape) if is_tensor(v) else None)
+    inputs = [keras.Input(shape[1:]) for shape in shapes]
+    return keras.Model(inputs, rewrite(layer, *inputs))
