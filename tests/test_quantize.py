@@ -105,8 +105,11 @@ class TestActivationStart:
         assert steps(quantized_net)["image_grid"] == pytest.approx(largest / 127, rel=1e-6)
 
     def test_the_first_training_batch_does_it_without(self, images):
-        net = sequential(layers.Conv2D(4, 1, name="conv"), layers.Flatten(), layers.Dense(2))
-        model = tfbinreg.quantize_apply(net)
+        net = sequential(
+            layers.Conv2D(4, 1, name="conv"), layers.ReLU(name="relu"),
+            layers.Conv2D(4, 1, name="wide"), layers.Flatten(), layers.Dense(2),
+        )  # fmt: skip
+        model = tfbinreg.quantize_apply(net, Recipe(activation_bits=4, first_last_bits=None))
         model.predict(images[:4], verbose=0)
         assert set(steps(model).values()) == {1.0}  # inference leaves them alone
         model.compile(keras.optimizers.SGD(0.0), "mse")
@@ -115,8 +118,11 @@ class TestActivationStart:
         first = np.abs(images[:16]).max()
         assert steps(model)["image_grid"] == pytest.approx(first / 127, rel=1e-6)
         conv = model.get_layer("quant_conv")(np.clip(images[:16], -first, first))
-        expected = 2 * np.abs(conv).mean() / np.sqrt(127)
-        assert steps(model)["conv_grid"] == pytest.approx(expected, rel=0.01)
+        expected = 2 * np.maximum(conv, 0).mean() / np.sqrt(15)  # the paper's
+        assert steps(model)["relu_grid"] == pytest.approx(expected, rel=0.01)
+        inner = model.get_layer("relu_grid")(conv)
+        largest = np.abs(model.get_layer("quant_wide")(inner)).max()  # at 8 bits the range
+        assert steps(model)["wide_grid"] == pytest.approx(largest / 127, rel=1e-6)
 
     @pytest.mark.parametrize("unsigned", [True, False])
     def test_the_input_grid_follows_the_data_and_is_fixed(self, unsigned, images):

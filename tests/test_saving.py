@@ -1,11 +1,13 @@
 import contextlib
 import zipfile
 
+import keras as keras_3
 import numpy as np
 import pytest
 import tf_keras as keras
 
 import tfbinreg
+from tfbinreg.saving import load_float_model
 from tfbinreg.sites import activation_sites
 
 FORMATS = ["q.keras", "q.h5", "folder"]
@@ -139,6 +141,29 @@ def test_own_classes_are_known_by_name():
         known = keras.utils.get_registered_object("LSQQuantizeConfig")
     assert known is tfbinreg.LSQQuantizeConfig
     assert keras.utils.get_registered_object("Own") is None
+
+
+@pytest.mark.parametrize("name", ["net.keras", "net.h5"])
+@pytest.mark.parametrize("own", [keras, keras_3], ids=["tf_keras", "keras3"])
+def test_float_models_are_opened_by_the_keras_that_saved_them(own, name, tmp_path):
+    model = own.Sequential([own.layers.Input((4,)), own.layers.Dense(3, name="head")])
+    with quiet(name) if own is keras else contextlib.nullcontext():
+        model.save(tmp_path / name)
+    opened = load_float_model(tmp_path / name)
+    assert isinstance(opened, own.Model)
+    quantized = tfbinreg.quantize_apply(str(tmp_path / name))
+    kernel = quantized.get_layer("quant_head").layer.kernel
+    np.testing.assert_array_equal(kernel, model.get_weights()[0])
+
+
+@pytest.mark.parametrize("content", [None, b"", b"PK no archive"])
+def test_what_is_no_float_model(content, tmp_path):
+    path = tmp_path / "net.keras"
+    if content is not None:
+        path.write_bytes(content)
+    message = "No model at" if content is None else "cannot be read as a Keras model"
+    with pytest.raises(ValueError, match=message):
+        tfbinreg.plan(path)
 
 
 class TestErrors:

@@ -14,6 +14,9 @@ from tfbinreg.plan import GridPlan, KernelPlan, Plan, Problem
 from tfbinreg.recipe import LayerSettings, Recipe
 
 _CHAIN_HEADS = (Role.INPUT, Role.KERNEL, Role.NORM, Role.MERGE, Role.FIXED)
+# The paper's start value 2 mean|v| / sqrt(qmax) suits few levels. At 8 bits it spans some 20 means:
+# most codes would never be used, so from here on a step starts from the range of the data.
+_FEW_BITS = 4
 _FUSED_LIMITS = (None, 6)  # upper limits of a ReLU that TFLite can fuse
 
 
@@ -208,7 +211,7 @@ class _Decision:
             signed=signed,
             offset=signed and self.recipe.learned_offset and self._lopsided(leader),
             upper_limit=self._common_limit(tails),
-            from_range=given or any(self._is_output(tail) for tail in tails),
+            from_range=bits > _FEW_BITS or given or any(self._is_output(tail) for tail in tails),
             fixed=given,
             reason=reason,
         )

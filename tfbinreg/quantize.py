@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,6 +21,7 @@ from tfbinreg.normalize import normalize
 from tfbinreg.place import place
 from tfbinreg.plan import Plan, raise_problems
 from tfbinreg.recipe import Recipe
+from tfbinreg.saving import load_float_model
 
 keras = _compat.keras
 
@@ -34,7 +36,7 @@ def plan(
     """Say, layer by layer and without touching anything, what `quantize_apply` would do.
 
     Args:
-        model: a built Sequential or Functional tf_keras model.
+        model: a built Sequential or Functional model of tf_keras or Keras 3, or the path of one.
         recipe: bits per layer; takes the place of the two arguments below.
         weight_bits: bits of the kernels, 2 to 8.
         activation_bits: bits of the unsigned activations, 2 to 8.
@@ -44,10 +46,10 @@ def plan(
         layers' wiring.
 
     Raises:
-        TypeError: if `model` is not a tf_keras model.
+        TypeError: if `model` is not a Keras model.
         ValueError: if it is unbuilt or subclassed, or listing every layer that is not supported.
     """
-    check_model(model)
+    model = _opened(model)
     recipe = _recipe(recipe, weight_bits, activation_bits)
     normal, configs = _normalize(model)
     return decide(trace(normal), recipe, layer_settings(configs))
@@ -72,8 +74,10 @@ def quantize_apply(
     turns it on.
 
     Args:
-        model: a built Sequential or Functional tf_keras model; layers may be annotated with tfmot's
-            `quantize_annotate_layer` and an `LSQQuantizeConfig`, whose settings win.
+        model: a built Sequential or Functional model of tf_keras or Keras 3, or the path of one. It
+            is rewritten to plain tf_keras layers first (`normalize`). The layers of a tf_keras
+            model may be annotated with tfmot's `quantize_annotate_layer` and an
+            `LSQQuantizeConfig`, whose settings win.
         recipe: bits per layer; takes the place of the two arguments below.
         weight_bits: bits of the kernels, 2 to 8.
         activation_bits: bits of the unsigned activations, 2 to 8.
@@ -88,10 +92,10 @@ def quantize_apply(
         A `QuantizedModel`, not compiled.
 
     Raises:
-        TypeError: if `model` is not a tf_keras model.
+        TypeError: if `model` is not a Keras model.
         ValueError: if it is unbuilt or subclassed, or listing every problem of every layer.
     """
-    check_model(model)
+    model = _opened(model)
     recipe = _recipe(recipe, weight_bits, activation_bits)
     batches = None if calibration_data is None else sample_batches(calibration_data)
     if batches is not None and recipe.unsigned_input is None:
@@ -104,6 +108,13 @@ def quantize_apply(
     if batches is not None:
         calibrate(quantized, batches)
     return quantized
+
+
+def _opened(model: Any) -> Any:
+    """A model that can be read: `model` itself, or loaded from this path."""
+    model = load_float_model(model) if isinstance(model, (str, os.PathLike)) else model
+    check_model(model)
+    return model
 
 
 def _normalize(model: Any) -> tuple[Any, dict[str, Any]]:

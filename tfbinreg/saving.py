@@ -1,11 +1,15 @@
-"""Loading quantized models."""
+"""Loading models, float and quantized."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import zipfile
 from typing import Any
 from zipfile import BadZipFile
+
+import h5py
 
 from tfbinreg import _compat
 from tfbinreg.activation_quantizers import (
@@ -76,6 +80,37 @@ def load_model(
     if not isinstance(model, QuantizedModel):
         raise ValueError(f"The model in {path!r} is not quantized: call quantize_apply first.")
     return _rebuilt(model) if os.path.isdir(path) else model
+
+
+def load_float_model(path: str | os.PathLike[str]) -> Any:
+    """Load a float model with the Keras that saved it, tf_keras or Keras 3.
+
+    Raises:
+        ValueError: if the path does not exist or cannot be read as a model.
+    """
+    path = os.fspath(path)
+    if not os.path.exists(path):
+        raise ValueError(f"No model at {path!r}.")
+    try:
+        if _saved_by(path).startswith("3."):
+            import keras as keras3
+
+            return keras3.models.load_model(path, compile=False)
+        return keras.models.load_model(path, compile=False)
+    except (OSError, KeyError, TypeError, AttributeError, ValueError, BadZipFile) as error:
+        raise ValueError(f"{path!r} cannot be read as a Keras model: {error}") from error
+
+
+def _saved_by(path: str) -> str:
+    """Version of the Keras that saved a .keras or .h5 file, "2." of anything else."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            return str(json.loads(archive.read("metadata.json")).get("keras_version", "2."))
+    if os.path.isfile(path) and h5py.is_hdf5(path):
+        with h5py.File(path) as file:
+            version = file.attrs.get("keras_version", "2.")
+            return version.decode() if isinstance(version, bytes) else str(version)
+    return "2."
 
 
 def _rebuilt(model: QuantizedModel) -> QuantizedModel:

@@ -1,0 +1,200 @@
+"""Which networks can be quantized, converted and trusted: one row per network and setting.
+
+For each: `quantize_apply`, five training steps, save and load, convert, verify. The weights are
+random. Batch normalization is first given the statistics of the data without its mean: with the
+mean, a net of random weights doubles a difference of one level from layer to layer, which trained
+nets do not, and the table would show that instead of the conversion.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import keras as keras3
+import numpy as np
+import tf_keras
+import zoo
+
+import tfbinreg
+import tflite_tools
+from tfbinreg.graph import trace
+from tflite_tools import convert
+from tflite_tools import verify as verifier
+
+BITS = {"W4A8": (4, 8), "W2A2": (2, 2)}
+KERASES = {"tf_keras": tf_keras, "Keras 3": keras3}
+_STEPS, _BATCH = 5, 8
+_COLUMNS = (
+    "net", "Keras", "bits", "loss", "moved", "reload", "codes", "integer", "levels", "operators",
+    "mean LSB", "top-1", "seconds",
+)  # fmt: skip
+
+
+def prepared(name: str, kind: str) -> tuple[Any, np.ndarray]:
+    """A network of random weights and normalized activations, and data for it."""
+    tf_keras.utils.set_random_seed(0)
+    model = zoo.NETS[name](tf_keras)
+    shape = model.input_shape[1:]
+    pixels = any(type(layer).__name__ == "Rescaling" for layer in model.layers)
+    low, high = (0.0, 255.0) if pixels else (-1.0, 1.0)
+    data = np.random.default_rng(0).uniform(low, high, (_STEPS * _BATCH, *shape))
+    data = data.astype(np.float32)
+    _normalize(model, data[:_BATCH])
+    if kind == "tf_keras":
+        return model, data
+    twin = zoo.NETS[name](keras3)
+    _copy(model, twin)
+    return twin, data
+
+
+def _normalize(model: Any, data: Any) -> Any:
+    """Set every batch normalization's statistics to (0, mean square) of what reaches it."""
+    graph = trace(model)
+    values: dict[int, Any] = dict.fromkeys(graph.inputs, data)
+    for node in graph.nodes:
+        if node.index in values:
+            continue
+        taken = [values[index] for index in node.inputs]
+        if isinstance(node.layer, tf_keras.Model):
+            _normalize(node.layer, taken[0])
+        elif isinstance(node.layer, tf_keras.layers.BatchNormalization):
+            node.layer.moving_mean.assign(0.0 * node.layer.moving_mean)
+            axes = tuple(range(taken[0].ndim - 1))
+            node.layer.moving_variance.assign(np.mean(np.square(taken[0]), axis=axes))
+        values[node.index] = np.asarray(_called(node, taken))
+    return values
+
+
+def _called(node: Any, taken: list[Any]) -> Any:
+    """The result of a call; an operation keeps its constants."""
+    if not hasattr(node.layer, "function"):
+        return node.call(taken)
+    keras_node = node.layer._inbound_nodes[0]
+    queue = iter(taken)
+    arguments = [
+        next(queue) if hasattr(value, "_keras_history") else value for value in keras_node.call_args
+    ]
+    return node.layer(*arguments, **dict(keras_node.call_kwargs))
+
+
+def _copy(source: Any, target: Any) -> None:
+    """Give a Keras 3 model the weights of the tf_keras one of the same layers."""
+    theirs = [layer for layer in _leaves(source) if layer.get_weights()]
+    ours = [layer for layer in _leaves(target) if _kept_weights(layer)]
+    for old, new in zip(theirs, ours, strict=True):
+        for value, variable in zip(old.get_weights(), _kept_weights(new), strict=False):
+            variable.assign(value)
+
+
+def _kept_weights(layer: Any) -> list[Any]:
+    return [weight for weight in layer.weights if "seed_generator" not in weight.path]
+
+
+def _leaves(model: Any) -> list[Any]:
+    leaves = []
+    for layer in model.layers:
+        leaves += _leaves(layer) if hasattr(layer, "layers") else [layer]
+    return leaves
+
+
+def cell(name: str, kind: str, setting: str, samples: int = 100) -> dict[str, Any]:
+    """One row: what happened to a network at one setting."""
+    start = time.perf_counter()
+    model, data = prepared(name, kind)
+    weight_bits, activation_bits = BITS[setting]
+    quantized = tfbinreg.quantize_apply(
+        model, weight_bits=weight_bits, activation_bits=activation_bits, calibration_data=data[:16]
+    )
+    before = [variable.numpy() for variable in quantized.step_variables]
+    quantized.compile(tf_keras.optimizers.Adam(1e-6), _correlation)
+    random = np.random.default_rng(1)
+    target = random.normal(size=(len(data), *quantized.output_shape[1:])).astype(np.float32)
+    losses = quantized.fit(data, target, _BATCH, verbose=0, shuffle=False).history["loss"]
+    moved = np.mean(
+        [np.any(old != v.numpy()) for old, v in zip(before, quantized.step_variables, strict=True)]
+    )
+    tfbinreg.finalize(quantized)
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "q.keras")
+        quantized.save(path)
+        again = tfbinreg.load_model(path)
+        same = np.array_equal(quantized(data[:2]), again(data[:2]))
+        content = tfbinreg.to_tflite(again)
+        inputs = verifier.default_inputs(content, samples_count=samples)
+        report = verifier.verify(
+            content, reference=convert.reference(path, inputs), inputs=inputs, time_limit=900
+        )
+    stored = tflite_tools.read_codes(content)
+    wrong = sum(
+        int(np.count_nonzero(stored[layer] != coded.codes))
+        for layer, coded in tfbinreg.integer_codes(quantized).items()
+    )
+    agreement = report["agreement"].figures
+    return {
+        "net": name,
+        "Keras": kind,
+        "bits": setting,
+        "loss": "finite" if np.all(np.isfinite(losses)) else "not finite",
+        "moved": f"{100 * moved:.0f} %",
+        "reload": "equal" if same else "differs",
+        "codes": f"{wrong} wrong",
+        "integer": str(report["integer"].verdict.value),
+        "levels": str(report["levels"].verdict.value),
+        "operators": str(report["layers"].verdict.value),
+        "mean LSB": f"{agreement['mean_lsb']:.3f}",
+        "top-1": f"{100 * agreement.get('top1', float('nan')):.0f} %",
+        "seconds": f"{time.perf_counter() - start:.0f}",
+    }
+
+
+def _correlation(target: Any, output: Any) -> Any:
+    """A loss whose gradient reaches every step, whatever the output layer."""
+    return -keras3.ops.sum(target * output) / len(output)
+
+
+def markdown(rows: Sequence[dict[str, Any]]) -> str:
+    """The rows as a Markdown table."""
+    lines = ["| " + " | ".join(_COLUMNS) + " |", "|" + "---|" * len(_COLUMNS)]
+    lines += ["| " + " | ".join(str(row[column]) for column in _COLUMNS) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the table; 1 if a network failed."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--nets", nargs="+", choices=zoo.NETS, default=list(zoo.NETS))
+    parser.add_argument("--keras", nargs="+", choices=KERASES, default=list(KERASES))
+    parser.add_argument("--bits", nargs="+", choices=BITS, default=list(BITS))
+    parser.add_argument("--samples", type=int, default=100, help="inputs that are compared")
+    parser.add_argument("--json", metavar="FILE", help="write the rows to a file as well")
+    options = parser.parse_args(arguments)
+    rows: list[dict[str, Any]] = []
+    failed = False
+    for name in options.nets:
+        for kind in options.keras:
+            for setting in options.bits:
+                try:
+                    rows.append(cell(name, kind, setting, options.samples))
+                    print(rows[-1], file=sys.stderr, flush=True)
+                except (ValueError, RuntimeError) as error:
+                    failed = True
+                    print(f"{name}, {kind}, {setting}: {error}", file=sys.stderr, flush=True)
+                tf_keras.backend.clear_session()
+    if options.json:
+        with open(options.json, "w") as file:
+            json.dump(rows, file, indent=1)
+    print(markdown(rows))
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
