@@ -218,6 +218,23 @@ class TestAnnotated:
         assert axes == {"conv": 3, "depthwise": 2, "pointwise": 3, "head": None}
 
 
+class TestSkipped:
+    def test_a_rule_leaves_a_layer_float(self, graph):
+        recipe = Recipe(rules=[Rule(layer="pointwise", skip=True)])
+        plan = decide(graph, recipe)
+        assert set(bits(plan, "weight_bits")) == {"conv", "depthwise", "head"}
+        assert "pointwise_relu" not in bits(plan, "activation_bits")
+        notes = {row["layer"]: row["note"] for row in plan.rows()}
+        assert notes["pointwise"] == notes["pointwise_relu"] == "skipped by a rule"
+        again = [*recipe.rules, Rule(kind="Conv2D", skip=False)]
+        assert "pointwise" in bits(decide(graph, Recipe(rules=again)), "weight_bits")
+
+    def test_float_activations_but_for_those_a_rule_names(self, graph):
+        rules = [Rule(layer="conv", activation_bits=4)]
+        plan = decide(graph, Recipe(float_activations=True, rules=rules))
+        assert bits(plan, "activation_bits") == {"conv_relu": 4}
+
+
 class TestProblems:
     def problems(self, wire, **recipe):
         return [str(problem) for problem in decide(functional(wire), Recipe(**recipe)).problems]

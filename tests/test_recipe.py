@@ -16,6 +16,7 @@ RULES = st.builds(
     weight_bits=st.none() | BITS,
     activation_bits=st.none() | BITS,
     per_channel=FLAGS,
+    skip=FLAGS,
 )
 RECIPES = st.builds(
     Recipe,
@@ -27,6 +28,8 @@ RECIPES = st.builds(
     output_bits=BITS,
     unsigned_input=FLAGS,
     per_channel=st.booleans(),
+    learned_offset=st.booleans(),
+    float_activations=st.booleans(),
     rules=st.lists(RULES, max_size=3),
 )
 

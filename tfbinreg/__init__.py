@@ -9,6 +9,7 @@
 Then `tflite_tools convert q.keras --output model.tflite`.
 """
 
+from tfbinreg import recipes
 from tfbinreg.activation_quantizers import LSQActivationQuantizer, LSQPlusActivationQuantizer
 from tfbinreg.batch_norm import BatchNormReestimation, reestimate_batch_norm
 from tfbinreg.callbacks import BinRegularization
@@ -53,6 +54,7 @@ __all__ = [
     "plan",
     "quantize_apply",
     "quantize_scope",
+    "recipes",
     "reestimate_batch_norm",
     "register_layer",
     "to_tflite",

@@ -70,7 +70,9 @@ class LSQQuantizeConfig(_compat.QuantizeConfig):
         return [LSQActivationQuantizer(self._activation_bits, signed=not relu)]
 
     def get_config(self) -> dict[str, Any]:
-        return dataclasses.asdict(self.settings)
+        config = dataclasses.asdict(self.settings)
+        del config["skip"]  # an annotated layer is one that is not skipped
+        return config
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, LSQQuantizeConfig) and self.settings == other.settings

@@ -76,10 +76,15 @@ class _Decision:
             for index, owner in self.owner.items()
             if index not in fused and self._find(owner) in grids
         }
-        plan = Plan(self.graph, kernels, self.chains, grids, same)
+        skipped = frozenset(
+            index for chain in self.chains.values() for index in chain if self._settings(chain).skip
+        )
+        plan = Plan(self.graph, kernels, self.chains, grids, same, skipped)
         return dataclasses.replace(plan, problems=tuple(self._problems(plan)))
 
     def _selected(self, node: Node) -> bool:
+        if self._settings([node.index]).skip:
+            return False
         return self.annotated is None or node.name in self.annotated
 
     def _fused_chains(self) -> dict[int, tuple[int, ...]]:
@@ -188,6 +193,11 @@ class _Decision:
 
     def _wants_grid(self, leader: int, tails: list[int], kernels: Mapping[int, Any]) -> bool:
         if self.roles[leader] is Role.FIXED and leader not in self.inner:
+            return False
+        settings = [self._settings(self.chains[tail]) for tail in tails]
+        if self.recipe.float_activations:
+            return any(own.activation_bits is not None for own in settings)
+        if all(own.skip for own in settings):
             return False
         chains = [index for tail in tails for index in self.chains[tail]]
         if any(self._selected(self.graph.nodes[i]) for i in chains):

@@ -76,6 +76,7 @@ class Plan:
         chains: the layers that are fused into one operation, from the one that starts it, by the
             index of the last one.
         grids: the activation grids by the node indices of the tensors on them.
+        skipped: the layers that a rule leaves float.
         same_grid: for each node that keeps or re-enters a grid, the node that owns it.
         problems: everything that stands in the way; empty if the model can be quantized.
     """
@@ -85,6 +86,7 @@ class Plan:
     chains: Mapping[int, tuple[int, ...]]
     grids: Mapping[int, GridPlan]
     same_grid: Mapping[int, int]
+    skipped: frozenset[int] = frozenset()
     problems: tuple[Problem, ...] = ()
 
     @property
@@ -122,6 +124,8 @@ class Plan:
         if grid is not None:
             shared = "" if grid.nodes[0] == node.index else ", grid of " + self._name(grid.nodes[0])
             return grid.reason + shared
+        if node.index in self.skipped:
+            return "skipped by a rule"
         if tail is not None and tail != node.index and tail in self.grids:
             return f"fused into {self._name(tail)}"
         if node.index in self.same_grid:

@@ -31,6 +31,7 @@ class Rule:
         weight_bits: 2 to 8.
         activation_bits: bits of the layer's output grid, 2 to 8.
         per_channel: whether the kernel has a step per output channel.
+        skip: whether kernel and output stay float. Such a model trains but cannot be converted.
     """
 
     layer: str = ".*"
@@ -38,6 +39,7 @@ class Rule:
     weight_bits: int | None = None
     activation_bits: int | None = None
     per_channel: bool | None = None
+    skip: bool | None = None
 
     def __post_init__(self) -> None:
         try:
@@ -62,6 +64,7 @@ class LayerSettings:
     weight_bits: int | None
     activation_bits: int | None
     per_channel: bool | None
+    skip: bool | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -81,6 +84,8 @@ class Recipe:
         per_channel: one step per output channel instead of per tensor.
         learned_offset: whether signed activations that reach far on the positive side only (swish,
             leaky ReLU, ...) get a grid with a learned offset (LSQ+) instead of a symmetric one.
+        float_activations: whether activations stay float, for studies of weights alone; such a model
+            trains but cannot be converted.
         rules: exceptions, applied in order; they win over everything above.
     """
 
@@ -93,6 +98,7 @@ class Recipe:
     unsigned_input: bool | None = None
     per_channel: bool = False
     learned_offset: bool = True
+    float_activations: bool = False
     rules: tuple[Rule, ...] = ()
 
     def __post_init__(self) -> None:
@@ -111,6 +117,7 @@ class Recipe:
             "weight_bits": None,
             "activation_bits": None,
             "per_channel": self.per_channel,
+            "skip": None,
         }
         for rule in self.rules:
             if any(rule.matches(*layer) for layer in layers):
