@@ -33,8 +33,8 @@ from tflite_tools import verify as verifier
 BITS = {"W4A8": (4, 8), "W2A2": (2, 2)}
 KERASES = {"tf_keras": tf_keras, "Keras 3": keras3}
 _STEPS, _BATCH = 5, 8
-# Deviation and mean of what batch normalization makes. Fine activations are calm where the ReLU lets
-# most of them through; with four levels, such activations would nearly all be the same.
+# Deviation and mean of what batch normalization makes. Fine activations are calm where the ReLU
+# lets most of them through; with four levels, such activations would nearly all be the same.
 _NORMALIZED = {"W4A8": (0.3, 1.0), "W2A2": (1.0, 0.0)}
 _COLUMNS = (
     "net", "Keras", "bits", "loss", "moved", "reload", "codes", "integer", "levels", "operators",

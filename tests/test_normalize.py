@@ -216,3 +216,22 @@ class TestProblems:
         monkeypatch.setattr("tfbinreg.normalize.LAYERS", wrong)
         with pytest.raises(ValueError, match="could not be rewritten exactly: it is off by"):
             normalize(model)
+
+
+def test_types_of_the_layers_are_kept(images):
+    policy = keras.mixed_precision.global_policy()
+    keras.mixed_precision.set_global_policy("mixed_float16")
+    try:
+        model = chain(
+            layers.SeparableConv2D(4, 3, activation="swish", name="sep"),
+            layers.Flatten(),
+            layers.Dense(3, name="head"),
+            layers.Activation("softmax", dtype="float32", name="soft"),
+        )
+    finally:
+        keras.mixed_precision.set_global_policy(policy)
+    normal, origin = normalize(model)
+    types = {layer.name: layer.compute_dtype for layer in normal.layers}
+    assert types["soft"] == "float32"
+    assert {types[name] for name, source in origin.items() if source == "sep"} == {"float16"}
+    assert keras.mixed_precision.global_policy() is policy

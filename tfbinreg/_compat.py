@@ -5,6 +5,8 @@
 """
 
 import contextlib
+from collections.abc import Iterator
+from typing import Any
 
 import tensorflow as tf
 import tensorflow_model_optimization as tfmot
@@ -34,6 +36,18 @@ register = keras.utils.register_keras_serializable(package="tfbinreg")
 def is_graph_network(model: object) -> bool:
     """Whether `model` is a Sequential or Functional tf_keras model with a known layer graph."""
     return isinstance(model, keras.Model) and bool(getattr(model, "_is_graph_network", False))
+
+
+@contextlib.contextmanager
+def dtype_policy(layer: Any) -> Iterator[None]:
+    """Scope in which new layers compute in the types of `layer`; None leaves them alone."""
+    before = keras.mixed_precision.global_policy()
+    policy = getattr(layer, "dtype_policy", None) or before
+    keras.mixed_precision.set_global_policy(policy)
+    try:
+        yield
+    finally:
+        keras.mixed_precision.set_global_policy(before)
 
 
 def versions() -> dict[str, str]:

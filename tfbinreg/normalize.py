@@ -23,7 +23,7 @@ from tfbinreg.rewrites import LAYERS
 
 keras = _compat.keras
 
-_TOLERANCE = 1e-5
+_TOLERANCE, _HALF_TOLERANCE = 1e-5, 2e-2  # parts of the largest output; of 16-bit layers
 
 
 def normalize(model: Any) -> tuple[Any, dict[str, str]]:
@@ -38,7 +38,7 @@ def normalize(model: Any) -> tuple[Any, dict[str, str]]:
 
     Raises:
         ValueError: listing every layer that is not supported; or if the outputs of the two models
-            differ by more than 1e-5 of the largest.
+            differ by more than 1e-5 of the largest (2e-2 if layers compute in 16 bits).
     """
     program = read(model)
     builder = Builder([step.name for step in program.steps])
@@ -50,7 +50,8 @@ def normalize(model: Any) -> tuple[Any, dict[str, str]]:
         value = None
         if not found:
             try:
-                value = _rewrite(builder, step, values)
+                with _compat.dtype_policy(step.layer):
+                    value = _rewrite(builder, step, values)
             except UnsupportedError as error:
                 found = error.problems
         problems += [Problem(step.name, *problem) for problem in found]
@@ -116,12 +117,14 @@ def _check_equal(model: Any, normal: Any) -> None:
         random.uniform(-1.0, 1.0, [2, *(size or 32 for size in shape[1:])]).astype(np.float32)
         for shape in shapes
     ]
+    types = {getattr(layer, "compute_dtype", None) for layer in model._flatten_layers()}
+    tolerance = _HALF_TOLERANCE if types & {"float16", "bfloat16"} else _TOLERANCE
     given = inputs if len(inputs) > 1 else inputs[0]
     ours, theirs = (_outputs(net, given) for net in (normal, model))
     for index, (new, old) in enumerate(zip(ours, theirs, strict=True)):
         largest = max(1.0, float(np.max(np.abs(old))))
         off = float(np.max(np.abs(new.reshape(old.shape) - old)))
-        if not off <= _TOLERANCE * largest:
+        if not off <= tolerance * largest:
             raise ValueError(
                 f"Output {index} of model {model.name!r} could not be rewritten exactly: it is off "
                 f"by {off:.2g} (largest output {largest:.2g}). Please report the model."

@@ -84,8 +84,8 @@ class Recipe:
         per_channel: one step per output channel instead of per tensor.
         learned_offset: whether signed activations that reach far on the positive side only (swish,
             leaky ReLU, ...) get a grid with a learned offset (LSQ+) instead of a symmetric one.
-        float_activations: whether activations stay float, for studies of weights alone; such a model
-            trains but cannot be converted.
+        float_activations: whether activations stay float, for studies of weights alone; such a
+            model trains but cannot be converted.
         rules: exceptions, applied in order; they win over everything above.
     """
 

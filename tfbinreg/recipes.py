@@ -6,13 +6,13 @@ from tfbinreg.recipe import Recipe
 
 
 def default() -> Recipe:
-    """W4A8: what a microcontroller wants, for activations of 8 bits cost an int8 runtime nothing."""
+    """W4A8, for microcontrollers: activations of 8 bits cost an int8 runtime nothing."""
     return Recipe()
 
 
 def paper(bits: int) -> Recipe:
-    """The setting of the papers: weights and unsigned activations at `bits`, first and last layer at
-    8 (Esser et al., ICLR 2020, section 3; Han et al., ICCV 2021, section 4).
+    """The papers' setting: weights and unsigned activations at `bits`, first and last layer at 8
+    (Esser et al., ICLR 2020, section 3; Han et al., ICCV 2021, section 4).
 
     Signed activations, which the papers' ResNets do not have, stay at 8 bits.
     """

@@ -97,7 +97,7 @@ def _dense(build: Builder, step: Step, values: list[Value]) -> Value:
 
 def _options(layer: Any, *parts: str, name: str | None = None) -> dict[str, Any]:
     """Name, bias, regularizers and constraints of `layer` for the layer that takes its place."""
-    options = {"name": name or layer.name, "use_bias": layer.use_bias, "dtype": layer.dtype_policy}
+    options = {"name": name or layer.name, "use_bias": layer.use_bias}
     for part in parts:
         for what in ("regularizer", "constraint"):
             options[f"{part}_{what}"] = getattr(layer, f"{part}_{what}", None)
@@ -140,7 +140,7 @@ def _depthwise1d(build: Builder, step: Step, values: list[Value]) -> Value:
 def _flat_depthwise(build: Builder, layer: Any, tensor: Any, **options: Any) -> tuple[Any, Any]:
     """A DepthwiseConv2D over (1, length) for a layer over length, and its input."""
     tensor, padding = _causal(build, layer, tensor)
-    own = {"use_bias": layer.use_bias, "dtype": layer.dtype_policy, **options}
+    own = {"use_bias": layer.use_bias, **options}
     depthwise = keras.layers.DepthwiseConv2D(
         (1, *layer.kernel_size),
         strides=layer.strides * 2,
@@ -168,7 +168,6 @@ def _separable(build: Builder, step: Step, values: list[Value]) -> Value:
             dilation_rate=layer.dilation_rate,
             use_bias=False,
             depthwise_constraint=layer.depthwise_constraint,
-            dtype=layer.dtype_policy,
             name=name,
         )
     pointwise = keras.layers.Conv2D(
