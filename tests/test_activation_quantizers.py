@@ -1,8 +1,3 @@
-import os
-import pathlib
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -184,18 +179,3 @@ def test_a_prescribed_grid_learns_nothing():
     grid = quantizer.settle(variables, "gate")
     assert (grid.bits, grid.signed, grid.zero_point) == (8, False, -128)
     assert type(quantizer)(**quantizer.get_config()).scale == 1 / 256
-
-
-def test_two_replicas_start_and_train_like_one_device(tmp_path):
-    script = pathlib.Path(__file__).parent / "two_replicas.py"
-    environment = {**os.environ, "PYTHONPATH": str(script.parent.parent)}
-    command = [sys.executable, script, tmp_path / "out.npz"]
-    subprocess.run(command, env=environment, check=True, timeout=300)
-    weights = np.load(tmp_path / "out.npz")
-    names = [name.removeprefix("one/") for name in weights if name.startswith("one/")]
-    assert sum("step" in name for name in names) >= 5
-    for name in names:
-        one, two = weights[f"one/{name}"], weights[f"two/{name}"]
-        np.testing.assert_allclose(two, one, rtol=1e-6, atol=1e-6, err_msg=name)
-        if "initialized" in name:
-            assert one == two == 1

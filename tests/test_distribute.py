@@ -1,0 +1,60 @@
+"""One device, two replicas and two workers come to the same model."""
+
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+SCRIPT = pathlib.Path(__file__).parent / "replicas.py"
+
+
+def start(*arguments):
+    environment = {**os.environ, "PYTHONPATH": str(SCRIPT.parent.parent)}
+    return subprocess.Popen([sys.executable, SCRIPT, *map(str, arguments)], env=environment)
+
+
+def finish(*processes):
+    try:
+        assert [process.wait(timeout=240) for process in processes] == [0] * len(processes)
+    finally:
+        for process in processes:
+            process.kill()
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    path = tmp_path_factory.mktemp("one") / "one.npz"
+    finish(start("one", path))
+    return np.load(path)
+
+
+def check_equal(path, alone):
+    together = np.load(path)
+    assert set(together) == set(alone)
+    assert sum("step" in name for name in alone) >= 6
+    for name in alone:
+        np.testing.assert_allclose(
+            together[name], alone[name], rtol=1e-5, atol=1e-6, err_msg=name
+        )
+        if "initialized" in name:
+            assert together[name] == alone[name] == 1
+
+
+def test_two_replicas(alone, tmp_path):
+    finish(start("mirrored", tmp_path / "out.npz"))
+    check_equal(tmp_path / "out.npz", alone)
+
+
+def test_two_workers(alone, tmp_path):
+    with socket.socket() as one, socket.socket() as other:  # two free ports
+        for own in (one, other):
+            own.bind(("127.0.0.1", 0))
+        ports = [own.getsockname()[1] for own in (one, other)]
+    paths = [tmp_path / f"{index}.npz" for index in range(2)]
+    finish(*(start("worker", path, index, *ports) for index, path in enumerate(paths)))
+    for path in paths:
+        check_equal(path, alone)
