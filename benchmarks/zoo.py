@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
+
+sys.path.append(str(Path(__file__).parents[1] / "examples"))
+
+from resnet18 import resnet18
 
 SIZE, CLASSES = 96, 10
 _SHAPE = (SIZE, SIZE, 3)
@@ -27,31 +33,6 @@ def nested_backbone(keras: Any) -> Any:
     x = backbone(layers.Rescaling(1 / 127.5, -1, name="scale")(image))
     x = layers.GlobalAveragePooling2D(name="pool")(x)
     return keras.Model(image, layers.Dense(CLASSES, activation="softmax", name="head")(x))
-
-
-def resnet18(keras: Any) -> Any:
-    """ResNet-18 (He et al., CVPR 2016)."""
-    layers = keras.layers
-
-    def unit(x: Any, filters: int, kernel: int, stride: int, name: str) -> Any:
-        x = layers.Conv2D(
-            filters, kernel, stride, padding="same", use_bias=False, name=f"{name}_conv"
-        )(x)
-        return layers.BatchNormalization(name=f"{name}_bn")(x)
-
-    image = keras.Input(_SHAPE, name="image")
-    x = layers.ReLU(name="stem_relu")(unit(image, 64, 7, 2, "stem"))
-    x = layers.MaxPooling2D(3, 2, padding="same", name="stem_pool")(x)
-    for stage, filters in enumerate((64, 128, 256, 512)):
-        for block in range(2):
-            name, stride = f"s{stage}b{block}", 2 if stage and not block else 1
-            y = layers.ReLU(name=f"{name}_relu1")(unit(x, filters, 3, stride, f"{name}_1"))
-            y = unit(y, filters, 3, 1, f"{name}_2")
-            if stride > 1:
-                x = unit(x, filters, 1, stride, f"{name}_skip")
-            x = layers.ReLU(name=f"{name}_relu2")(layers.Add(name=f"{name}_add")([x, y]))
-    x = layers.GlobalAveragePooling2D(name="pool")(x)
-    return keras.Model(image, layers.Dense(CLASSES, name="head")(x), name="resnet18")
 
 
 def vgg16_bn(keras: Any) -> Any:
@@ -131,7 +112,7 @@ NETS: dict[str, Callable[[Any], Any]] = {
     "NASNetMobile": _application("NASNetMobile"),
     "InceptionV3": _application("InceptionV3"),
     "nested MobileNetV2": nested_backbone,
-    "ResNet-18": resnet18,
+    "ResNet-18": lambda keras: resnet18(keras, _SHAPE, CLASSES),
     "VGG16-BN": vgg16_bn,
     "U-Net": unet,
     "DS-CNN 1-D": ds_cnn_1d,

@@ -37,9 +37,7 @@ def check_equal(path, alone):
     assert set(together) == set(alone)
     assert sum("step" in name for name in alone) >= 6
     for name in alone:
-        np.testing.assert_allclose(
-            together[name], alone[name], rtol=1e-5, atol=1e-6, err_msg=name
-        )
+        np.testing.assert_allclose(together[name], alone[name], rtol=1e-5, atol=1e-6, err_msg=name)
         if "initialized" in name:
             assert together[name] == alone[name] == 1
 

@@ -221,7 +221,7 @@ class LSQActivationQuantizer(LSQQuantizer):
         weights["initialized"].assign(1)
 
     def settle(self, variables: Variables, name: str) -> Grid:
-        if not int(variables["initialized"]):
+        if not variables["initialized"].numpy():
             raise ValueError(
                 f"The activation step of {name!r} was never initialised: train the model, or pass "
                 "calibration_data to quantize_apply."

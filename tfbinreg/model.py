@@ -112,8 +112,10 @@ class QuantizedModel(_compat.Functional):
         optimizer: Any = getattr(self.optimizer, "inner_optimizer", self.optimizer)
         if not getattr(optimizer, "weight_decay", None):
             return
+        # Keras forgets what was excluded before when it is told again.
+        names = getattr(optimizer, "_exclude_from_weight_decay_names", None)
         try:
-            optimizer.exclude_from_weight_decay(var_list=self.step_variables)
+            optimizer.exclude_from_weight_decay(var_list=self.step_variables, var_names=names)
         except ValueError:
             raise ValueError(
                 "The optimizer has been used before, so its weight decay can no longer be kept "

@@ -83,7 +83,8 @@ def quantize_apply(
         activation_bits: bits of the unsigned activations, 2 to 8.
         calibration_data: typical inputs: an array, a list of arrays (one per input), a
             tf.data.Dataset or an iterable of batches, of which 8 are used. Shows also whether the
-            inputs are never negative and so can use an unsigned grid.
+            inputs are never negative and so can use an unsigned grid. The model runs in inference
+            mode on it: leave it out for a net whose batch normalization has no settled statistics.
         detach_step: whether the bin regularization leaves the steps alone.
         scale_free: divide each kernel's penalty by its step squared; needs a far smaller strength
             (see `bin_regularization`).
