@@ -40,7 +40,7 @@ def test_a_folder_is_read_in_batches(images):
     assert {int(label) for _, labels in batches for label in labels} == {0, 1}
     validation = list(data.validation)
     assert sum(len(labels) for _, labels in validation) == 6
-    assert 0 <= np.min(validation[0][0]) and 200 < np.max(validation[0][0]) <= 255
+    assert np.min(validation[0][0]) >= 0 and 200 < np.max(validation[0][0]) <= 255
 
 
 def test_what_is_wrong_with_a_folder(images):
