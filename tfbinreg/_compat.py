@@ -50,6 +50,36 @@ def dtype_policy(layer: Any) -> Iterator[None]:
         keras.mixed_precision.set_global_policy(before)
 
 
+class PreparedTrainFunction:
+    """Keras' train function, with the optimizer's slots and the metrics created before its trace.
+
+    Keras creates them inside, and TensorFlow then traces the whole train step a second time, which
+    doubles the time to the first batch. Left to Keras under a tf.distribute strategy.
+    """
+
+    def __init__(self, model: Any, function: Any) -> None:
+        self._model, self._function, self._is_ready = model, function, False
+
+    def __call__(self, iterator: Any) -> Any:
+        if not self._is_ready:
+            self._prepare(getattr(iterator, "element_spec", None))
+            self._is_ready = True
+        return self._function(iterator)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._function, name)
+
+    def _prepare(self, batch: Any) -> None:
+        model = self._model
+        optimizer: Any = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+        if tf.distribute.has_strategy() or not hasattr(optimizer, "build") or batch is None:
+            return
+        optimizer.build(model.trainable_variables)
+        _, targets, _ = keras.utils.unpack_x_y_sample_weight(batch)
+        if targets is not None and not model.compiled_metrics.built:
+            model.compiled_metrics.build(model.output, targets)
+
+
 def versions() -> dict[str, str]:
     """Versions of the libraries that decide how a model is trained and converted."""
     return {

@@ -96,6 +96,12 @@ class QuantizedModel(_compat.Functional):
             self._can_hold_steps = True
             self.train_function = None
 
+    def make_train_function(self, force: bool = False) -> Any:
+        if self.train_function is None or force:
+            function = super().make_train_function(force)
+            self.train_function = _compat.PreparedTrainFunction(self, function)
+        return self.train_function
+
     def train_step(self, data: Any) -> Any:
         if not self._can_hold_steps:
             return super().train_step(data)
