@@ -98,8 +98,9 @@ class QuantizedModel(_compat.Functional):
 
     def make_train_function(self, force: bool = False) -> Any:
         if self.train_function is None or force:
-            function = super().make_train_function(force)
-            self.train_function = _compat.PreparedTrainFunction(self, function)
+            function: Any = super().make_train_function(force)
+            function = _compat.PreparedTrainFunction(self, function)
+            self.train_function = function
         return self.train_function
 
     def train_step(self, data: Any) -> Any:
