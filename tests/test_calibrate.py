@@ -114,9 +114,10 @@ class TestCalibrate:
                 layers.Dense(2),
             ]
         )
-        model = tfbinreg.quantize_apply(net, weight_bits=8, calibration_data=images)
+        recipe = tfbinreg.Recipe(weight_bits=8, signed_activation_bits=4, first_last_bits=None)
+        model = tfbinreg.quantize_apply(net, recipe, calibration_data=images)
         step = {site.name: site.step.numpy() for site in activation_sites(model)}["conv_grid"]
         kernel = kernel_sites(model)[0]
         values = images @ kernel.grid().values(kernel.codes())[0, 0]
         # Not exact, as the inputs are on an 8-bit grid; the averages are far smaller numbers.
-        assert step == pytest.approx(2 * np.abs(values).mean() / np.sqrt(127), rel=0.01)
+        assert step == pytest.approx(2 * np.abs(values).mean() / np.sqrt(7), rel=0.01)
