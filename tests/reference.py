@@ -31,6 +31,22 @@ def lsq_tensor(
     return out[0], out[1], out[2]
 
 
+def lsq_plus(
+    value: float, step: float, offset: float, bits: int
+) -> tuple[float, float, float, float]:
+    """LSQ+ of one number (Bhalgat et al., section 3), the offset a whole number of steps:
+    (v_hat, dv_hat/dv, dv_hat/ds, dv_hat/doffset)."""
+    top = 2**bits - 1
+    zero_point = min(max(math.floor(0.5 - offset / step), 0), top)
+    ratio = value / step + zero_point
+    if ratio <= 0:
+        return -zero_point * step, 0.0, 0.0, 1.0
+    if ratio >= top:
+        return (top - zero_point) * step, 0.0, float(top), 1.0
+    code = math.floor(ratio + 0.5)
+    return (code - zero_point) * step, 1.0, code - ratio, 0.0
+
+
 def bin_penalty(weights: np.ndarray, step: float, qmin: int, qmax: int) -> float:
     """Bin regularization (Han et al., equations 5-7) as a loop over bins: mean term + variance."""
     weights = np.asarray(weights, np.float64).ravel()

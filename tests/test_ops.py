@@ -163,3 +163,33 @@ def test_initial_step_and_gradient_scale():
 def test_impossible_ranges_are_refused(qmin, qmax):
     with pytest.raises(ValueError, match="qmin <= 0 < qmax"):
         ops.lsq_quantize(tf.zeros(3), tf.constant(1.0), qmin, qmax)
+
+
+@pytest.mark.parametrize("bits", range(2, 9))
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 1.0])
+def test_learned_offset_equals_the_twin(bits, share):
+    step, top = 0.0377, 2**bits - 1
+    offset = -share * top * step
+    random = np.random.default_rng(bits)
+    low, high = offset - 3 * step, offset + (top + 3) * step
+    values = random.uniform(low, high, 400).astype(np.float32)
+    upstream = random.normal(size=400).astype(np.float32)
+    variables = [tf.Variable(number, dtype=tf.float32) for number in (step, offset)]
+    inputs = tf.constant(values)
+    with tf.GradientTape() as tape:
+        tape.watch(inputs)
+        outputs = ops.lsq_plus_quantize(inputs, *variables, bits, grad_scale=0.5)
+        total = tf.reduce_sum(outputs * upstream)
+    to_values, *rest = tape.gradient(total, [inputs, *variables])
+    twin = np.array([reference.lsq_plus(float(v), np.float32(step), offset, bits) for v in values])
+    close(outputs, twin[:, 0])
+    close(to_values, twin[:, 1] * upstream)
+    for ours, column in zip(rest, (2, 3), strict=True):
+        expected = 0.5 * np.sum(twin[:, column] * upstream)
+        assert float(ours) == pytest.approx(expected, rel=1e-4, abs=1e-4)
+
+
+def test_learned_offset_in_half_precision():
+    outputs = ops.lsq_plus_quantize(tf.constant([-1.0, 0.0, 9.0], tf.float16), 0.5, -0.5, 2)
+    assert outputs.dtype == tf.float16
+    np.testing.assert_array_equal(outputs, [-0.5, 0.0, 1.0])
