@@ -209,7 +209,7 @@ def unknown_layer(kind: str) -> Problem:
     """The problem of a layer class that has no row in the table."""
     return (
         f"layer class {kind} is not supported",
-        'replace it by supported layers (README, "Supported layers"), or say how with '
+        'replace it by supported layers (README, "What is supported"), or say how with '
         "tfbinreg.register_layer",
     )
 
