@@ -1,22 +1,10 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-import tf_keras as keras
+from test_quantizers import batch, built, step
 
 from tfbinreg import LSQActivationQuantizer, LSQPlusActivationQuantizer
 from tfbinreg.activation_quantizers import PrescribedQuantizer, calibration
-
-
-def built(quantizer, shape=(None, 4)):
-    return quantizer, quantizer.build(shape, "tensor", keras.layers.Layer())
-
-
-def step(variables):
-    return variables["step"].numpy()
-
-
-def batch(seed, shape=(6, 4)):
-    return tf.constant(np.random.default_rng(seed).normal(size=shape), tf.float32)
 
 
 class TestActivations:

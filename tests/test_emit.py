@@ -5,6 +5,7 @@ import pytest
 import tf_keras as keras
 
 import tfbinreg
+from tfbinreg.freeze import freeze
 from tfbinreg.kinds import KINDS, Role
 from tflite_tools import convert
 from tflite_tools import layers as operators
@@ -98,7 +99,7 @@ def test_operators_do_what_the_layers_do(name, images):
     wanted = set(KINDS[name.split()[0]].op.split(" or ")) if name != "silu" else {"MUL"}
     assert wanted & ({op.name for op in model.main.ops} | {"none"})
     assert all(op.name not in ("QUANTIZE", "DEQUANTIZE") for op in model.main.ops)
-    activations, _ = convert._activations(quantized, [images[:16]])
+    activations, _ = convert._activations(quantized, freeze(quantized), [images[:16]])
     check = operators.check_layers(data, model, activations, time_limit=60)
     assert check.verdict is Verdict.PASSED, check
     # LiteRT's own rounding: of a LEAKY_RELU, and of halves in a PRELU.

@@ -105,13 +105,11 @@ class Builder:
         if not step.weights and step.name not in self._claimed:
             self._claimed.add(step.name)
             return step.name
-        name = unique_name(f"{step.name}_{suffix}", self._taken)
-        self._taken.add(name)
-        return name
+        return self.part_name(suffix, step)
 
-    def part_name(self, suffix: str) -> str:
-        """A name no other layer has for a part of the current step."""
-        name = unique_name(f"{self.step.name}_{suffix}", self._taken)
+    def part_name(self, suffix: str, step: Step | None = None) -> str:
+        """A name no other layer has for a part of `step`, else of the current one."""
+        name = unique_name(f"{(step or self.step).name}_{suffix}", self._taken)
         self._taken.add(name)
         return name
 

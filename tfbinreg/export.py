@@ -24,7 +24,6 @@ from tflite_tools import codes as file_codes
 from tflite_tools import flatbuffer, manifest
 
 INPUT_TYPES = {"int8": tf.int8, "float32": tf.float32}
-_DEPTHWISE = ("DepthwiseConv2D", "BatchNormalization", "ChannelAffine")  # channels last in TFLite
 
 
 def to_tflite(model: Any, *, input_type: str = "int8") -> bytes:
@@ -173,7 +172,9 @@ def _write_kernel(
     stored = file_codes.to_tflite_layout(op.kind, scaled)
     flatbuffer.set_constant(container, weights, stored.reshape(flatbuffer.indices(weights.shape)))
     weight_scale = (kernel.scale / np.float32(kernel.prescale)).astype(np.float32)
-    flatbuffer.set_quantization(weights, weight_scale, 0, 3 if op.kind in _DEPTHWISE else 0)
+    flatbuffer.set_quantization(
+        weights, weight_scale, 0, 3 if op.kind in file_codes.DEPTHWISE else 0
+    )
     flatbuffer.set_constant(container, bias, kernel.bias)
     flatbuffer.set_quantization(bias, source.scale * weight_scale, 0)
     return manifest.LayerEntry(
@@ -190,13 +191,10 @@ def _write_kernel(
 def _check(data: bytes, frozen: FrozenGraph) -> None:
     """Compare the file's codes with the frozen graph's."""
     stored = file_codes.read_codes(data)
-    kernels = {
-        op.name: op.kernel.codes for op in frozen.ops if op.kernel is not None and op.kernel.trained
-    }
     wrong = [
         name
-        for name, codes in kernels.items()
-        if name not in stored or not np.array_equal(stored[name], codes)
+        for name, kernel in frozen.trained_kernels().items()
+        if name not in stored or not np.array_equal(stored[name], kernel.codes)
     ]
     if wrong:
         raise RuntimeError(f"The converter lost the codes of: {', '.join(wrong)}.")

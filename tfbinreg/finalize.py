@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from tfbinreg.batch_norm import reestimate_batch_norm
-from tfbinreg.freeze import FrozenKernel, FrozenOp, freeze, norm_factors
+from tfbinreg.freeze import FrozenKernel, FrozenOp, affine, freeze, norm_factors
 from tfbinreg.grid import Grid
 from tfbinreg.plain_layers import ChannelAffine
 
@@ -53,8 +53,7 @@ def _round_bias(op: FrozenOp, kernel: FrozenKernel, source: Grid) -> None:
     elif last.center:
         _shift(last.beta, change)
     else:
-        gamma = last.gamma.numpy() if last.scale else np.ones(change.shape)
-        factor = gamma / np.sqrt(last.moving_variance.numpy().astype(np.float64) + last.epsilon)
+        factor, _ = affine(last, change.size)
         live = factor != 0
         _shift(last.moving_mean, -np.divide(change, factor, out=np.zeros_like(change), where=live))
 

@@ -95,6 +95,10 @@ class FrozenGraph:
     outputs: tuple[int, ...]
     op_of: Mapping[int, int]
 
+    def trained_kernels(self) -> dict[str, FrozenKernel]:
+        """The kernels that hold trained codes, by layer name."""
+        return {op.name: op.kernel for op in self.ops if op.kernel and op.kernel.trained}
+
 
 def freeze(model: Any) -> FrozenGraph:
     """Turn a trained quantized model into integer operations.
@@ -123,9 +127,8 @@ def integer_codes(model: Any) -> dict[str, CodedTensor]:
         ValueError: as `freeze`.
     """
     return {
-        op.name: CodedTensor(op.kernel.codes, op.kernel.scale, 0, op.kernel.bits)
-        for op in freeze(model).ops
-        if op.kernel is not None and op.kernel.trained
+        name: CodedTensor(kernel.codes, kernel.scale, 0, kernel.bits)
+        for name, kernel in freeze(model).trained_kernels().items()
     }
 
 
@@ -317,12 +320,12 @@ def norm_factors(op: FrozenOp, channels: int) -> tuple[np.ndarray, np.ndarray]:
     factor = np.ones(channels)
     offset = np.zeros(channels) if bias is None else bias.numpy().astype(np.float64)
     for norm in op.norms:
-        own_factor, own_offset = _affine(norm, channels)
+        own_factor, own_offset = affine(norm, channels)
         factor, offset = own_factor * factor, own_factor * offset + own_offset
     return factor, offset
 
 
-def _affine(norm: Any, channels: int) -> tuple[np.ndarray, np.ndarray]:
+def affine(norm: Any, channels: int) -> tuple[np.ndarray, np.ndarray]:
     """(k, c), float64, such that norm(x) = k * x + c."""
     if isinstance(norm, ChannelAffine):
         return norm.scale.numpy().astype(np.float64), norm.offset.numpy().astype(np.float64)

@@ -37,7 +37,7 @@ class Node:
 
     def call(self, tensors: Sequence[Any]) -> Any:
         """What the layer makes of other tensors, called with the same options."""
-        return self.layer(tensors[0] if len(tensors) == 1 else list(tensors), **self.options)
+        return apply(self.layer, tensors, **self.options)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,9 +114,9 @@ def clone_layer(layer: Any, **changes: Any) -> Any:
     return type(layer).from_config({**layer.get_config(), **changes})
 
 
-def apply(layer: Any, tensors: Sequence[Any]) -> Any:
+def apply(layer: Any, tensors: Sequence[Any], **options: Any) -> Any:
     """Call `layer` on one tensor, or on the list where it takes several."""
-    return layer(tensors[0] if len(tensors) == 1 else list(tensors))
+    return layer(tensors[0] if len(tensors) == 1 else list(tensors), **options)
 
 
 def _clone_input(layer: Any) -> Any:

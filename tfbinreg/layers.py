@@ -183,9 +183,3 @@ class QuantizedHardSwish(QuantizeActivation):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "operation": self.operation, "source": self.source}
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> QuantizedHardSwish:
-        config = dict(config)
-        quantizer = keras.saving.deserialize_keras_object(config.pop("quantizer"))
-        return cls(quantizer, **config)

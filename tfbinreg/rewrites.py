@@ -307,16 +307,18 @@ def _reshaped(build: Builder, step: Step, values: list[Value]) -> Value:
     return Value(step.shape, build.call(layer, tensor))
 
 
-def _global_average(build: Builder, step: Step, values: list[Value]) -> Value:
-    keep = len(step.shape) > 2
-    layer = keras.layers.GlobalAveragePooling2D(keepdims=keep, name=step.name)
-    return Value(step.shape, build.call(layer, build.image(values[0])))
+def _global(layer_class: Any) -> Rewrite:
+    """A pooling over the whole image; the rank of the result tells whether its axes stay."""
+
+    def rewrite(build: Builder, step: Step, values: list[Value]) -> Value:
+        layer = layer_class(keepdims=len(step.shape) > 2, name=step.name)
+        return Value(step.shape, build.call(layer, build.image(values[0])))
+
+    return rewrite
 
 
-def _global_maximum(build: Builder, step: Step, values: list[Value]) -> Value:
-    keep = len(step.shape) > 2
-    layer = keras.layers.GlobalMaxPooling2D(keepdims=keep, name=step.name)
-    return Value(step.shape, build.call(layer, build.image(values[0])))
+_global_average = _global(keras.layers.GlobalAveragePooling2D)
+_global_maximum = _global(keras.layers.GlobalMaxPooling2D)
 
 
 def _average_pool(build: Builder, step: Step, values: list[Value]) -> Value:

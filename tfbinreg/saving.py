@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import zipfile
+from collections.abc import Iterator
 from typing import Any
 from zipfile import BadZipFile
 
@@ -70,13 +71,8 @@ def load_model(
             not quantized.
     """
     path = os.fspath(path)
-    if not os.path.exists(path):
-        raise ValueError(f"No model at {path!r}.")
-    try:
-        with quantize_scope(custom_objects):
-            model = keras.models.load_model(path)
-    except (OSError, KeyError, TypeError, AttributeError, ValueError, BadZipFile) as error:
-        raise ValueError(f"{path!r} cannot be read as a Keras model: {error}") from error
+    with _reading(path), quantize_scope(custom_objects):
+        model = keras.models.load_model(path)
     if not isinstance(model, QuantizedModel):
         raise ValueError(f"The model in {path!r} is not quantized: call quantize_apply first.")
     return _rebuilt(model) if os.path.isdir(path) else model
@@ -89,14 +85,21 @@ def load_float_model(path: str | os.PathLike[str]) -> Any:
         ValueError: if the path does not exist or cannot be read as a model.
     """
     path = os.fspath(path)
-    if not os.path.exists(path):
-        raise ValueError(f"No model at {path!r}.")
-    try:
+    with _reading(path):
         if _saved_by(path).startswith("3."):
             import keras as keras3
 
             return keras3.models.load_model(path, compile=False)
         return keras.models.load_model(path, compile=False)
+
+
+@contextlib.contextmanager
+def _reading(path: str) -> Iterator[None]:
+    """Whatever goes wrong in it is a ValueError that names the path."""
+    if not os.path.exists(path):
+        raise ValueError(f"No model at {path!r}.")
+    try:
+        yield
     except (OSError, KeyError, TypeError, AttributeError, ValueError, BadZipFile) as error:
         raise ValueError(f"{path!r} cannot be read as a Keras model: {error}") from error
 

@@ -9,9 +9,8 @@ import numpy as np
 from tflite_tools import flatbuffer, manifest
 from tflite_tools.manifest import LayerEntry
 
-# Kinds whose kernels hold their output channels last but one, or as TFLite does.
-_TRANSPOSED = ("Conv2DTranspose",)
-_DEPTHWISE = ("DepthwiseConv2D", "BatchNormalization", "ChannelAffine")
+# Kinds that TFLite stores as depthwise convolutions, output channels last.
+DEPTHWISE = ("DepthwiseConv2D", "BatchNormalization", "ChannelAffine")
 
 
 def to_keras_layout(kind: str, weights: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -21,17 +20,22 @@ def to_keras_layout(kind: str, weights: np.ndarray, shape: tuple[int, ...]) -> n
     (out, h, w, in) and FULLY_CONNECTED (out, in); Keras (h, w, in, out), (h, w, in, multiplier),
     (h, w, out, in) and (in, out).
     """
-    if kind in _DEPTHWISE:
+    if kind in DEPTHWISE:
         return weights.reshape(shape)
-    return np.moveaxis(weights, 0, 2 if kind in _TRANSPOSED else -1).reshape(shape)
+    return np.moveaxis(weights, 0, _channel_axis(kind)).reshape(shape)
 
 
 def to_tflite_layout(kind: str, kernel: np.ndarray) -> np.ndarray:
     """The inverse of `to_keras_layout`."""
-    if kind in _DEPTHWISE:
+    if kind in DEPTHWISE:
         height, width, channels, multiplier = kernel.shape
         return kernel.reshape(1, height, width, channels * multiplier)
-    return np.ascontiguousarray(np.moveaxis(kernel, 2 if kind in _TRANSPOSED else -1, 0))
+    return np.ascontiguousarray(np.moveaxis(kernel, _channel_axis(kind), 0))
+
+
+def _channel_axis(kind: str) -> int:
+    """Where a Keras kernel has its output channels."""
+    return 2 if kind == "Conv2DTranspose" else -1
 
 
 def read_codes(data: bytes) -> dict[str, np.ndarray]:

@@ -43,7 +43,7 @@ def reference(path: str | os.PathLike[str], inputs: Mapping[str, np.ndarray]) ->
         RuntimeError: if TensorFlow is missing.
     """
     model = load(path)
-    from tfbinreg.freeze import integer_codes
+    from tfbinreg.freeze import freeze
 
     arrays = list(samples.by_name(inputs, model.input_names, "The model's inputs").values())
     shapes = [tuple(tensor.shape[1:]) for tensor in model.inputs]
@@ -52,9 +52,12 @@ def reference(path: str | os.PathLike[str], inputs: Mapping[str, np.ndarray]) ->
         raise ValueError(f"The reference model takes samples of shape {shapes}, got {given}.")
     predictions = model.predict(arrays if len(arrays) > 1 else arrays[0], verbose=0)
     outputs = predictions if isinstance(predictions, (list, tuple)) else [predictions]
-    activations, output_names = _activations(model, [array[: layers.SAMPLES] for array in arrays])
+    frozen = freeze(model)
+    activations, output_names = _activations(
+        model, frozen, [array[: layers.SAMPLES] for array in arrays]
+    )
     return Reference(
-        codes={name: coded.codes for name, coded in integer_codes(model).items()},
+        codes={name: kernel.codes for name, kernel in frozen.trained_kernels().items()},
         predictions={
             name: np.asarray(output, np.float32)
             for name, output in zip(output_names, outputs, strict=True)
@@ -64,14 +67,13 @@ def reference(path: str | os.PathLike[str], inputs: Mapping[str, np.ndarray]) ->
 
 
 def _activations(
-    model: Any, inputs: Sequence[np.ndarray]
+    model: Any, frozen: Any, inputs: Sequence[np.ndarray]
 ) -> tuple[dict[str, np.ndarray], list[str]]:
     """Layer name -> activations behind the layer and what the exporter fuses into it; and the
     names of the layers that make the model's outputs."""
-    from tfbinreg.freeze import freeze
     from tfbinreg.graph import trace
 
-    graph, frozen = trace(model), freeze(model)
+    graph = trace(model)
     values: dict[int, Any] = dict(zip(graph.inputs, inputs, strict=True))
     activations: dict[str, np.ndarray] = {}
     for node in graph.nodes:
