@@ -1,7 +1,7 @@
 """Which networks can be quantized, converted and trusted: one row per network and setting.
 
 For each: `quantize_apply`, five training steps, save and load, convert, verify. The weights are
-random, but batch normalization knows the data, and lets most of it through the ReLU behind it.
+random, but the inputs are smooth, batch normalization knows them and is re-estimated in the end.
 Otherwise a net of random weights is chaotic: it doubles a difference of one level from layer to
 layer, which trained nets do not, and the table would show that instead of the conversion.
 """
@@ -21,11 +21,13 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras as keras3
 import numpy as np
+import tensorflow as tf
 import tf_keras
 import zoo
 
 import tfbinreg
 import tflite_tools
+from tfbinreg.freeze import freeze
 from tfbinreg.graph import trace
 from tflite_tools import convert
 from tflite_tools import verify as verifier
@@ -35,28 +37,41 @@ KERASES = {"tf_keras": tf_keras, "Keras 3": keras3}
 _STEPS, _BATCH = 5, 8
 # Deviation and mean of what batch normalization makes. Fine activations are calm where the ReLU
 # lets most of them through; with four levels, such activations would nearly all be the same.
-_NORMALIZED = {"W4A8": (0.3, 1.0), "W2A2": (1.0, 0.0)}
+_NORMALIZED = {"W4A8": (0.3, 1.0), "W2A2": (0.5, 0.5)}
+_COARSE = 4  # random numbers along each side of an image, the rest is interpolated
 _COLUMNS = (
     "net", "Keras", "bits", "loss", "moved", "reload", "codes", "integer", "levels", "operators",
-    "mean LSB", "top-1", "seconds",
+    "mean LSB", "spread", "top-1", "seconds",
 )  # fmt: skip
 
 
-def prepared(name: str, kind: str, setting: str) -> tuple[Any, np.ndarray]:
-    """A network of random weights and normalized activations, and data for it."""
+def prepared(name: str, kind: str, setting: str, samples: int) -> tuple[Any, np.ndarray]:
+    """A network of random weights and normalized activations, and inputs for it."""
     tf_keras.utils.set_random_seed(0)
     model = zoo.NETS[name](tf_keras)
     shape = model.input_shape[1:]
     pixels = any(type(layer).__name__ == "Rescaling" for layer in model.layers)
-    low, high = (0.0, 255.0) if pixels else (-1.0, 1.0)
-    data = np.random.default_rng(0).uniform(low, high, (_STEPS * _BATCH, *shape))
-    data = data.astype(np.float32)
-    _normalize(model, data[:_BATCH], *_NORMALIZED[setting])
+    data = smooth(_STEPS * _BATCH + samples, shape)
+    data = 127.5 * (data + 1.0) if pixels else data
+    _normalize(model, data[: 2 * _BATCH], *_NORMALIZED[setting])
     if kind == "tf_keras":
         return model, data
     twin = zoo.NETS[name](keras3)
     _copy(model, twin)
     return twin, data
+
+
+def smooth(count: int, shape: Sequence[int]) -> np.ndarray:
+    """Images or signals of different contrast and colour in [-1, 1], float32; plain features, which
+    have no neighbours, are noise."""
+    random = np.random.default_rng(0)
+    channels, sides = shape[-1], (*shape[:-1], 1, 1)[:2]
+    coarse = random.uniform(-1.0, 1.0, (count, *(min(_COARSE, side) for side in sides), channels))
+    fine = np.asarray(tf.image.resize(coarse, sides, "bicubic"))
+    contrast = random.uniform(0.3, 1.5, (count, 1, 1, 1))
+    colour = random.uniform(-0.5, 0.5, (count, 1, 1, channels))
+    fine = np.clip(contrast * fine + colour, -1.0, 1.0)
+    return fine.reshape(count, *shape).astype(np.float32)
 
 
 def _normalize(model: Any, data: Any, deviation: float, mean: float) -> None:
@@ -114,7 +129,8 @@ def _leaves(model: Any) -> list[Any]:
 def cell(name: str, kind: str, setting: str, samples: int = 100) -> dict[str, Any]:
     """One row: what happened to a network at one setting."""
     start = time.perf_counter()
-    model, data = prepared(name, kind, setting)
+    model, inputs = prepared(name, kind, setting, samples)
+    data, unseen = np.split(inputs, [_STEPS * _BATCH])
     weight_bits, activation_bits = BITS[setting]
     quantized = tfbinreg.quantize_apply(
         model, weight_bits=weight_bits, activation_bits=activation_bits, calibration_data=data[:16]
@@ -127,23 +143,25 @@ def cell(name: str, kind: str, setting: str, samples: int = 100) -> dict[str, An
     moved = np.mean(
         [np.any(old != v.numpy()) for old, v in zip(before, quantized.step_variables, strict=True)]
     )
-    tfbinreg.finalize(quantized)
+    tfbinreg.finalize(quantized, data)
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "q.keras")
         quantized.save(path)
         again = tfbinreg.load_model(path)
         same = np.array_equal(quantized(data[:2]), again(data[:2]))
         content = tfbinreg.to_tflite(again)
-        inputs = verifier.default_inputs(content, samples_count=samples)
-        report = verifier.verify(
-            content, reference=convert.reference(path, inputs), inputs=inputs, time_limit=900
-        )
+        inputs = dict.fromkeys(verifier.default_inputs(content, samples_count=1), unseen)
+        reference = convert.reference(path, inputs)
+        report = verifier.verify(content, reference=reference, inputs=inputs, time_limit=900)
     stored = tflite_tools.read_codes(content)
     wrong = sum(
         int(np.count_nonzero(stored[layer] != coded.codes))
         for layer, coded in tfbinreg.integer_codes(quantized).items()
     )
     agreement = report["agreement"].figures
+    frozen = freeze(quantized)
+    level = float(frozen.ops[frozen.outputs[0]].grid.scale)
+    spread = np.std(next(iter(reference.predictions.values())), axis=0).mean() / level
     return {
         "net": name,
         "Keras": kind,
@@ -156,6 +174,7 @@ def cell(name: str, kind: str, setting: str, samples: int = 100) -> dict[str, An
         "levels": str(report["levels"].verdict.value),
         "operators": str(report["layers"].verdict.value),
         "mean LSB": f"{agreement['mean_lsb']:.3f}",
+        "spread": f"{spread:.1f}",
         "top-1": f"{100 * agreement.get('top1', float('nan')):.0f} %",
         "seconds": f"{time.perf_counter() - start:.0f}",
     }

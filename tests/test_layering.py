@@ -34,6 +34,7 @@ tfbinreg.hard_swish
 tfbinreg.layers
 tfbinreg.checks
 tfbinreg.plain_layers
+tfbinreg.folded
 tfbinreg.program
 tfbinreg.frontends
 tfbinreg.reader

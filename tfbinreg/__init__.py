@@ -11,7 +11,7 @@ Then `tflite_tools convert q.keras --output model.tflite`.
 
 from tfbinreg import recipes
 from tfbinreg.activation_quantizers import LSQActivationQuantizer, LSQPlusActivationQuantizer
-from tfbinreg.batch_norm import BatchNormReestimation, reestimate_batch_norm
+from tfbinreg.batch_norm import BatchNormReestimation, FreezeBatchNorm, reestimate_batch_norm
 from tfbinreg.callbacks import BinRegularization
 from tfbinreg.config import LSQQuantizeConfig
 from tfbinreg.export import to_tflite
@@ -35,6 +35,7 @@ __all__ = [
     "BinOptions",
     "BinRegularization",
     "CodedTensor",
+    "FreezeBatchNorm",
     "Grid",
     "LSQActivationQuantizer",
     "LSQPlusActivationQuantizer",

@@ -315,6 +315,10 @@ class PrescribedQuantizer(_compat.Quantizer):
     def __call__(self, inputs: Any, training: Any, weights: Variables, **kwargs: Any) -> tf.Tensor:
         return ops.lsq_quantize(inputs, tf.constant(self.scale), self.qmin, self.qmax)
 
+    def stored_grid(self, weights: Variables) -> tuple[tf.Tensor, tf.Tensor]:
+        """As of the learned grids."""
+        return tf.constant(self.scale), tf.constant(127 - self.qmax)
+
     def settle(self, variables: Variables, name: str) -> Grid:
         return Grid(8, self.qmin < 0, np.array(self.scale), self.qmin, self.qmax)
 

@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from tfbinreg import _compat
 from tfbinreg.calibrate import input_batches
+from tfbinreg.folded import FoldedKernel
 
 keras = _compat.keras
 
@@ -22,7 +23,8 @@ def reestimate_batch_norm(model: Any, data: Any, *, batches: int = 50) -> None:
     """Replace every BatchNormalization's moving statistics by averages over training batches.
 
     Each batch is run in training mode and its mean and variance are averaged with equal weight; no
-    weight changes. Batches of some 100 samples or more give good variances.
+    weight changes. Batches of some 100 samples or more give good variances. Normalizations that are
+    folded while training are left alone: their statistics are part of the trained codes.
 
     Args:
         model: the model, quantized or not; its moving means and variances are set.
@@ -93,3 +95,38 @@ class BatchNormReestimation(keras.callbacks.Callback):
     def on_train_end(self, logs: Any = None) -> None:
         self._training = False
         reestimate_batch_norm(self.model, self._data, batches=self._batches)
+
+
+class FreezeBatchNorm(keras.callbacks.Callback):
+    """Freezes the statistics of folded normalizations (`recipes.hardware_friendly`) at an epoch.
+
+    Before it training normalizes by the statistics of each batch, from it on by the moving ones, as
+    inference does and the device will. Freeze late, when the moving statistics have settled, and
+    leave some epochs for the weights to adapt; nothing is traced again.
+
+    Args:
+        epoch: first epoch, counted from 0, with frozen statistics. It is compared with the epoch
+            number Keras reports, so resuming ends up in the right state.
+
+    Raises:
+        ValueError: if `epoch` is negative; when training begins, if the model folds none.
+    """
+
+    def __init__(self, epoch: int) -> None:
+        super().__init__()
+        if epoch < 0:
+            raise ValueError(f"epoch must not be negative, got {epoch}.")
+        self._epoch = epoch
+
+    def set_model(self, model: Any) -> None:
+        super().set_model(model)
+        self._layers = [layer for layer in model.layers if isinstance(layer, FoldedKernel)]
+        if not any(layer.batch_norms for layer in self._layers):
+            raise ValueError(
+                f"Model {model.name!r} folds no batch normalization: quantize it with "
+                "recipes.hardware_friendly or Recipe(fold_batch_norm=True)."
+            )
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        for layer in self._layers:
+            layer.statistics_frozen.assign(int(epoch >= self._epoch))

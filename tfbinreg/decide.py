@@ -189,7 +189,16 @@ class _Decision:
         kind = self.kinds[node.index]
         kernel = getattr(node.layer, kind.kernel or "")
         axis = kind.channel_axis if settings.per_channel else None
-        return KernelPlan(node.index, bits, axis, int(np.prod(kernel.shape)))
+        chain = next(chain for chain in self.chains.values() if chain[0] == node.index)
+        norms = tuple(index for index in chain if self.roles[index] is Role.NORM)
+        return KernelPlan(
+            node=node.index,
+            bits=bits,
+            axis=axis,
+            parameters=int(np.prod(kernel.shape)),
+            norms=norms if self.recipe.fold_batch_norm else None,
+            bias_bits=self.recipe.bias_bits,
+        )
 
     def _wants_grid(self, leader: int, tails: list[int], kernels: Mapping[int, Any]) -> bool:
         if self.roles[leader] is Role.FIXED and leader not in self.inner:

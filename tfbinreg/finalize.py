@@ -44,8 +44,8 @@ def _round_bias(op: FrozenOp, kernel: FrozenKernel, source: Grid) -> None:
     unit = float(source.scale) * np.asarray(kernel.scale, np.float64) / kernel.prescale
     change = kernel.bias * unit - offset
     if not op.norms:
-        if op.layer.bias is not None:
-            _shift(op.layer.bias, change)
+        if op.bias is not None:
+            _shift(op.bias, change)
         return
     last = op.norms[-1]
     if isinstance(last, ChannelAffine):

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from tfbinreg.folded import FoldedKernel
 from tfbinreg.graph import Graph, Node, trace
 from tfbinreg.grid import CodedTensor, Grid
 from tfbinreg.kinds import KINDS, Role, fixed_grid, relu_limit
@@ -65,6 +66,7 @@ class FrozenOp:
         relu: whether a ReLU is fused.
         relu_limit: the largest output of that ReLU, None if the grid alone limits it.
         kernel: weights, if it has any.
+        bias: the variable that is added before the normalizations, if there is one.
         norms: the normalizations that are folded into the kernel, in order.
     """
 
@@ -76,6 +78,7 @@ class FrozenOp:
     relu: bool = False
     relu_limit: float | None = None
     kernel: FrozenKernel | None = None
+    bias: Any = None
     norms: tuple[Any, ...] = ()
 
 
@@ -177,9 +180,10 @@ class _Freezer:
             grid = fixed_grid(node.layer)
         elif role in (Role.SAME, Role.RELU, Role.JOIN):
             grid = self.ops[inputs[0]].grid
-        norms = (node.layer,) if role is Role.NORM else ()
+        norms = (node.layer,) if role is Role.NORM else tuple(getattr(node.layer, "norms", ()))
+        op = FrozenOp(name, kind_name, node.layer, inputs, grid, bias=_bias(node.layer), norms=norms)
         self.op_of[node.index] = len(self.ops)
-        self.ops.append(FrozenOp(name, kind_name, node.layer, inputs, grid, norms=norms))
+        self.ops.append(op)
 
     def _fuse(self, node: Node, role: Role) -> bool:
         """Make a normalization or ReLU part of the operation before it, if that has no grid yet."""
@@ -244,8 +248,12 @@ class _Freezer:
         rows = _channels_last(op.kind, codes)
         channels = rows.shape[1]
         factor, offset = norm_factors(op, channels)
+        if isinstance(op.layer, FoldedKernel):
+            factor = np.ones(channels)  # the codes are those of the folded kernel
         rows, scale = _fold(rows, grid, factor, source, target)
         bias = np.floor(offset * grid.prescale / (float(source.scale) * scale) + 0.5)
+        if isinstance(op.layer, FoldedKernel) and op.layer.bias_bits is not None:
+            bias = op.layer.integer_bias()
         if np.any(np.abs(bias) >= 2**31):
             worst = int(np.argmax(np.abs(bias)))
             what = f"the bias of output channel {worst} does not fit 32 bits"
@@ -315,14 +323,19 @@ def _fold(
 
 def norm_factors(op: FrozenOp, channels: int) -> tuple[np.ndarray, np.ndarray]:
     """(k, c), float64: the norms of (conv + bias) are k * conv + c, per output channel."""
-    layer = op.layer.layer if isinstance(op.layer, QuantizedKernel) else op.layer
-    bias = getattr(layer, "bias", None) if KINDS[op.kind].role is Role.KERNEL else None
     factor = np.ones(channels)
-    offset = np.zeros(channels) if bias is None else bias.numpy().astype(np.float64)
+    offset = np.zeros(channels) if op.bias is None else op.bias.numpy().astype(np.float64)
     for norm in op.norms:
         own_factor, own_offset = affine(norm, channels)
         factor, offset = own_factor * factor, own_factor * offset + own_offset
     return factor, offset
+
+
+def _bias(layer: Any) -> Any:
+    """The bias variable of a quantized layer, None without one."""
+    if not isinstance(layer, QuantizedKernel):
+        return None
+    return layer.bias if isinstance(layer, FoldedKernel) else layer.layer.bias
 
 
 def affine(norm: Any, channels: int) -> tuple[np.ndarray, np.ndarray]:

@@ -45,6 +45,15 @@ def weight_code_range(bits: int) -> tuple[int, int]:
     return (-qmax, qmax) if bits == MAX_BITS else (qmin, qmax)
 
 
+def prescale(bits: int) -> int:
+    """Factor P by which weight codes are multiplied in an int8 container: 2^(7 - b), 1 at 8.
+
+    The values code * P with scale / P are the same numbers; the int32 bias grid becomes P times
+    finer and the runtimes' first rounding P times less coarse.
+    """
+    return max(1, _CONTAINER_HALF_RANGE // 2 ** (bits - 1))
+
+
 @dataclasses.dataclass(frozen=True)
 class Grid:
     """An integer grid: value = code * scale with code in [qmin, qmax].
@@ -94,12 +103,8 @@ class Grid:
 
     @property
     def prescale(self) -> int:
-        """Factor P by which weight codes are multiplied in an int8 container: 2^(7 - b), 1 at 8.
-
-        The values code * P with scale / P are the same numbers; the int32 bias grid becomes P
-        times finer and the runtimes' first rounding P times less coarse.
-        """
-        return max(1, _CONTAINER_HALF_RANGE // 2 ** (self.bits - 1))
+        """`prescale` of the bits."""
+        return prescale(self.bits)
 
     def broadcast_scale(self, rank: int) -> np.ndarray:
         """The scale, shaped to broadcast against a tensor of `rank` dimensions."""

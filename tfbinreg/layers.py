@@ -23,6 +23,22 @@ def _short_name(weight: tf.Variable) -> str:
     return weight.name.split(":")[0].split("/")[-1]
 
 
+class BoundLayer:
+    """A layer that computes with the grid its inputs lie on.
+
+    Attributes:
+        source: name of the `QuantizeActivation` that put them there.
+    """
+
+    source: str | None = None
+    _source: Any = None
+
+    def bind(self, source: QuantizeActivation) -> None:
+        """Tell it the layer called `source`, once the model is built."""
+        # Not self._source = ...: Keras would count the other layer's weights as this one's.
+        object.__setattr__(self, "_source", source)
+
+
 @_compat.register
 class QuantizedKernel(_compat.QuantizeWrapper):
     """Runs a layer with its kernel quantized by the wrapped `QuantizeConfig`.
@@ -70,10 +86,14 @@ class QuantizedKernel(_compat.QuantizeWrapper):
         steps = [] if self.trainable else self._trainable_weights
         return super().non_trainable_weights + steps
 
+    def latent(self, kernel: tf.Variable) -> Any:
+        """What of a kernel is quantized: here the kernel itself."""
+        return kernel
+
     def initialize_steps(self) -> None:
         """Set the steps from the kernel as it is now."""
         for weight, quantizer, variables in self.kernels:
-            quantizer.initialize(variables, weight.numpy())
+            quantizer.initialize(variables, self.latent(weight).numpy())
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return self.layer.compute_output_shape(input_shape)
@@ -120,6 +140,15 @@ class QuantizeActivation(keras.layers.Layer):
             inputs = self.quantizer.break_ties(inputs, self.grid_variables)
         return self.quantizer(inputs, training, weights=self.grid_variables, member=member)
 
+    @property
+    def is_ready(self) -> Any:
+        """Whether the grid is known: prescribed, or set by data. A bool or a scalar tensor."""
+        return self.grid_variables["initialized"] > 0 if self.grid_variables else True
+
+    def stored_grid(self) -> tuple[tf.Tensor, tf.Tensor]:
+        """Scale, float32, and zero point, int32, of the int8 tensor in a file (`Grid`)."""
+        return self.quantizer.stored_grid(self.grid_variables)
+
     def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape
 
@@ -135,7 +164,7 @@ class QuantizeActivation(keras.layers.Layer):
 
 
 @_compat.register
-class QuantizedHardSwish(QuantizeActivation):
+class QuantizedHardSwish(BoundLayer, QuantizeActivation):
     """Hard swish onto a learned grid; at inference with the runtimes' own integer arithmetic.
 
     Args:
@@ -144,16 +173,9 @@ class QuantizedHardSwish(QuantizeActivation):
         source: name of the `QuantizeActivation` on whose grid its inputs lie.
     """
 
-    _source = None
-
     def __init__(self, quantizer: Any, operation: str, source: str, **kwargs: Any) -> None:
         super().__init__(quantizer, **kwargs)
         self.operation, self.source = operation, source
-
-    def bind(self, source: QuantizeActivation) -> None:
-        """Tell it the layer called `source`, once the model is built."""
-        # Not self._source = ...: Keras would count the other layer's weights as this one's.
-        object.__setattr__(self, "_source", source)
 
     @_compat.without_autograph
     def call(
@@ -167,14 +189,12 @@ class QuantizedHardSwish(QuantizeActivation):
         source = self._source
         if training or source is None:
             return smooth
-        start = [layer.grid_variables["initialized"] > 0 for layer in (source, self)]
-        return tf.cond(tf.reduce_all(start), lambda: self._exact(inputs, source), lambda: smooth)
+        ready = tf.logical_and(source.is_ready, self.is_ready)
+        return tf.cond(ready, lambda: self._exact(inputs, source), lambda: smooth)
 
     def _exact(self, inputs: tf.Tensor, source: QuantizeActivation) -> tf.Tensor:
         """The int8 kernel's outputs for `inputs`, which lie on the grid of `source`."""
-        (scale, zero_point), (out_scale, out_zero_point) = (
-            layer.quantizer.stored_grid(layer.grid_variables) for layer in (source, self)
-        )
+        (scale, zero_point), (out_scale, out_zero_point) = source.stored_grid(), self.stored_grid()
         table = hard_swish_table(scale, zero_point, out_scale, out_zero_point)
         values = tf.cast(inputs, tf.float32)
         stored = tf.cast(tf.round(values / scale), tf.int32) + zero_point

@@ -8,7 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from tfbinreg import _compat
-from tfbinreg.layers import QuantizedHardSwish
+from tfbinreg.layers import BoundLayer
 from tfbinreg.recipe import Recipe
 from tfbinreg.regularizers import bin_regularization
 from tfbinreg.sites import kernel_sites, sites
@@ -50,7 +50,7 @@ class QuantizedModel(_compat.Functional):
         """Give a freshly built model its recipe, state variables and penalty. Call once."""
         self.recipe, self.bin_options = recipe, bin_options
         for layer in self.layers:
-            if isinstance(layer, QuantizedHardSwish):
+            if isinstance(layer, BoundLayer) and layer.source is not None:
                 layer.bind(self.get_layer(layer.source))
         options: dict[str, Any] = {
             "trainable": False,

@@ -11,10 +11,11 @@ from tfbinreg.activation_quantizers import (
     PrescribedQuantizer,
 )
 from tfbinreg.config import LSQQuantizeConfig
+from tfbinreg.folded import FoldedKernel
 from tfbinreg.graph import Node, apply, clone_layer, rebuild
 from tfbinreg.kinds import KINDS, Role, fixed_grid
 from tfbinreg.layers import QuantizeActivation, QuantizedHardSwish, QuantizedKernel
-from tfbinreg.plan import GridPlan, Plan
+from tfbinreg.plan import GridPlan, KernelPlan, Plan
 
 
 def place(plan: Plan, make_model: Callable[..., Any]) -> Any:
@@ -26,10 +27,10 @@ def place(plan: Plan, make_model: Callable[..., Any]) -> Any:
     """
     placer = _Placer(plan)
     quantized = rebuild(plan.graph, placer.call, make_model)
-    for source, layer in placer.copies:
-        inner = layer.layer if isinstance(layer, QuantizedKernel) else layer
+    for source, set_weights in placer.copies:
         if source.weights:
-            inner.set_weights(source.get_weights())
+            set_weights(source.get_weights())
+    for layer in quantized.layers:
         if isinstance(layer, QuantizedKernel):
             layer.initialize_steps()
     return quantized
@@ -40,7 +41,9 @@ class _Placer:
 
     def __init__(self, plan: Plan) -> None:
         self.plan, self.absorbed = plan, plan.absorbed
-        self.copies: list[tuple[Any, Any]] = []
+        self.folded = {i for kernel in plan.kernels.values() for i in kernel.norms or ()}
+        # Layers of the plan, and what takes their weights once the model is built.
+        self.copies: list[tuple[Any, Callable[[Any], None]]] = []
         self.grid_layers: dict[int, QuantizeActivation] = {}  # by the first node on the grid
 
     def call(self, node: Node, tensors: Sequence[Any]) -> Any:
@@ -59,16 +62,36 @@ class _Placer:
         return output
 
     def _compute(self, node: Node, tensors: Sequence[Any]) -> Any:
-        absorbed = node.index in self.absorbed or self._is_exact(node)
+        absorbed = node.index in self.absorbed | self.folded or self._is_exact(node)
         if KINDS[node.kind].role is Role.INPUT or absorbed:
             return tensors[0]
-        layer: Any = clone_layer(node.layer)
         kernel = self.plan.kernels.get(node.index)
+        if kernel is not None and kernel.norms is not None:
+            return apply(self._folded(node, kernel), tensors)
+        layer: Any = self._copy(node)
         if kernel is not None:
             config = LSQQuantizeConfig(kernel.bits, None, kernel.axis is not None)
             layer = QuantizedKernel(layer, config)
-        self.copies.append((node.layer, layer))
         return apply(layer, tensors)
+
+    def _copy(self, node: Node) -> Any:
+        layer = clone_layer(node.layer)
+        self.copies.append((node.layer, layer.set_weights))
+        return layer
+
+    def _folded(self, node: Node, kernel: KernelPlan) -> FoldedKernel:
+        """A kernel with its normalizations; it keeps the bias, which acts before them."""
+        source = self._source(node)
+        layer = FoldedKernel(
+            clone_layer(node.layer, use_bias=False),
+            LSQQuantizeConfig(kernel.bits, None, kernel.axis is not None),
+            [self._copy(self.plan.graph.nodes[index]) for index in kernel.norms or ()],
+            use_bias=node.layer.use_bias,
+            bias_bits=kernel.bias_bits,
+            source=None if source is None else source.name,
+        )
+        self.copies.append((node.layer, layer.set_layer_weights))
+        return layer
 
     def _is_exact(self, node: Node) -> bool:
         """Whether a node is a hard swish between learned grids of which the second is its own."""

@@ -31,12 +31,24 @@ def raise_problems(problems: Iterable[Problem], doing: str) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class KernelPlan:
-    """How a layer's kernel is quantized. `node` is the layer's index in the graph."""
+    """How a layer's kernel is quantized.
+
+    Attributes:
+        node: the layer's index in the graph.
+        bits: 2 to 8.
+        axis: channel axis of its steps, None for one step.
+        parameters: size of the kernel.
+        norms: indices of the normalizations that are folded into it while training; None if it
+            trains without them.
+        bias_bits: bits of its bias, None for 32.
+    """
 
     node: int
     bits: int
     axis: int | None
     parameters: int
+    norms: tuple[int, ...] | None = None
+    bias_bits: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

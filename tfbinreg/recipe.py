@@ -84,6 +84,10 @@ class Recipe:
         per_channel: one step per output channel instead of per tensor.
         learned_offset: whether signed activations that reach far on the positive side only (swish,
             leaky ReLU, ...) get a grid with a learned offset (LSQ+) instead of a symmetric one.
+        fold_batch_norm: whether normalizations behind a kernel are folded into it while training
+            as well (`FoldedKernel`), so that the folded kernel has one step.
+        bias_bits: bits of the biases, 2 to 8, as multiples of a power of two of the accumulator's
+            unit; None for 32. Needs `fold_batch_norm`.
         float_activations: whether activations stay float, for studies of weights alone; such a
             model trains but cannot be converted.
         rules: exceptions, applied in order; they win over everything above.
@@ -98,6 +102,8 @@ class Recipe:
     unsigned_input: bool | None = None
     per_channel: bool = False
     learned_offset: bool = True
+    fold_batch_norm: bool = False
+    bias_bits: int | None = None
     float_activations: bool = False
     rules: tuple[Rule, ...] = ()
 
@@ -106,6 +112,13 @@ class Recipe:
             _set_bits(self, field, field)
         if self.first_last_bits is not None:
             _set_bits(self, "first_last_bits", "first_last_bits")
+        if self.bias_bits is not None:
+            _set_bits(self, "bias_bits", "bias_bits")
+            if not self.fold_batch_norm or self.float_activations:
+                raise ValueError(
+                    "bias_bits needs fold_batch_norm and quantized activations: the unit of a bias "
+                    "is made of the steps of the inputs and of the folded kernel."
+                )
         object.__setattr__(self, "rules", tuple(self.rules))
 
     def settings(self, *layers: tuple[str, str]) -> LayerSettings:

@@ -19,6 +19,25 @@ def paper(bits: int) -> Recipe:
     return Recipe(weight_bits=bits, activation_bits=bits)
 
 
+def hardware_friendly(bits: int) -> Recipe:
+    """What fixed-point hardware wants (Han et al., ICCV 2021, section 3.8): weights and unsigned
+    activations at `bits` in the first and last layer too, biases of 8 bits, both inputs and the
+    output of every addition on a grid, normalizations folded into the kernels while training.
+
+    Until `FreezeBatchNorm` freezes the statistics, training normalizes by those of the batch (see
+    `FoldedKernel`). The steps are learned, not powers of two. Model inputs, outputs and signed
+    activations stay at 8 bits. A normalization with no kernel to be folded into keeps its 32-bit
+    bias.
+    """
+    return Recipe(
+        weight_bits=bits,
+        activation_bits=bits,
+        first_last_bits=None,
+        fold_batch_norm=True,
+        bias_bits=8,
+    )
+
+
 def weights_only(bits: int) -> Recipe:
     """Weights at `bits`, all activations float: for studies of the weights. Cannot be converted."""
     return Recipe(weight_bits=bits, float_activations=True)

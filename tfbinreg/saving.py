@@ -19,6 +19,7 @@ from tfbinreg.activation_quantizers import (
     PrescribedQuantizer,
 )
 from tfbinreg.config import LSQQuantizeConfig
+from tfbinreg.folded import FoldedKernel
 from tfbinreg.layers import QuantizeActivation, QuantizedHardSwish, QuantizedKernel
 from tfbinreg.model import QuantizedModel
 from tfbinreg.plain_layers import ChannelAffine, HardSwish, Slice
@@ -29,6 +30,7 @@ keras = _compat.keras
 _CLASSES = (
     QuantizedModel,
     QuantizedKernel,
+    FoldedKernel,
     QuantizeActivation,
     QuantizedHardSwish,
     LSQQuantizeConfig,

@@ -23,14 +23,20 @@ class Site:
         layer: the Keras layer that holds the variables.
         quantizer: the tfmot quantizer, with `settle`, `qmin`, `qmax` and `axis`.
         variables: the quantizer's variables.
-        latent: the trained kernel, None for an activation.
+        kernel: the trained kernel, None for an activation.
     """
 
     name: str
     layer: Any
     quantizer: Any
     variables: dict[str, tf.Variable]
-    latent: tf.Variable | None = None
+    kernel: tf.Variable | None = None
+
+    @property
+    def latent(self) -> Any:
+        """The numbers that are quantized: the kernel, with the normalizations behind it if they
+        are folded during training. None for an activation."""
+        return None if self.kernel is None else self.layer.latent(self.kernel)
 
     @property
     def step(self) -> tf.Variable:
@@ -52,9 +58,10 @@ class Site:
         Raises:
             ValueError: if the kernel or its step is not finite, or this is an activation.
         """
-        if self.latent is None:
+        latent = self.latent
+        if latent is None:
             raise ValueError(f"{self.name!r} is an activation: it has no codes.")
-        kernel = self.latent.numpy()
+        kernel = latent.numpy()
         if not np.all(np.isfinite(kernel)):
             raise ValueError(f"The kernel of {self.name!r} has NaN or infinite values.")
         self.grid()  # reports a broken step by name
@@ -98,7 +105,8 @@ def check_finite(model: Any) -> None:
         for what in ("step", "offset"):
             if what in site.variables and not np.all(np.isfinite(site.variables[what].numpy())):
                 broken.append(f"{site.name} ({what})")
-        if site.latent is not None and not np.all(np.isfinite(site.latent.numpy())):
+        latent = site.latent
+        if latent is not None and not np.all(np.isfinite(latent.numpy())):
             broken.append(f"{site.name} (kernel)")
     if broken:
         more = f" and {len(broken) - _LISTED} more" if len(broken) > _LISTED else ""
