@@ -1,9 +1,8 @@
 """Which networks can be quantized, converted and trusted: one row per network and setting.
 
 For each: `quantize_apply`, five training steps, save and load, convert, verify. The weights are
-random, but the inputs are smooth, batch normalization knows them and is re-estimated in the end.
-Otherwise a net of random weights is chaotic: it doubles a difference of one level from layer to
-layer, which trained nets do not, and the table would show that instead of the conversion.
+random and batch normalization knows the data. The inputs are smooth: of noise, which looks alike
+to a convolution everywhere, all outputs would be the same.
 """
 
 from __future__ import annotations
@@ -35,9 +34,6 @@ from tflite_tools import verify as verifier
 BITS = {"W4A8": (4, 8), "W2A2": (2, 2)}
 KERASES = {"tf_keras": tf_keras, "Keras 3": keras3}
 _STEPS, _BATCH = 5, 8
-# Deviation and mean of what batch normalization makes. Fine activations are calm where the ReLU
-# lets most of them through; with four levels, such activations would nearly all be the same.
-_NORMALIZED = {"W4A8": (0.3, 1.0), "W2A2": (0.5, 0.5)}
 _COARSE = 4  # random numbers along each side of an image, the rest is interpolated
 _COLUMNS = (
     "net", "Keras", "bits", "loss", "moved", "reload", "codes", "integer", "levels", "operators",
@@ -45,15 +41,15 @@ _COLUMNS = (
 )  # fmt: skip
 
 
-def prepared(name: str, kind: str, setting: str, samples: int) -> tuple[Any, np.ndarray]:
-    """A network of random weights and normalized activations, and inputs for it."""
+def prepared(name: str, kind: str, samples: int) -> tuple[Any, np.ndarray]:
+    """A network of random weights, inputs to train and calibrate it, and `samples` more."""
     tf_keras.utils.set_random_seed(0)
     model = zoo.NETS[name](tf_keras)
     shape = model.input_shape[1:]
     pixels = any(type(layer).__name__ == "Rescaling" for layer in model.layers)
     data = smooth(_STEPS * _BATCH + samples, shape)
     data = 127.5 * (data + 1.0) if pixels else data
-    _normalize(model, data[: 2 * _BATCH], *_NORMALIZED[setting])
+    _normalize(model, data[: 2 * _BATCH])
     if kind == "tf_keras":
         return model, data
     twin = zoo.NETS[name](keras3)
@@ -74,8 +70,8 @@ def smooth(count: int, shape: Sequence[int]) -> np.ndarray:
     return fine.reshape(count, *shape).astype(np.float32)
 
 
-def _normalize(model: Any, data: Any, deviation: float, mean: float) -> None:
-    """Let every batch normalization make numbers of this deviation and mean."""
+def _normalize(model: Any, data: Any) -> None:
+    """Give every batch normalization the statistics of the data."""
     graph = trace(model)
     values: dict[int, Any] = dict.fromkeys(graph.inputs, data)
     for node in graph.nodes:
@@ -83,14 +79,11 @@ def _normalize(model: Any, data: Any, deviation: float, mean: float) -> None:
             continue
         taken = [values[index] for index in node.inputs]
         if isinstance(node.layer, tf_keras.Model):
-            _normalize(node.layer, taken[0], deviation, mean)
+            _normalize(node.layer, taken[0])
         elif isinstance(node.layer, tf_keras.layers.BatchNormalization):
             axes = tuple(range(taken[0].ndim - 1))
             node.layer.moving_mean.assign(taken[0].mean(axis=axes))
             node.layer.moving_variance.assign(taken[0].var(axis=axes))
-            node.layer.beta.assign(mean + 0.0 * node.layer.beta)
-            if node.layer.scale:
-                node.layer.gamma.assign(deviation + 0.0 * node.layer.gamma)
         values[node.index] = np.asarray(_called(node, taken))
 
 
@@ -129,7 +122,7 @@ def _leaves(model: Any) -> list[Any]:
 def cell(name: str, kind: str, setting: str, samples: int = 100) -> dict[str, Any]:
     """One row: what happened to a network at one setting."""
     start = time.perf_counter()
-    model, inputs = prepared(name, kind, setting, samples)
+    model, inputs = prepared(name, kind, samples)
     data, unseen = np.split(inputs, [_STEPS * _BATCH])
     weight_bits, activation_bits = BITS[setting]
     quantized = tfbinreg.quantize_apply(

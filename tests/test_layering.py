@@ -47,6 +47,9 @@ tfbinreg.config
 tfbinreg.place
 tfbinreg.scheme
 tfbinreg.sites
+tfbinreg.freeze
+tfbinreg.emit
+tfbinreg.deployed
 tfbinreg.statistics
 tfbinreg.model
 tfbinreg.saving
@@ -54,9 +57,7 @@ tfbinreg.calibrate
 tfbinreg.batch_norm
 tfbinreg.quantize
 tfbinreg.callbacks
-tfbinreg.freeze
 tfbinreg.finalize
-tfbinreg.emit
 tfbinreg.export
 tfbinreg
 

@@ -24,7 +24,7 @@ def emit(op: FrozenOp, inputs: Sequence[tf.Tensor], random: np.random.Generator)
         weights = tf.quantization.fake_quant_with_min_max_args(
             tf.constant(kernel), -127.0, 127.0, narrow_range=True
         )
-        output = _KERNEL_OPS[op.kind](op.layer, inputs[0], weights)
+        output = KERNEL_OPS[op.kind](op.layer, inputs[0], weights)
         bias = random.integers(1, 127, op.kernel.bias.shape).astype(np.float32)
         output = tf.nn.bias_add(output, tf.constant(bias))
     elif op.kind != "InputLayer":
@@ -57,7 +57,7 @@ def _depthwise(layer: Any, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
 
 
 def _transpose(layer: Any, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-    shape = [1, *layer.compute_output_shape(inputs.shape)[1:]]
+    shape = [tf.shape(inputs)[0], *layer.compute_output_shape(inputs.shape)[1:]]
     return tf.nn.conv2d_transpose(inputs, kernel, shape, layer.strides, layer.padding.upper())
 
 
@@ -126,7 +126,8 @@ def _activation(op: FrozenOp, inputs: Sequence[tf.Tensor]) -> tf.Tensor:
     return op.layer.activation(inputs[0])
 
 
-_KERNEL_OPS: Mapping[str, Callable[..., tf.Tensor]] = {
+# (layer, inputs, kernel) -> outputs without bias.
+KERNEL_OPS: Mapping[str, Callable[..., tf.Tensor]] = {
     "BatchNormalization": _per_channel,
     "ChannelAffine": _per_channel,
     "Conv2D": _conv,

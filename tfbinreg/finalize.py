@@ -15,6 +15,10 @@ from tfbinreg.plain_layers import ChannelAffine
 def finalize(model: Any, data: Any = None, *, batches: int = 50) -> None:
     """Make a trained quantized model ready to be evaluated, saved and converted.
 
+    From then on, in inference mode, it computes what LiteRT computes with its file, level by level
+    (see `Deployed`), until `fit` trains it again. It has no gradients in this form. A `tf.function`
+    of your own keeps the weights as they were when it was traced.
+
     Re-estimates batch normalization, if `data` is given, and then rounds every bias to the int32
     grid it is deployed on (input scale * weight scale / pre-scale), a change of less than half such
     a unit. At low bits that matters: a bias that rounds later than the model was evaluated moves
@@ -36,6 +40,7 @@ def finalize(model: Any, data: Any = None, *, batches: int = 50) -> None:
         source = frozen.ops[op.inputs[0]].grid if op.inputs else None
         if op.kernel is not None and source is not None:
             _round_bias(op, op.kernel, source)
+    model.finalized.assign(1)
 
 
 def _round_bias(op: FrozenOp, kernel: FrozenKernel, source: Grid) -> None:

@@ -245,7 +245,7 @@ class _Freezer:
             inner, grid = op.layer, _UNIT_GRID
             channels = int(inner.input_shape[-1])
             codes = np.full((1, 1, channels, 1), _UNIT_CODE, np.int32)
-        rows = _channels_last(op.kind, codes)
+        rows = channels_last(op.kind, codes)
         channels = rows.shape[1]
         factor, offset = norm_factors(op, channels)
         if isinstance(op.layer, FoldedKernel):
@@ -274,7 +274,7 @@ class _Freezer:
         return dataclasses.replace(op, layer=inner, kernel=kernel)
 
 
-def _channels_last(kind: str, codes: np.ndarray) -> np.ndarray:
+def channels_last(kind: str, codes: np.ndarray) -> np.ndarray:
     """Codes as (weights per output channel, output channels)."""
     if kind == "Conv2DTranspose":  # (h, w, out, in)
         codes = np.swapaxes(codes, 2, 3)

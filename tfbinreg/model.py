@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import zlib
 from typing import Any
 
 import tensorflow as tf
 
 from tfbinreg import _compat
+from tfbinreg.deployed import Deployed
 from tfbinreg.layers import BoundLayer
 from tfbinreg.recipe import Recipe
 from tfbinreg.regularizers import bin_regularization
@@ -38,6 +40,7 @@ class QuantizedModel(_compat.Functional):
         bin_strength: float32 variable, the strength lambda; not trained, saved with the model.
         steps_held: int32 variable; 1 keeps the steps as they are while the weights train. It acts
             only after `enable_step_holding`.
+        finalized: int32 variable; 1 after `finalize`, when inference is what the file computes.
     """
 
     # No __init__: Keras writes the layer graph into the configuration only of classes that keep
@@ -45,6 +48,8 @@ class QuantizedModel(_compat.Functional):
     recipe = Recipe()
     bin_options = BinOptions()
     _can_hold_steps = False
+    _deployed: Deployed | None = None
+    _deployed_mark: int | None = None  # of the weights that `_deployed` was made from
 
     def attach(self, recipe: Recipe, bin_options: BinOptions) -> None:
         """Give a freshly built model its recipe, state variables and penalty. Call once."""
@@ -58,6 +63,7 @@ class QuantizedModel(_compat.Functional):
         }
         self.bin_strength = tf.Variable(0.0, name="bin_strength", **options)
         self.steps_held = tf.Variable(0, name="steps_held", dtype=tf.int32, **options)
+        self.finalized = tf.Variable(0, name="finalized", dtype=tf.int32, **options)
         self.add_loss(self.bin_loss)
 
     @property
@@ -96,7 +102,39 @@ class QuantizedModel(_compat.Functional):
             self._can_hold_steps = True
             self.train_function = None
 
+    def call(self, inputs: Any, training: Any = None, mask: Any = None) -> Any:
+        if tf.is_tensor(training) or training:
+            return super().call(inputs, training, mask)
+        if tf.distribute.in_cross_replica_context() or not tf.distribute.has_strategy():
+            self._refresh()
+        if self._deployed is None:
+            return super().call(inputs, training, mask)
+        outputs = self._deployed(self._flatten_to_reference_inputs(inputs))
+        return tf.nest.pack_sequence_as(self._nested_outputs, outputs)
+
+    def _refresh(self) -> None:
+        """Follow `finalized` and the weights: what was traced for others is of no use any more."""
+        with tf.init_scope():
+            mark = None
+            if self.finalized.numpy():
+                mark = 0
+                for weight in self.weights:
+                    mark = zlib.crc32(weight.numpy().tobytes(), mark)
+            if mark != self._deployed_mark:
+                self._deployed = None if mark is None else Deployed(self)
+                self._deployed_mark = mark
+                self.predict_function = self.test_function = None
+
+    def make_test_function(self, force: bool = False) -> Any:
+        self._refresh()
+        return super().make_test_function(force)
+
+    def make_predict_function(self, force: bool = False) -> Any:
+        self._refresh()
+        return super().make_predict_function(force)
+
     def make_train_function(self, force: bool = False) -> Any:
+        self.finalized.assign(0)
         if self.train_function is None or force:
             function: Any = super().make_train_function(force)
             function = _compat.PreparedTrainFunction(self, function)

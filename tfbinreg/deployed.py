@@ -1,0 +1,138 @@
+"""What the file of a model computes, in TensorFlow: integer by integer.
+
+A float32 convolution and an integer one differ in the last digits. Where a sum lies half-way
+between two levels that decides which one is taken, and in a deep net the difference grows from
+layer to layer. Kernels, additions and products are therefore computed here as LiteRT's XNNPACK
+kernels do (github.com/google/XNNPACK, src/reference/qs8 and src/operators): exact integer sums,
+multiplied by one float32 factor and rounded half to even; additions in fixed point. What remains
+runs as in the Keras model: it moves numbers, averages them or takes them from a table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfbinreg.emit import KERNEL_OPS
+from tfbinreg.freeze import FrozenKernel, FrozenOp, channels_last, freeze
+from tfbinreg.graph import trace
+from tfbinreg.grid import Grid
+
+_FLOAT32_INTEGERS = 2**24  # float32 counts exactly as far as this
+# Of XNNPACK's multipliers: bits in an addition, steps of 1 in a leaky ReLU.
+_ADD_BITS, _LEAKY_UNIT = 20, 256.0
+
+
+class Deployed:
+    """The integer form of a quantized model as it is now.
+
+    Args:
+        model: a trained model from `quantize_apply`.
+
+    Raises:
+        ValueError: if it has no exact integer form, as `freeze`.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self._graph, self._frozen = trace(model), freeze(model)
+
+    def __call__(self, inputs: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+        """The model's outputs, on their grids, for its inputs in order."""
+        values: dict[int, Any] = {}
+        exact: dict[int, tf.Tensor] = {}  # by index of the operation
+        given = dict(zip(self._graph.inputs, inputs, strict=True))
+        for node in self._graph.nodes:
+            if node.index in given:
+                values[node.index] = given[node.index]
+                continue
+            taken = [values[index] for index in node.inputs]
+            number = self._frozen.op_of[node.index]
+            op = self._frozen.ops[number]
+            compute = None if op.grid is None or len(op.inputs) > 2 else _EXACT.get(op.kind)
+            if compute is None:
+                values[node.index] = node.call(taken)
+                continue
+            if number not in exact:
+                exact[number] = self._computed(op, compute, taken)
+            values[node.index] = exact[number]
+        return [values[index] for index in self._graph.outputs]
+
+    def _computed(
+        self, op: FrozenOp, compute: Callable[..., tf.Tensor], taken: Sequence[tf.Tensor]
+    ) -> tf.Tensor:
+        """The output of an operation from those before it; all of them lie on grids."""
+        grids = [self._frozen.ops[index].grid for index in op.inputs]
+        codes = [
+            tf.round(tf.cast(value, tf.float32) / grid.scale)
+            for value, grid in zip(taken, grids, strict=True)
+        ]
+        low, high = _code_limits(op)
+        result = tf.clip_by_value(compute(op, codes, grids), low, high)
+        return tf.cast(result * op.grid.scale, taken[0].dtype)
+
+
+def _code_limits(op: FrozenOp) -> tuple[float, float]:
+    """The codes at which an operation saturates."""
+    assert op.grid is not None
+    low, high = -128 - op.grid.zero_point, 127 - op.grid.zero_point
+    if op.relu:
+        low = max(low, 0)
+        if op.relu_limit is not None:
+            high = min(high, round(op.relu_limit / float(op.grid.scale)))
+    return float(low), float(high)
+
+
+def _kernel(op: FrozenOp, codes: Sequence[tf.Tensor], grids: Sequence[Grid]) -> tf.Tensor:
+    kernel, source = op.kernel, grids[0]
+    assert kernel is not None and op.grid is not None
+    dtype = tf.float32 if _largest_sum(op.kind, kernel, source) < _FLOAT32_INTEGERS else tf.float64
+    sums = KERNEL_OPS[op.kind](op.layer, tf.cast(codes[0], dtype), tf.cast(kernel.codes, dtype))
+    sums = tf.cast(sums, tf.int32) * kernel.prescale + kernel.bias
+    weight_scale = (kernel.scale / np.float32(kernel.prescale)).astype(np.float32)
+    factor = source.scale * weight_scale / op.grid.scale  # float32, in XNNPACK's order
+    return tf.round(tf.cast(sums, tf.float32) * factor)
+
+
+def _largest_sum(kind: str, kernel: FrozenKernel, source: Grid) -> int:
+    """The largest absolute sum of products that an output channel can have."""
+    rows = channels_last(kind, np.abs(kernel.codes.astype(np.int64)))
+    return int(rows.sum(axis=0).max()) * source.qmax_abs
+
+
+def _multiply(op: FrozenOp, codes: Sequence[tf.Tensor], grids: Sequence[Grid]) -> tf.Tensor:
+    assert op.grid is not None
+    factor = grids[0].scale * grids[1].scale / op.grid.scale
+    return tf.round(codes[0] * codes[1] * factor)
+
+
+def _add(op: FrozenOp, codes: Sequence[tf.Tensor], grids: Sequence[Grid]) -> tf.Tensor:
+    assert op.grid is not None
+    ratios = [grid.scale / op.grid.scale for grid in grids]
+    exponent = int(np.floor(np.log2(max(ratios))))
+    shift = _ADD_BITS - exponent
+    left, right = (
+        tf.cast(code, tf.int32) * int(np.rint(np.ldexp(np.float64(ratio), shift)))
+        for code, ratio in zip(codes, ratios, strict=True)
+    )
+    rounded = tf.bitwise.right_shift(left + right + (1 << (shift - 1)), shift)
+    return tf.cast(rounded, tf.float32)
+
+
+def _leaky_relu(op: FrozenOp, codes: Sequence[tf.Tensor], grids: Sequence[Grid]) -> tf.Tensor:
+    assert op.grid is not None
+    ratio = grids[0].scale / op.grid.scale
+    slopes = (ratio, ratio * np.float32(op.layer.alpha))
+    positive, negative = (np.rint(np.float32(_LEAKY_UNIT) * slope) for slope in slopes)
+    products = codes[0] * tf.where(codes[0] >= 0.0, positive, negative)
+    return tf.floor(products / _LEAKY_UNIT + 0.5)
+
+
+_EXACT: Mapping[str, Callable[..., tf.Tensor]] = {
+    **dict.fromkeys(KERNEL_OPS, _kernel),
+    "Add": _add,
+    "LeakyReLU": _leaky_relu,
+    "Multiply": _multiply,
+}
