@@ -9,9 +9,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -36,7 +34,6 @@ TARGETS = {("lsq2", "tfmot"): 0.90, ("lsq2", "float"): 1.25} | {
     (f"br{bits}", f"lsq{bits}"): 1.02 for bits in BITS
 }
 RATIOS = [*TARGETS, *((f"textbook{b}", f"lsq{b}") for b in TEXTBOOK_BITS), ("tfmot", "float")]
-STARTUPS = ("tfmot", "lsq2", "lsq2 calibrated")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -164,40 +161,11 @@ def ratios(times: dict[str, list[float]]) -> list[dict[str, Any]]:
     ]
 
 
-def startup_seconds(net: Net, name: str, seed: int) -> float:
-    """Seconds from the call that quantizes the model to the end of its first train step."""
-    batch, model = net.random_batch(seed), net.build()
-    start = time.perf_counter()
-    calibration_data = batch[0] if name.endswith("calibrated") else None
-    trainer = Trainer(quantize(model, name.split(maxsplit=1)[0], calibration_data), batch)
-    float(trainer.step()["loss"])
-    return time.perf_counter() - start
-
-
-def measure_startups(net_name: str, args: argparse.Namespace) -> dict[str, list[float]]:
-    """`startup_seconds` of each kind, each time in a fresh process, in turn."""
-
-    def run(name: str) -> float:
-        progress(f"  start-up of {name}")
-        command = [sys.executable, __file__, "--model", net_name, "--startup-of", name]
-        command += ["--seed", str(args.seed)]
-        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-        return float(done.stdout.split()[-1])
-
-    return interleave(
-        {name: lambda _, name=name: run(name) for name in STARTUPS}, args.startup_runs, 1
-    )
-
-
 def report(net_name: str, result: dict[str, Any]) -> str:
     """The tables of one network; tables without rows are left out."""
     steps = [
         [VARIANTS[name].label, *_cells(Summary.of(times), 1e3, 2)]
         for name, times in result["seconds"].items()
-    ]
-    startups = [
-        [name, *_cells(Summary.of(times), 1.0, 2)]
-        for name, times in result["startup_seconds"].items()
     ]
     traces = [
         [key, *(str(counts[moment]) for moment in ("off", "on", "end"))]
@@ -207,7 +175,6 @@ def report(net_name: str, result: dict[str, Any]) -> str:
     tables = {
         ("train step", "ms", "quartiles"): steps,
         ("ratio", "median", "quartiles", "target", ""): [_ratio_row(r) for r in result["ratios"]],
-        ("quantize to first step", "s", "quartiles"): startups,
         ("traces at strength", "0", str(STRENGTH), "end"): traces,
     }
     return "\n\n".join([net_name, *(table(head, rows) for head, rows in tables.items() if rows)])
@@ -246,12 +213,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         default=list(VARIANTS),
         help=f"default all: {' '.join(VARIANTS)}",
     )
-    parser.add_argument(
-        "--startup-runs", type=int, default=3, help="start-up runs, 0 for none (default 3)"
-    )
     parser.add_argument("--seed", type=int, default=0, help="seed of data and weights (default 0)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything to FILE")
-    parser.add_argument("--startup-of", choices=STARTUPS, help=argparse.SUPPRESS)
     return parser.parse_args(arguments)
 
 
@@ -263,20 +226,14 @@ def _positive(text: str) -> int:
 
 def main() -> None:
     args = parse_arguments()
-    if args.startup_of:
-        print(startup_seconds(NETS[args.model], args.startup_of, args.seed))
-        return
-    settings = {
-        key: value for key, value in vars(args).items() if key not in ("json", "startup_of")
-    }
+    settings = {key: value for key, value in vars(args).items() if key != "json"}
     versions = {module.__name__: module.__version__ for module in (tf, keras, tfmot)}
     results = {"machine": machine(), "versions": versions, "settings": settings, "models": {}}
     names = [name for name in VARIANTS if name in args.variants]
     for net_name in NETS if args.model == "all" else [args.model]:
         progress(net_name)
-        startups = measure_startups(net_name, args) if args.startup_runs > 0 else {}
         result = measure_steps(NETS[net_name], names, args)
-        result |= {"ratios": ratios(result["seconds"]), "startup_seconds": startups}
+        result |= {"ratios": ratios(result["seconds"])}
         results["models"][net_name] = result
         print(report(net_name, result), end="\n\n", flush=True)
     if args.json:

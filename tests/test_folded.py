@@ -108,7 +108,8 @@ class TestTraining:
         weights = layer.trainable_weights
         with tf.GradientTape() as tape:
             loss = tf.reduce_sum(tf.square(layer(rows, training=True)))
-        gradients = dict(zip((weight.name for weight in weights), tape.gradient(loss, weights)))
+        names = [weight.name for weight in weights]
+        gradients = dict(zip(names, tape.gradient(loss, weights), strict=True))
         for name in ("kernel", "kernel_step", "gamma", "beta"):
             (gradient,) = (value for key, value in gradients.items() if key.endswith(f"/{name}:0"))
             assert np.all(np.isfinite(gradient)) and np.any(gradient), name

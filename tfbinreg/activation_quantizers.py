@@ -146,7 +146,7 @@ class LSQActivationQuantizer(LSQQuantizer):
         return tf.math.rsqrt(count * self.qmax)
 
     def _estimate(self, inputs: tf.Tensor) -> tf.Tensor:
-        """What one batch says: the start value, shape (1,); 0 or NaN if it does not say one."""
+        """What one batch says: the start value, a scalar; 0 or NaN if it does not say one."""
         values = tf.cast(inputs, tf.float32)
         if not self.signed:
             values = tf.nn.relu(values)
@@ -156,11 +156,11 @@ class LSQActivationQuantizer(LSQQuantizer):
             estimate = ops.initial_step(values, self.qmax)
         if self.upper_limit is not None:
             estimate = tf.minimum(estimate, self.upper_limit / self.qmax)
-        return estimate[None]
+        return estimate
 
     def _start(self, estimate: tf.Tensor) -> Any:
         """The variables' start values from an estimate, and whether they can be used."""
-        return {"step": estimate[0]}, is_usable(estimate[0])
+        return {"step": estimate}, is_usable(estimate)
 
     def _widest(self, estimates: tf.Tensor) -> tf.Tensor:
         """The estimate that covers several, stacked along the first axis."""
@@ -168,7 +168,7 @@ class LSQActivationQuantizer(LSQQuantizer):
 
     def _covered(self, variables: Variables) -> tf.Tensor:
         """The estimate that the present variables come from."""
-        return tf.convert_to_tensor(variables["step"])[None]
+        return tf.convert_to_tensor(variables["step"])
 
     def _usable_estimate(self, inputs: tf.Tensor, variables: Variables) -> Any:
         start, usable = self._start(self._estimate(inputs))
@@ -179,9 +179,11 @@ class LSQActivationQuantizer(LSQQuantizer):
         initialized = weights["initialized"]
 
         def store(estimate: tf.Tensor) -> None:
-            wider = self._widest(tf.stack([self._covered(weights), estimate]))
-            start, usable = self._start(tf.where(initialized > 0, wider, estimate))
-            fresh = tf.logical_and(initialized <= member, usable)
+            if member:  # the first has nothing to widen
+                wider = self._widest(tf.stack([self._covered(weights), estimate]))
+                estimate = tf.where(initialized > 0, wider, estimate)
+            start, fresh = self._start(estimate)
+            fresh = tf.logical_and(initialized <= member, fresh)
             for name, value in start.items():
                 weights[name].assign(tf.where(fresh, value, weights[name]))
             initialized.assign(tf.where(fresh, member + 1, initialized))

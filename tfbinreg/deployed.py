@@ -64,35 +64,41 @@ class Deployed:
         self, op: FrozenOp, compute: Callable[..., tf.Tensor], taken: Sequence[tf.Tensor]
     ) -> tf.Tensor:
         """The output of an operation from those before it; all of them lie on grids."""
-        grids = [self._frozen.ops[index].grid for index in op.inputs]
+        grids = [_grid(self._frozen.ops[index]) for index in op.inputs]
         codes = [
             tf.round(tf.cast(value, tf.float32) / grid.scale)
             for value, grid in zip(taken, grids, strict=True)
         ]
         low, high = _code_limits(op)
         result = tf.clip_by_value(compute(op, codes, grids), low, high)
-        return tf.cast(result * op.grid.scale, taken[0].dtype)
+        return tf.cast(result * _grid(op).scale, taken[0].dtype)
+
+
+def _grid(op: FrozenOp) -> Grid:
+    """The grid of an operation that has been seen to have one."""
+    assert op.grid is not None
+    return op.grid
 
 
 def _code_limits(op: FrozenOp) -> tuple[float, float]:
     """The codes at which an operation saturates."""
-    assert op.grid is not None
-    low, high = -128 - op.grid.zero_point, 127 - op.grid.zero_point
+    grid = _grid(op)
+    low, high = -128 - grid.zero_point, 127 - grid.zero_point
     if op.relu:
         low = max(low, 0)
         if op.relu_limit is not None:
-            high = min(high, round(op.relu_limit / float(op.grid.scale)))
+            high = min(high, round(op.relu_limit / float(grid.scale)))
     return float(low), float(high)
 
 
 def _kernel(op: FrozenOp, codes: Sequence[tf.Tensor], grids: Sequence[Grid]) -> tf.Tensor:
     kernel, source = op.kernel, grids[0]
-    assert kernel is not None and op.grid is not None
+    assert kernel is not None
     dtype = tf.float32 if _largest_sum(op.kind, kernel, source) < _FLOAT32_INTEGERS else tf.float64
     sums = KERNEL_OPS[op.kind](op.layer, tf.cast(codes[0], dtype), tf.cast(kernel.codes, dtype))
     sums = tf.cast(sums, tf.int32) * kernel.prescale + kernel.bias
     weight_scale = (kernel.scale / np.float32(kernel.prescale)).astype(np.float32)
-    factor = source.scale * weight_scale / op.grid.scale  # float32, in XNNPACK's order
+    factor = source.scale * weight_scale / _grid(op).scale  # float32, in XNNPACK's order
     return tf.round(tf.cast(sums, tf.float32) * factor)
 
 
@@ -103,14 +109,12 @@ def _largest_sum(kind: str, kernel: FrozenKernel, source: Grid) -> int:
 
 
 def _multiply(op: FrozenOp, codes: Sequence[tf.Tensor], grids: Sequence[Grid]) -> tf.Tensor:
-    assert op.grid is not None
-    factor = grids[0].scale * grids[1].scale / op.grid.scale
+    factor = grids[0].scale * grids[1].scale / _grid(op).scale
     return tf.round(codes[0] * codes[1] * factor)
 
 
 def _add(op: FrozenOp, codes: Sequence[tf.Tensor], grids: Sequence[Grid]) -> tf.Tensor:
-    assert op.grid is not None
-    ratios = [grid.scale / op.grid.scale for grid in grids]
+    ratios = [grid.scale / _grid(op).scale for grid in grids]
     exponent = int(np.floor(np.log2(max(ratios))))
     shift = _ADD_BITS - exponent
     left, right = (
@@ -122,8 +126,7 @@ def _add(op: FrozenOp, codes: Sequence[tf.Tensor], grids: Sequence[Grid]) -> tf.
 
 
 def _leaky_relu(op: FrozenOp, codes: Sequence[tf.Tensor], grids: Sequence[Grid]) -> tf.Tensor:
-    assert op.grid is not None
-    ratio = grids[0].scale / op.grid.scale
+    ratio = grids[0].scale / _grid(op).scale
     slopes = (ratio, ratio * np.float32(op.layer.alpha))
     positive, negative = (np.rint(np.float32(_LEAKY_UNIT) * slope) for slope in slopes)
     products = codes[0] * tf.where(codes[0] >= 0.0, positive, negative)

@@ -40,8 +40,8 @@ class FoldedKernel(BoundLayer, QuantizedKernel):
     Once frozen (`statistics_frozen` is 1; see `FreezeBatchNorm`) training computes what inference
     does. Gradients reach w, gamma and beta through the folded kernel and bias.
 
-    A bias of `bias_bits` bits is a code times 2^k times the accumulator's unit (input scale * kernel
-    scale / pre-scale), with the smallest k >= 0 that fits the largest of the layer's biases.
+    A bias of `bias_bits` bits is a code times 2^k times the accumulator's unit (input scale *
+    kernel scale / pre-scale), with the smallest k >= 0 that fits the layer's largest bias.
 
     Args:
         layer: the layer, without bias and activation.
@@ -206,7 +206,8 @@ class FoldedKernel(BoundLayer, QuantizedKernel):
             ratio *= tf.math.rsqrt(own_variance + norm.epsilon)
             if norm.trainable:
                 for moving, value in (
-                    (norm.moving_mean, own_mean), (norm.moving_variance, own_variance)
+                    (norm.moving_mean, own_mean),
+                    (norm.moving_variance, own_variance),
                 ):
                     moving.assign(moving * norm.momentum + value * (1.0 - norm.momentum))
         return ratio, offset
@@ -224,8 +225,10 @@ class FoldedKernel(BoundLayer, QuantizedKernel):
         ((_, quantizer, variables),) = self.kernels
         step = ops.effective_step(variables["step"])
         unit = step * self._source.stored_grid()[0] / prescale(quantizer.bits)
-        unit = tf.repeat(tf.reshape(unit, [-1]), self._channels // max(1, unit.shape.num_elements()))
-        largest = (2.0 ** (self.bias_bits - 1) - 1.0 + _ABOVE_LARGEST) * unit
+        unit = tf.repeat(
+            tf.reshape(unit, [-1]), self._channels // max(1, unit.shape.num_elements())
+        )
+        largest = (2.0 ** ((self.bias_bits or 0) - 1) - 1.0 + _ABOVE_LARGEST) * unit
         shift = tf.math.log(tf.reduce_max(tf.abs(bias) / largest)) / math.log(2.0)
         shift = tf.maximum(tf.math.ceil(shift), 0.0)
         return tf.floor(bias / (unit * 2.0**shift) + 0.5), shift, unit

@@ -181,7 +181,9 @@ class _Freezer:
         elif role in (Role.SAME, Role.RELU, Role.JOIN):
             grid = self.ops[inputs[0]].grid
         norms = (node.layer,) if role is Role.NORM else tuple(getattr(node.layer, "norms", ()))
-        op = FrozenOp(name, kind_name, node.layer, inputs, grid, bias=_bias(node.layer), norms=norms)
+        op = FrozenOp(
+            name, kind_name, node.layer, inputs, grid, bias=_bias(node.layer), norms=norms
+        )
         self.op_of[node.index] = len(self.ops)
         self.ops.append(op)
 

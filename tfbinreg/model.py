@@ -12,7 +12,7 @@ from tfbinreg import _compat
 from tfbinreg.deployed import Deployed
 from tfbinreg.layers import BoundLayer
 from tfbinreg.recipe import Recipe
-from tfbinreg.regularizers import bin_regularization
+from tfbinreg.regularizers import bin_pulls
 from tfbinreg.sites import kernel_sites, sites
 
 keras = _compat.keras
@@ -73,28 +73,55 @@ class QuantizedModel(_compat.Functional):
 
     def bin_penalty(self) -> tf.Tensor:
         """L_BR summed over the quantized kernels, without the strength; float32 scalar."""
-        with _compat.float32_variables():
-            return tf.add_n(
-                [
-                    bin_regularization(
-                        site.latent,
-                        site.step,
-                        site.quantizer.qmin,
-                        site.quantizer.qmax,
-                        site.quantizer.axis,
-                        **dataclasses.asdict(self.bin_options),
-                    )
-                    for site in kernel_sites(self)
-                ]
-            )
+        latents, steps = self._kernel_tensors()
+        return self._bin_pulls(latents, steps)[0]
 
     def bin_loss(self) -> tf.Tensor:
         """bin_strength * L_BR, 0 without computing anything while the strength is 0."""
-        return tf.cond(
-            self.bin_strength > 0.0,
-            lambda: self.bin_strength * self.bin_penalty(),
-            lambda: tf.constant(0.0),
+        strength = tf.convert_to_tensor(self.bin_strength)
+
+        @tf.custom_gradient
+        def loss(latents: list[tf.Tensor], steps: list[tf.Tensor]) -> Any:
+            def nothing() -> tuple[tf.Tensor, list[tf.Tensor]]:
+                return tf.constant(0.0), [tf.zeros(t.shape) for t in (*latents, *steps)]
+
+            penalty, pulls = tf.cond(
+                strength > 0.0, lambda: self._bin_pulls(latents, steps), nothing
+            )
+
+            def gradient(upstream: tf.Tensor) -> Any:
+                factor = 2.0 * strength * upstream
+                pulled = [factor * pull for pull in pulls]
+                return pulled[: len(latents)], pulled[len(latents) :]
+
+            return strength * penalty, gradient
+
+        return loss(*self._kernel_tensors())
+
+    def _kernel_tensors(self) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
+        """The latent kernels and their steps, float32."""
+        with _compat.float32_variables():
+            found = kernel_sites(self)
+            return (
+                [tf.convert_to_tensor(site.latent) for site in found],
+                [tf.convert_to_tensor(site.step) for site in found],
+            )
+
+    def _bin_pulls(
+        self, latents: list[tf.Tensor], steps: list[tf.Tensor]
+    ) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        """L_BR, and half its gradients for the kernels and then the steps."""
+        options = dataclasses.asdict(self.bin_options)
+        quantizers = [site.quantizer for site in kernel_sites(self)]
+        penalties, pulls = zip(
+            *(
+                bin_pulls(latent, step, q.qmin, q.qmax, q.axis, **options)
+                for latent, step, q in zip(latents, steps, quantizers, strict=True)
+            ),
+            strict=True,
         )
+        to_latents, to_steps = zip(*pulls, strict=True)
+        return tf.add_n(penalties), [*to_latents, *to_steps]
 
     def enable_step_holding(self) -> None:
         """Make the train step obey `steps_held`; traces it anew if it had been built without."""

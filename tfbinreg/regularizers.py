@@ -6,6 +6,9 @@ equations 5-7.
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import tensorflow as tf
 
 from tfbinreg import ops
@@ -52,43 +55,79 @@ def bin_regularization(
     Raises:
         ValueError: if the range does not satisfy qmin <= 0 < qmax.
     """
-    if not qmin <= 0 < qmax:
-        raise ValueError(f"Expected qmin <= 0 < qmax, got qmin={qmin}, qmax={qmax}.")
-    weights = tf.cast(tf.convert_to_tensor(weights), tf.float32)
-    step = tf.cast(tf.convert_to_tensor(step), tf.float32)
-    if axis is not None:  # channels first, so that one code path serves both
-        order = [axis] + [d for d in range(len(weights.shape)) if d != axis]
-        weights = tf.transpose(weights, order)
-    channels = 1 if axis is None else weights.shape[0]
-    rows = tf.reshape(weights, [channels, -1])
-    return _penalty(rows, tf.reshape(step, [-1, 1]), qmin, qmax, detach_step, scale_free)
-
-
-def _penalty(rows, step, qmin, qmax, detach_step, scale_free):
-    """The penalty of `rows` (channels, elements), `step` (channels, 1), gradient written out."""
-    channels, bins = rows.shape[0], qmax - qmin + 1
+    weights, step = (tf.cast(tf.convert_to_tensor(v), tf.float32) for v in (weights, step))
 
     @tf.custom_gradient
-    def call(values, raw_step):
-        scale = ops.effective_step(raw_step)
-        codes = tf.floor(tf.clip_by_value(values / scale, qmin, qmax) + 0.5)
-        offset = tf.range(channels, dtype=tf.float32)[:, None] * bins - qmin
-        # NaN has no slot; kept in range, it makes the penalty NaN instead of stopping the graph.
-        slots = tf.maximum(tf.cast(codes + offset, tf.int32), 0)
-        counts = tf.raw_ops.Bincount(arr=slots, size=channels * bins, weights=tf.zeros([0]))
-        factor = 1.0 / (tf.maximum(counts, 1.0) * channels)
-        distance = values - codes * scale
-        pull = distance * tf.gather(factor, slots)
-        if scale_free:
-            pull /= tf.square(scale)
+    def penalty(values: tf.Tensor, raw_step: tf.Tensor) -> Any:
+        value, pulls = bin_pulls(
+            values, raw_step, qmin, qmax, axis, detach_step=detach_step, scale_free=scale_free
+        )
 
-        def grad(upstream):
-            to_values = (2.0 * upstream) * pull
-            if detach_step:
-                return to_values, tf.zeros_like(raw_step)
-            to_step = -tf.reduce_sum(to_values * codes, axis=1, keepdims=True)
-            return to_values, tf.where(raw_step < 0, -to_step, to_step)
+        def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            return tuple(2.0 * upstream * pull for pull in pulls)
 
-        return tf.reduce_sum(pull * distance), grad
+        return value, gradient
 
-    return call(rows, step)
+    return penalty(weights, step)
+
+
+def bin_pulls(
+    weights: tf.Tensor,
+    step: tf.Tensor,
+    qmin: int,
+    qmax: int,
+    axis: int | None,
+    *,
+    detach_step: bool,
+    scale_free: bool,
+) -> tuple[tf.Tensor, tuple[tf.Tensor, tf.Tensor]]:
+    """`bin_regularization` of float32 tensors, and half its gradients for the weights and the step.
+
+    For callers that put a conditional around many penalties: a gradient taken through the
+    conditional would cost them another one.
+    """
+    if not qmin <= 0 < qmax:
+        raise ValueError(f"Expected qmin <= 0 < qmax, got qmin={qmin}, qmax={qmax}.")
+    if axis is None:
+        return _pulls(weights, step, qmin, qmax, 1, -float(qmin), detach_step, scale_free)
+    # Channels first, each with slots of its own.
+    order = [axis] + [d for d in range(len(weights.shape)) if d != axis]
+    channels = weights.shape[axis]
+    rows = tf.reshape(tf.transpose(weights, order), [channels, -1])
+    own = tf.range(channels, dtype=tf.float32)[:, None] * (qmax - qmin + 1) - qmin
+    value, (pull, to_step) = _pulls(
+        rows, step[:, None], qmin, qmax, channels, own, detach_step, scale_free
+    )
+    pull = tf.reshape(pull, [weights.shape[d] for d in order])
+    return value, (tf.transpose(pull, np.argsort(order)), to_step[:, 0])
+
+
+def _pulls(
+    values: tf.Tensor,
+    raw_step: tf.Tensor,
+    qmin: int,
+    qmax: int,
+    channels: int,
+    first_slots: Any,
+    detach_step: bool,
+    scale_free: bool,
+) -> tuple[tf.Tensor, tuple[tf.Tensor, tf.Tensor]]:
+    """`bin_pulls` of values whose code c falls into the slot c + `first_slots`."""
+    scale = ops.effective_step(raw_step)
+    codes = tf.floor(tf.clip_by_value(values / scale, qmin, qmax) + 0.5)
+    # NaN has no slot; kept in range, it makes the penalty NaN instead of stopping the graph.
+    slots = tf.maximum(tf.cast(codes + first_slots, tf.int32), 0)
+    size = channels * (qmax - qmin + 1)
+    counts = tf.raw_ops.Bincount(arr=slots, size=size, weights=tf.zeros([0]))
+    factor = 1.0 / (tf.maximum(counts, 1.0) * channels)
+    distance = values - codes * scale
+    pull = distance * tf.gather(factor, slots)
+    if scale_free:
+        pull /= tf.square(scale)
+    to_step = tf.zeros_like(raw_step)
+    if not detach_step:
+        per_channel = raw_step.shape.rank > 0
+        along = 1 if per_channel else None
+        to_step = -tf.reduce_sum(pull * codes, axis=along, keepdims=per_channel)
+        to_step = tf.where(raw_step < 0, -to_step, to_step)
+    return tf.reduce_sum(pull * distance), (pull, to_step)
