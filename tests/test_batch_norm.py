@@ -131,3 +131,50 @@ class TestCallback:
         seen, final = self.fit(data, before_validation=False, batches=1)
         assert all(np.all(mean > 10) for mean in seen)
         np.testing.assert_allclose(final, moments(data[:1], 1)[0], rtol=1e-5)
+
+
+class TestFreezeBatchNorm:
+    @pytest.fixture
+    def folded_net(self, make_net, images):
+        recipe = tfbinreg.recipes.hardware_friendly(4)
+        model = tfbinreg.quantize_apply(make_net(), recipe, calibration_data=images)
+        model.compile(keras.optimizers.SGD(0.001), "sparse_categorical_crossentropy")
+        return model
+
+    def test_statistics_rest_from_the_epoch_on(self, folded_net, images, labels):
+        norms = [norm for layer in folded_net.layers for norm in getattr(layer, "norms", [])]
+        seen = []
+        note = keras.callbacks.LambdaCallback(
+            on_epoch_end=lambda epoch, logs: seen.append(norms[0].moving_mean.numpy())
+        )
+        folded_net.fit(
+            images, labels, 16, 4, verbose=0, callbacks=[tfbinreg.FreezeBatchNorm(2), note]
+        )
+        assert len(norms) == 2
+        assert not np.array_equal(seen[0], seen[1])
+        np.testing.assert_array_equal(seen[1], seen[2])
+        np.testing.assert_array_equal(seen[2], seen[3])
+
+    def test_resuming_at_a_later_epoch_rests_at_once(self, folded_net, images, labels):
+        callback = tfbinreg.FreezeBatchNorm(2)
+        folded_net.fit(images, labels, 16, 4, initial_epoch=3, verbose=0, callbacks=[callback])
+        frozen = [layer.statistics_frozen for layer in folded_net.layers if hasattr(layer, "norms")]
+        assert frozen and all(variable.numpy() == 1 for variable in frozen)
+
+    def test_a_loaded_model_goes_on_alike(self, folded_net, images, labels, tmp_path):
+        folded_net.fit(images, labels, 16, verbose=0, shuffle=False)
+        folded_net.save(tmp_path / "net.keras")
+        loaded = tfbinreg.load_model(tmp_path / "net.keras")
+        np.testing.assert_array_equal(loaded(images), folded_net(images))
+        for model in (loaded, folded_net):
+            model.fit(images, labels, 16, verbose=0, shuffle=False)
+        for own, other in zip(loaded.weights, folded_net.weights, strict=True):
+            np.testing.assert_array_equal(own, other)
+
+    def test_negative_epochs(self):
+        with pytest.raises(ValueError, match="must not be negative, got -1"):
+            tfbinreg.FreezeBatchNorm(-1)
+
+    def test_a_model_that_folds_nothing(self, quantized_net):
+        with pytest.raises(ValueError, match="folds no batch normalization"):
+            tfbinreg.FreezeBatchNorm(1).set_model(quantized_net)

@@ -132,3 +132,14 @@ def test_unmatched_rules_are_found():
     layers = [("conv", "Conv2D"), ("head", "Dense")]
     assert Recipe(rules=[typo, good]).unmatched(layers) == [typo]
     assert Recipe(rules=[Rule(layer="head", kind="Conv2D")]).unmatched(layers)
+
+
+@pytest.mark.parametrize("options", [{}, {"fold_batch_norm": True, "float_activations": True}])
+def test_biases_of_few_bits_need_folded_kernels_and_grids(options):
+    with pytest.raises(ValueError, match="bias_bits needs fold_batch_norm"):
+        Recipe(bias_bits=8, **options)
+
+
+def test_wrong_bias_bits():
+    with pytest.raises(ValueError, match="bias_bits must be an integer from 2 to 8"):
+        Recipe(bias_bits=16, fold_batch_norm=True)

@@ -3,6 +3,7 @@ import tf_keras as keras
 
 import tfbinreg
 from tfbinreg import Recipe, recipes
+from tfbinreg.folded import FoldedKernel
 from tfbinreg.sites import activation_sites, kernel_sites
 
 
@@ -30,7 +31,18 @@ def test_weights_only_trains_and_says_that_it_cannot_be_converted(float_net, ima
         tfbinreg.to_tflite(model)
 
 
-@pytest.mark.parametrize("make", [recipes.paper, recipes.weights_only])
+def test_hardware_friendly(float_net):
+    model = tfbinreg.quantize_apply(float_net, recipes.hardware_friendly(3))
+    assert bits(kernel_sites(model)) == {3}  # the first and the last as well
+    assert all(isinstance(site.layer, FoldedKernel) for site in kernel_sites(model))
+    assert {site.layer.bias_bits for site in kernel_sites(model)} == {8}
+    plan = tfbinreg.plan(float_net, recipes.hardware_friendly(3))
+    (add,) = (node for node in plan.graph.nodes if node.kind == "Add")
+    consumer = plan.graph.sole_consumer(add.index)
+    assert {*add.inputs, consumer.index} <= {*plan.grids, *plan.same_grid}
+
+
+@pytest.mark.parametrize("make", [recipes.paper, recipes.weights_only, recipes.hardware_friendly])
 def test_wrong_bits(make):
     with pytest.raises(ValueError, match="weight_bits must be an integer from 2 to 8"):
         make(9)
