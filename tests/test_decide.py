@@ -163,6 +163,13 @@ class TestGrids:
         plan = decide(graph, Recipe(learned_offset=learned_offset))
         offset = {graph.nodes[i].name for i, grid in plan.grids.items() if grid.offset}
         assert offset == ({"silu", "hard", "leaky", "mean"} if learned_offset else set())
+        recipe = Recipe(
+            learned_offset=learned_offset, rules=[Rule(layer="silu", learned_offset=False)]
+        )
+        offset = {
+            graph.nodes[i].name for i, grid in decide(graph, recipe).grids.items() if grid.offset
+        }
+        assert "silu" not in offset
         (gate,) = [g for i, g in plan.grids.items() if graph.nodes[i].name == "gate"]
         assert gate.prescribed and not gate.signed and gate.bits == 8
 

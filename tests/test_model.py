@@ -4,19 +4,20 @@ import tensorflow as tf
 import tf_keras as keras
 
 import tfbinreg
-from tfbinreg.sites import sites
+from tfbinreg.sites import kernel_sites, sites
 
 
 def build(**options):
     keras.utils.set_random_seed(0)
     layers = keras.layers
     model = keras.Sequential(
-        [layers.Input((6,)), layers.Dense(8, activation="relu"), layers.Dense(8),
-         layers.ReLU(), layers.Dense(3)]
+        [layers.Input((6,)), layers.Dense(8, activation="relu", name="dense"),
+         layers.Dense(8, name="dense_1"), layers.ReLU(), layers.Dense(3, name="head")]
     )  # fmt: skip
     random = np.random.default_rng(0)
     inputs = random.normal(size=(64, 6)).astype(np.float32)
-    quantized = tfbinreg.quantize_apply(model, weight_bits=2, calibration_data=inputs, **options)
+    options.setdefault("recipe", tfbinreg.Recipe(weight_bits=2))
+    quantized = tfbinreg.quantize_apply(model, calibration_data=inputs, **options)
     return quantized, inputs, random.normal(size=(64, 3)).astype(np.float32)
 
 
@@ -88,3 +89,24 @@ def test_middle_layers_can_be_cut_out():
     model, inputs, _ = build()
     probe = keras.Model(model.input, model.layers[3].output)
     assert probe.predict(inputs, verbose=0).shape[0] == 64
+
+
+def test_rules_weigh_the_penalty_of_a_layer():
+    plain, _, _ = build()
+    penalties = []
+    for weight in (0.0, 1.0, 3.0):
+        recipe = tfbinreg.Recipe(
+            weight_bits=2, rules=[tfbinreg.Rule(layer="dense_1", bin_weight=weight)]
+        )
+        model = build(recipe=recipe)[0]
+        model.bin_strength.assign(0.5)
+        variables = [site.kernel for site in kernel_sites(model)]
+        with tf.GradientTape() as tape:
+            loss = model.bin_loss()
+        gradients = tape.gradient(loss, variables)
+        assert np.any(gradients[1]) == (weight > 0) and np.any(gradients[0])
+        np.testing.assert_allclose(loss, 0.5 * model.bin_penalty(), rtol=1e-6)
+        penalties.append(float(model.bin_penalty()))
+    none, one, three = penalties
+    assert one == pytest.approx(float(plain.bin_penalty()))
+    assert three - none == pytest.approx(3 * (one - none), rel=1e-5)

@@ -16,6 +16,8 @@ RULES = st.builds(
     weight_bits=st.none() | BITS,
     activation_bits=st.none() | BITS,
     per_channel=FLAGS,
+    learned_offset=FLAGS,
+    bin_weight=st.none() | st.floats(0.0, 10.0),
     skip=FLAGS,
 )
 RECIPES = st.builds(
@@ -143,3 +145,9 @@ def test_biases_of_few_bits_need_folded_kernels_and_grids(options):
 def test_wrong_bias_bits():
     with pytest.raises(ValueError, match="bias_bits must be an integer from 2 to 8"):
         Recipe(bias_bits=16, fold_batch_norm=True)
+
+
+@pytest.mark.parametrize("weight", [-1.0, float("nan"), float("inf")])
+def test_wrong_bin_weights(weight):
+    with pytest.raises(ValueError, match="bin_weight must be a number from 0 on"):
+        Rule(bin_weight=weight)

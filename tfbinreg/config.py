@@ -11,7 +11,7 @@ from tfbinreg.activation_quantizers import LSQActivationQuantizer
 from tfbinreg.kinds import KINDS, Role, activation_name
 from tfbinreg.plan import Problem, raise_problems
 from tfbinreg.quantizers import LSQWeightQuantizer
-from tfbinreg.recipe import LayerSettings, Recipe
+from tfbinreg.recipe import LayerSettings, Recipe, check_bin_weight
 
 
 @_compat.register
@@ -22,6 +22,8 @@ class LSQQuantizeConfig(_compat.QuantizeConfig):
         weight_bits: 2 to 8, None for the recipe's.
         activation_bits: bits of the layer's output, 2 to 8, None for the recipe's.
         per_channel: one step per output channel of the kernel, None for what the recipe says.
+        learned_offset: whether the layer's output may have a learned offset, None as the recipe.
+        bin_weight: factor of the kernel's part in the bin regularization, None for 1.
     """
 
     def __init__(
@@ -29,9 +31,17 @@ class LSQQuantizeConfig(_compat.QuantizeConfig):
         weight_bits: int | None = None,
         activation_bits: int | None = None,
         per_channel: bool | None = None,
+        *,
+        learned_offset: bool | None = None,
+        bin_weight: float | None = None,
     ) -> None:
+        check_bin_weight(bin_weight)
         self.settings = LayerSettings(
-            weight_bits=weight_bits, activation_bits=activation_bits, per_channel=per_channel
+            weight_bits=weight_bits,
+            activation_bits=activation_bits,
+            per_channel=per_channel,
+            learned_offset=learned_offset,
+            bin_weight=bin_weight,
         )
         # A recipe reports wrong bits where the config is written, and knows the defaults.
         given: dict[str, Any] = {"weight_bits": weight_bits, "activation_bits": activation_bits}

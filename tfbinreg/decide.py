@@ -198,6 +198,7 @@ class _Decision:
             parameters=int(np.prod(kernel.shape)),
             norms=norms if self.recipe.fold_batch_norm else None,
             bias_bits=self.recipe.bias_bits,
+            bin_weight=settings.bin_weight,
         )
 
     def _wants_grid(self, leader: int, tails: list[int], kernels: Mapping[int, Any]) -> bool:
@@ -228,12 +229,15 @@ class _Decision:
             nodes=tuple(tails),
             bits=bits,
             signed=signed,
-            offset=signed and self.recipe.learned_offset and self._lopsided(leader),
+            offset=signed and self._lopsided(leader) and self._may_have_offset(tails),
             upper_limit=self._common_limit(tails),
             from_range=bits > _FEW_BITS or given or any(self._is_output(tail) for tail in tails),
             fixed=given,
             reason=reason,
         )
+
+    def _may_have_offset(self, tails: Iterable[int]) -> bool:
+        return all(self._settings(self.chains[tail]).learned_offset for tail in tails)
 
     def _common_limit(self, tails: Iterable[int]) -> float | None:
         nodes = [self.graph.nodes[tail] for tail in tails]

@@ -112,16 +112,18 @@ class QuantizedModel(_compat.Functional):
     ) -> tuple[tf.Tensor, list[tf.Tensor]]:
         """L_BR, and half its gradients for the kernels and then the steps."""
         options = dataclasses.asdict(self.bin_options)
-        quantizers = [site.quantizer for site in kernel_sites(self)]
-        penalties, pulls = zip(
-            *(
-                bin_pulls(latent, step, q.qmin, q.qmax, q.axis, **options)
-                for latent, step, q in zip(latents, steps, quantizers, strict=True)
-            ),
-            strict=True,
-        )
-        to_latents, to_steps = zip(*pulls, strict=True)
-        return tf.add_n(penalties), [*to_latents, *to_steps]
+        penalties, to_latents, to_steps = [], [], []
+        for site, latent, step in zip(kernel_sites(self), latents, steps, strict=True):
+            quantizer, weight = site.quantizer, site.layer.quantize_config.settings.bin_weight
+            penalty, pulls = bin_pulls(
+                latent, step, quantizer.qmin, quantizer.qmax, quantizer.axis, **options
+            )
+            found = [penalty, *pulls]
+            if weight is not None:
+                found = [weight * part for part in found]
+            for parts, part in zip((penalties, to_latents, to_steps), found, strict=True):
+                parts.append(part)
+        return tf.add_n(penalties), to_latents + to_steps
 
     def enable_step_holding(self) -> None:
         """Make the train step obey `steps_held`; traces it anew if it had been built without."""

@@ -70,7 +70,7 @@ class _Placer:
             return apply(self._folded(node, kernel), tensors)
         layer: Any = self._copy(node)
         if kernel is not None:
-            config = LSQQuantizeConfig(kernel.bits, None, kernel.axis is not None)
+            config = _config(kernel)
             layer = QuantizedKernel(layer, config)
         return apply(layer, tensors)
 
@@ -84,7 +84,7 @@ class _Placer:
         source = self._source(node)
         layer = FoldedKernel(
             clone_layer(node.layer, use_bias=False),
-            LSQQuantizeConfig(kernel.bits, None, kernel.axis is not None),
+            _config(kernel),
             [self._copy(self.plan.graph.nodes[index]) for index in kernel.norms or ()],
             use_bias=node.layer.use_bias,
             bias_bits=kernel.bias_bits,
@@ -116,6 +116,11 @@ class _Placer:
         layer = QuantizedHardSwish(quantizer, node.name, source.name, name=name)
         layer.bind(source)
         return layer
+
+
+def _config(kernel: KernelPlan) -> LSQQuantizeConfig:
+    per_channel = kernel.axis is not None
+    return LSQQuantizeConfig(kernel.bits, None, per_channel, bin_weight=kernel.bin_weight)
 
 
 def _quantizer(grid: GridPlan, node: Node) -> Any:

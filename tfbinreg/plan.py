@@ -41,6 +41,7 @@ class KernelPlan:
         norms: indices of the normalizations that are folded into it while training; None if it
             trains without them.
         bias_bits: bits of its bias, None for 32.
+        bin_weight: factor of its part in the bin regularization, None for 1.
     """
 
     node: int
@@ -49,6 +50,7 @@ class KernelPlan:
     parameters: int
     norms: tuple[int, ...] | None = None
     bias_bits: int | None = None
+    bin_weight: float | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -21,6 +21,12 @@ def _set_bits(owner: Any, field: str, what: str) -> None:
     object.__setattr__(owner, field, check_bits(getattr(owner, field), what))
 
 
+def check_bin_weight(weight: float | None) -> None:
+    """Raise ValueError unless `weight` is None or a finite number that is not negative."""
+    if weight is not None and not 0.0 <= weight < float("inf"):
+        raise ValueError(f"bin_weight must be a number from 0 on, got {weight!r}.")
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Rule:
     """Settings for the layers it matches; None leaves a setting as it was.
@@ -31,6 +37,8 @@ class Rule:
         weight_bits: 2 to 8.
         activation_bits: bits of the layer's output grid, 2 to 8.
         per_channel: whether the kernel has a step per output channel.
+        learned_offset: whether the layer's output may have a learned offset (LSQ+).
+        bin_weight: factor of the kernel's part in the bin regularization; 0 leaves it out.
         skip: whether kernel and output stay float. Such a model trains but cannot be converted.
     """
 
@@ -39,6 +47,8 @@ class Rule:
     weight_bits: int | None = None
     activation_bits: int | None = None
     per_channel: bool | None = None
+    learned_offset: bool | None = None
+    bin_weight: float | None = None
     skip: bool | None = None
 
     def __post_init__(self) -> None:
@@ -51,6 +61,7 @@ class Rule:
         for field in _BIT_FIELDS:
             if getattr(self, field) is not None:
                 _set_bits(self, field, f"Rule {field}")
+        check_bin_weight(self.bin_weight)
 
     def matches(self, name: str, kind: str) -> bool:
         """Whether the rule speaks of the layer `name` of class `kind`."""
@@ -64,6 +75,8 @@ class LayerSettings:
     weight_bits: int | None
     activation_bits: int | None
     per_channel: bool | None
+    learned_offset: bool | None = None
+    bin_weight: float | None = None
     skip: bool | None = None
 
 
@@ -130,6 +143,8 @@ class Recipe:
             "weight_bits": None,
             "activation_bits": None,
             "per_channel": self.per_channel,
+            "learned_offset": self.learned_offset,
+            "bin_weight": None,
             "skip": None,
         }
         for rule in self.rules:
