@@ -112,7 +112,9 @@ class QuantizedModel(_compat.Functional):
     ) -> tuple[tf.Tensor, list[tf.Tensor]]:
         """L_BR, and half its gradients for the kernels and then the steps."""
         options = dataclasses.asdict(self.bin_options)
-        penalties, to_latents, to_steps = [], [], []
+        penalties: list[tf.Tensor] = []
+        to_latents: list[tf.Tensor] = []
+        to_steps: list[tf.Tensor] = []
         for site, latent, step in zip(kernel_sites(self), latents, steps, strict=True):
             quantizer, weight = site.quantizer, site.layer.quantize_config.settings.bin_weight
             penalty, pulls = bin_pulls(
