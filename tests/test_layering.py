@@ -56,6 +56,7 @@ tfbinreg.saving
 tfbinreg.calibrate
 tfbinreg.batch_norm
 tfbinreg.quantize
+tfbinreg.budget
 tfbinreg.callbacks
 tfbinreg.finalize
 tfbinreg.export
