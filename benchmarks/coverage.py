@@ -8,12 +8,15 @@ to a convolution everywhere, all outputs would be the same.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from multiprocessing.pool import ThreadPool
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -186,6 +189,19 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def in_own_process(name: str, kind: str, setting: str, samples: int) -> dict[str, Any] | None:
+    """`cell` in a process of its own, for TensorFlow keeps what it has traced; None if it failed."""
+    command = [sys.executable, __file__, "--of", name, kind, setting, "--samples", str(samples)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    if done.returncode:
+        reason = done.stderr.strip().splitlines()[-1:] or ["no message"]
+        print(f"{name}, {kind}, {setting}: {reason[0]}", file=sys.stderr, flush=True)
+        return None
+    row = json.loads(done.stdout.splitlines()[-1])
+    print(row, file=sys.stderr, flush=True)
+    return row
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table; 1 if a network failed."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -193,25 +209,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--keras", nargs="+", choices=KERASES, default=list(KERASES))
     parser.add_argument("--bits", nargs="+", choices=BITS, default=list(BITS))
     parser.add_argument("--samples", type=int, default=100, help="inputs that are compared")
+    parser.add_argument("--jobs", type=int, default=1, help="networks at a time (default 1)")
     parser.add_argument("--json", metavar="FILE", help="write the rows to a file as well")
+    parser.add_argument("--of", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
-    rows: list[dict[str, Any]] = []
-    failed = False
-    for name in options.nets:
-        for kind in options.keras:
-            for setting in options.bits:
-                try:
-                    rows.append(cell(name, kind, setting, options.samples))
-                    print(rows[-1], file=sys.stderr, flush=True)
-                except (ValueError, RuntimeError) as error:
-                    failed = True
-                    print(f"{name}, {kind}, {setting}: {error}", file=sys.stderr, flush=True)
-                tf_keras.backend.clear_session()
+    if options.of:
+        print(json.dumps(cell(*options.of, options.samples)))
+        return 0
+    cells = itertools.product(options.nets, options.keras, options.bits)
+    with ThreadPool(options.jobs) as pool:
+        found = pool.map(lambda c: in_own_process(*c, options.samples), list(cells), chunksize=1)
+    rows = [row for row in found if row is not None]
     if options.json:
         with open(options.json, "w") as file:
             json.dump(rows, file, indent=1)
     print(markdown(rows))
-    return int(failed)
+    return int(len(rows) < len(found))
 
 
 if __name__ == "__main__":
