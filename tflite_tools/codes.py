@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tflite_tools import flatbuffer, manifest
+from tflite_tools import flatbuffer, manifest, tables
 from tflite_tools.manifest import LayerEntry
 
 # Kinds that TFLite stores as depthwise convolutions, output channels last.
@@ -63,14 +63,39 @@ def layer_codes(model: Any, entry: LayerEntry) -> np.ndarray:
     Raises:
         ValueError: naming the layer, if the weights do not fit the manifest.
     """
-    tensors = {flatbuffer.text(t.name): t for graph in model.subgraphs for t in graph.tensors}
-    tensor = tensors.get(entry.tensor)
-    weights = None if tensor is None else flatbuffer.constant(model, tensor)
-    if weights is None or weights.dtype != np.int8:
+    parts = _stored(model, entry)
+    if not parts or any(part.dtype != np.int8 or part.ndim < 1 for part in parts):
         raise ValueError(f"{entry.name}: the file has no int8 weights {entry.tensor!r}.")
-    if weights.ndim < 1 or weights.size != np.prod(entry.shape):
+    if len({part.shape[1:] for part in parts}) > 1:
+        raise ValueError(f"{entry.name}: the parts of the weights do not fit together.")
+    weights = np.concatenate(parts)
+    if weights.size != np.prod(entry.shape):
         raise ValueError(f"{entry.name}: the weights do not fit the manifest.")
     return to_keras_layout(entry.kind, unscaled(entry, weights), entry.shape)
+
+
+def part_name(tensor: str, number: int) -> str:
+    """Name of a part of a weight tensor that is split over its output channels."""
+    return f"{tensor}/part{number}"
+
+
+def _stored(model: Any, entry: LayerEntry) -> list[np.ndarray]:
+    """A layer's weights as stored: one array, or the parts of a split convolution."""
+    found: dict[str, np.ndarray] = {}
+    for graph in model.subgraphs:
+        sources = {d.encoded: d for d in tables.decoded(model, graph)}
+        for index, tensor in enumerate(graph.tensors):
+            name = flatbuffer.text(tensor.name)
+            if not name.startswith(entry.tensor) or name in found:
+                continue
+            if index in sources:
+                found[name] = tables.values(model, graph, sources[index])
+            elif (values := flatbuffer.constant(model, tensor)) is not None:
+                found[name] = values
+    if entry.tensor in found:
+        return [found[entry.tensor]]
+    names = (part_name(entry.tensor, number) for number in range(len(found)))
+    return [found[name] for name in names if name in found]
 
 
 def unscaled(entry: LayerEntry, weights: np.ndarray) -> np.ndarray:

@@ -11,12 +11,14 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.tools import flatbuffer_utils
 
+from tflite_tools import packing
+
 _TYPE_NAMES = {value: name for name, value in vars(schema.TensorType).items() if name.isupper()}
 _OP_NAMES = {value: name for name, value in vars(schema.BuiltinOperator).items() if name.isupper()}
 _ACTIVATIONS = {
     value: name for name, value in vars(schema.ActivationFunctionType).items() if name.isupper()
 }
-# Types of one or more whole bytes; packed and variable-length types have no NumPy equivalent.
+# Types of one or more whole bytes; variable-length types have no NumPy equivalent.
 _NUMPY_TYPES = {
     "FLOAT32": np.float32,
     "FLOAT16": np.float16,
@@ -31,6 +33,7 @@ _NUMPY_TYPES = {
     "UINT64": np.uint64,
     "BOOL": np.bool_,
 }
+_PACKED_BITS = {"INT4": 4, "INT2": 2}
 
 
 def read(data: bytes) -> Any:
@@ -117,18 +120,26 @@ def activation_name(op: Any) -> str:
 
 
 def constant(model: Any, tensor: Any) -> np.ndarray | None:
-    """The values of a constant tensor; None if it is computed, or of a packed type.
+    """The values of a constant tensor, packed ones as int8; None if it is computed.
 
     Raises:
         ValueError: if the buffer does not hold as many values as the shape says.
     """
-    buffer = model.buffers[tensor.buffer].data
-    dtype = _NUMPY_TYPES.get(type_name(tensor))
-    if buffer is None or len(buffer) == 0 or dtype is None:
+    buffer, kind = model.buffers[tensor.buffer].data, type_name(tensor)
+    if buffer is None or len(buffer) == 0:
         return None
-    values: np.ndarray = np.frombuffer(np.asarray(buffer, np.uint8).tobytes(), dtype)
     shape = indices(tensor.shape)
-    if values.size != int(np.prod(shape, dtype=np.int64)):
+    count = int(np.prod(shape, dtype=np.int64))
+    data = np.asarray(buffer, np.uint8)
+    if kind in _PACKED_BITS:
+        try:
+            return packing.unpack(data, _PACKED_BITS[kind], count).reshape(shape)
+        except ValueError as error:
+            raise ValueError(f"tensor {text(tensor.name)!r}, shape {shape}: {error}") from error
+    if kind not in _NUMPY_TYPES:
+        return None
+    values: np.ndarray = np.frombuffer(data.tobytes(), _NUMPY_TYPES[kind])
+    if values.size != count:
         raise ValueError(f"tensor {text(tensor.name)!r} has {values.size} values, shape {shape}")
     return values.reshape(shape)
 
@@ -136,19 +147,42 @@ def constant(model: Any, tensor: Any) -> np.ndarray | None:
 def set_constant(model: Any, tensor: Any, values: np.ndarray) -> None:
     """Give a constant tensor a buffer of its own with `values`, of its type and shape.
 
+    Values of packed types are given as int8.
+
     Raises:
-        ValueError: if type or shape differ.
+        ValueError: if type or shape differ, or a value does not fit.
     """
-    expected = _NUMPY_TYPES.get(type_name(tensor))
+    kind = type_name(tensor)
+    expected = np.int8 if kind in _PACKED_BITS else _NUMPY_TYPES.get(kind)
     if values.dtype != expected or list(values.shape) != indices(tensor.shape):
         raise ValueError(
-            f"Tensor {text(tensor.name)!r} is {type_name(tensor)} {indices(tensor.shape)}, got "
+            f"Tensor {text(tensor.name)!r} is {kind} {indices(tensor.shape)}, got "
             f"{values.dtype} {list(values.shape)}."
         )
+    if kind in _PACKED_BITS:
+        data = packing.pack(values, _PACKED_BITS[kind])
+    else:
+        data = np.frombuffer(np.ascontiguousarray(values).tobytes(), np.uint8)
+    _set_buffer(model, tensor, data)
+
+
+def _set_buffer(model: Any, user: Any, data: np.ndarray) -> None:
     buffer = schema.BufferT()
-    buffer.data = np.frombuffer(np.ascontiguousarray(values).tobytes(), np.uint8)
+    buffer.data = data
     model.buffers.append(buffer)
-    tensor.buffer = len(model.buffers) - 1
+    user.buffer = len(model.buffers) - 1
+
+
+def set_type(tensor: Any, name: str) -> None:
+    """Set a tensor's type; `set_constant` has to follow for a constant."""
+    tensor.type = getattr(schema.TensorType, name)
+
+
+def scales(tensor: Any) -> np.ndarray:
+    """The scales of a tensor, float32; none without quantization."""
+    parameters = tensor.quantization
+    missing = parameters is None or parameters.scale is None
+    return np.zeros(0, np.float32) if missing else np.asarray(parameters.scale, np.float32)
 
 
 def set_quantization(tensor: Any, scale: np.ndarray, zero_point: int, axis: int = 0) -> None:
@@ -170,13 +204,12 @@ def metadata(model: Any, name: str) -> bytes | None:
 
 
 def set_metadata(model: Any, name: str, data: bytes) -> None:
-    """Add a metadata buffer."""
-    buffer = schema.BufferT()
-    buffer.data = np.frombuffer(data, np.uint8)
-    model.buffers.append(buffer)
+    """Set the metadata buffer called `name`."""
+    others = [entry for entry in model.metadata or [] if text(entry.name) != name]
     entry = schema.MetadataT()
-    entry.name, entry.buffer = name, len(model.buffers) - 1
-    model.metadata = [*(model.metadata or []), entry]
+    entry.name = name
+    _set_buffer(model, entry, np.frombuffer(data, np.uint8))
+    model.metadata = [*others, entry]
 
 
 def drop_unused_buffers(model: Any) -> None:

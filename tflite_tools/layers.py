@@ -78,7 +78,7 @@ def rounding_misfits(
         RuntimeFailedError: if a runtime cannot run them.
     """
     isolated = isolate.isolate(data, model)
-    inputs = isolate.inputs_for(isolated, _random_activations(model, seed))
+    inputs = isolate.inputs_for(isolated, random_activations(model, seed))
     outputs = {
         name: runtime.run(
             isolated.data, isolated.model, inputs, runtime=name, time_limit=time_limit
@@ -88,7 +88,8 @@ def rounding_misfits(
     return isolate.misfits(isolated, outputs[TFLM], outputs[LITERT])[0]
 
 
-def _random_activations(model: Model, seed: int) -> Callable[[str, Tensor], np.ndarray]:
+def random_activations(model: Model, seed: int) -> Callable[[str, Tensor], np.ndarray]:
+    """A function for `isolate.inputs_for` that draws stored values from a tensor's grid."""
     entries = {entry.tensor: entry for entry in model.require_manifest().activations}
     random = np.random.default_rng(seed)
 

@@ -7,10 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from tflite_tools import flatbuffer, manifest
+from tflite_tools import flatbuffer, manifest, tables
 from tflite_tools.manifest import Manifest
-
-_PACKED_BITS = {"INT4": 4, "INT2": 2}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -32,7 +30,8 @@ class Quantization:
 class Tensor:
     """One tensor. `data` holds a constant's values; None for a computed one.
 
-    Values of the packed types INT4 and INT2 are unpacked to int8.
+    Values of the packed types INT4 and INT2 are unpacked to int8; those that TFLM decodes from tables
+    count as constants and are decoded (`Graph.encoded`).
     """
 
     index: int
@@ -54,14 +53,25 @@ class Op:
     activation: str
 
 
+@dataclasses.dataclass(frozen=True)
+class Encoded:
+    """A constant stored as packed indices into tables: tensor indices, and bits of an index."""
+
+    output: int
+    indices: int
+    tables: int
+    bits: int
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Graph:
-    """One subgraph, its operators in the order they run."""
+    """One subgraph, its operators in the order they run; `encoded` lists what TFLM decodes."""
 
     tensors: tuple[Tensor, ...]
     ops: tuple[Op, ...]
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
+    encoded: tuple[Encoded, ...] = ()
 
     def producer(self, tensor: int) -> Op | None:
         """The operator that computes a tensor, None for inputs and constants."""
@@ -115,13 +125,19 @@ def load(data: bytes) -> Model:
 
 
 def _graph(container: Any, graph: Any) -> Graph:
+    tensors = [_tensor(container, index, tensor) for index, tensor in enumerate(graph.tensors)]
+    encoded = []
+    for entry in tables.decoded(container, graph):
+        data = tables.values(container, graph, entry)
+        tensors[entry.output] = dataclasses.replace(tensors[entry.output], data=data)
+        bits = tables.width(container, graph, entry)
+        encoded.append(Encoded(entry.output, entry.encoded, entry.ancillary, bits))
     return Graph(
-        tensors=tuple(
-            _tensor(container, index, tensor) for index, tensor in enumerate(graph.tensors)
-        ),
+        tensors=tuple(tensors),
         ops=tuple(_op(container, index, op) for index, op in enumerate(graph.operators or [])),
         inputs=tuple(flatbuffer.indices(graph.inputs)),
         outputs=tuple(flatbuffer.indices(graph.outputs)),
+        encoded=tuple(encoded),
     )
 
 
@@ -138,26 +154,8 @@ def _op(container: Any, index: int, op: Any) -> Op:
 def _tensor(container: Any, index: int, tensor: Any) -> Tensor:
     name, dtype = flatbuffer.text(tensor.name), flatbuffer.type_name(tensor)
     data = flatbuffer.constant(container, tensor)
-    if dtype in _PACKED_BITS:
-        data = _unpack(container.buffers[tensor.buffer].data, tensor, _PACKED_BITS[dtype])
     shape = tuple(flatbuffer.indices(tensor.shape))
     return Tensor(index, name, dtype, shape, _quantization(name, tensor.quantization), data)
-
-
-def _unpack(buffer: Any, tensor: Any, bits: int) -> np.ndarray | None:
-    """Signed values packed least significant first, rows not padded."""
-    if buffer is None or len(buffer) == 0:
-        return None
-    shape = flatbuffer.indices(tensor.shape)
-    shifts = np.arange(0, 8, bits)
-    fields = (np.asarray(buffer, np.uint8)[:, None] >> shifts) & (2**bits - 1)
-    values = fields.reshape(-1).astype(np.int8)
-    values[values >= 2 ** (bits - 1)] -= 2**bits
-    count = int(np.prod(shape, dtype=np.int64))
-    if not 0 <= values.size - count < len(shifts):
-        name = flatbuffer.text(tensor.name)
-        raise ValueError(f"Tensor {name!r} has {values.size} packed values, shape {shape}.")
-    return values[:count].reshape(shape)
 
 
 def _quantization(name: str, parameters: Any) -> Quantization | None:

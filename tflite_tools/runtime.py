@@ -52,10 +52,12 @@ class Run:
     Attributes:
         outputs: one array per output, samples stacked along the first axis, of the file's type.
         seen: tensor index -> how often each int8 value, from -128 up, was seen in it.
+        kept: tensor index -> its values, samples along a new first axis.
     """
 
     outputs: tuple[np.ndarray, ...]
     seen: dict[int, np.ndarray]
+    kept: dict[int, np.ndarray]
 
 
 def available(runtime: str) -> bool:
@@ -70,6 +72,8 @@ def run(
     *,
     runtime: str = LITERT,
     watched: Sequence[int] = (),
+    kept: Sequence[int] = (),
+    delegates: bool = True,
     time_limit: float = TIME_LIMIT,
 ) -> Run:
     """Run a file on samples, one at a time.
@@ -80,6 +84,8 @@ def run(
         inputs: one array per input, samples along the first axis, of the file's type and shape.
         runtime: LITERT or TFLM.
         watched: int8 tensors to watch; they are read without delegates, all tensors preserved.
+        kept: tensors whose values are returned, likewise.
+        delegates: whether LiteRT may use XNNPACK.
         time_limit: seconds.
 
     Raises:
@@ -87,27 +93,56 @@ def run(
         RuntimeFailedError: if the runtime refuses the file, crashes or takes too long.
     """
     check_inputs(model, inputs)
+    job = dataclasses.replace(
+        _job(data, model, runtime, inputs),
+        watched=tuple(watched),
+        kept=tuple(kept),
+        delegates=delegates,
+    )
+    results = _perform(job, data, inputs, time_limit)
+    return Run(
+        tuple(results[worker.output_name(i)] for i in range(job.outputs)),
+        {index: results[worker.seen_name(index)] for index in job.watched},
+        {index: results[worker.kept_name(index)] for index in job.kept},
+    )
+
+
+def least_arena(data: bytes, model: Model, *, time_limit: float = TIME_LIMIT) -> int:
+    """Bytes of working memory that TFLM needs for a file on this machine, to 16 bytes.
+
+    Pointers take 8 bytes here and 4 on a microcontroller, where it is a little less.
+
+    Raises:
+        RuntimeFailedError: if TFLM refuses the file.
+    """
+    job = dataclasses.replace(_job(data, model, TFLM, ()), measure_arena=True)
+    return int(_perform(job, data, (), time_limit)[worker.ARENA])
+
+
+def _job(data: bytes, model: Model, runtime: str, inputs: Sequence[np.ndarray]) -> worker.Job:
     size = _tensor_bytes(model)
-    job = worker.Job(
+    return worker.Job(
         runtime=runtime,
         inputs=len(inputs),
         outputs=len(model.main.outputs),
-        watched=tuple(watched),
+        watched=(),
         arena=2 * size + 16 * len(data) + 2**20,
         memory=4 * _GIB + 16 * (size + len(data)) + 4 * sum(array.nbytes for array in inputs),
     )
+
+
+def _perform(
+    job: worker.Job, data: bytes, inputs: Sequence[np.ndarray], time_limit: float
+) -> dict[str, np.ndarray]:
     with tempfile.TemporaryDirectory(prefix="tflite_tools_") as path:
         folder = pathlib.Path(path)
         (folder / "job.json").write_text(json.dumps(dataclasses.asdict(job)))
         (folder / "model.tflite").write_bytes(data)
         named = {worker.input_name(index): array for index, array in enumerate(inputs)}
         np.savez(folder / "inputs.npz", **named)  # type: ignore[arg-type]
-        _spawn(folder, runtime, time_limit)
+        _spawn(folder, job.runtime, time_limit)
         with np.load(folder / "outputs.npz") as archive:
-            return Run(
-                tuple(archive[worker.output_name(i)] for i in range(job.outputs)),
-                {index: archive[worker.seen_name(index)] for index in job.watched},
-            )
+            return dict(archive)
 
 
 def _tensor_bytes(model: Model) -> int:

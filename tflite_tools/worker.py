@@ -29,6 +29,9 @@ class Job:
         watched: indices of the int8 tensors whose values are counted.
         arena: bytes of working memory for TFLM.
         memory: bytes that the process may use; a damaged file must not exhaust the host.
+        kept: indices of the tensors whose values are returned for every sample.
+        delegates: whether LiteRT may use XNNPACK.
+        measure_arena: find the least working memory TFLM needs.
     """
 
     runtime: str
@@ -37,6 +40,12 @@ class Job:
     watched: tuple[int, ...]
     arena: int
     memory: int
+    kept: tuple[int, ...] = ()
+    delegates: bool = True
+    measure_arena: bool = False
+
+
+ARENA = "arena"
 
 
 def input_name(index: int) -> str:
@@ -54,6 +63,11 @@ def seen_name(index: int) -> str:
     return f"seen{index}"
 
 
+def kept_name(index: int) -> str:
+    """Name of the values of tensor `index` in outputs.npz."""
+    return f"kept{index}"
+
+
 def _limit_memory(size: int) -> None:
     try:
         import resource
@@ -69,10 +83,11 @@ class LiteRT:
         from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
         options: dict[str, Any] = {}
-        if job.watched:
+        if job.watched or job.kept:
+            options["experimental_preserve_all_tensors"] = True
+        if options or not job.delegates:
             resolver = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
             options["experimental_op_resolver_type"] = resolver
-            options["experimental_preserve_all_tensors"] = True
         self._interpreter = Interpreter(model_content=data, num_threads=1, **options)
         self._interpreter.allocate_tensors()
         self._inputs = [detail["index"] for detail in self._interpreter.get_input_details()]
@@ -98,7 +113,11 @@ class TFLM:
 
         if job.watched:
             raise ValueError("TFLM does not watch tensors.")
-        self._interpreter = runtime.Interpreter.from_bytes(data, arena_size=job.arena)
+        config = runtime.InterpreterConfig
+        chosen = config.kPreserveAllTensors if job.kept else config.kAllocationRecording
+        self._interpreter = runtime.Interpreter.from_bytes(
+            data, arena_size=job.arena, intrepreter_config=chosen
+        )
         self._outputs = job.outputs
 
     def __call__(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -108,24 +127,60 @@ class TFLM:
         self._interpreter.invoke()
         return [np.array(self._interpreter.get_output(i)) for i in range(self._outputs)]
 
+    def tensor(self, index: int) -> np.ndarray:
+        """A tensor's values after a run."""
+        return np.array(self._interpreter.GetTensor(index, 0))
+
+
+def least_arena(data: bytes, enough: int) -> int:
+    """The least working memory, to 16 bytes, with which TFLM prepares a file.
+
+    Raises:
+        RuntimeError: if `enough` is not.
+    """
+    from tflite_micro import runtime
+
+    def prepares(size: int) -> bool:
+        try:
+            runtime.Interpreter.from_bytes(data, arena_size=16 * size)
+        except RuntimeError:
+            return False
+        return True
+
+    low, high = 0, -(-enough // 16)
+    if not prepares(high):
+        raise RuntimeError(f"{enough} bytes of arena are not enough.")
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if prepares(middle) else (middle, high)
+    return 16 * high
+
 
 RUNTIMES: dict[str, Any] = {"LiteRT": LiteRT, "TFLM": TFLM}
 
 
 def run_all(
-    runner: Any, inputs: Sequence[np.ndarray], watched: Sequence[int]
+    runner: Any,
+    inputs: Sequence[np.ndarray],
+    watched: Sequence[int],
+    kept: Sequence[int] = (),
 ) -> dict[str, np.ndarray]:
-    """All samples' outputs, stacked, and how often each int8 value was seen in watched tensors."""
+    """All samples' outputs, stacked, how often each int8 value was seen in watched tensors, and the
+    values of kept ones."""
+    values: dict[int, list[np.ndarray]] = {index: [] for index in kept}
     seen = {index: np.zeros(256, np.int64) for index in watched}
     rows = []
     for sample in range(len(inputs[0])):
         rows.append(runner([array[sample : sample + 1] for array in inputs]))
         for index in watched:
-            values = runner.tensor(index).reshape(-1).astype(np.int16) + 128
-            seen[index] += np.bincount(values, minlength=256)
+            stored = runner.tensor(index).reshape(-1).astype(np.int16) + 128
+            seen[index] += np.bincount(stored, minlength=256)
+        for index in kept:
+            values[index].append(np.array(runner.tensor(index)))
     results = {
         output_name(i): np.concatenate(column) for i, column in enumerate(zip(*rows, strict=True))
     }
+    results |= {kept_name(index): np.stack(column) for index, column in values.items()}
     return results | {seen_name(index): counts for index, counts in seen.items()}
 
 
@@ -137,8 +192,12 @@ def main(path: str) -> int:
         _limit_memory(job.memory)
         with np.load(folder / "inputs.npz") as archive:
             inputs = [archive[input_name(index)] for index in range(job.inputs)]
-        runner = RUNTIMES[job.runtime]((folder / "model.tflite").read_bytes(), job)
-        results = run_all(runner, inputs, job.watched)
+        data = (folder / "model.tflite").read_bytes()
+        if job.measure_arena:
+            results = {ARENA: np.array(least_arena(data, job.arena))}
+        else:
+            runner = RUNTIMES[job.runtime](data, job)
+            results = run_all(runner, inputs, job.watched, job.kept)
         np.savez(folder / "outputs.npz", **results)  # type: ignore[arg-type]
     except Exception as error:  # handed to the parent process, which names the runtime
         print(" ".join(str(error).split()) or type(error).__name__, file=sys.stderr)

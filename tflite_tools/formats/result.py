@@ -1,0 +1,57 @@
+"""What a format returns, and the comparison that comes first."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from tflite_tools import variant
+from tflite_tools.runtime import LITERT, TFLM
+from tflite_tools.verdict import Report, Verdict
+
+TARGETS = ("any", "litert", "tflm", "ethos-u")
+RUNTIMES = {"any": (LITERT, TFLM), "litert": (LITERT,), "tflm": (TFLM,)}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Result:
+    """A file in another format.
+
+    Attributes:
+        data: its bytes.
+        report: the comparison with the file it was made from; it has passed.
+        warnings: one line each, naming the layer.
+        figures: sizes and costs in bytes, by name.
+    """
+
+    data: bytes
+    report: Report
+    warnings: tuple[str, ...]
+    figures: dict[str, int]
+
+
+def checked(
+    data: bytes,
+    source: bytes,
+    *,
+    runtimes: Sequence[str],
+    samples_count: int = variant.SAMPLES,
+    warnings: Sequence[str] = (),
+    figures: dict[str, int] | None = None,
+) -> Result:
+    """The result, once it has been found to be the same network as `source`.
+
+    Raises:
+        ValueError: naming tensors and reasons, if it is not.
+    """
+    report = variant.verify_variant(data, source, samples_count=samples_count, runtimes=runtimes)
+    failed = [check for check in report.checks if check.verdict is Verdict.FAILED]
+    if failed:
+        text = "; ".join(f"{check.name}: {check.detail}" for check in failed)
+        raise ValueError(f"The file made is not the canonical network and is not written: {text}")
+    skipped = [
+        f"not compared in {check.name}: {check.detail}"
+        for check in report.checks
+        if check.verdict is Verdict.SKIPPED
+    ]
+    return Result(data, report, (*warnings, *skipped), figures or {})
