@@ -178,6 +178,25 @@ def set_type(tensor: Any, name: str) -> None:
     tensor.type = getattr(schema.TensorType, name)
 
 
+def concatenation(model: Any, inputs: list[int], output: int, axis: int) -> Any:
+    """A CONCATENATION operator, with its operator code added where the model has none."""
+    wanted = schema.BuiltinOperator.CONCATENATION
+    known = [code.builtinCode for code in model.operatorCodes]
+    if wanted not in known:
+        code = schema.OperatorCodeT()
+        code.builtinCode = code.deprecatedBuiltinCode = wanted
+        code.version = 1
+        model.operatorCodes.append(code)
+        known.append(wanted)
+    operator = schema.OperatorT()
+    operator.opcodeIndex = known.index(wanted)
+    operator.inputs, operator.outputs = list(inputs), [output]
+    operator.builtinOptionsType = schema.BuiltinOptions.ConcatenationOptions
+    operator.builtinOptions = schema.ConcatenationOptionsT()
+    operator.builtinOptions.axis = axis
+    return operator
+
+
 def scales(tensor: Any) -> np.ndarray:
     """The scales of a tensor, float32; none without quantization."""
     parameters = tensor.quantization

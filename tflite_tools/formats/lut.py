@@ -1,0 +1,181 @@
+"""Weights as indices of 2 to 7 bits into tables of values, for TFLM alone (extra `micro`).
+
+`tflite_micro`'s compression library packs the indices and puts a DECODE operator in front of every
+layer, which decodes the weights into the arena at each run. TFLM's kernel takes the number of tables
+from the quantization of the weights: one table on weights with one scale per channel runs and is
+silently wrong. The mode is therefore no choice here: it follows from the quantization alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import math
+import warnings as python_warnings
+from typing import Any
+
+import numpy as np
+
+from tflite_tools import flatbuffer, manifest, runtime, tables
+from tflite_tools import model as models
+from tflite_tools.formats import split
+from tflite_tools.formats.result import Result, checked
+from tflite_tools.manifest import LayerEntry
+from tflite_tools.runtime import TFLM
+
+MOST_BITS = 7
+# What a DECODE operator and its two tensors take in the file besides indices and tables.
+OPERATOR_BYTES = 200
+_MISSING = "Tables need tflite-micro: pip install 'tfbinreg[micro]'"
+
+
+@dataclasses.dataclass(frozen=True)
+class TensorPlan:
+    """How one weight tensor is stored.
+
+    Attributes:
+        layer: name of the layer.
+        tensor: name of the tensor.
+        bits: of an index.
+        axis: of the channels that have a table each; None for one table.
+        before: bytes of the weights.
+        after: bytes of indices, header and tables.
+    """
+
+    layer: str
+    tensor: str
+    bits: int
+    axis: int | None
+    before: int
+    after: int
+
+    @property
+    def shrinks(self) -> bool:
+        """Whether the file becomes smaller."""
+        return self.after + OPERATOR_BYTES < self.before
+
+
+def convert(data: bytes, *, target: str = "any", split_convs: int | None = None) -> Result:
+    """Store the weights of layers of 7 bits and fewer as indices into tables.
+
+    Args:
+        data: the canonical file.
+        target: "any" or "tflm"; no other runtime has a DECODE operator.
+        split_convs: most bytes of decoded weights at a time: larger convolutions become several, over
+            their output channels, and a CONCATENATION. None leaves them whole.
+
+    Raises:
+        ValueError: if the file is damaged or has no manifest, no layer becomes smaller, a convolution
+            cannot be split so far, the target has no tables, or the result is not the canonical
+            network.
+        RuntimeError: if tflite-micro is missing.
+    """
+    if target not in ("any", "tflm"):
+        raise ValueError(f"Tables do not run on {target}: only TFLM has their DECODE operator.")
+    if not runtime.available(TFLM):
+        raise RuntimeError(_MISSING)
+    container = flatbuffer.read(data)
+    plans = plan(container)
+    chosen = [entry for entry in plans if entry.shrinks]
+    notes = [
+        f"{entry.layer}: left int8, tables would take {entry.after} bytes for {entry.before}"
+        for entry in plans
+        if not entry.shrinks
+    ]
+    if not chosen:
+        raise ValueError(f"No layer becomes smaller with tables ({'; '.join(notes) or 'no layer'}).")
+    source = data
+    if split_convs is not None:
+        names = [entry.tensor for entry in chosen]
+        notes += split.split_convolutions(container, names, most_bytes=split_convs)
+        source = flatbuffer.write(container)
+    encoded = compress(source, spec(flatbuffer.read(source), chosen))
+    figures = _costs(data, encoded)
+    if source is not data:
+        whole = compress(data, spec(flatbuffer.read(data), chosen))
+        figures["unsplit_arena_bytes"] = runtime.least_arena(whole, models.load(whole))
+        if figures["unsplit_arena_bytes"] <= figures["arena_bytes"]:
+            notes.append("splitting does not lower the arena: activations decide its size")
+    return checked(encoded, data, runtimes=(TFLM,), warnings=notes, figures=figures)
+
+
+def plan(container: Any) -> tuple[TensorPlan, ...]:
+    """How the layers of 7 bits and fewer would be stored."""
+    entries = {e.tensor: e for e in manifest.require(container).layers if e.bits <= MOST_BITS}
+    plans = []
+    for tensor in container.subgraphs[0].tensors:
+        entry = entries.get(flatbuffer.text(tensor.name))
+        if entry is not None:
+            plans.append(_plan(container, tensor, entry))
+    return tuple(plans)
+
+
+def _plan(container: Any, tensor: Any, entry: LayerEntry) -> TensorPlan:
+    weights = flatbuffer.constant(container, tensor)
+    if weights is None or weights.dtype != np.int8:
+        raise ValueError(f"{entry.name}: the file has no int8 weights {entry.tensor!r}.")
+    axis = channel_axis(tensor)
+    slices = [weights] if axis is None else list(np.moveaxis(weights, axis, 0))
+    longest = max(np.unique(part).size for part in slices)
+    bits = max(1, (longest - 1).bit_length())
+    if bits > MOST_BITS:
+        raise ValueError(f"{entry.name}: {longest} values need more than {MOST_BITS} bits.")
+    after = math.ceil(weights.size * bits / 8) + tables.HEADER_BYTES + len(slices) * longest
+    return TensorPlan(entry.name, entry.tensor, bits, axis, weights.size, after)
+
+
+def channel_axis(tensor: Any) -> int | None:
+    """The axis with one table per channel; None for one table, if there is only one scale.
+
+    This alone decides the mode, as it does in TFLM's kernel.
+    """
+    if len(flatbuffer.scales(tensor)) <= 1:
+        return None
+    return int(tensor.quantization.quantizedDimension)
+
+
+def spec(container: Any, plans: list[TensorPlan]) -> list[Any]:
+    """The compression library's specification of the planned tensors or their parts."""
+    from tflite_micro.tensorflow.lite.micro.compression import spec as library
+
+    specs = []
+    for index, tensor in enumerate(container.subgraphs[0].tensors):
+        name = flatbuffer.text(tensor.name)
+        entry = next((p for p in plans if name == p.tensor or split.is_part(name, p.tensor)), None)
+        if entry is None:
+            continue
+        axis = channel_axis(tensor)
+        mode = library.PerTensor() if axis is None else library.PerChannel(axis=axis)
+        method = library.LookUpTableCompression(index_bitwidth=entry.bits, mode=mode)
+        specs.append(library.Tensor(subgraph=0, tensor=index, compression=[method]))
+    return specs
+
+
+def compress(data: bytes, specs: list[Any]) -> bytes:
+    """Run the compression library, which prints to stderr what it warns of.
+
+    Raises:
+        ValueError: with its reason, if it refuses.
+    """
+    from tflite_micro import compression
+
+    quiet = contextlib.redirect_stderr(io.StringIO())
+    try:
+        with python_warnings.catch_warnings(), quiet:
+            python_warnings.simplefilter("ignore")
+            return bytes(compression.compress(data, specs))
+    except Exception as error:  # its own error types, and whatever its parts raise
+        raise ValueError(f"tflite-micro cannot compress the file: {error}") from error
+
+
+def _costs(data: bytes, encoded: bytes) -> dict[str, int]:
+    """Arena before and after, the largest tensor that is decoded, and how many are."""
+    ours, theirs = models.load(data), models.load(encoded)
+    decoded = [theirs.main.tensors[entry.output] for entry in theirs.main.encoded]
+    return {
+        "arena_bytes": runtime.least_arena(encoded, theirs),
+        "canonical_arena_bytes": runtime.least_arena(data, ours),
+        "largest_decoded_bytes": max((math.prod(t.shape) for t in decoded), default=0),
+        "decoded_tensors": len(decoded),
+    }
