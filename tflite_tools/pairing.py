@@ -142,6 +142,8 @@ def pair(canonical: Model, other: Model) -> Pairing:
     kernels, split = [], []
     for op in ours.ops:
         name = label(ours, op)
+        if op.name == _DECODE:
+            continue
         if op.name in KERNEL_OPS:
             mine = kernel(ours, op)
             parts, rest = _take(mine, theirs, rest, name)

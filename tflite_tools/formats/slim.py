@@ -1,0 +1,120 @@
+"""The same network in fewer bytes around the weights: what a device does not need, and copies."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from tflite_tools import flatbuffer, layout, runtime, samples
+from tflite_tools import model as models
+from tflite_tools.formats import compact
+from tflite_tools.formats.result import RUNTIMES, Result, checked
+from tflite_tools.runtime import LITERT, TFLM
+
+
+@dataclasses.dataclass(frozen=True)
+class Pass:
+    """What one pass saved, in bytes."""
+
+    name: str
+    saved: int
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Slim:
+    """A slim file.
+
+    Attributes:
+        result: the file and its comparison with the one it was made from.
+        passes: what each pass saved, in order.
+        accepted: runtimes that run it; those that ran the source and no longer do are not among them,
+            and are an error for the target that asked for them.
+    """
+
+    result: Result
+    passes: tuple[Pass, ...]
+    accepted: tuple[str, ...]
+
+
+def convert(data: bytes, *, target: str = "any") -> Slim:
+    """Share equal vectors and tables; drop names, metadata and, for TFLM, the biases' scales.
+
+    The manifest goes with the metadata: codes can then be compared with the canonical file only by
+    the order of the operators (`tflite_tools compare` and `verify --canonical` do).
+
+    Args:
+        data: any .tflite file that TFLM or LiteRT runs.
+        target: "any" or "litert" keep what LiteRT and XNNPACK want; "tflm" drops more.
+
+    Raises:
+        ValueError: if the file is damaged, or the result does not compute the same bits in every
+            runtime of the target that ran the source.
+    """
+    if target not in RUNTIMES:
+        raise ValueError(f"A slim file is not meant for {target}: its compiler writes its own.")
+    container = flatbuffer.read(data)
+    decoding = bool(models.load(data).main.encoded)  # then only TFLM runs it
+    runtimes = (TFLM,) if decoding else RUNTIMES[target]
+    passes: list[Pass] = []
+    slim, size = compact.write(container), len(data)
+    for name, drop in _passes(runtimes):
+        drop(container)
+        slim = compact.write(container)
+        passes.append(Pass(name, size - len(slim)))
+        size = len(slim)
+    result = checked(slim, data, runtimes=runtimes)
+    return Slim(result, tuple(passes), _accepted(slim))
+
+
+def _passes(runtimes: Sequence[str]) -> Sequence[tuple[str, Callable[[Any], None]]]:
+    passes = [
+        ("equal vectors and tables shared", _nothing),
+        ("names and signatures dropped", _drop_names),
+        ("metadata and manifest dropped", _drop_metadata),
+    ]
+    if tuple(runtimes) == (TFLM,):
+        passes.append(("scales of biases dropped", _drop_bias_scales))
+    return passes
+
+
+def _nothing(container: Any) -> None:
+    """The sharing is done by the writer."""
+
+
+def _drop_names(container: Any) -> None:
+    container.description = container.signatureDefs = None
+    for graph in container.subgraphs:
+        graph.name = None
+        for tensor in graph.tensors:
+            tensor.name = None
+
+
+def _drop_metadata(container: Any) -> None:
+    container.metadata = container.metadataBuffer = None
+    flatbuffer.drop_unused_buffers(container)
+
+
+def _drop_bias_scales(container: Any) -> None:
+    """TFLM takes the scales of input and weights; XNNPACK would no longer take the operators."""
+    model = models.load(flatbuffer.write(container))
+    for source, graph in zip(model.graphs, container.subgraphs, strict=True):
+        for op in source.ops:
+            index = layout.bias_index(op)
+            if index is not None:
+                graph.tensors[index].quantization = None
+
+
+def _accepted(data: bytes) -> tuple[str, ...]:
+    """The runtimes that run a file."""
+    model = models.load(data)
+    inputs = samples.stored(model, samples.seeded(model, samples=1, seed=0))
+    found = []
+    for name in (LITERT, TFLM):
+        if runtime.available(name):
+            try:
+                runtime.run(data, model, inputs, runtime=name)
+            except runtime.RuntimeFailedError:
+                continue
+            found.append(name)
+    return tuple(found)
