@@ -13,8 +13,10 @@ MAX_LINES = 500
 
 # Leaves first: a module may import those above it in this list and no others.
 _TABLE = """
+tflite_tools.packing
 tflite_tools.flatbuffer
 tflite_tools.manifest
+tflite_tools.tables
 tflite_tools.codes
 tflite_tools
 
@@ -76,7 +78,21 @@ tflite_tools.layers
 tflite_tools.verify
 tflite_tools.files
 tflite_tools.quiet
+tflite_tools.pairing
+tflite_tools.equality
+tflite_tools.variant
+tflite_tools.compare
+tflite_tools.ethos
+tflite_tools.formats
+tflite_tools.formats.result
+tflite_tools.formats.int4
+tflite_tools.formats.split
+tflite_tools.formats.lut
+tflite_tools.formats.compact
+tflite_tools.formats.slim
+tflite_tools.build
 tflite_tools.report
+tflite_tools.comparison_report
 tflite_tools.convert
 tflite_tools.arguments
 tflite_tools.cli

@@ -11,7 +11,8 @@ from typing import Any, NoReturn
 
 from absl.flags import argparse_flags
 
-from tflite_tools import convert, samples
+from tflite_tools import build, compare, convert, ethos, samples, variant
+from tflite_tools.formats.result import TARGETS
 from tflite_tools.verify import DEFAULT_LIMITS
 
 PROGRAM = "tflite_tools"
@@ -19,11 +20,13 @@ USAGE_ERROR = 2
 _EXAMPLES = {
     "convert": f"{PROGRAM} convert q.keras --output model.tflite",
     "verify": f"{PROGRAM} verify model.tflite --reference q.keras",
+    "compare": f"{PROGRAM} compare model.tflite small.tflite",
     "inspect": f"{PROGRAM} inspect model.tflite",
 }
 _HELP = {
-    "convert": "write a trained quantized model as an int8 .tflite file of its exact codes",
+    "convert": "write a trained quantized model, or its int8 .tflite file, for a device",
     "verify": "check codes, integer arithmetic and agreement; exit code 1 if a check fails",
+    "compare": "show how far two .tflite files are apart; exit code 1 beyond the limits",
     "inspect": "show what is in a .tflite file and where its bytes go",
 }
 
@@ -106,6 +109,7 @@ def _build() -> tuple[_Parser, dict[str, _Parser]]:
     }
     _add_convert(commands["convert"])
     _add_verify(commands["verify"])
+    _add_compare(commands["compare"])
     commands["inspect"].add_argument("file", metavar="FILE", help="a .tflite file")
     for command in commands.values():
         command.add_argument("--json", action="store_true", help="print JSON instead of tables")
@@ -117,20 +121,83 @@ def _build() -> tuple[_Parser, dict[str, _Parser]]:
 
 def _add_convert(parser: _Parser) -> None:
     parser.add_argument(
-        "model", metavar="MODEL", help="a .keras or .h5 file, or a SavedModel folder"
+        "model",
+        metavar="MODEL",
+        help="a .keras or .h5 file, a SavedModel folder, or an int8 .tflite file of convert",
     )
-    parser.add_argument("--output", required=True, metavar="FILE", help="the .tflite file to write")
+    parser.add_argument(
+        "--output", required=True, metavar="FILE", help="the file to write; a folder for c"
+    )
     parser.add_argument(
         "--input_type",
         choices=convert.INPUT_TYPES,
-        default=convert.INPUT_TYPES[0],
-        help="type of inputs and outputs (default: %(default)s)",
+        help=f"type of inputs and outputs (default: {convert.INPUT_TYPES[0]})",
+    )
+    parser.add_argument(
+        "--format",
+        choices=build.FORMATS,
+        default=build.FORMATS[0],
+        help="how weights are stored: a byte each; two in a byte; indices into tables, for TFLM; "
+        "C sources (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--target",
+        choices=TARGETS,
+        default=TARGETS[0],
+        help="what is to run it; any: whatever runs the format (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--slim", action="store_true", help="drop names and metadata, store equal things once"
+    )
+    parser.add_argument(
+        "--split_convs",
+        type=_at_least(1),
+        metavar="BYTES",
+        help="lut: split convolutions so that at most so many bytes of weights are decoded at once",
+    )
+    parser.add_argument(
+        "--accelerator",
+        choices=ethos.ACCELERATORS,
+        default=ethos.DEFAULT_ACCELERATOR,
+        metavar="NAME",
+        help="ethos-u: which one (default: %(default)s)",
     )
 
 
 def _add_verify(parser: _Parser) -> None:
     parser.add_argument("file", metavar="FILE", help="a .tflite file that convert has made")
-    parser.add_argument("--reference", metavar="MODEL", help="the trained model it was made from")
+    parser.add_argument(
+        "--reference", metavar="MODEL", help="the trained model it was made from, or as --canonical"
+    )
+    parser.add_argument(
+        "--canonical", metavar="FILE", help="the int8 .tflite file that FILE was made from"
+    )
+    many = f"{samples.DEFAULT_SAMPLES}, with --canonical {variant.VERIFY_SAMPLES}"
+    _add_inputs(parser, default=None, text=many)
+    _add_limits(parser)
+
+
+def _add_compare(parser: _Parser) -> None:
+    parser.add_argument("first", metavar="A", help="a .tflite file; differences are in its steps")
+    parser.add_argument("second", metavar="B", help="another one of the same network")
+    _add_inputs(parser, default=compare.SAMPLES, text=str(compare.SAMPLES))
+    parser.add_argument(
+        "--max_lsb",
+        type=float,
+        default=0.0,
+        metavar="F",
+        help="fail if an output differs by more steps of its grid (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--min_top1",
+        type=float,
+        default=0.0,
+        metavar="F",
+        help="fail if a smaller share of samples has the same best class (default: %(default)s)",
+    )
+
+
+def _add_inputs(parser: _Parser, *, default: int | None, text: str) -> None:
     parser.add_argument(
         "--inputs",
         metavar="FILE",
@@ -139,9 +206,9 @@ def _add_verify(parser: _Parser) -> None:
     parser.add_argument(
         "--samples",
         type=_at_least(1),
-        default=samples.DEFAULT_SAMPLES,
+        default=default,
         metavar="N",
-        help="random samples to draw without --inputs (default: %(default)s)",
+        help=f"random samples to draw without --inputs (default: {text})",
     )
     parser.add_argument(
         "--seed",
@@ -150,6 +217,9 @@ def _add_verify(parser: _Parser) -> None:
         metavar="N",
         help="seed of the random samples (default: %(default)s)",
     )
+
+
+def _add_limits(parser: _Parser) -> None:
     parser.add_argument(
         "--min_top1",
         type=float,

@@ -12,7 +12,7 @@ from tflite_tools import flatbuffer, manifest, samples
 from tflite_tools.model import Model, Op
 from tflite_tools.verdict import Check, decide
 
-INTEGER_TYPES = frozenset({"INT8", "INT32"})
+INTEGER_TYPES = frozenset({"INT8", "INT4", "INT32"})
 _KERNEL_OPS = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"})
 _WEIGHTS_INPUT = 1
 

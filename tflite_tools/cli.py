@@ -1,23 +1,30 @@
-"""Command line: `tflite_tools convert | verify | inspect`. Opens, prints, exits."""
+"""Command line: `tflite_tools convert | verify | compare | inspect`. Opens, prints, exits."""
 
 from __future__ import annotations
 
 import argparse
 import os
+import pathlib
 import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from typing import Any
 
+import numpy as np
 from absl import app
 
+from tflite_tools import build, comparison_report, files, report, samples, variant
+from tflite_tools import compare as comparison
 from tflite_tools import convert as conversion
-from tflite_tools import files, report, samples
 from tflite_tools import model as models
 from tflite_tools.agreement import Limits
 from tflite_tools.arguments import PROGRAM, parse
+from tflite_tools.build import Built, Options
 from tflite_tools.describe import describe
+from tflite_tools.model import Model
 from tflite_tools.quiet import native_log_hidden
+from tflite_tools.verdict import Report
 from tflite_tools.verify import NO_REFERENCE, verify
 
 SUCCESS, FAILURE, INTERRUPTED = 0, 1, 130
@@ -58,53 +65,126 @@ def _message(error: Exception) -> str:
 
 
 def _convert(arguments: argparse.Namespace) -> int:
-    files.check_target(arguments.output)
+    options = Options(
+        format=arguments.format,
+        target=arguments.target,
+        slim=arguments.slim,
+        split_convs=arguments.split_convs,
+        accelerator=arguments.accelerator,
+    )
+    folder = options.format == "c"
+    (files.check_folder if folder else files.check_target)(arguments.output)
     start = time.monotonic()
     with native_log_hidden(enabled=not arguments.verbose):
-        data = conversion.convert(arguments.model, input_type=arguments.input_type)
-    files.write(arguments.output, data)
-    seconds = time.monotonic() - start
-    description = describe(data)
-    figures = {
-        "output": arguments.output,
-        "bytes": len(data),
-        "weight_bytes": description.size_by_category["weights"],
-        "packed_weight_bytes": description.packed_weight_bytes,
-        "layers": len(models.load(data).require_manifest().layers),
-        "seconds": round(seconds, 2),
-    }
+        canonical = conversion.canonical(arguments.model, input_type=arguments.input_type)
+    built = build.build(canonical, options, name=_identifier(arguments.output))
+    if folder:
+        files.write_folder(arguments.output, built.files)
+    else:
+        files.write(arguments.output, built.files[""])
+    figures = _figures(arguments, options, canonical, built)
+    figures["seconds"] = round(time.monotonic() - start, 2)
     if arguments.json:
         print(report.to_json(figures))
         return SUCCESS
-    print(
-        f"{arguments.output}: {figures['bytes']} bytes, {figures['layers']} layers; weights take "
-        f"{figures['weight_bytes']} bytes as int8, {figures['packed_weight_bytes']} packed "
-        f"({seconds:.1f} s)"
-    )
-    print(f"check it: {PROGRAM} verify {arguments.output} --reference {arguments.model}")
+    for line in built.warnings:
+        print(f"{PROGRAM}: warning: {report.printable(line)}", file=sys.stderr)
+    comparison_report.print_built(figures, built, report.console())
+    if options == Options():
+        print(f"check it: {PROGRAM} verify {arguments.output} --reference {arguments.model}")
     return SUCCESS
 
 
+def _identifier(output: str) -> str:
+    """A name for C from the name of a file."""
+    name = "".join(c if c.isascii() and c.isalnum() else "_" for c in pathlib.Path(output).stem)
+    return name if name[:1].isalpha() else f"model_{name}"
+
+
+def _figures(
+    arguments: argparse.Namespace, options: Options, canonical: bytes, built: Built
+) -> dict[str, Any]:
+    description = describe(canonical)
+    return {
+        "output": arguments.output,
+        "format": options.format,
+        "target": options.target,
+        "bytes": built.size,
+        "canonical_bytes": len(canonical),
+        "weight_bytes": description.size_by_category["weights"],
+        "packed_weight_bytes": description.packed_weight_bytes,
+        "layers": len(models.load(canonical).require_manifest().layers),
+        "saved": {step.name: step.saved for step in built.passes},
+        "warnings": list(built.warnings),
+        **built.figures,
+    }
+
+
 def _verify(arguments: argparse.Namespace) -> int:
+    source = _canonical_path(arguments)
+    if source is not None:
+        return _verify_variant(arguments, source)
     limits = _limits(arguments)
     data = files.read(arguments.file)
     model = models.load(data)
     model.require_manifest()
-    if arguments.inputs is None:
-        inputs = samples.seeded(model, samples=arguments.samples, seed=arguments.seed)
-    else:
-        inputs = samples.arrange(model, files.read_arrays(arguments.inputs))
+    if model.main.encoded:
+        raise ValueError("Only TFLM runs the file: verify it with --canonical, its int8 file.")
+    inputs = _inputs(arguments, model, samples.DEFAULT_SAMPLES)
     samples.stored(model, inputs)  # a wrong shape should not wait for TensorFlow
     reference = NO_REFERENCE
     if arguments.reference is not None:
         with native_log_hidden(enabled=not arguments.verbose):
             reference = conversion.reference(arguments.reference, inputs)
-    result = verify(data, reference=reference, inputs=inputs, limits=limits)
+    return _verdict(arguments, verify(data, reference=reference, inputs=inputs, limits=limits))
+
+
+def _canonical_path(arguments: argparse.Namespace) -> str | None:
+    """The int8 file to verify against: that of --canonical, or of --reference if it is one."""
+    if arguments.canonical is not None and arguments.reference is not None:
+        raise ValueError("Give --canonical or --reference, not both.")
+    by_reference = arguments.reference is not None and conversion.is_tflite(arguments.reference)
+    return arguments.reference if by_reference else arguments.canonical
+
+
+def _verify_variant(arguments: argparse.Namespace, source: str) -> int:
+    data, canonical = files.read(arguments.file), files.read(source)
+    models.load(data)
+    model = models.load(canonical)
+    inputs = samples.stored(model, _inputs(arguments, model, variant.VERIFY_SAMPLES))
+    result = variant.verify_variant(
+        data, canonical, inputs=inputs, seed=arguments.seed, limits=_limits(arguments)
+    )
+    return _verdict(arguments, result)
+
+
+def _verdict(arguments: argparse.Namespace, result: Report) -> int:
     if arguments.json:
         print(report.verification_json(result))
     else:
         report.print_verification(result, report.console())
     return SUCCESS if result.passed else FAILURE
+
+
+def _inputs(arguments: argparse.Namespace, model: Model, default: int) -> Mapping[str, np.ndarray]:
+    if arguments.inputs is not None:
+        return samples.arrange(model, files.read_arrays(arguments.inputs))
+    return samples.seeded(model, samples=arguments.samples or default, seed=arguments.seed)
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    if not arguments.max_lsb >= 0 or not 0 <= arguments.min_top1 <= 1:
+        raise ValueError("--max_lsb must not be negative, --min_top1 must be from 0 to 1.")
+    first, second = files.read(arguments.first), files.read(arguments.second)
+    model = models.load(first)
+    inputs = samples.stored(model, _inputs(arguments, model, comparison.SAMPLES))
+    found = comparison.compare(first, second, inputs=inputs)
+    within = found.within(max_lsb=arguments.max_lsb, min_top1=arguments.min_top1)
+    if arguments.json:
+        print(comparison_report.comparison_json(found, within=within))
+    else:
+        comparison_report.print_comparison(found, report.console(), within=within)
+    return SUCCESS if within else FAILURE
 
 
 def _limits(arguments: argparse.Namespace) -> Limits | None:
@@ -126,5 +206,6 @@ def _inspect(arguments: argparse.Namespace) -> int:
 _COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "convert": _convert,
     "verify": _verify,
+    "compare": _compare,
     "inspect": _inspect,
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -77,6 +78,11 @@ def layer_codes(model: Any, entry: LayerEntry) -> np.ndarray:
 def part_name(tensor: str, number: int) -> str:
     """Name of a part of a weight tensor that is split over its output channels."""
     return f"{tensor}/part{number}"
+
+
+def whole_name(tensor: str) -> str:
+    """The name of the tensor that `part_name` was made from, or the name itself."""
+    return re.sub(r"/part\d+$", "", tensor)
 
 
 def _stored(model: Any, entry: LayerEntry) -> list[np.ndarray]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tflite_tools import layers, samples
+from tflite_tools import files, layers, samples
 from tflite_tools.verify import Reference
 
 INPUT_TYPES = ("int8", "float32")
@@ -29,6 +29,33 @@ def convert(path: str | os.PathLike[str], *, input_type: str = "int8") -> bytes:
     from tfbinreg.export import to_tflite
 
     return to_tflite(model, input_type=input_type)
+
+
+def is_tflite(path: str | os.PathLike[str]) -> bool:
+    """Whether a path is a file that starts as .tflite files do."""
+    try:
+        with open(path, "rb") as stream:
+            return stream.read(8)[4:] == b"TFL3"
+    except OSError:
+        return False
+
+
+def canonical(path: str | os.PathLike[str], *, input_type: str | None = None) -> bytes:
+    """The canonical int8 file of a saved quantized model, or such a file itself.
+
+    Args:
+        path: as for `convert`, or a .tflite file.
+        input_type: as for `convert`; None for a .tflite file, which has its type already.
+
+    Raises:
+        ValueError: if the model cannot be loaded, or an input type is asked of a .tflite file.
+        RuntimeError: if TensorFlow is missing, or the converter lost codes.
+    """
+    if not is_tflite(path):
+        return convert(path, input_type=input_type or INPUT_TYPES[0])
+    if input_type is not None:
+        raise ValueError("--input_type is for Keras models: a .tflite file has its types already.")
+    return files.read(path)
 
 
 def reference(path: str | os.PathLike[str], inputs: Mapping[str, np.ndarray]) -> Reference:

@@ -44,7 +44,7 @@ class WeightSummary:
         layer: the Keras layer, or the tensor's own name if the file has no manifest.
         tensor: name of the tensor.
         shape: as stored.
-        dtype: as stored.
+        dtype: as stored; LUT and the bits of an index for weights that TFLM decodes.
         bits: width from the manifest, else the bits that the distinct values need; None for
             floating point.
         trained: whether `bits` comes from the manifest.
@@ -52,6 +52,7 @@ class WeightSummary:
         channels: number of weight scales, 0 without quantization.
         distinct: how many different values there are.
         histogram: code -> count; None for floating point.
+        stored_bytes: what the values take in the file, without tables.
     """
 
     layer: str
@@ -64,6 +65,7 @@ class WeightSummary:
     channels: int
     distinct: int
     histogram: dict[int, int] | None
+    stored_bytes: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,32 +137,52 @@ def _op(graph: Graph, op: Op) -> OpSummary:
 
 def _weights(model: Model) -> list[WeightSummary]:
     entries = {} if model.manifest is None else {e.tensor: e for e in model.manifest.layers}
-    return [
-        _weight(graph.tensors[index], entries.get(graph.tensors[index].name))
-        for graph_index, graph in enumerate(model.graphs)
-        for index, kind in layout.constant_kinds(model, graph_index).items()
-        if kind == "weights"
-    ]
+    found = []
+    for graph_index, graph in enumerate(model.graphs):
+        encoded = {entry.indices: entry for entry in graph.encoded}
+        for index, kind in layout.constant_kinds(model, graph_index).items():
+            if kind != "weights":
+                continue
+            tensor = graph.tensors[index]
+            entry = entries.get(codes.whole_name(tensor.name))
+            if index in encoded:
+                values = graph.tensors[encoded[index].output]
+                dtype = f"LUT{encoded[index].bits}"
+            else:
+                values, dtype = tensor, tensor.dtype
+            found.append(_weight(values, entry, name=tensor.name, dtype=dtype, stored=tensor))
+    return found
 
 
-def _weight(tensor: Tensor, entry: LayerEntry | None) -> WeightSummary:
+def _weight(
+    tensor: Tensor, entry: LayerEntry | None, *, name: str, dtype: str, stored: Tensor
+) -> WeightSummary:
     data = np.zeros(0) if tensor.data is None else tensor.data
     integer = np.issubdtype(data.dtype, np.integer)
     if entry is not None and integer:
         data = codes.unscaled(entry, data)
     values, counts = np.unique(data, return_counts=True)
     return WeightSummary(
-        layer=tensor.name if entry is None else entry.name,
-        tensor=tensor.name,
+        layer=(name or f"tensor {stored.index}") if entry is None else entry.name,
+        tensor=name,
         shape=tensor.shape,
-        dtype=tensor.dtype,
+        dtype=dtype,
         bits=entry.bits if entry is not None else _bits_needed(values.size) if integer else None,
         trained=entry is not None,
         prescale=1 if entry is None else entry.prescale,
         channels=_channels(tensor.quantization),
         distinct=int(values.size),
         histogram=dict(zip(values.tolist(), counts.tolist(), strict=True)) if integer else None,
+        stored_bytes=_stored_bytes(stored),
     )
+
+
+def _stored_bytes(tensor: Tensor) -> int:
+    """What a constant takes in the file; INT4 and INT2 values are unpacked in `data`."""
+    if tensor.data is None:
+        return 0
+    fields = {"INT4": 2, "INT2": 4}.get(tensor.dtype, 1)
+    return -(-tensor.data.nbytes // fields)
 
 
 def _channels(parameters: Quantization | None) -> int:

@@ -66,6 +66,46 @@ def write(path: str | os.PathLike[str], data: bytes) -> None:
         raise ValueError(f"Cannot write {os.fspath(path)!r}: {error.strerror}.") from error
 
 
+def check_folder(path: str | os.PathLike[str]) -> None:
+    """Check that files can be created in a folder, which need not exist yet.
+
+    Raises:
+        ValueError: if `path` is a file, or it or its parent is not writable.
+    """
+    target = pathlib.Path(path)
+    if target.exists() and not target.is_dir():
+        raise ValueError(f"Cannot write to {os.fspath(path)!r}: it is no folder.")
+    check_target(target / "file" if target.is_dir() else target)
+
+
+def write_folder(path: str | os.PathLike[str], contents: Mapping[str, bytes]) -> None:
+    """Write files into a folder, which is made if it is missing; other files in it stay.
+
+    All are written beside the folder first, so a failure leaves what was there.
+
+    Args:
+        path: the folder.
+        contents: name of a file, without folders -> bytes.
+
+    Raises:
+        ValueError: if a name has folders, or a file cannot be written.
+    """
+    check_folder(path)
+    target = pathlib.Path(path)
+    strange = [name for name in contents if pathlib.PurePath(name).name != name or not name]
+    if strange:
+        raise ValueError(f"Cannot write {strange[0]!r}: it is no plain file name.")
+    try:
+        with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
+            for name, data in contents.items():
+                write(pathlib.Path(folder) / name, data)
+            target.mkdir(exist_ok=True)
+            for name in contents:
+                os.replace(pathlib.Path(folder) / name, target / name)
+    except OSError as error:
+        raise ValueError(f"Cannot write {os.fspath(path)!r}: {error.strerror}.") from error
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)

@@ -16,6 +16,7 @@ from tflite_tools.model import Model, Op
 CATEGORIES = (
     "other",
     "weights",
+    "tables",
     "biases",
     "constants",
     "quantization",
@@ -83,12 +84,20 @@ def _extents(root: Any, model: Model, manifest_name: str) -> Iterator[tuple[str,
 
 
 def constant_kinds(model: Model, graph_index: int) -> dict[int, str]:
-    """Tensor index -> category of every constant tensor of a subgraph."""
+    """Tensor index -> category of every constant tensor of a subgraph.
+
+    Of weights that are decoded, the indices count as weights, and the tables as tables.
+    """
     graph = model.graphs[graph_index]
     biases = {bias_index(op) for op in graph.ops}
+    decoded = {entry.output for entry in graph.encoded}
+    tables = {entry.tables for entry in graph.encoded}
     kinds: dict[int, str] = {}
     for tensor in graph.tensors:
-        if tensor.data is None:
+        if tensor.data is None or tensor.index in decoded:
+            continue
+        if tensor.index in tables:
+            kinds[tensor.index] = "tables"
             continue
         kind = "constants" if tensor.dtype in _INDEX_TYPES else "weights"
         kinds[tensor.index] = "biases" if tensor.index in biases else kind

@@ -30,8 +30,8 @@ class Quantization:
 class Tensor:
     """One tensor. `data` holds a constant's values; None for a computed one.
 
-    Values of the packed types INT4 and INT2 are unpacked to int8; those that TFLM decodes from tables
-    count as constants and are decoded (`Graph.encoded`).
+    Values of the packed types INT4 and INT2 are unpacked to int8; those that TFLM decodes from
+    tables count as constants and are decoded (`Graph.encoded`).
     """
 
     index: int

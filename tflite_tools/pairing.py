@@ -1,7 +1,7 @@
 """Two files of the same network, operator by operator: the canonical file and one made from it.
 
-Works without names. What formats may change is undone here: DECODE operators in front of a kernel, a
-convolution split over its output channels and put together by a CONCATENATION.
+Works without names. What formats may change is undone here: DECODE operators in front of a kernel,
+a convolution split over its output channels and put together by a CONCATENATION.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def _storage(graph: Graph, tensor: Tensor) -> str:
 
 
 def label(graph: Graph, op: Op) -> str:
-    """How an operator is called in messages: by its output, or by its place if names are dropped."""
+    """How messages call an operator: by its output, or by its place if names are dropped."""
     made = graph.made(op)
     return (made[0].name if made else "") or f"{op.name} {op.index}"
 

@@ -60,16 +60,16 @@ def console(stream: TextIO | None = None) -> Console:
 
 def print_verification(report: Report, output: Console) -> None:
     """Print one line per check and the verdict."""
-    table = _table("check", "verdict", "detail")
+    rows = table("check", "verdict", "detail")
     for check in report.checks:
         verdict = check.verdict.value
         color = _COLORS[verdict]
-        table.add_row(check.name, f"[{color}]{verdict}[/{color}]", _text(check.detail))
-    output.print(table)
+        rows.add_row(check.name, f"[{color}]{verdict}[/{color}]", safe(check.detail))
+    output.print(rows)
     failed = [check for check in report.checks if check.verdict.value == "failed"]
     for check in failed:
         layers = ", ".join(check.layers) or "the whole file"
-        output.print(f"FAILED {check.name}: {_text(layers)}", style="red", soft_wrap=True)
+        output.print(f"FAILED {check.name}: {safe(layers)}", style="red", soft_wrap=True)
     if not failed:
         output.print("verified", style="green")
 
@@ -81,17 +81,17 @@ def print_description(description: Description, output: Console) -> None:
         output.print()
     if description.versions is not None:
         versions = ", ".join(f"{name} {text}" for name, text in description.versions.items())
-        output.print(f"made by {_text(versions)}", soft_wrap=True)
-        output.print(f"recipe {_text(json.dumps(description.recipe))}", soft_wrap=True)
+        output.print(f"made by {safe(versions)}", soft_wrap=True)
+        output.print(f"recipe {safe(json.dumps(description.recipe))}", soft_wrap=True)
 
 
 def _print_tensors(description: Description, output: Console) -> None:
-    table = _table("", "name", "type", "shape", "scale", "zero point")
+    rows = table("", "name", "type", "shape", "scale", "zero point")
     for role, tensors in (("input", description.inputs), ("output", description.outputs)):
         for tensor in tensors:
             shape = _shape(tensor.shape)
-            table.add_row(role, _text(tensor.name), tensor.dtype, shape, *_q(tensor))
-    output.print(table)
+            rows.add_row(role, safe(tensor.name), tensor.dtype, shape, *_q(tensor))
+    output.print(rows)
 
 
 def _q(tensor: TensorSummary) -> tuple[str, str]:
@@ -101,28 +101,29 @@ def _q(tensor: TensorSummary) -> tuple[str, str]:
 
 
 def _print_ops(description: Description, output: Console) -> None:
-    table = _table("operator", "inputs", "output", "type", "shape", "activation")
+    rows = table("operator", "inputs", "output", "type", "shape", "activation")
     for op in description.ops:
         activation = "" if op.activation == "NONE" else op.activation
-        inputs = _text(", ".join(op.inputs))
+        inputs = safe(", ".join(op.inputs))
         shape = _shape(op.shape)
-        table.add_row(_text(op.name), inputs, _text(op.output), op.dtype, shape, activation)
-    output.print(table)
+        rows.add_row(safe(op.name), inputs, safe(op.output), op.dtype, shape, activation)
+    output.print(rows)
 
 
 def _print_weights(description: Description, output: Console) -> None:
-    table = _table("weights of", "type", "shape", "scales", "bits", "distinct", "codes (count)")
+    rows = table("weights of", "type", "shape", "bytes", "scales", "bits", "distinct", "codes")
     for weight in description.weights:
-        table.add_row(
-            _text(weight.layer),
+        rows.add_row(
+            safe(weight.layer),
             weight.dtype,
             _shape(weight.shape),
+            str(weight.stored_bytes),
             str(weight.channels or ""),
             "" if weight.bits is None else f"{weight.bits}" + ("" if weight.trained else " needed"),
             str(weight.distinct),
             _histogram(weight),
         )
-    output.print(table)
+    output.print(rows)
 
 
 def _histogram(weight: WeightSummary) -> str:
@@ -135,14 +136,14 @@ def _histogram(weight: WeightSummary) -> str:
 
 
 def _print_sizes(description: Description, output: Console) -> None:
-    table = _table("bytes", "", "share")
+    rows = table("bytes", "", "share")
     for name, size in sorted(description.size_by_category.items(), key=lambda item: -item[1]):
-        table.add_row(str(size), name, f"{100 * size / description.size:.1f} %")
-    table.add_row(str(description.size), "file", "100.0 %")
-    output.print(table)
+        rows.add_row(str(size), name, f"{100 * size / description.size:.1f} %")
+    rows.add_row(str(description.size), "file", "100.0 %")
+    output.print(rows)
 
 
-def _text(name: str) -> str:
+def safe(name: str) -> str:
     """A name from a file, safe to print: no terminal control characters, no markup."""
     return markup.escape(printable(name))
 
@@ -156,7 +157,7 @@ def _shape(shape: tuple[int, ...]) -> str:
     return "x".join(str(size) for size in shape) or "scalar"
 
 
-def _table(*columns: str) -> Table:
+def table(*columns: str) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         table.add_column(column, overflow="fold")

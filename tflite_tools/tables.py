@@ -1,9 +1,9 @@
 """Weights that TFLM's DECODE operator makes from indices and tables of values.
 
 `TFLM_DECODE` reads pairs of tensors, packed indices and an ancillary one: 16 bytes of header, then
-the tables. Read here as TFLM's kernel does, which takes the number of tables and their axis from the
-quantization of the decoded tensor and not from the header: one table on weights with one scale per
-channel is wrong, whatever the header says.
+the tables. Read here as TFLM's kernel does, which takes the number of tables and their axis from
+the quantization of the decoded tensor and not from the header: one table on weights with one scale
+per channel is wrong, whatever the header says.
 """
 
 from __future__ import annotations

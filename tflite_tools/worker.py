@@ -129,7 +129,7 @@ class TFLM:
 
     def tensor(self, index: int) -> np.ndarray:
         """A tensor's values after a run."""
-        return np.array(self._interpreter.GetTensor(index, 0))
+        return np.array(self._interpreter.GetTensor(index, 0)["tensor_data"])
 
 
 def least_arena(data: bytes, enough: int) -> int:

@@ -1,7 +1,7 @@
 """Writing a flatbuffer in which equal vectors, strings and tables exist once.
 
-The format allows several references to one place; the stock writers make a copy for each. Buffers are
-aligned to 16 bytes, as the schema asks and the stock Python writer does not.
+The format allows several references to one place; the stock writers make a copy for each. Buffers
+are aligned to 16 bytes, as the schema asks and the stock Python writer does not.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class _Builder(flatbuffers.Builder):
 
     def _aligned(self, x: np.ndarray) -> int:
         self.StartVector(1, x.size, _ALIGNMENT)
-        self.head = self.head - x.size
+        self.head: int = self.head - x.size
         self.Bytes[self.head : self.head + x.size] = x.tobytes()
         self.vectorNumElems = x.size
         return self.EndVector()

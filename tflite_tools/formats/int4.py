@@ -1,19 +1,18 @@
 """INT4 weights: two codes a byte, for layers of 4 bits and fewer.
 
-The canonical file stores code * P with scale / P, where b-bit codes times P = 2^(7 - b) fill int8. Of
-that, INT4 holds an eighth: stored values are divided by r, the smallest power of two with which they
-fit, and the scale is multiplied by r, which float32 does exactly, so every weight stays the same
-number and the multiplier keeps its mantissa. The accumulator, and with it the grid of the biases,
-becomes r times coarser: biases are rounded to it. `variant` bounds what follows from that.
+The canonical file stores code * P with scale / P, where b-bit codes times P = 2^(7 - b) fill int8.
+Of that, INT4 holds an eighth: stored values are divided by r, the smallest power of two with which
+they fit, and the scale is multiplied by r, which float32 does exactly, so every weight stays the
+same number and the multiplier keeps its mantissa. The accumulator, and with it the grid of the
+biases, becomes r times coarser: biases are rounded to it. `variant` bounds what follows from that.
 
-Operators keep their versions: readers take INT4 with the old ones, and the reference kernels of LiteRT
-have no later DEPTHWISE_CONV_2D than version 6.
+Operators keep their versions: readers take INT4 with the old ones, and the reference kernels of
+LiteRT have no later DEPTHWISE_CONV_2D than version 6.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
 from typing import Any
 
 import numpy as np
@@ -45,18 +44,20 @@ def convert(data: bytes, *, target: str = "any") -> Result:
     container = flatbuffer.read(data)
     header = manifest.require(container)
     warnings: list[str] = []
-    entries = []
+    entries: list[LayerEntry] = []
+    count = 0
     for entry in header.layers:
         why = _obstacle(container, entry, target) if entry.bits <= MOST_BITS else ""
         if why:
             warnings.append(f"{entry.name}: left int8, {why}")
         packed = entry.bits <= MOST_BITS and not why
+        count += packed
         entries.append(_pack(container, entry) if packed else entry)
-    if entries == list(header.layers):
+    if count == 0:
         reasons = "; ".join(warnings) or "all layers have more than 4 bits"
         raise ValueError(f"No layer can be stored as INT4 ({reasons}).")
-    text = json.loads(dataclasses.replace(header, layers=tuple(entries)).to_json())
-    flatbuffer.set_metadata(container, manifest.METADATA_NAME, json.dumps(text).encode())
+    rewritten = dataclasses.replace(header, layers=tuple(entries))
+    flatbuffer.set_metadata(container, manifest.METADATA_NAME, rewritten.to_json().encode())
     flatbuffer.drop_unused_buffers(container)
     packed_file = flatbuffer.write(container)
     return checked(packed_file, data, runtimes=RUNTIMES[target], warnings=warnings)

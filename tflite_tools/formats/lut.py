@@ -1,9 +1,9 @@
 """Weights as indices of 2 to 7 bits into tables of values, for TFLM alone (extra `micro`).
 
 `tflite_micro`'s compression library packs the indices and puts a DECODE operator in front of every
-layer, which decodes the weights into the arena at each run. TFLM's kernel takes the number of tables
-from the quantization of the weights: one table on weights with one scale per channel runs and is
-silently wrong. The mode is therefore no choice here: it follows from the quantization alone.
+layer, which decodes the weights into the arena at each run. TFLM's kernel takes the number of
+tables from the quantization of the weights: one table on weights with one scale per channel runs
+and is silently wrong. The mode is therefore no choice here: it follows from the quantization alone.
 """
 
 from __future__ import annotations
@@ -62,13 +62,13 @@ def convert(data: bytes, *, target: str = "any", split_convs: int | None = None)
     Args:
         data: the canonical file.
         target: "any" or "tflm"; no other runtime has a DECODE operator.
-        split_convs: most bytes of decoded weights at a time: larger convolutions become several, over
-            their output channels, and a CONCATENATION. None leaves them whole.
+        split_convs: most bytes of decoded weights at a time: larger convolutions become several,
+            over their output channels, and a CONCATENATION. None leaves them whole.
 
     Raises:
-        ValueError: if the file is damaged or has no manifest, no layer becomes smaller, a convolution
-            cannot be split so far, the target has no tables, or the result is not the canonical
-            network.
+        ValueError: if the file is damaged or has no manifest, no layer becomes smaller, a
+            convolution cannot be split so far, the target has no tables, or the result is not the
+            canonical network.
         RuntimeError: if tflite-micro is missing.
     """
     if target not in ("any", "tflm"):
@@ -84,7 +84,9 @@ def convert(data: bytes, *, target: str = "any", split_convs: int | None = None)
         if not entry.shrinks
     ]
     if not chosen:
-        raise ValueError(f"No layer becomes smaller with tables ({'; '.join(notes) or 'no layer'}).")
+        raise ValueError(
+            f"No layer becomes smaller with tables ({'; '.join(notes) or 'no layer'})."
+        )
     source = data
     if split_convs is not None:
         names = [entry.tensor for entry in chosen]

@@ -49,9 +49,10 @@ def checked(
     if failed:
         text = "; ".join(f"{check.name}: {check.detail}" for check in failed)
         raise ValueError(f"The file made is not the canonical network and is not written: {text}")
-    skipped = [
-        f"not compared in {check.name}: {check.detail}"
+    told = {Verdict.SKIPPED: "not compared", Verdict.WARNING: "differs"}
+    notes = [
+        f"{told[check.verdict]} in {check.name}: {check.detail}"
         for check in report.checks
-        if check.verdict is Verdict.SKIPPED
+        if check.verdict in told
     ]
-    return Result(data, report, (*warnings, *skipped), figures or {})
+    return Result(data, report, (*warnings, *notes), figures or {})

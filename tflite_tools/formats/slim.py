@@ -28,8 +28,8 @@ class Slim:
     Attributes:
         result: the file and its comparison with the one it was made from.
         passes: what each pass saved, in order.
-        accepted: runtimes that run it; those that ran the source and no longer do are not among them,
-            and are an error for the target that asked for them.
+        accepted: runtimes that run it; those that ran the source and no longer do are not among
+            them, and are an error for the target that asked for them.
     """
 
     result: Result

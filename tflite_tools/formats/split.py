@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -34,8 +35,8 @@ def split_convolutions(
         A line for each operator of another kind that stays above the bound.
 
     Raises:
-        ValueError: naming the tensor, if one channel alone is above the bound, or more parts would be
-            needed than CONCATENATION takes.
+        ValueError: naming the tensor, if one channel alone is above the bound, or more parts would
+            be needed than CONCATENATION takes.
     """
     notes = []
     (graph,) = container.subgraphs
@@ -80,7 +81,7 @@ def _parts(container: Any, graph: Any, operator: Any, most_bytes: int) -> list[A
             f"at most {MOST_PARTS} parts are possible, so --split_convs {least} or more."
         )
     bounds = np.linspace(0, channels, count + 1).astype(int)
-    pairs = list(zip(bounds[:-1], bounds[1:], strict=True))
+    pairs = list(itertools.pairwise(bounds))
     pieces = [
         _pieces(container, graph, int(index), pairs, axis)
         for index, axis in zip([*operator.inputs[1:], operator.outputs[0]], (0, 0, 3), strict=True)
@@ -97,7 +98,7 @@ def _parts(container: Any, graph: Any, operator: Any, most_bytes: int) -> list[A
 def _pieces(
     container: Any, graph: Any, index: int, pairs: list[tuple[int, int]], axis: int
 ) -> list[int]:
-    """Indices of the parts of a tensor; a constant becomes its own first part, so none is left over."""
+    """Indices of a tensor's parts; a constant becomes its own first part: none is left over."""
     if index < 0:
         return [-1] * len(pairs)
     whole = graph.tensors[index]

@@ -1,0 +1,154 @@
+"""INT4 weights."""
+
+import numpy as np
+import pytest
+
+from tflite_tools import codes, flatbuffer, manifest, variant
+from tflite_tools import model as models
+from tflite_tools.formats import int4
+from tflite_tools.verdict import Verdict
+
+PACKED = {"pointwise", "depthwise", "conv", "hidden"}
+
+
+def stored(data):
+    """Layer name -> type of its weights."""
+    model = models.load(data)
+    types = {tensor.name: tensor.dtype for tensor in model.main.tensors}
+    return {entry.name: types[entry.tensor] for entry in model.manifest.layers}
+
+
+@pytest.mark.parametrize("per_channel", [False, True])
+@pytest.mark.parametrize("bits", [2, 3, 4])
+def test_weights_are_the_same_numbers_and_run(canonical, bits, per_channel):
+    data = canonical(bits, per_channel)
+    made = int4.convert(data)
+    types = stored(made.data)
+    left = {"hidden"} if per_channel else set()
+    assert {name for name, kind in types.items() if kind == "INT4"} == PACKED - left
+    assert len(made.data) < len(data) - 9000
+    expected = codes.read_codes(data)
+    for name, found in codes.read_codes(made.data).items():
+        np.testing.assert_array_equal(found, expected[name])
+    verdicts = {check.name: check.verdict for check in made.report.checks}
+    assert set(verdicts) == {"structure", "codes", "biases", "rounding", "litert", "tflm"}
+    assert Verdict.FAILED not in verdicts.values()
+    assert made.report["rounding"].figures["most_levels"] <= 1
+
+
+def test_without_coarser_biases_outputs_are_bit_for_bit_the_canonical_ones(two_bits):
+    """Stored weights that fit INT4 as they are: nothing is divided, so nothing is rounded."""
+    small = variant.twin(int4.convert(two_bits).data)
+    assert "INT4" not in stored(small).values()
+    made = int4.convert(small)
+    assert "INT4" in stored(made.data).values()
+    checks = {check.name: check for check in made.report.checks}
+    assert set(checks) == {"structure", "codes", "biases", "litert", "tflm"}
+    assert "bit for bit the canonical file's" in checks["tflm"].detail
+    assert "are the same integers" in checks["biases"].detail
+
+
+def test_versions_are_kept(two_bits):
+    versions = [
+        [code.version for code in flatbuffer.read(data).operatorCodes]
+        for data in (two_bits, int4.convert(two_bits).data)
+    ]
+    assert versions[0] == versions[1]
+
+
+def test_scales_per_channel_of_a_dense_layer(two_bits, canonical):
+    made = int4.convert(two_bits)
+    (warning,) = [text for text in made.warnings if text.startswith("hidden")]
+    assert "left int8, TFLM takes no INT4 weights with a scale per channel" in warning
+    for target, data in (("litert", two_bits), ("tflm", canonical(2, False))):
+        assert stored(int4.convert(data, target=target).data)["hidden"] == "INT4"
+
+
+def test_equal_scales_of_a_dense_layer_become_one(two_bits, edit, tensor_of):
+    def level(container):
+        for name in ("hidden/kernel", "hidden/bias"):
+            scales = flatbuffer.scales(tensor_of(container, name))
+            flatbuffer.set_quantization(
+                tensor_of(container, name), np.full_like(scales, scales[0]), 0
+            )
+
+    made = int4.convert(edit(two_bits, level))
+    tensors = {tensor.name: tensor for tensor in models.load(made.data).main.tensors}
+    assert tensors["hidden/kernel"].dtype == "INT4"
+    assert tensors["hidden/kernel"].quantization.scale.size == 1
+
+
+def test_float_inputs(canonical):
+    made = int4.convert(canonical(2, True, "float32"))
+    assert made.report.passed
+
+
+def test_eight_bits_are_refused(canonical):
+    with pytest.raises(ValueError, match="No layer can be stored as INT4 .*more than 4 bits"):
+        int4.convert(canonical(8, True))
+
+
+def test_ethos_is_refused(two_bits):
+    with pytest.raises(ValueError, match="do not run on ethos-u"):
+        int4.convert(two_bits, target="ethos-u")
+
+
+def test_weights_that_do_not_fit_name_the_layer(two_bits, edit, tensor_of):
+    def damage(container):
+        tensor = tensor_of(container, "conv/kernel")
+        weights = flatbuffer.constant(container, tensor).copy()
+        weights.flat[0] = 33
+        flatbuffer.set_constant(container, tensor, weights)
+
+    with pytest.raises(ValueError, match="conv: the weights 'conv/kernel' do not fit INT4"):
+        int4.convert(edit(two_bits, damage))
+
+
+def test_files_that_are_packed_or_strange_are_refused(two_bits, float_file, edit, tensor_of):
+    with pytest.raises(ValueError, match="the file has no int8 weights"):
+        int4.convert(int4.convert(two_bits).data)
+    with pytest.raises(ValueError, match="no tfbinreg manifest"):
+        int4.convert(float_file)
+
+    def compute_bias(container):
+        tensor_of(container, "conv/bias").buffer = 0
+
+    with pytest.raises(ValueError, match="'conv/bias' is no constant"):
+        int4.convert(edit(two_bits, compute_bias))
+
+    def unused(container):
+        entry = manifest.require(container)
+        graph = container.subgraphs[0]
+        lonely = [op for op in graph.operators if flatbuffer.op_name(container, op) != "CONV_2D"]
+        assert entry.layers
+        graph.operators = lonely
+
+    with pytest.raises(ValueError, match="no constant in use"):
+        int4.convert(edit(two_bits, unused))
+
+
+def test_an_operator_without_int4_kernels_stays_int8(two_bits, edit):
+    def rename(container):
+        code = container.operatorCodes[
+            next(
+                op.opcodeIndex
+                for op in container.subgraphs[0].operators
+                if flatbuffer.op_name(container, op) == "DEPTHWISE_CONV_2D"
+            )
+        ]
+        code.builtinCode = code.deprecatedBuiltinCode = 67  # TRANSPOSE_CONV
+
+    container = flatbuffer.read(edit(two_bits, rename))
+    entries = {entry.name: entry for entry in manifest.require(container).layers}
+    why = int4._obstacle(container, entries["depthwise"], "any")
+    assert "no runtime takes INT4 weights for TRANSPOSE_CONV" in why
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_damage_never_comes_through_silently(two_bits, flip, seed):
+    damaged = flip(two_bits, seed, 40)
+    try:
+        made = int4.convert(damaged)
+    except (ValueError, RuntimeError):
+        return
+    assert made.report.passed

@@ -1,0 +1,78 @@
+"""What `convert` and `compare` print."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+
+from tflite_tools import report
+from tflite_tools.build import Built
+from tflite_tools.compare import Comparison
+
+_TOLD = (
+    *("output", "format", "target", "bytes", "canonical_bytes", "weight_bytes"),
+    *("packed_weight_bytes", "layers", "saved", "warnings", "seconds"),
+)
+
+
+def print_built(figures: Mapping[str, Any], built: Built, output: Console) -> None:
+    """Print what `convert` has written."""
+    line = (
+        f"{figures['output']}: {figures['bytes']} bytes, {figures['layers']} layers; weights take "
+        f"{figures['weight_bytes']} bytes as int8, {figures['packed_weight_bytes']} packed "
+        f"({figures['seconds']:.1f} s)"
+    )
+    output.print(report.safe(line), soft_wrap=True)
+    if figures["bytes"] != figures["canonical_bytes"]:
+        output.print(f"the canonical int8 file has {figures['canonical_bytes']} bytes")
+    for step in built.passes:
+        output.print(f"{step.name}: {step.saved} bytes saved")
+    for name, value in figures.items():
+        if name not in _TOLD:
+            text = ", ".join(value) if isinstance(value, list) else value
+            output.print(f"{name.replace('_', ' ')}: {text}")
+
+
+def comparison_json(found: Comparison, *, within: bool) -> str:
+    """A comparison as JSON text."""
+    return report.to_json({"within_limits": within, **vars(found)})
+
+
+def print_comparison(found: Comparison, output: Console, *, within: bool) -> None:
+    """Print weights, activations, outputs and the verdict."""
+    _print_weights(found, output)
+    output.print()
+    _print_activations(found, output)
+    output.print()
+    for name, difference in found.outputs.items():
+        output.print(
+            f"output {report.safe(name)}, {found.samples} inputs in {found.runtime}: "
+            f"{difference.text()}",
+            soft_wrap=True,
+        )
+    first, second = found.sizes
+    output.print(f"{first} and {second} bytes ({second - first:+d})")
+    if found.by_name:
+        output.print("the operators differ: compared by the names that both files have")
+    if within:
+        output.print("the same within the limits", style="green")
+    else:
+        output.print("they differ", style="red")
+
+
+def _print_weights(found: Comparison, output: Console) -> None:
+    table = report.table("weights of", "A", "B", "weights", "different")
+    for row in found.weights:
+        counts = str(row.weights), str(row.different)
+        table.add_row(report.safe(row.layer), row.first, row.second, *counts)
+    output.print(table)
+
+
+def _print_activations(found: Comparison, output: Console) -> None:
+    table = report.table("activation", "mean LSB", "max LSB", "different")
+    for row in found.tensors:
+        share = f"{100 * row.different:.2f} %"
+        table.add_row(report.safe(row.tensor), f"{row.mean_lsb:.4f}", f"{row.max_lsb:.1f}", share)
+    output.print(table)
