@@ -84,7 +84,7 @@ def test_float_inputs(canonical):
 
 
 def test_eight_bits_are_refused(canonical):
-    with pytest.raises(ValueError, match="No layer can be stored as INT4 .*more than 4 bits"):
+    with pytest.raises(ValueError, match=r"No layer can be stored as INT4 .*more than 4 bits"):
         int4.convert(canonical(8, True))
 
 

@@ -1,0 +1,86 @@
+"""Fewer bytes around the same network."""
+
+import numpy as np
+import pytest
+
+from tflite_tools import flatbuffer, manifest, runtime
+from tflite_tools import model as models
+from tflite_tools.formats import compact, int4, lut, slim
+from tflite_tools.formats.result import checked
+from tflite_tools.runtime import LITERT, TFLM
+
+
+@pytest.mark.parametrize("target", ["any", "litert", "tflm"])
+def test_int8(two_bits, target):
+    made = slim.convert(two_bits, target=target)
+    assert made.accepted == (LITERT, TFLM)
+    assert made.result.report.passed
+    saved = [step.saved for step in made.passes]
+    assert all(size > 0 for size in saved)
+    assert sum(saved) == len(two_bits) - len(made.result.data)
+    assert len(saved) == (4 if target == "tflm" else 3)
+    model = models.load(made.result.data)
+    assert model.manifest is None
+    assert {tensor.name for tensor in model.main.tensors} == {""}
+
+
+def test_int4_and_tables(two_bits):
+    for data, accepted in (
+        (int4.convert(two_bits).data, (LITERT, TFLM)),
+        (lut.convert(two_bits).data, (TFLM,)),
+        (lut.convert(two_bits, split_convs=9300).data, (TFLM,)),
+    ):
+        made = slim.convert(data)
+        assert made.accepted == accepted
+        assert made.result.report.passed
+        assert len(made.result.data) < len(data) - 3000
+
+
+def test_ethos_is_refused(two_bits):
+    with pytest.raises(ValueError, match="not meant for ethos-u"):
+        slim.convert(two_bits, target="ethos-u")
+
+
+def test_a_change_on_the_way_is_refused(two_bits, monkeypatch):
+    """The comparison stands between the passes and the caller."""
+
+    def lose_a_bias(container):
+        tensor = container.subgraphs[0].tensors[int(container.subgraphs[0].operators[0].inputs[2])]
+        bias = flatbuffer.constant(container, tensor)
+        flatbuffer.set_constant(container, tensor, bias + np.int32(10_000))
+
+    monkeypatch.setattr(slim, "_drop_names", lose_a_bias)
+    with pytest.raises(ValueError, match="not the canonical network and is not written: biases"):
+        slim.convert(two_bits)
+
+
+def test_runtimes_that_refuse_are_not_listed(two_bits, monkeypatch):
+    def refuse(data, model, inputs, *, runtime, **options):
+        raise failed(f"{runtime} refuses")
+
+    failed = runtime.RuntimeFailedError
+    monkeypatch.setattr(slim.runtime, "run", refuse)
+    assert slim._accepted(two_bits) == ()
+
+
+def test_a_missing_runtime_is_a_warning(two_bits, monkeypatch):
+    monkeypatch.setattr(runtime, "available", lambda name: name == LITERT)
+    made = checked(two_bits, two_bits, runtimes=(LITERT, TFLM))
+    assert any("not compared in tflm: TFLM is not installed" in text for text in made.warnings)
+
+
+def test_equal_things_are_written_once_and_aligned(two_bits):
+    container = flatbuffer.read(two_bits)
+    graph = container.subgraphs[0]
+    twin = graph.tensors[int(graph.operators[0].inputs[1])]
+    before = len(compact.write(container))
+    values = flatbuffer.constant(container, twin)
+    flatbuffer.set_constant(container, twin, values.copy())  # a second buffer, the same bytes
+    data = compact.write(container)
+    assert len(data) - before < 64
+    assert manifest.find(flatbuffer.read(data)) == manifest.find(container)
+    for name in ("first/kernel", "conv/kernel"):
+        tensors = {flatbuffer.text(t.name): t for t in graph.tensors}
+        stored = flatbuffer.constant(container, tensors[name]).tobytes()
+        assert data.index(stored) % 16 == 0
+    assert compact.write(flatbuffer.read(data)) == compact.write(flatbuffer.read(data))
