@@ -145,13 +145,14 @@ def _pair(ours: Model, theirs: Model) -> Pairing | None:
 
 def _by_name(ours: Graph, theirs: Graph) -> dict[int, int]:
     """Activations that have the same name and shape in both files."""
-    places = {(t.name, t.shape): t.index for t in theirs.tensors if t.data is None and t.name}
-    computed = {index for op in ours.ops for index in op.outputs}
+    places = {(t.name, t.shape): t.index for t in _computed(theirs) if t.name}
     return {
-        t.index: places[t.name, t.shape]
-        for t in ours.tensors
-        if t.index in computed and t.data is None and (t.name, t.shape) in places
+        t.index: places[t.name, t.shape] for t in _computed(ours) if (t.name, t.shape) in places
     }
+
+
+def _computed(graph: Graph) -> list[Tensor]:
+    return [t for op in graph.ops for t in graph.made(op) if t.data is None]
 
 
 def _weights(pairs: Pairing) -> tuple[WeightRow, ...]:

@@ -15,7 +15,17 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from tflite_tools import agreement, equality, flatbuffer, isolate, layers, pairing, runtime, samples
+from tflite_tools import (
+    agreement,
+    equality,
+    flatbuffer,
+    isolate,
+    layers,
+    layout,
+    pairing,
+    runtime,
+    samples,
+)
 from tflite_tools import model as models
 from tflite_tools.agreement import Limits
 from tflite_tools.equality import ratio
@@ -161,16 +171,15 @@ def _outputs(files: _Files, name: str, limits: Limits | None) -> Check:
     check = name.lower()
     if not runtime.available(name):
         return Check(check, Verdict.SKIPPED, _NO_TFLM)
-    packed = any(tensor.dtype == "INT4" for tensor in files.theirs.main.tensors)
+    delegates = not _declined(files.theirs)
 
     def run(data: bytes, model: Model) -> tuple[np.ndarray, ...]:
-        # XNNPACK computes int8 convolutions and not INT4 ones, and rounds in another way.
         return runtime.run(
             data,
             model,
             files.inputs,
             runtime=name,
-            delegates=not packed,
+            delegates=delegates,
             time_limit=files.time_limit,
         ).outputs
 
@@ -192,6 +201,17 @@ def _outputs(files: _Files, name: str, limits: Limits | None) -> Check:
     found = decide(check, problems, detail, worst.figures() | {"samples": count})
     beyond = found.verdict is Verdict.PASSED and not worst.within(limits or Limits())
     return dataclasses.replace(found, verdict=Verdict.WARNING) if beyond else found
+
+
+def _declined(model: Model) -> bool:
+    """Whether XNNPACK, which rounds in another way, leaves operators to LiteRT's own kernels.
+
+    It does so for INT4 weights and for biases without a scale.
+    """
+    graph = model.main
+    biases = [index for op in graph.ops if (index := layout.bias_index(op)) is not None]
+    packed = any(tensor.dtype == "INT4" for tensor in graph.tensors)
+    return packed or any(graph.tensors[index].quantization is None for index in biases)
 
 
 def _worst(

@@ -8,7 +8,8 @@ import sys
 import numpy as np
 import pytest
 
-from tflite_tools import files
+from tflite_tools import build, files
+from tflite_tools.formats import lut
 
 
 @pytest.fixture
@@ -71,6 +72,86 @@ def test_verify_limits_decide(command, model_file, saved_net):
     assert "FAILED agreement" in out
 
 
+@pytest.fixture
+def canonical_file(two_bits, tmp_path):
+    path = tmp_path / "canonical.tflite"
+    path.write_bytes(two_bits)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["int8", "int4", "lut"])
+def test_formats_convert_verify_compare_inspect(command, canonical_file, tmp_path, kind):
+    path = tmp_path / "small.tflite"
+    flags = ["--format", kind, "--slim", "--target", "tflm"]
+    code, out, _ = command("convert", canonical_file, "--output", path, *flags)
+    assert code == 0
+    assert "metadata and manifest dropped" in out
+    assert path.stat().st_size < canonical_file.stat().st_size
+    for flag in ("--canonical", "--reference"):
+        code, out, err = command("verify", path, flag, canonical_file, "--samples", 4)
+        assert (code, err) == (0, "")
+        assert "verified" in out
+    code, out, _ = command("compare", canonical_file, path, "--samples", 4, "--max_lsb", 99)
+    assert code == 0
+    assert "the same within the limits" in out
+    code, out, _ = command("inspect", path)
+    assert code == 0
+    assert {"int8": "INT8", "int4": "INT4", "lut": "LUT2"}[kind] in out
+
+
+def test_convert_json_has_sizes_and_warnings(command, canonical_file, tmp_path):
+    path = tmp_path / "small.tflite"
+    flags = ["--format", "lut", "--split-convs", 9300, "--json"]
+    code, out, err = command("convert", canonical_file, "--output", path, *flags)
+    assert (code, err) == (0, "")
+    fields = json.loads(out)
+    assert fields["bytes"] == path.stat().st_size
+    assert fields["canonical_bytes"] == canonical_file.stat().st_size
+    assert fields["arena_bytes"] < fields["unsplit_arena_bytes"]
+    assert fields["warnings"] == []
+
+
+def test_compare_fails_beyond_the_limits(command, canonical_file, canonical, tmp_path):
+    other = tmp_path / "other.tflite"
+    other.write_bytes(canonical(2, False))
+    code, out, _ = command("compare", canonical_file, other, "--samples", 4)
+    assert code == 1
+    assert "they differ" in out
+    code, out, _ = command("compare", canonical_file, other, "--samples", 4, "--json")
+    assert code == 1
+    fields = json.loads(out)
+    assert fields["within_limits"] is False
+    assert any(row["different"] for row in fields["weights"])
+
+
+def test_verify_against_another_network_fails(command, canonical_file, model_file):
+    code, out, _ = command("verify", model_file, "--canonical", canonical_file, "--samples", 4)
+    assert code == 1
+    assert "FAILED structure" in out
+
+
+def test_c_sources_fill_a_folder(command, canonical_file, tmp_path, monkeypatch):
+    def generate(canonical, options, *, name):
+        return build.Built({f"{name}.c": b"x", f"{name}.h": b"y"}, ("a warning",))
+
+    monkeypatch.setattr(build, "build", generate)
+    folder = tmp_path / "2 nets"
+    code, _, err = command("convert", canonical_file, "--output", folder, "--format", "c")
+    assert (code, err) == (0, "tflite_tools: warning: a warning\n")
+    assert sorted(os.listdir(folder)) == ["model_2_nets.c", "model_2_nets.h"]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_flipped_bits_end_in_one_line(command, canonical_file, flip, tmp_path, seed):
+    canonical_file.write_bytes(flip(canonical_file.read_bytes(), seed, 60))
+    path = tmp_path / "small.tflite"
+    flags = ["--format", "int4", "--json"]
+    code, out, err = command("convert", canonical_file, "--output", path, *flags)
+    assert (code, out) == (1, "")
+    assert err.count("\n") == 1
+    assert not path.exists()
+
+
 def test_inspect_json(command, model_file):
     code, out, _ = command("inspect", model_file, "--json")
     assert code == 0
@@ -81,12 +162,15 @@ def test_inspect_json(command, model_file):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "a command is needed: convert, verify, inspect"),
+        ([], "a command is needed: convert, verify, compare, inspect"),
         (["convrt"], "no command 'convrt': did you mean 'convert'?"),
-        (["xyz"], "no command 'xyz' (there are convert, verify, inspect)"),
+        (["xyz"], "no command 'xyz' (there are convert, verify, compare, inspect)"),
         (["inspect", "x", "--jsn"], "unknown flag '--jsn': did you mean '--json'?"),
         (["verify", "x", "--min-top=0.9"], "unknown flag '--min_top': did you mean '--min_top1'?"),
         (["inspect", "x", "y"], "unexpected argument 'y'"),
+        (["convert", "x", "--output", "y", "--format", "int2"], "invalid choice: 'int2'"),
+        (["convert", "x", "--output", "y", "--split_convs", "0"], "'0' is no whole number from 1"),
+        (["compare", "x"], "the following arguments are required: B"),
         (["inspect"], "the following arguments are required: FILE"),
         (["convert", "x"], "the following arguments are required: --output"),
         (["convert", "x", "--output", "y", "--input_type", "int4"], "invalid choice: 'int4'"),
@@ -115,11 +199,35 @@ def test_usage_errors(command, arguments, message):
         (["convert", "missing", "--output", "out.tflite"], "No model at 'missing'"),
         (["convert", "{net}", "--output", "."], "it is a folder"),
         (["convert", "{net}", "--output", "{model}/x"], "is not a folder"),
-        (["convert", "{model}", "--output", "out.tflite"], "cannot be read as a Keras model"),
+        (["convert", "{junk}", "--output", "out.tflite"], "cannot be read as a Keras model"),
+        (["convert", "{short}", "--output", "out.tflite"], "damaged or cut short"),
+        (["convert", "{model}", "--output", "out.tflite", "--split_convs", "9"], "format lut"),
+        (["convert", "{model}", "--output", "x", "--format", "lut", "--target", "litert"], "TFLM"),
+        (["convert", "{model}", "--output", "x", "--input_type", "int8"], "is for Keras models"),
+        (["convert", "{model}", "--output", "{model}", "--format", "c"], "it is no folder"),
+        (["convert", "{model}", "--output", "/proc/x", "--format", "int4"], "Cannot write"),
+        (["verify", "{short}", "--canonical", "{model}"], "damaged or cut short"),
+        (["verify", "{model}", "--canonical", "{junk}"], "Not a TFLite model"),
+        (["verify", "{model}", "--canonical", "{model}", "--reference", "x"], "not both"),
+        (["verify", "{tables}"], "verify it with --canonical"),
+        (["compare", "{model}", "{junk}"], "Not a TFLite model"),
+        (["compare", "{short}", "{model}"], "damaged or cut short"),
+        (["compare", "{model}", "{tables}"], "another shape or type"),
+        (["compare", "{model}", "{model}", "--max_lsb", "-1"], "must not be negative"),
     ],
 )
-def test_errors_are_one_line(command, model_file, saved_net, arguments, message):
+def test_errors_are_one_line(
+    command, model_file, saved_net, two_bits, tmp_path, arguments, message
+):
     paths = {"model": model_file, "net": saved_net}
+    contents = {
+        "junk": b"not a model at all",
+        "short": model_file.read_bytes()[:3000],
+        "tables": lut.convert(two_bits).data,
+    }
+    for name, data in contents.items():
+        paths[name] = tmp_path / name
+        paths[name].write_bytes(data)
     code, out, err = command(*(argument.format(**paths) for argument in arguments))
     assert (code, out) == (1, "")
     assert err.startswith("tflite_tools: error: ")
@@ -159,7 +267,7 @@ def test_interruptions_are_quiet(command, model_file, monkeypatch):
     assert command("inspect", model_file) == (130, "", "tflite_tools: interrupted\n")
 
 
-@pytest.mark.parametrize("name", ["convert", "verify", "inspect"])
+@pytest.mark.parametrize("name", ["convert", "verify", "compare", "inspect"])
 def test_help_has_an_example(command, name):
     code, out, _ = command(name, "--help")
     assert code == 0

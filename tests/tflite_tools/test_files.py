@@ -78,3 +78,37 @@ def test_pickled_arrays_are_refused(tmp_path):
         files.read_arrays(tmp_path / "x.npy")
     with pytest.raises(ValueError, match="Cannot read"):
         files.read_arrays(tmp_path / "missing.npy")
+
+
+def test_folders(tmp_path):
+    folder = tmp_path / "new"
+    files.check_folder(folder)
+    assert not folder.exists()
+    files.write_folder(folder, {"a.c": b"1", "b.h": b"2"})
+    files.write_folder(folder, {"a.c": b"3"})
+    assert (folder / "a.c").read_bytes() == b"3"
+    assert sorted(os.listdir(folder)) == ["a.c", "b.h"]
+    assert os.listdir(tmp_path) == ["new"]
+
+
+def test_folders_that_cannot_be_written(tmp_path, monkeypatch):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(ValueError, match="it is no folder"):
+        files.write_folder(tmp_path / "file", {})
+    with pytest.raises(ValueError, match="is not a folder"):
+        files.write_folder(tmp_path / "missing" / "x", {})
+    for name in ("../a", "", "a/b"):
+        with pytest.raises(ValueError, match="no plain file name"):
+            files.write_folder(tmp_path / "x", {name: b""})
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(ValueError, match="No space left on device"):
+        files.write_folder(tmp_path / "x", {"a": b"", "b": b""})
+    assert os.listdir(tmp_path) == ["file"]
+    monkeypatch.undo()
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(ValueError, match="No space left on device"):
+        files.write_folder(tmp_path / "x", {"a": b""})
