@@ -76,8 +76,11 @@ class QuantizedKernel(_compat.QuantizeWrapper):
 
     @property
     def non_trainable_weights(self) -> list[tf.Variable]:
-        steps = [] if self.trainable else self._trainable_weights
-        return super().non_trainable_weights + steps
+        """In an order that keeps `weights` as they are when something is frozen: .h5 files hold
+        weights by position."""
+        if self.trainable:
+            return super().non_trainable_weights
+        return self.layer.weights + self._trainable_weights + self._non_trainable_weights
 
     def latent(self, kernel: tf.Variable) -> Any:
         """What of a kernel is quantized: here the kernel itself."""

@@ -124,5 +124,9 @@ def _rebuilt(model: QuantizedModel) -> QuantizedModel:
     """The same model from its configuration: Keras gives a SavedModel's layers traced functions
     beside their own code, counts the penalty twice, cannot train them and unfreezes them all."""
     rebuilt = QuantizedModel.from_config(model.made_from)
-    rebuilt.set_weights(model.get_weights())
+    loaded = {
+        weight.name: weight for weight in model.weights
+    }  # their order is that of all unfrozen
+    for weight in rebuilt.weights:
+        weight.assign(loaded[weight.name])
     return rebuilt
