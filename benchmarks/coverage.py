@@ -37,6 +37,7 @@ from tflite_tools import verify as verifier
 BITS = {"W4A8": (4, 8), "W2A2": (2, 2)}
 KERASES = {"tf_keras": tf_keras, "Keras 3": keras3}
 _STEPS, _BATCH = 5, 8
+_HEAD = 0.1  # factor of the last kernel: a softmax of large numbers has no gradient
 _COARSE = 4  # random numbers along each side of an image, the rest is interpolated
 _COLUMNS = (
     "net", "Keras", "bits", "loss", "moved", "reload", "codes", "integer", "levels", "operators",
@@ -53,6 +54,8 @@ def prepared(name: str, kind: str, samples: int) -> tuple[Any, np.ndarray]:
     data = smooth(_STEPS * _BATCH + samples, shape)
     data = 127.5 * (data + 1.0) if pixels else data
     _normalize(model, data[: 2 * _BATCH])
+    head = [layer for layer in _leaves(model) if hasattr(layer, "kernel")][-1]
+    head.kernel.assign(_HEAD * head.kernel)
     if kind == "tf_keras":
         return model, data
     twin = zoo.NETS[name](keras3)
@@ -129,8 +132,8 @@ def cell(name: str, kind: str, setting: str, samples: int = 100) -> dict[str, An
     data, unseen = np.split(inputs, [_STEPS * _BATCH])
     weight_bits, activation_bits = BITS[setting]
     quantized = tfbinreg.quantize_apply(
-        model, weight_bits=weight_bits, activation_bits=activation_bits, calibration_data=data[:16]
-    )
+        model, weight_bits=weight_bits, activation_bits=activation_bits
+    )  # the statistics are those of the float net: the first training batch starts the steps
     before = [variable.numpy() for variable in quantized.step_variables]
     quantized.compile(tf_keras.optimizers.Adam(1e-6), _correlation)
     random = np.random.default_rng(1)
@@ -190,9 +193,9 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def in_own_process(name: str, kind: str, setting: str, samples: int) -> dict[str, Any] | None:
-    """`cell` in a process of its own, for TensorFlow keeps what it has traced; None if it failed."""
+    """`cell` in a process of its own, for TensorFlow keeps what it traced; None if it failed."""
     command = [sys.executable, __file__, "--of", name, kind, setting, "--samples", str(samples)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
     if done.returncode:
         reason = done.stderr.strip().splitlines()[-1:] or ["no message"]
         print(f"{name}, {kind}, {setting}: {reason[0]}", file=sys.stderr, flush=True)

@@ -125,6 +125,16 @@ def _add(op: FrozenOp, codes: Sequence[tf.Tensor], grids: Sequence[Grid]) -> tf.
     return tf.cast(rounded, tf.float32)
 
 
+def _mean(op: FrozenOp, codes: Sequence[tf.Tensor], grids: Sequence[Grid]) -> tf.Tensor:
+    """The stored values are averaged: their zero points are in the sum and in the rounding."""
+    source, target = grids[0], _grid(op)
+    size = np.float32(np.prod(codes[0].shape[1:3]))
+    factor = source.scale / target.scale * (np.float32(1.0) / size)
+    offset = np.float32(target.zero_point) - np.float32(source.zero_point) * size * factor
+    sums = tf.reduce_sum(codes[0] + source.zero_point, [1, 2], keepdims=op.layer.keepdims)
+    return tf.round(sums * factor + offset) - target.zero_point
+
+
 def _leaky_relu(op: FrozenOp, codes: Sequence[tf.Tensor], grids: Sequence[Grid]) -> tf.Tensor:
     ratio = grids[0].scale / _grid(op).scale
     slopes = (ratio, ratio * np.float32(op.layer.alpha))
@@ -136,6 +146,7 @@ def _leaky_relu(op: FrozenOp, codes: Sequence[tf.Tensor], grids: Sequence[Grid])
 _EXACT: Mapping[str, Callable[..., tf.Tensor]] = {
     **dict.fromkeys(KERNEL_OPS, _kernel),
     "Add": _add,
+    "GlobalAveragePooling2D": _mean,
     "LeakyReLU": _leaky_relu,
     "Multiply": _multiply,
 }
