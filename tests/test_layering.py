@@ -65,6 +65,7 @@ tfbinreg
 tflite_tools.model
 tflite_tools.layout
 tflite_tools.describe
+tflite_tools.svg
 tflite_tools.worker
 tflite_tools.runtime
 tflite_tools.samples
@@ -74,10 +75,12 @@ tflite_tools.checks
 tflite_tools.isolate
 tflite_tools.layers
 tflite_tools.verify
+tflite_tools.page
 tflite_tools.files
 tflite_tools.quiet
 tflite_tools.report
 tflite_tools.convert
+tflite_tools.squeeze
 tflite_tools.arguments
 tflite_tools.cli
 tflite_tools.__main__

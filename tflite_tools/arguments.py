@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 from absl.flags import argparse_flags
 
-from tflite_tools import convert, samples
+from tflite_tools import convert, page, samples, squeeze
 from tflite_tools.verify import DEFAULT_LIMITS
 
 PROGRAM = "tflite_tools"
@@ -20,11 +20,13 @@ _EXAMPLES = {
     "convert": f"{PROGRAM} convert q.keras --output model.tflite",
     "verify": f"{PROGRAM} verify model.tflite --reference q.keras",
     "inspect": f"{PROGRAM} inspect model.tflite",
+    "report": f"{PROGRAM} report model.tflite --reference q.keras --output report.html",
 }
 _HELP = {
     "convert": "write a trained quantized model as an int8 .tflite file of its exact codes",
     "verify": "check codes, integer arithmetic and agreement; exit code 1 if a check fails",
     "inspect": "show what is in a .tflite file and where its bytes go",
+    "report": "write one HTML page about a file: sizes, codes, scales, checks and its card",
 }
 
 
@@ -70,12 +72,25 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     namespace, unknown = parser.parse_known_args(arguments)
     if namespace.command is None:
         parser.error(f"a command is needed: {', '.join(commands)} (see --help)")
+    _check_together(parser, namespace)
     if unknown:
         flag = unknown[0].partition("=")[0]
         known = commands[namespace.command].flags()
         what = "unknown flag" if flag.startswith("-") else "unexpected argument"
         parser.error(f"{what} {flag!r}{_suggestion(flag, known)}")
     return namespace
+
+
+def _check_together(parser: _Parser, namespace: argparse.Namespace) -> None:
+    """Flags that need each other, or exclude each other."""
+    if namespace.command != "convert":
+        return
+    if (namespace.flash_budget is None) != (namespace.data is None):
+        parser.error("--flash_budget and --data go together")
+    if namespace.recipe is not None and namespace.flash_budget is None:
+        parser.error("--recipe goes with --flash_budget")
+    if namespace.flash_budget is not None and namespace.input_type != convert.INPUT_TYPES[0]:
+        parser.error("--flash_budget writes int8 inputs: leave --input_type out")
 
 
 def _underscored(argument: str) -> str:
@@ -106,6 +121,7 @@ def _build() -> tuple[_Parser, dict[str, _Parser]]:
     }
     _add_convert(commands["convert"])
     _add_verify(commands["verify"])
+    _add_report(commands["report"])
     commands["inspect"].add_argument("file", metavar="FILE", help="a .tflite file")
     for command in commands.values():
         command.add_argument("--json", action="store_true", help="print JSON instead of tables")
@@ -121,11 +137,55 @@ def _add_convert(parser: _Parser) -> None:
     )
     parser.add_argument("--output", required=True, metavar="FILE", help="the .tflite file to write")
     parser.add_argument(
+        "--flash_budget",
+        type=_size,
+        metavar="SIZE",
+        help="MODEL is a float model: choose 2, 3, 4 or 8 bits per layer so that the packed "
+        "weights fit into SIZE (64KB); writes a file without training, and a recipe to train with",
+    )
+    parser.add_argument(
+        "--data",
+        metavar="FILE",
+        help="calibration samples for --flash_budget: .npy, or .npz by input name, with `labels`",
+    )
+    parser.add_argument(
+        "--recipe", metavar="FILE", help="where --flash_budget writes the recipe (OUTPUT.json)"
+    )
+    parser.add_argument(
         "--input_type",
         choices=convert.INPUT_TYPES,
         default=convert.INPUT_TYPES[0],
         help="type of inputs and outputs (default: %(default)s)",
     )
+
+
+def _size(text: str) -> int:
+    try:
+        return squeeze.byte_count(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _add_report(parser: _Parser) -> None:
+    parser.add_argument("--output", required=True, metavar="FILE", help="the HTML file to write")
+    parser.add_argument(
+        "--card",
+        action="append",
+        default=[],
+        type=_field,
+        metavar="FIELD=TEXT",
+        help=f"what the file does not know, for its card: {', '.join(page.CARD_FIELDS)}",
+    )
+    _add_verify(parser)
+
+
+def _field(text: str) -> tuple[str, str]:
+    field, equals, value = text.partition("=")
+    if not equals or field not in page.CARD_FIELDS:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not FIELD=TEXT with one of {', '.join(page.CARD_FIELDS)}"
+        )
+    return field, value
 
 
 def _add_verify(parser: _Parser) -> None:

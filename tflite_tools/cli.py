@@ -1,4 +1,4 @@
-"""Command line: `tflite_tools convert | verify | inspect`. Opens, prints, exits."""
+"""Command line: `tflite_tools convert | verify | inspect | report`. Opens, prints, exits."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from collections.abc import Callable, Mapping
 from absl import app
 
 from tflite_tools import convert as conversion
-from tflite_tools import files, report, samples
+from tflite_tools import files, page, report, samples
 from tflite_tools import model as models
 from tflite_tools.agreement import Limits
 from tflite_tools.arguments import PROGRAM, parse
 from tflite_tools.describe import describe
 from tflite_tools.quiet import native_log_hidden
+from tflite_tools.squeeze import squeeze
+from tflite_tools.verdict import Report
 from tflite_tools.verify import NO_REFERENCE, verify
 
 SUCCESS, FAILURE, INTERRUPTED = 0, 1, 130
@@ -59,6 +61,8 @@ def _message(error: Exception) -> str:
 
 def _convert(arguments: argparse.Namespace) -> int:
     files.check_target(arguments.output)
+    if arguments.flash_budget is not None:
+        return _squeeze(arguments)
     start = time.monotonic()
     with native_log_hidden(enabled=not arguments.verbose):
         data = conversion.convert(arguments.model, input_type=arguments.input_type)
@@ -85,7 +89,47 @@ def _convert(arguments: argparse.Namespace) -> int:
     return SUCCESS
 
 
+def _squeeze(arguments: argparse.Namespace) -> int:
+    recipe_path = arguments.recipe or f"{arguments.output}.json"
+    files.check_target(recipe_path)
+    arrays = files.read_arrays(arguments.data)
+    with native_log_hidden(enabled=not arguments.verbose):
+        result = squeeze(arguments.model, arguments.flash_budget, arrays)
+    files.write(arguments.output, result.data)
+    files.write(recipe_path, result.recipe.encode())
+    if arguments.json:
+        figures = {
+            "output": arguments.output,
+            "recipe": recipe_path,
+            "budget": arguments.flash_budget,
+            "packed_bytes": result.packed_bytes,
+            "squeezed": result.squeezed,
+            "before": result.before,
+            "after": result.after,
+            "labelled": result.labelled,
+        }
+        print(report.to_json(figures))
+        return SUCCESS
+    print(result.table)
+    what = "accuracy" if result.labelled else "best class as the float model"
+    print(f"{what}: {100 * result.before:.2f} % float, {100 * result.after:.2f} % untrained")
+    squeezed = ", ".join(result.squeezed) or "none"
+    print(f"squeezed below 8 bits: {report.printable(squeezed)}")
+    print(f"{arguments.output}: not trained; train with Recipe.from_json of {recipe_path}")
+    return SUCCESS
+
+
 def _verify(arguments: argparse.Namespace) -> int:
+    _, result = _verified(arguments)
+    if arguments.json:
+        print(report.verification_json(result))
+    else:
+        report.print_verification(result, report.console())
+    return SUCCESS if result.passed else FAILURE
+
+
+def _verified(arguments: argparse.Namespace) -> tuple[bytes, Report]:
+    """The file, and what verifying it as asked finds."""
     limits = _limits(arguments)
     data = files.read(arguments.file)
     model = models.load(data)
@@ -99,12 +143,7 @@ def _verify(arguments: argparse.Namespace) -> int:
     if arguments.reference is not None:
         with native_log_hidden(enabled=not arguments.verbose):
             reference = conversion.reference(arguments.reference, inputs)
-    result = verify(data, reference=reference, inputs=inputs, limits=limits)
-    if arguments.json:
-        print(report.verification_json(result))
-    else:
-        report.print_verification(result, report.console())
-    return SUCCESS if result.passed else FAILURE
+    return data, verify(data, reference=reference, inputs=inputs, limits=limits)
 
 
 def _limits(arguments: argparse.Namespace) -> Limits | None:
@@ -123,8 +162,28 @@ def _inspect(arguments: argparse.Namespace) -> int:
     return SUCCESS
 
 
+def _report(arguments: argparse.Namespace) -> int:
+    files.check_target(arguments.output)
+    data, result = _verified(arguments)
+    text = page.page(
+        data,
+        describe(data),
+        title=os.path.basename(arguments.file),
+        verification=result,
+        card=dict(arguments.card),
+    )
+    files.write(arguments.output, text.encode())
+    if arguments.json:
+        print(report.to_json({"output": arguments.output, "passed": result.passed}))
+    else:
+        verdict = "verified" if result.passed else "verification FAILED"
+        print(f"{arguments.output}: {len(text)} characters; {arguments.file} {verdict}")
+    return SUCCESS if result.passed else FAILURE
+
+
 _COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "convert": _convert,
     "verify": _verify,
     "inspect": _inspect,
+    "report": _report,
 }

@@ -83,7 +83,7 @@ def test_inspect_json(command, model_file):
     [
         ([], "a command is needed: convert, verify, inspect"),
         (["convrt"], "no command 'convrt': did you mean 'convert'?"),
-        (["xyz"], "no command 'xyz' (there are convert, verify, inspect)"),
+        (["xyz"], "no command 'xyz' (there are convert, verify, inspect, report)"),
         (["inspect", "x", "--jsn"], "unknown flag '--jsn': did you mean '--json'?"),
         (["verify", "x", "--min-top=0.9"], "unknown flag '--min_top': did you mean '--min_top1'?"),
         (["inspect", "x", "y"], "unexpected argument 'y'"),
@@ -221,3 +221,32 @@ def test_a_reader_that_leaves_early_is_no_error(model_file):
         check=False,
     )
     assert (done.stdout, done.stderr) == ("{", "")
+
+
+class TestReport:
+    def test_writes_a_page_and_verifies(self, command, model_file, saved_net, tmp_path):
+        page = tmp_path / "report.html"
+        arguments = ["report", model_file, "--output", page, "--samples", 4, "--card", "epochs=12"]
+        code, out, err = command(*arguments, "--reference", saved_net)
+        assert (code, err) == (0, "")
+        assert "verified" in out
+        text = page.read_text()
+        assert text.startswith("<!DOCTYPE html>") and "<td>epochs</td>" in text
+        code, out, _ = command(*arguments, "--json")
+        assert code == 0 and json.loads(out)["passed"] is True
+
+    def test_a_failed_check_is_on_the_page_and_in_the_exit_code(
+        self, command, model_file, edit, tensor_of, tmp_path
+    ):
+        def damage(container):
+            tensor_of(container, "conv").quantization.zeroPoint = np.array([100])
+
+        model_file.write_bytes(edit(model_file.read_bytes(), damage))
+        code, out, _ = command("report", model_file, "--samples=4", "--output", tmp_path / "r.html")
+        assert code == 1 and "verification FAILED" in out
+        assert "class='failed'" in (tmp_path / "r.html").read_text()
+
+    @pytest.mark.parametrize("card", ["epochs", "epoch=3", "=3"])
+    def test_wrong_cards(self, command, model_file, card):
+        code, _, err = command("report", model_file, "--output", "r.html", "--card", card)
+        assert code == 2 and "is not FIELD=TEXT with one of data, epochs" in err
