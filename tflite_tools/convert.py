@@ -1,4 +1,4 @@
-"""Trained model -> .tflite bytes, or reference for `verify`. The only importer of tfbinreg."""
+"""Trained model -> .tflite bytes, or reference for `verify`. Imports tfbinreg, as `squeeze` does."""
 
 from __future__ import annotations
 
