@@ -90,10 +90,8 @@ ORDER = _TABLE.split()
 # The only ways from one package into the other; elsewhere not even a lower module may be imported.
 CROSSINGS = {
     "tfbinreg.export": {"tflite_tools.flatbuffer", "tflite_tools.manifest", "tflite_tools.codes"},
-    **dict.fromkeys(
-        ("tflite_tools.convert", "tflite_tools.squeeze"),
-        {name for name in ORDER if name.startswith("tfbinreg")},
-    ),
+    "tflite_tools.convert": {name for name in ORDER if name.startswith("tfbinreg")},
+    "tflite_tools.squeeze": {name for name in ORDER if name.startswith("tfbinreg")},
 }
 
 
