@@ -1,4 +1,4 @@
-"""Trained model -> .tflite bytes, or reference for `verify`. Imports tfbinreg, as `squeeze` does."""
+"""Trained model -> .tflite bytes, or reference for `verify`. Imports tfbinreg, like `squeeze`."""
 
 from __future__ import annotations
 
