@@ -68,7 +68,7 @@ def run(
         raise CompilerError(f"The program wrote {values.size} values for {len(rows)} samples.")
     parts = np.split(values.reshape(len(rows), -1), np.cumsum(sizes)[:-1], axis=1)
     pairs = zip(parts, made, strict=True)
-    return tuple(part.reshape(len(rows), *shape[1:]) for part, shape in pairs)
+    return tuple(part.reshape(len(rows) * shape[0], *shape[1:]) for part, shape in pairs)
 
 
 def _rows(inputs: Sequence[np.ndarray], sizes: Sequence[int]) -> np.ndarray:

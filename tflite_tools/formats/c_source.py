@@ -18,6 +18,7 @@ from tflite_tools.formats.lowering import Constants, Context, Problem, Step
 from tflite_tools.model import Graph, Op, Tensor
 
 RUNTIME_HEADER = "tfbinreg_runtime.h"
+RUNTIME_DIR = pathlib.Path(__file__).parent / "runtime"
 LOWERINGS = {**kernels_c.LOWERINGS, **moves_c.LOWERINGS, **plain_c.LOWERINGS}
 # Names that C, its library or the generated files use.
 _RESERVED = frozenset(keyword for line in (
@@ -81,12 +82,11 @@ def generate(data: bytes, *, name: str = "model") -> Sources:
     lowering.raise_problems(problems)
     placed = placement.place(model.main, steps)
     text = c_text.Text(name, model.main, steps, placed, constants.lines)
-    header = pathlib.Path(__file__).parent / "runtime" / RUNTIME_HEADER
     return Sources(
         files={
             f"{name}.c": text.source(),
             f"{name}.h": text.header(),
-            RUNTIME_HEADER: header.read_text(),
+            RUNTIME_HEADER: (RUNTIME_DIR / RUNTIME_HEADER).read_text(),
             "main.c": text.example(),
         },
         arena_bytes=placed.arena.size,
@@ -111,9 +111,9 @@ def _lower(graph: Graph, op: Op, context: Context) -> tuple[Step, list[Problem]]
     """The step of an operator, or the reasons why there is none."""
     made = [graph.tensors[index] for index in op.outputs if index >= 0]
     named = made[0].name if made else ""
-    if op.name not in LOWERINGS or len(op.outputs) != 1 or len(made) != 1:
-        return Step("", (), -1), [Problem(op.name, named, "this operator is not supported")]
-    step = Step("", (), made[0].index)
+    step = Step("", (), made[0].index if made else -1)
+    if op.name not in LOWERINGS or len(op.outputs) != 1 or not made:
+        return step, [Problem(op.name, named, "this operator is not supported")]
     try:
         lowering.check_grid(made[0])
         step = LOWERINGS[op.name](context)
