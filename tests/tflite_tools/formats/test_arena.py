@@ -67,5 +67,5 @@ def test_nets_are_placed_without_overlap(name, images, monkeypatch):
     (plan,) = placed
     assert len(plan.buffers) > 2 and overlapping(plan.buffers, plan.arena) == []
     assert plan.arena.size == sources.arena_bytes
-    moved = {name: 0 for name in plan.arena.offsets}
+    moved = dict.fromkeys(plan.arena.offsets, 0)
     assert overlapping(plan.buffers, dataclasses.replace(plan.arena, offsets=moved))

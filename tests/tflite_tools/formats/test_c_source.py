@@ -5,7 +5,6 @@ import pytest
 from maker import Maker, samples
 from test_emit import NETS, converted, fresh
 
-import tfbinreg
 from tflite_tools import isolate, runtime
 from tflite_tools.formats import c_check, c_source
 from tflite_tools.model import load
@@ -233,7 +232,8 @@ def test_moves(c_is_tflm):
             kind = "ResizeNearestNeighborOptions"
             maker.op("RESIZE_NEAREST_NEIGHBOR", places, (1, *size, 3), grid, options, kind=kind)
     for margins, shape in (
-        ([[0, 0], [1, 2], [0, 3], [0, 0]], (1, 7, 9, 3)), ([[0, 0], [0, 0], [0, 0], [1, 1]], (1, 4, 6, 5)),
+        ([[0, 0], [1, 2], [0, 3], [0, 0]], (1, 7, 9, 3)),
+        ([[0, 0], [0, 0], [0, 0], [1, 1]], (1, 4, 6, 5)),
     ):  # fmt: skip
         places = [maker.input((1, 4, 6, 3)), maker.ints(margins)]
         maker.op("PAD", places, shape, grid, kind="PadOptions")
@@ -242,7 +242,7 @@ def test_moves(c_is_tflm):
         maker.op("PADV2", places, shape, grid, kind="PadV2Options")
     for begin, end, step, masks, shape in (
         ([0, 1, 2, 0], [1, 3, 6, 3], [1, 1, 2, 1], {}, (1, 2, 2, 3)),
-        ([0, -1, 0, 0], [0, 0, 0, 0], [1, -1, 2, 1], {"beginMask": 13, "endMask": 15}, (1, 4, 3, 3)),
+        ([0, -1, 0, 0], [0] * 4, [1, -1, 2, 1], {"beginMask": 13, "endMask": 15}, (1, 4, 3, 3)),
         ([0, 2, 0, 1], [1, 3, 6, 3], [1, 1, 1, 1], {"shrinkAxisMask": 2}, (1, 6, 2)),
     ):  # fmt: skip
         places = [maker.input((1, 4, 6, 3)), *(maker.ints(v) for v in (begin, end, step))]
@@ -298,11 +298,3 @@ def smallest_arena(data):
         except RuntimeError:
             low = middle
     return high
-
-
-def test_recipes_of_every_width_shrink_the_weights(float_net, images):
-    sizes = {}
-    for bits in (2, 3, 4, 8):
-        model = tfbinreg.quantize_apply(float_net, weight_bits=bits, calibration_data=images)
-        sizes[bits] = c_source.generate(tfbinreg.to_tflite(model)).packed_weight_bytes
-    assert sizes[2] < sizes[3] <= sizes[4] < sizes[8]

@@ -16,7 +16,7 @@ SHAPE = (1, 4, 4, 2)
     ["", "1net", "a-b", "for", "main", "x" * 64, "tfb_net", "nét", "a b", "tfbinreg_runtime"],
 )
 def test_names_that_are_no_identifiers(name, int8_file):
-    with pytest.raises(ValueError, match="C identifier|names of the runtime"):
+    with pytest.raises(ValueError, match=r"C identifier|names of the runtime"):
         c_source.generate(int8_file, name=name)
 
 
@@ -31,7 +31,7 @@ def test_a_name_is_a_prefix_of_everything(int8_file, needs_compiler):
 def test_files_without_a_manifest_or_damaged(float_file, int8_file):
     with pytest.raises(ValueError, match="no tfbinreg manifest"):
         c_source.generate(float_file)
-    with pytest.raises(ValueError, match="Not a TFLite model|damaged"):
+    with pytest.raises(ValueError, match=r"Not a TFLite model|damaged"):
         c_source.generate(int8_file[:100])
 
 
