@@ -12,6 +12,7 @@ from tflite_tools.formats import fixed_point, geometry, packing
 from tflite_tools.formats.lowering import Context, Step
 from tflite_tools.model import Tensor
 
+_MAX_REACH = 2**15
 _BIAS16, _FOLDED, _EACH_MULTIPLIER, _EACH_SHIFT = 1, 2, 4, 8  # as in the runtime header
 
 
@@ -84,6 +85,7 @@ def fully_connected(op: Context) -> Step:
     op.need(made == total // depth * channels, f"the output has shape {op.output.shape}")
     kernel = _kernel(op, weights, 2, 0)
     samples = total // depth
+    op.need(samples < 2**16, f"{samples} rows")
     fields = _sizes((1, 1, samples, depth), (1, 1, samples, channels), 1, 1)
     fields |= {"stride_h": 1, "stride_w": 1, "dilation_h": 1, "dilation_w": 1}
     fields |= {"pad_h": 0, "pad_w": 0}
@@ -116,6 +118,8 @@ def _windows(
     inside = geometry.never_leaves(
         images[1], height, stride_h, dilation_h, out_h
     ) and geometry.never_leaves(images[2], width, stride_w, dilation_w, out_w)
+    reach = (max(height * dilation_h, width * dilation_w), _MAX_REACH)
+    op.need(reach[0] <= reach[1], f"a filter that reaches over {reach[0]} values")
     fields = {"out_h": out_h, "out_w": out_w, "stride_h": stride_h, "stride_w": stride_w}
     fields |= {"dilation_h": dilation_h, "dilation_w": dilation_w, "pad_h": pad_h, "pad_w": pad_w}
     return fields, inside
@@ -129,17 +133,14 @@ def _sizes(
 
 
 def _kernel(op: Context, weights: Tensor, bias_place: int, axis: int) -> _Kernel:
-    """Weights and biases, checked: no sum can leave 32 bits, also not with a hostile file."""
+    """Weights and biases, checked against each other and the manifest."""
     stored = op.constant(1, ("INT8", "INT4"))
     rows = np.moveaxis(stored, axis, 0).reshape(weights.shape[axis], -1).astype(np.int8)
     bias = np.zeros(len(rows), np.int64)
     tensor = op.tensor(bias_place)
     if tensor is not None:
         bias = op.constant(bias_place, ("INT32",)).astype(np.int64).reshape(-1)
-        if op.need(bias.size == len(rows), f"{bias.size} biases for {len(rows)} channels"):
-            largest = np.abs(bias) + 255 * np.abs(rows.astype(np.int64)).sum(axis=1)
-            fits = bool(largest.max() < 2**31)
-            op.need(fits, "a sum of products could leave 32 bits")
+        op.need(bias.size == len(rows), f"{bias.size} biases for {len(rows)} channels")
     return _Kernel(rows, bias, _packed(op, weights, rows))
 
 
@@ -173,7 +174,7 @@ def _step(
     low, high = op.limits()
     factors = _factors(op, source, weights, len(kernel.rows))
     multipliers, shifts = (_once(values) for values in factors)
-    if op.reasons:
+    if op.reasons or not op.need(_fits32(kernel, factors[1]), "sums that could leave 32 bits"):
         return Step("", (), op.output.index)
     bias, form = _biases(kernel, op.grid(source)[1], inside)
     form |= _EACH_MULTIPLIER if multipliers.size > 1 else 0
@@ -205,6 +206,13 @@ def _biases(kernel: _Kernel, zero_point: int, inside: bool | None) -> tuple[np.n
     )
 
 
+def _fits32(kernel: _Kernel, shifts: np.ndarray) -> bool:
+    """Whether no sum, shifted left and with a zero point added, can leave 32 bits."""
+    largest = np.abs(kernel.bias) + 255 * np.abs(kernel.rows.astype(np.int64)).sum(axis=1)
+    left = np.clip(shifts, 0, 31).astype(np.int64)
+    return bool(((largest << left) < 2**31 - 2**8).all())
+
+
 def _fits16(values: np.ndarray) -> bool:
     return bool(np.abs(values).max() < 2**15)
 
@@ -224,7 +232,6 @@ def _factors(
     if op.op.name == "FULLY_CONNECTED" and scales.size == 1:
         products = (scales * taken).astype(np.float64)  # this one product TFLM computes in float32
     pairs = [fixed_point.quantize_multiplier(float(p) / float(made)) for p in products]
-    op.need(max(shift for _, shift in pairs) < 31, "an output scale too fine for 32 bits")
     pairs = pairs if len(pairs) > 1 else pairs * channels
     return np.array([m for m, _ in pairs]), np.array([s for _, s in pairs])
 

@@ -91,10 +91,10 @@ def _pair(
     op.same_shape(np.broadcast_shapes(a.shape, b.shape))
     steps = [geometry.broadcast_steps(tensor.shape, shape) for tensor in (a, b)]
     sizes, (step_a, step_b) = geometry.collapse(shape, *steps)
-    _check_sizes(op, sizes)
     low, high = op.limits()
     shifts = [shift for _, shift in (first, second, result)]
-    op.need(all(-32 < shift < 31 for shift in shifts), "scales too far apart for 32 bits")
+    # A product of two operands has up to 16 bits.
+    op.need(max(shifts) < 15, "scales too far apart for 32 bits")
     record = op.constants.record("tfb_pair", op.op, {
         "size": sizes, "step_a": step_a, "step_b": step_b,
         "multiplier_a": first[0], "multiplier_b": second[0], "multiplier": result[0],
@@ -104,10 +104,6 @@ def _pair(
     })  # fmt: skip
     places = ", ".join(op.address(tensor) for tensor in (a, b, op.output))
     return op.step(f"tfb_combine({record}, {function}, {places});", a, b)
-
-
-def _check_sizes(op: Context, sizes: Sequence[int]) -> None:
-    op.need(max(sizes) < 2**31, f"{max(sizes)} values in a row")
 
 
 def pool(op: Context) -> Step:
@@ -156,7 +152,8 @@ def reduction(op: Context) -> Step:
         "outer": outer, "count": count, "inner": inner,
         "multiplier": multiplier, "shift": shift, "in_zero": zero_point, "out_zero": out_zero,
     })  # fmt: skip
-    op.need(255 * count < 2**31 and shift < 31, f"{count} values to add up")
+    fits = 255 * count << max(shift, 0) < 2**31 - 2**8
+    op.need(fits, f"{count} values to add up, at a scale too fine for 32 bits")
     return op.step(f"{function}({record}, {op.address(source)}, {op.address(op.output)});", source)
 
 

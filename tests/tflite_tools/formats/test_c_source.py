@@ -160,6 +160,17 @@ def test_functions_of_one_value(c_is_tflm):
     c_is_tflm(maker.data(), count=1, paths=["portable"])
 
 
+def test_more_values_than_16_bits_count(c_is_tflm):
+    maker, shape, grid = Maker(), (1, 150, 230, 2), (0.05, 3)
+    source = maker.input(shape)
+    maker.op("SUB", [source, source], shape, kind="SubOptions")
+    places = [source, *(maker.ints(v) for v in ([0] * 4, [1, 140, 230, 2], [1] * 4))]
+    maker.op("STRIDED_SLICE", places, (1, 140, 230, 2), grid, kind="StridedSliceOptions")
+    places = [source, maker.ints([[0, 0], [1, 1], [0, 0], [0, 0]])]
+    maker.op("PAD", places, (1, 152, 230, 2), grid, kind="PadOptions")
+    c_is_tflm(maker.data(), count=2, paths=["portable"])
+
+
 @pytest.mark.parametrize("activation", ACTIVATIONS.values(), ids=ACTIVATIONS)
 def test_functions_of_two_values(activation, c_is_tflm):
     maker, (one, two) = Maker(), GRIDS

@@ -116,6 +116,9 @@ CASES = {
     "reaches outside": one("SLICE", grid=(0.05, 3), extra=[ints(0, 3, 0, 0), ints(1, 4, 4, 2)]),
     "paddings": one("PAD", grid=(0.05, 3), extra=[ints([[0, 0], [-1, 1], [0, 0], [0, 0]])]),
     "could leave 32 bits": lambda maker: kernel(maker, bias=[2**31 - 1] * 3),
+    "32 bits": lambda maker: kernel(maker, scale=1e7),
+    "reaches over 50000 values": lambda maker: kernel(maker, dilationWFactor=50000),
+    "at a scale too fine": one("MEAN", (1, 2), (1e-9, 0), extra=[ints(1, 2)]),
     "2 biases for 3 channels": lambda maker: kernel(maker, bias=[0, 0]),
     "codes of more than 2 bits": lambda maker: kernel(maker, codes=3, prescale=16),
     "not quantized with zero point 0": lambda maker: kernel(maker, zero=4),
@@ -143,7 +146,7 @@ def test_every_reason_at_once():
     maker = Maker()
     one("SIN")(maker)
     pooled(strideW=0)(maker)
-    kernel(maker, bias=[2**31 - 1] * 3, fusedActivationFunction=5)
+    kernel(maker, bias=[0], fusedActivationFunction=5)
     with pytest.raises(ValueError) as caught:
         c_source.generate(maker.data())
     lines = str(caught.value).splitlines()

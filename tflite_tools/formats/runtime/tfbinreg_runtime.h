@@ -16,11 +16,20 @@
 #include <stdint.h>
 #include <string.h>
 
+/* The innermost loops stay functions of their own, with all registers to themselves. */
+#if defined(__GNUC__)
+#define TFB_APART __attribute__((noinline, unused))
+#else
+#define TFB_APART inline
+#endif
+
+/* tfb_even and tfb_odd: bytes 0 and 2, or 1 and 3, of a word as two signed 16-bit numbers. */
 #if defined(TFBINREG_EMULATE_DSP)
 #define TFB_DSP 1
-static inline uint32_t tfb_sxtb16(uint32_t x) {
+static inline uint32_t tfb_even(uint32_t x) {
   return ((uint32_t)(uint16_t)(int8_t)(x >> 16) << 16) | (uint16_t)(int8_t)x;
 }
+static inline uint32_t tfb_odd(uint32_t x) { return tfb_even((x >> 8) | (x << 24)); }
 static inline int32_t tfb_smlad(uint32_t a, uint32_t b, int32_t sum) {
   int32_t low = (int16_t)a * (int16_t)b;
   int32_t high = (int16_t)(a >> 16) * (int16_t)(b >> 16);
@@ -29,7 +38,16 @@ static inline int32_t tfb_smlad(uint32_t a, uint32_t b, int32_t sum) {
 #elif defined(__ARM_FEATURE_DSP) && defined(__ARM_FEATURE_SIMD32)
 #define TFB_DSP 1
 #include <arm_acle.h>
-static inline uint32_t tfb_sxtb16(uint32_t x) { return (uint32_t)__sxtb16((int8x4_t)x); }
+static inline uint32_t tfb_even(uint32_t x) { return (uint32_t)__sxtb16((int8x4_t)x); }
+#if defined(__GNUC__)
+static inline uint32_t tfb_odd(uint32_t x) { /* one instruction, which ACLE has no name for */
+  uint32_t y;
+  __asm__("sxtb16 %0, %1, ror #8" : "=r"(y) : "r"(x));
+  return y;
+}
+#else
+static inline uint32_t tfb_odd(uint32_t x) { return tfb_even((x >> 8) | (x << 24)); }
+#endif
 static inline int32_t tfb_smlad(uint32_t a, uint32_t b, int32_t sum) {
   return __smlad((int16x2_t)a, (int16x2_t)b, sum);
 }
@@ -78,7 +96,7 @@ static inline int8_t tfb_field(uint32_t word, int32_t start, int32_t bits) {
 }
 
 /* The next n codes; those of 8 bits stay where they are, others are unpacked to `row`. */
-static inline const int8_t *tfb_unpack(tfb_stream *stream, int32_t bits, int8_t *row, int32_t n) {
+static TFB_APART const int8_t *tfb_unpack(tfb_stream *stream, int32_t bits, int8_t *row, int32_t n) {
   const uint8_t *next = stream->next;
   uint32_t held = stream->held;
   int32_t count = stream->count, i = 0, k;
@@ -130,14 +148,13 @@ static inline uint32_t tfb_word(const int8_t *bytes) {
   memcpy(&word, bytes, 4);
   return word;
 }
-static inline uint32_t tfb_odd(uint32_t word) { return tfb_sxtb16((word >> 8) | (word << 24)); }
 #endif
 
-static inline int32_t tfb_dot(const int8_t *x, const int8_t *w, int32_t n, int32_t sum) {
+static TFB_APART int32_t tfb_dot(const int8_t *x, const int8_t *w, int32_t n, int32_t sum) {
 #if TFB_DSP
   for (; n >= 4; n -= 4, x += 4, w += 4) {
     uint32_t a = tfb_word(x), b = tfb_word(w);
-    sum = tfb_smlad(tfb_sxtb16(a), tfb_sxtb16(b), sum);
+    sum = tfb_smlad(tfb_even(a), tfb_even(b), sum);
     sum = tfb_smlad(tfb_odd(a), tfb_odd(b), sum);
   }
 #endif
@@ -146,15 +163,15 @@ static inline int32_t tfb_dot(const int8_t *x, const int8_t *w, int32_t n, int32
 }
 
 /* Two dot products with the same weights, which are then loaded once. */
-static inline void tfb_dot2(const int8_t *x, const int8_t *y, const int8_t *w, int32_t n,
+static TFB_APART void tfb_dot2(const int8_t *x, const int8_t *y, const int8_t *w, int32_t n,
                             int32_t sum[2]) {
   int32_t first = sum[0], second = sum[1];
 #if TFB_DSP
   for (; n >= 4; n -= 4, x += 4, y += 4, w += 4) {
     uint32_t weights = tfb_word(w), a = tfb_word(x), b = tfb_word(y);
-    uint32_t even = tfb_sxtb16(weights), odd = tfb_odd(weights);
-    first = tfb_smlad(tfb_sxtb16(a), even, first);
-    second = tfb_smlad(tfb_sxtb16(b), even, second);
+    uint32_t even = tfb_even(weights), odd = tfb_odd(weights);
+    first = tfb_smlad(tfb_even(a), even, first);
+    second = tfb_smlad(tfb_even(b), even, second);
     first = tfb_smlad(tfb_odd(a), odd, first);
     second = tfb_smlad(tfb_odd(b), odd, second);
   }
@@ -168,7 +185,7 @@ static inline void tfb_dot2(const int8_t *x, const int8_t *y, const int8_t *w, i
 }
 
 /* The sum of (x - zero) * w. */
-static inline int32_t tfb_dot_from(const int8_t *x, const int8_t *w, int32_t n, int32_t zero,
+static TFB_APART int32_t tfb_dot_from(const int8_t *x, const int8_t *w, int32_t n, int32_t zero,
                                    int32_t sum) {
   for (; n > 0; n--) sum += (*x++ - zero) * *w++;
   return sum;
@@ -383,7 +400,7 @@ static inline void tfb_transpose_conv(const tfb_conv *op, const int8_t *in, int8
 
 /* Two operands, each with a step per axis of the output; 0 repeats it along the axis. */
 typedef struct {
-  uint16_t size[4];
+  int32_t size[4];
   int32_t step_a[4], step_b[4];
   int32_t multiplier_a, multiplier_b, multiplier;
   int8_t shift_a, shift_b, shift;
@@ -590,7 +607,7 @@ static inline void tfb_softmax(const tfb_softmax_op *op, const int8_t *in, int8_
 /* Values start, start + step, ... of every axis: STRIDED_SLICE, SLICE and TRANSPOSE. */
 typedef struct {
   int32_t start;
-  uint16_t size[4];
+  int32_t size[4];
   int32_t step[4];
 } tfb_gather;
 
@@ -614,7 +631,8 @@ static inline void tfb_scatter_4d(const tfb_gather *op, const int8_t *in, int8_t
   for (i = 0; i < op->size[0]; i++) {
     for (j = 0; j < op->size[1]; j++) {
       for (k = 0; k < op->size[2]; k++, in += op->size[3]) {
-        memcpy(out + i * op->step[0] + j * op->step[1] + k * op->step[2], in, op->size[3]);
+        memcpy(out + i * op->step[0] + j * op->step[1] + k * op->step[2], in,
+               (size_t)op->size[3]);
       }
     }
   }
