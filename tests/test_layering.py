@@ -63,6 +63,20 @@ tfbinreg.export
 tfbinreg
 
 tflite_tools.model
+tflite_tools.formats
+tflite_tools.formats.arena
+tflite_tools.formats.fixed_point
+tflite_tools.formats.geometry
+tflite_tools.formats.packing
+tflite_tools.formats.tables
+tflite_tools.formats.lowering
+tflite_tools.formats.kernels_c
+tflite_tools.formats.moves_c
+tflite_tools.formats.plain_c
+tflite_tools.formats.placement
+tflite_tools.formats.c_text
+tflite_tools.formats.c_source
+tflite_tools.formats.c_check
 tflite_tools.layout
 tflite_tools.describe
 tflite_tools.svg

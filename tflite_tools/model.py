@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -45,13 +46,17 @@ class Tensor:
 
 @dataclasses.dataclass(frozen=True)
 class Op:
-    """One operator; inputs and outputs are tensor indices, -1 for an omitted optional input."""
+    """One operator; inputs and outputs are tensor indices, -1 for an omitted optional input.
+
+    `options` are the fields of the operator's own table in the schema, by the schema's names.
+    """
 
     index: int
     name: str
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     activation: str
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict, compare=False)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -132,6 +137,7 @@ def _op(container: Any, index: int, op: Any) -> Op:
         inputs=tuple(flatbuffer.indices(op.inputs)),
         outputs=tuple(flatbuffer.indices(op.outputs)),
         activation=flatbuffer.activation_name(op),
+        options=dict(vars(op.builtinOptions)) if op.builtinOptions is not None else {},
     )
 
 

@@ -1,0 +1,1 @@
+"""Other formats made from the bytes of a canonical int8 file."""
