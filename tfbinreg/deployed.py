@@ -51,6 +51,9 @@ class Deployed:
             taken = [values[index] for index in node.inputs]
             number = self._frozen.op_of[node.index]
             op = self._frozen.ops[number]
+            if op.kind == "InputLayer":
+                values[node.index] = _put_on_grid(op, taken[0])
+                continue
             compute = None if op.grid is None or len(op.inputs) > 2 else _EXACT.get(op.kind)
             if compute is None:
                 values[node.index] = node.call(taken)
@@ -72,6 +75,14 @@ class Deployed:
         low, high = _code_limits(op)
         result = tf.clip_by_value(compute(op, codes, grids), low, high)
         return tf.cast(result * _grid(op).scale, taken[0].dtype)
+
+
+def _put_on_grid(op: FrozenOp, inputs: tf.Tensor) -> tf.Tensor:
+    """A model input as a device quantizes it."""
+    scale, (low, high) = _grid(op).scale, _code_limits(op)
+    # Not "/": TensorFlow multiplies by the reciprocal of a constant, and rounds halves elsewhere.
+    codes = tf.floor(tf.math.divide_no_nan(tf.cast(inputs, tf.float32), scale) + 0.5)
+    return tf.cast(tf.clip_by_value(codes, low, high) * scale, inputs.dtype)
 
 
 def _grid(op: FrozenOp) -> Grid:
