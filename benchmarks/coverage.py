@@ -37,7 +37,7 @@ from tflite_tools import verify as verifier
 BITS = {"W4A8": (4, 8), "W2A2": (2, 2)}
 KERASES = {"tf_keras": tf_keras, "Keras 3": keras3}
 _STEPS, _BATCH = 5, 8
-_HEAD = 0.1  # factor of the last kernel: a softmax of large numbers has no gradient
+_HEAD = 0.5  # factor of the last kernel: a softmax of large numbers has no gradient
 _COARSE = 4  # random numbers along each side of an image, the rest is interpolated
 _COLUMNS = (
     "net", "Keras", "bits", "loss", "moved", "reload", "codes", "integer", "levels", "operators",
