@@ -41,6 +41,23 @@ class Deployed:
 
     def __call__(self, inputs: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         """The model's outputs, on their grids, for its inputs in order."""
+        values = self._values(inputs)
+        return [values[index] for index in self._graph.outputs]
+
+    def activations(self, inputs: Sequence[tf.Tensor]) -> dict[str, tf.Tensor]:
+        """The output of every operation, by the name of its layer."""
+        values = self._values(inputs)
+        return {
+            self._frozen.ops[number].name: values[index]  # of several nodes the last counts
+            for index, number in sorted(self._frozen.op_of.items())
+        }
+
+    def output_names(self) -> list[str]:
+        """Names of the layers that make the model's outputs."""
+        return [self._frozen.ops[index].name for index in self._frozen.outputs]
+
+    def _values(self, inputs: Sequence[tf.Tensor]) -> dict[int, Any]:
+        """What every node of the layer graph makes."""
         values: dict[int, Any] = {}
         exact: dict[int, tf.Tensor] = {}  # by index of the operation
         given = dict(zip(self._graph.inputs, inputs, strict=True))
@@ -61,7 +78,7 @@ class Deployed:
             if number not in exact:
                 exact[number] = self._computed(op, compute, taken)
             values[node.index] = exact[number]
-        return [values[index] for index in self._graph.outputs]
+        return values
 
     def _computed(
         self, op: FrozenOp, compute: Callable[..., tf.Tensor], taken: Sequence[tf.Tensor]
