@@ -2,14 +2,20 @@
 
     python replicas.py one|mirrored FILE
     python replicas.py worker FILE INDEX PORT PORT
+    python replicas.py resumed FOLDER
 
 Trains a quantized net with bin regularization for two batches of 8: on one device, on two replicas
 that share each batch, or as one of two workers that do. Writes its weights to FILE (.npz).
+
+Resumed: trains three epochs of these batches on two replicas, with the regularization from the
+second on; again, stopped in the third; and takes that up from the backup and from a saved model.
+Writes weights and optimizer to whole.npz, backup.npz and saved.npz in FOLDER.
 """
 
 import contextlib
 import json
 import os
+import pathlib
 import sys
 
 import numpy as np
@@ -42,17 +48,58 @@ def build(scope):
         )
         model = tfbinreg.quantize_apply(model, weight_bits=2, activation_bits=4)
         model.bin_strength.assign(0.5)
-        model.compile(keras.optimizers.SGD(0.05), "mse")
+        model.compile(keras.optimizers.SGD(0.05, momentum=0.9), "mse")
     return model
 
 
+class StopInThirdEpoch(keras.callbacks.Callback):
+    def on_train_batch_end(self, batch, logs=None):
+        if self.model.optimizer.iterations.numpy() == 5:
+            raise InterruptedError
+
+
+def two_replicas():
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+
+
+def train_and_resume(folder):
+    strategy, folder = two_replicas(), pathlib.Path(folder)
+    saved = str(folder / "q.keras")
+
+    def train(model, *callbacks, **options):
+        stages = tfbinreg.BinRegularization("two_stage", switch_epoch=1, strength=0.5)
+        options = {"epochs": 3, "shuffle": False, "verbose": 0, **options}
+        model.fit(*data(), BATCH, callbacks=[*callbacks, stages], **options)
+
+    def write(model, name):
+        variables = {variable.name: variable.numpy() for variable in model.weights}
+        slots = [variable.numpy() for variable in model.optimizer.variables]
+        np.savez(folder / name, *slots, **variables)
+
+    def backup():
+        return keras.callbacks.BackupAndRestore(folder / "backup")
+
+    whole, stopped, resumed = (build(strategy.scope()) for _ in range(3))
+    train(whole)
+    write(whole, "whole.npz")
+    with contextlib.suppress(InterruptedError):
+        train(stopped, backup(), keras.callbacks.ModelCheckpoint(saved), StopInThirdEpoch())
+    train(resumed, backup())
+    write(resumed, "backup.npz")
+    with strategy.scope():
+        loaded = tfbinreg.load_model(saved)
+    train(loaded, initial_epoch=2)
+    write(loaded, "saved.npz")
+
+
 def main(kind, path, *cluster):
+    if kind == "resumed":
+        train_and_resume(path)
+        return
     if kind == "mirrored":
-        cpu = tf.config.list_physical_devices("CPU")[0]
-        tf.config.set_logical_device_configuration(
-            cpu, [tf.config.LogicalDeviceConfiguration()] * 2
-        )
-        strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+        strategy = two_replicas()
     elif kind == "worker":
         index, *ports = cluster
         workers = [f"127.0.0.1:{port}" for port in ports]

@@ -84,6 +84,17 @@ def test_sums_beyond_float32_are_exact():
     np.testing.assert_array_equal(levels(model.predict(seen, verbose=0), data), expected)
 
 
+def test_inputs_between_two_levels_are_rounded_as_a_device_rounds_them(finalized):
+    model, images = finalized
+    scale = next(
+        layer.stored_grid()[0].numpy() for layer in model.layers if hasattr(layer, "stored_grid")
+    )
+    halves = (np.floor(images / scale) + 0.5).astype(np.float32) * scale
+    data = tfbinreg.to_tflite(model)
+    _, expected = stored_outputs(data, halves)
+    np.testing.assert_array_equal(levels(model.predict(halves, verbose=0), data), expected)
+
+
 class TestTheModelFollows:
     def test_new_weights(self, finalized):
         model, images = finalized

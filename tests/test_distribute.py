@@ -47,6 +47,17 @@ def test_two_replicas(alone, tmp_path):
     check_equal(tmp_path / "out.npz", alone)
 
 
+def test_two_replicas_go_on_as_if_they_had_not_stopped(tmp_path):
+    finish(start("resumed", tmp_path))
+    whole = np.load(tmp_path / "whole.npz")
+    assert {"arr_1", "bin_strength:0", "swish_silu_grid/activation_offset:0"} <= set(whole)
+    for name in ("backup.npz", "saved.npz"):
+        resumed = np.load(tmp_path / name)
+        assert set(resumed) == set(whole)
+        for variable in whole:
+            np.testing.assert_array_equal(resumed[variable], whole[variable], err_msg=variable)
+
+
 def test_two_workers(alone, tmp_path):
     with socket.socket() as one, socket.socket() as other:  # two free ports
         for own in (one, other):

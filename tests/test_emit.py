@@ -5,9 +5,8 @@ import pytest
 import tf_keras as keras
 
 import tfbinreg
-from tfbinreg.freeze import freeze
+from tfbinreg.deployed import Deployed
 from tfbinreg.kinds import KINDS, Role
-from tflite_tools import convert
 from tflite_tools import layers as operators
 from tflite_tools import model as models
 from tflite_tools.verdict import Verdict
@@ -99,11 +98,14 @@ def test_operators_do_what_the_layers_do(name, images):
     wanted = set(KINDS[name.split()[0]].op.split(" or ")) if name != "silu" else {"MUL"}
     assert wanted & ({op.name for op in model.main.ops} | {"none"})
     assert all(op.name not in ("QUANTIZE", "DEQUANTIZE") for op in model.main.ops)
-    activations, _ = convert._activations(quantized, freeze(quantized), [images[:16]])
+    activations = {
+        layer: np.asarray(values)
+        for layer, values in Deployed(quantized).activations([images[:16]]).items()
+    }
     check = operators.check_layers(data, model, activations, time_limit=60)
     assert check.verdict is Verdict.PASSED, check
-    # LiteRT's own rounding: of a LEAKY_RELU, and of halves in a PRELU.
-    assert check.figures["worst_mean"] < (0.15 if name in ("LeakyReLU", "PReLU") else 0.01), check
+    # TFLite rounds the halves of a PRELU its own way, and a softmax is not rounded in the model.
+    assert check.figures["worst_mean"] < {"PReLU": 0.15, "Softmax": 0.5}.get(name, 1e-4), check
 
 
 def test_every_kind_is_here():

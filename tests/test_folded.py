@@ -123,6 +123,14 @@ class TestTraining:
         assert layer.trainable_weights == []
         assert len(layer.non_trainable_weights) == len(layer.weights)
 
+    def test_its_weights_keep_their_order_whatever_is_frozen(self, rows):
+        layer = folded(quantized(rows))
+        order = [weight.name for weight in layer.weights]
+        layer.norms[0].trainable = False
+        assert [weight.name for weight in layer.weights] == order
+        layer.trainable = False
+        assert [weight.name for weight in layer.weights] == order
+
 
 class TestBias:
     @pytest.mark.parametrize("per_channel", [False, True])

@@ -13,10 +13,10 @@ MAX_LINES = 500
 
 # Leaves first: a module may import those above it in this list and no others.
 _TABLE = """
-tflite_tools.packing
+tflite_tools.fields
 tflite_tools.flatbuffer
 tflite_tools.manifest
-tflite_tools.tables
+tflite_tools.decode
 tflite_tools.codes
 tflite_tools
 
@@ -65,8 +65,23 @@ tfbinreg.export
 tfbinreg
 
 tflite_tools.model
+tflite_tools.formats
+tflite_tools.formats.arena
+tflite_tools.formats.fixed_point
+tflite_tools.formats.geometry
+tflite_tools.formats.packing
+tflite_tools.formats.tables
+tflite_tools.formats.lowering
+tflite_tools.formats.kernels_c
+tflite_tools.formats.moves_c
+tflite_tools.formats.plain_c
+tflite_tools.formats.placement
+tflite_tools.formats.c_text
+tflite_tools.formats.c_source
+tflite_tools.formats.c_check
 tflite_tools.layout
 tflite_tools.describe
+tflite_tools.svg
 tflite_tools.worker
 tflite_tools.runtime
 tflite_tools.samples
@@ -76,6 +91,7 @@ tflite_tools.checks
 tflite_tools.isolate
 tflite_tools.layers
 tflite_tools.verify
+tflite_tools.page
 tflite_tools.files
 tflite_tools.quiet
 tflite_tools.pairing
@@ -83,7 +99,6 @@ tflite_tools.equality
 tflite_tools.variant
 tflite_tools.compare
 tflite_tools.ethos
-tflite_tools.formats
 tflite_tools.formats.result
 tflite_tools.formats.int4
 tflite_tools.formats.split
@@ -94,6 +109,8 @@ tflite_tools.build
 tflite_tools.report
 tflite_tools.comparison_report
 tflite_tools.convert
+tflite_tools.squeeze
+tflite_tools.flags
 tflite_tools.arguments
 tflite_tools.cli
 tflite_tools.__main__
@@ -104,6 +121,7 @@ ORDER = _TABLE.split()
 CROSSINGS = {
     "tfbinreg.export": {"tflite_tools.flatbuffer", "tflite_tools.manifest", "tflite_tools.codes"},
     "tflite_tools.convert": {name for name in ORDER if name.startswith("tfbinreg")},
+    "tflite_tools.squeeze": {name for name in ORDER if name.startswith("tfbinreg")},
 }
 
 

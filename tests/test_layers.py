@@ -51,10 +51,10 @@ class TestQuantizedKernel:
         assert loaded.quantize_config == wrapped.quantize_config
 
     def test_a_frozen_layer_trains_neither_kernel_nor_step(self, wrapped):
-        everything = {weight.name for weight in wrapped.weights}
+        everything = [weight.name for weight in wrapped.weights]
         wrapped.trainable = False
         assert wrapped.trainable_weights == []
-        assert {weight.name for weight in wrapped.non_trainable_weights} == everything
+        assert [weight.name for weight in wrapped.non_trainable_weights] == everything
         wrapped.trainable = True
         assert len(wrapped.trainable_weights) == 3
         assert wrapped.non_trainable_weights == []

@@ -145,6 +145,9 @@ def test_a_registered_layer_is_rewritten(own, kind):
     normal, origin = normalize(model)
     assert origin["dense"] == "mine"
     assert normal.layers[1].name == "dense"
+    assert normal.layers[1].trainable
+    model.get_layer("mine").trainable = False
+    assert not normalize(model)[0].layers[1].trainable
 
 
 def test_refs_are_found_in_nested_arguments():

@@ -12,6 +12,7 @@ Then `tflite_tools convert q.keras --output model.tflite`.
 from tfbinreg import recipes
 from tfbinreg.activation_quantizers import LSQActivationQuantizer, LSQPlusActivationQuantizer
 from tfbinreg.batch_norm import BatchNormReestimation, FreezeBatchNorm, reestimate_batch_norm
+from tfbinreg.budget import FlashBudget, fit_flash_budget
 from tfbinreg.callbacks import BinRegularization
 from tfbinreg.config import LSQQuantizeConfig
 from tfbinreg.export import to_tflite
@@ -35,6 +36,7 @@ __all__ = [
     "BinOptions",
     "BinRegularization",
     "CodedTensor",
+    "FlashBudget",
     "FreezeBatchNorm",
     "Grid",
     "LSQActivationQuantizer",
@@ -49,6 +51,7 @@ __all__ = [
     "__version__",
     "bin_regularization",
     "finalize",
+    "fit_flash_budget",
     "integer_codes",
     "load_model",
     "lsq_quantize",

@@ -38,6 +38,17 @@ def is_graph_network(model: object) -> bool:
     return isinstance(model, keras.Model) and bool(getattr(model, "_is_graph_network", False))
 
 
+def is_revived(model: object) -> bool:
+    """Whether Keras itself has loaded `model` from a SavedModel folder."""
+    return hasattr(model, "_serialized_attributes")
+
+
+def own_scope(layer: Any) -> contextlib.AbstractContextManager:
+    """The scope named after `layer`: Keras opens none when it builds a layer from a config, and
+    HDF5 needs the optimizer's variables, named after the weights, to have different names."""
+    return tf.name_scope(f"{layer.name}/")
+
+
 @contextlib.contextmanager
 def dtype_policy(layer: Any) -> Iterator[None]:
     """Scope in which new layers compute in the types of `layer`; None leaves them alone."""

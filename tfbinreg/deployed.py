@@ -41,6 +41,23 @@ class Deployed:
 
     def __call__(self, inputs: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         """The model's outputs, on their grids, for its inputs in order."""
+        values = self._values(inputs)
+        return [values[index] for index in self._graph.outputs]
+
+    def activations(self, inputs: Sequence[tf.Tensor]) -> dict[str, tf.Tensor]:
+        """The output of every operation, by the name of its layer."""
+        values = self._values(inputs)
+        return {
+            self._frozen.ops[number].name: values[index]  # of several nodes the last counts
+            for index, number in sorted(self._frozen.op_of.items())
+        }
+
+    def output_names(self) -> list[str]:
+        """Names of the layers that make the model's outputs."""
+        return [self._frozen.ops[index].name for index in self._frozen.outputs]
+
+    def _values(self, inputs: Sequence[tf.Tensor]) -> dict[int, Any]:
+        """What every node of the layer graph makes."""
         values: dict[int, Any] = {}
         exact: dict[int, tf.Tensor] = {}  # by index of the operation
         given = dict(zip(self._graph.inputs, inputs, strict=True))
@@ -51,6 +68,9 @@ class Deployed:
             taken = [values[index] for index in node.inputs]
             number = self._frozen.op_of[node.index]
             op = self._frozen.ops[number]
+            if op.kind == "InputLayer":
+                values[node.index] = _put_on_grid(op, taken[0])
+                continue
             compute = None if op.grid is None or len(op.inputs) > 2 else _EXACT.get(op.kind)
             if compute is None:
                 values[node.index] = node.call(taken)
@@ -58,7 +78,7 @@ class Deployed:
             if number not in exact:
                 exact[number] = self._computed(op, compute, taken)
             values[node.index] = exact[number]
-        return [values[index] for index in self._graph.outputs]
+        return values
 
     def _computed(
         self, op: FrozenOp, compute: Callable[..., tf.Tensor], taken: Sequence[tf.Tensor]
@@ -72,6 +92,14 @@ class Deployed:
         low, high = _code_limits(op)
         result = tf.clip_by_value(compute(op, codes, grids), low, high)
         return tf.cast(result * _grid(op).scale, taken[0].dtype)
+
+
+def _put_on_grid(op: FrozenOp, inputs: tf.Tensor) -> tf.Tensor:
+    """A model input as a device quantizes it."""
+    scale, (low, high) = _grid(op).scale, _code_limits(op)
+    # Not "/": TensorFlow multiplies by the reciprocal of a constant, and rounds halves elsewhere.
+    codes = tf.floor(tf.math.divide_no_nan(tf.cast(inputs, tf.float32), scale) + 0.5)
+    return tf.cast(tf.clip_by_value(codes, low, high) * scale, inputs.dtype)
 
 
 def _grid(op: FrozenOp) -> Grid:
@@ -125,6 +153,16 @@ def _add(op: FrozenOp, codes: Sequence[tf.Tensor], grids: Sequence[Grid]) -> tf.
     return tf.cast(rounded, tf.float32)
 
 
+def _mean(op: FrozenOp, codes: Sequence[tf.Tensor], grids: Sequence[Grid]) -> tf.Tensor:
+    """The stored values are averaged: their zero points are in the sum and in the rounding."""
+    source, target = grids[0], _grid(op)
+    size = np.float32(np.prod(codes[0].shape[1:3]))
+    factor = source.scale / target.scale * (np.float32(1.0) / size)
+    offset = np.float32(target.zero_point) - np.float32(source.zero_point) * size * factor
+    sums = tf.reduce_sum(codes[0] + source.zero_point, [1, 2], keepdims=op.layer.keepdims)
+    return tf.round(sums * factor + offset) - target.zero_point
+
+
 def _leaky_relu(op: FrozenOp, codes: Sequence[tf.Tensor], grids: Sequence[Grid]) -> tf.Tensor:
     ratio = grids[0].scale / _grid(op).scale
     slopes = (ratio, ratio * np.float32(op.layer.alpha))
@@ -136,6 +174,7 @@ def _leaky_relu(op: FrozenOp, codes: Sequence[tf.Tensor], grids: Sequence[Grid])
 _EXACT: Mapping[str, Callable[..., tf.Tensor]] = {
     **dict.fromkeys(KERNEL_OPS, _kernel),
     "Add": _add,
+    "GlobalAveragePooling2D": _mean,
     "LeakyReLU": _leaky_relu,
     "Multiply": _multiply,
 }

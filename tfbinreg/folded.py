@@ -96,7 +96,8 @@ class FoldedKernel(BoundLayer, QuantizedKernel):
     def non_trainable_weights(self) -> list[tf.Variable]:
         kind = "non_trainable_weights" if self.trainable else "weights"
         norms = [weight for norm in self.norms for weight in getattr(norm, kind)]
-        return super().non_trainable_weights + norms
+        others = super().non_trainable_weights
+        return others[:-1] + norms + others[-1:]  # statistics_frozen is last
 
     def set_layer_weights(self, weights: Sequence[np.ndarray]) -> None:
         """Take the weights of the layer as it was: kernel and, if it had one, bias."""
@@ -152,7 +153,11 @@ class FoldedKernel(BoundLayer, QuantizedKernel):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> FoldedKernel:
-        norms = [keras.saving.deserialize_keras_object(norm) for norm in config["norms"]]
+        norms = [
+            # An .h5 file or a SavedModel names no modules.
+            keras.layers.deserialize(norm, use_legacy_format="module" not in norm)
+            for norm in config["norms"]
+        ]
         return super().from_config({**config, "norms": norms})
 
     def _run(self, inputs: Any, kernel: tf.Tensor) -> tf.Tensor:

@@ -60,6 +60,8 @@ def tensor_key(tensor: Any) -> tuple[int, int, int]:
 class Keras2:
     """tf_keras, which tfmot speaks."""
 
+    frozen_models_rest = True  # a nested model that is frozen, whatever the layers inside say
+
     def is_model(self, layer: Any) -> bool:
         return isinstance(layer, keras.Model)
 
@@ -104,6 +106,8 @@ class Keras2:
 
 class Keras3:
     """Keras 3 of any backend; its layers become tf_keras layers of the same configuration."""
+
+    frozen_models_rest = False
 
     def __init__(self) -> None:
         self._keras = sys.modules["keras"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import Any
 
 import tensorflow as tf
@@ -11,12 +10,6 @@ from tfbinreg import _compat
 from tfbinreg.hard_swish import hard_swish, hard_swish_table
 
 keras = _compat.keras
-
-
-def _own_scope(layer: Any) -> contextlib.AbstractContextManager:
-    """The scope named after `layer`: Keras opens none when it builds a layer from a config, and
-    HDF5 needs the optimizer's variables, named after the weights, to have different names."""
-    return tf.name_scope(f"{layer.name}/")
 
 
 def _short_name(weight: tf.Variable) -> str:
@@ -51,7 +44,7 @@ class QuantizedKernel(_compat.QuantizeWrapper):
     """
 
     def build(self, input_shape: Any) -> None:
-        with _own_scope(self):
+        with _compat.own_scope(self):
             keras.layers.Wrapper.build(self, input_shape)
             weights = self.quantize_config.get_weights_and_quantizers(self.layer)
             kernels = [
@@ -83,8 +76,11 @@ class QuantizedKernel(_compat.QuantizeWrapper):
 
     @property
     def non_trainable_weights(self) -> list[tf.Variable]:
-        steps = [] if self.trainable else self._trainable_weights
-        return super().non_trainable_weights + steps
+        """In an order that keeps `weights` as they are when something is frozen: .h5 files hold
+        weights by position."""
+        if self.trainable:
+            return super().non_trainable_weights
+        return self.layer.weights + self._trainable_weights + self._non_trainable_weights
 
     def latent(self, kernel: tf.Variable) -> Any:
         """What of a kernel is quantized: here the kernel itself."""
@@ -115,7 +111,7 @@ class QuantizeActivation(keras.layers.Layer):
         self.quantizer = quantizer
 
     def build(self, input_shape: Any) -> None:
-        with _own_scope(self):
+        with _compat.own_scope(self):
             self.grid_variables = self.quantizer.build(input_shape, "activation", self)
         super().build(input_shape)
 

@@ -45,6 +45,7 @@ class QuantizedModel(_compat.Functional):
 
     # No __init__: Keras writes the layer graph into the configuration only of classes that keep
     # the constructor of a functional model.
+    made_from: dict[str, Any]  # of a loaded model: the configuration
     recipe = Recipe()
     bin_options = BinOptions()
     _can_hold_steps = False
@@ -165,6 +166,11 @@ class QuantizedModel(_compat.Functional):
         return super().make_predict_function(force)
 
     def make_train_function(self, force: bool = False) -> Any:
+        if _compat.is_revived(self):
+            raise ValueError(
+                "Keras can only run a quantized model that it loads from a SavedModel folder, not "
+                "train it. Load it with tfbinreg.load_model."
+            )
         self.finalized.assign(0)
         if self.train_function is None or force:
             function: Any = super().make_train_function(force)
@@ -212,9 +218,11 @@ class QuantizedModel(_compat.Functional):
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> QuantizedModel:
-        config = dict(config)
-        quantization = config.pop("tfbinreg")
-        model = super().from_config(config, custom_objects)
+        plain = dict(config)
+        quantization = plain.pop("tfbinreg")
+        model = super().from_config(plain, custom_objects)
+        # Not model.made_from = ...: Keras would take it for a part of the model to be saved.
+        object.__setattr__(model, "made_from", config)
         model.attach(
             Recipe.from_json(quantization["recipe"]), BinOptions(**quantization["bin_options"])
         )

@@ -24,6 +24,9 @@ from tfbinreg.rewrites import LAYERS
 keras = _compat.keras
 
 _TOLERANCE, _HALF_TOLERANCE = 1e-5, 2e-2  # parts of the largest output; of 16-bit layers
+# Rounding differs in every layer. A model that moves its outputs by more than the tolerance when
+# the last digit of its inputs changes may be off by this multiple of that.
+_NOISE = 4.0
 
 
 def normalize(model: Any) -> tuple[Any, dict[str, str]]:
@@ -110,7 +113,7 @@ def _weight_problems(step: Step) -> list[tuple[str, str]]:
 
 
 def _check_equal(model: Any, normal: Any) -> None:
-    """Both models give the same outputs for seeded inputs."""
+    """Both models give the same outputs for seeded inputs, as far as float32 can tell."""
     random = np.random.default_rng(0)
     shapes = [tensor.shape for tensor in normal.inputs]
     inputs = [
@@ -119,20 +122,23 @@ def _check_equal(model: Any, normal: Any) -> None:
     ]
     types = {getattr(layer, "compute_dtype", None) for layer in model._flatten_layers()}
     tolerance = _HALF_TOLERANCE if types & {"float16", "bfloat16"} else _TOLERANCE
-    given = inputs if len(inputs) > 1 else inputs[0]
-    ours, theirs = (_outputs(net, given) for net in (normal, model))
+    ours, theirs = (_outputs(net, inputs) for net in (normal, model))
     for index, (new, old) in enumerate(zip(ours, theirs, strict=True)):
         largest = max(1.0, float(np.max(np.abs(old))))
         off = float(np.max(np.abs(new.reshape(old.shape) - old)))
         if not off <= tolerance * largest:
+            changed = [np.nextafter(array, np.float32(2.0)) for array in inputs]
+            noise = float(np.max(np.abs(_outputs(model, changed)[index] - old)))
+            if off <= _NOISE * noise <= _HALF_TOLERANCE * largest:
+                continue
             raise ValueError(
                 f"Output {index} of model {model.name!r} could not be rewritten exactly: it is off "
                 f"by {off:.2g} (largest output {largest:.2g}). Please report the model."
             )
 
 
-def _outputs(model: Any, inputs: Any) -> list[np.ndarray]:
-    outputs = model(inputs, training=False)
+def _outputs(model: Any, inputs: list[np.ndarray]) -> list[np.ndarray]:
+    outputs = model(inputs if len(inputs) > 1 else inputs[0], training=False)
     outputs = outputs if isinstance(outputs, (list, tuple)) else [outputs]
     return [
         np.asarray(output.detach() if hasattr(output, "detach") else output) for output in outputs

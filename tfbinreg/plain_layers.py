@@ -24,8 +24,9 @@ class ChannelAffine(keras.layers.Layer):
     def build(self, input_shape: Any) -> None:
         shape = (int(input_shape[-1]),)
         options = {"shape": shape, "dtype": tf.float32, "trainable": False}
-        self.scale = self.add_weight(name="scale", initializer="ones", **options)
-        self.offset = self.add_weight(name="offset", initializer="zeros", **options)
+        with _compat.own_scope(self):
+            self.scale = self.add_weight(name="scale", initializer="ones", **options)
+            self.offset = self.add_weight(name="offset", initializer="zeros", **options)
         super().build(input_shape)
 
     @_compat.without_autograph

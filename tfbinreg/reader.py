@@ -48,7 +48,7 @@ def read(model: Any) -> Program:
     reader = _Reader()
     front = frontend(model)
     inputs = [reader.add_input(tensor) for tensor in model.inputs]
-    outputs = reader.inline(front, model, inputs, prefix="", origin=None)
+    outputs = reader.inline(front, model, inputs, "", None, bool(model.trainable))
     return Program(
         tuple(reader.steps),
         tuple(ref.index for ref in inputs),
@@ -76,8 +76,12 @@ class _Reader:
         given: Sequence[Ref],
         prefix: str,
         origin: str | None,
+        trainable: bool,
     ) -> list[Ref]:
-        """Add the calls of `model` on `given`; `origin` names the layer they all belong to."""
+        """Add the calls of `model` on `given`; `origin` names the layer they all belong to.
+
+        `trainable` is False where nothing in `model` is trained, whatever its layers say.
+        """
         values = {tensor_key(t): ref for t, ref in zip(model.inputs, given, strict=True)}
 
         def value(leaf: Any) -> Any:
@@ -88,7 +92,7 @@ class _Reader:
             if all(key in values for key in keys):
                 continue  # an input
             args, kwargs = replaced(tuple(call.args), value), replaced(dict(call.kwargs), value)
-            results = self._call(front, call, args, kwargs, prefix, origin)
+            results = self._call(front, call, args, kwargs, prefix, origin, trainable)
             values.update(zip(keys, results, strict=True))
         return [values[tensor_key(tensor)] for tensor in model.outputs]
 
@@ -100,6 +104,7 @@ class _Reader:
         kwargs: dict[str, Any],
         prefix: str,
         origin: str | None,
+        trainable: bool,
     ) -> list[Ref]:
         target = call.target
         owner = origin or target.name
@@ -110,7 +115,9 @@ class _Reader:
                 inner_front, inner = Keras2(), _sub_model(target, rewrite, call)
             own = origin if rewrite is None else owner
             again = f"{prefix}_{target.name}" if prefix else target.name
-            return self.inline(inner_front, inner, refs((args, kwargs)), again, own)
+            if rewrite is not None or front.frozen_models_rest:
+                trainable = trainable and target.trainable
+            return self.inline(inner_front, inner, refs((args, kwargs)), again, own, trainable)
         reading = front.read(call)
         problems = list(reading.problems)
         if len(call.outputs) != 1:
@@ -133,7 +140,7 @@ class _Reader:
             args=args,
             kwargs={**reading.options, **kwargs},
             shape=shape,
-            trainable=bool(getattr(target, "trainable", True)),
+            trainable=trainable and bool(getattr(target, "trainable", True)),
             problems=tuple(problems),
         )
         return [step] * len(call.outputs)

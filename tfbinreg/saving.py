@@ -49,6 +49,8 @@ def quantize_scope(
 ) -> contextlib.AbstractContextManager:
     """Scope in which `tf_keras.models.load_model` knows the classes of a quantized model.
 
+    What it loads from a SavedModel folder can be run and converted; to train it, use `load_model`.
+
     Args:
         custom_objects: further classes by name, for layers of your own.
     """
@@ -120,7 +122,11 @@ def _saved_by(path: str) -> str:
 
 def _rebuilt(model: QuantizedModel) -> QuantizedModel:
     """The same model from its configuration: Keras gives a SavedModel's layers traced functions
-    beside their own code, counts the penalty twice and cannot train them."""
-    rebuilt = QuantizedModel.from_config(model.get_config())
-    rebuilt.set_weights(model.get_weights())
+    beside their own code, counts the penalty twice, cannot train them and unfreezes them all."""
+    rebuilt = QuantizedModel.from_config(model.made_from)
+    loaded = {
+        weight.name: weight for weight in model.weights
+    }  # their order is that of all unfrozen
+    for weight in rebuilt.weights:
+        weight.assign(loaded[weight.name])
     return rebuilt

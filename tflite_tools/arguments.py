@@ -6,14 +6,12 @@ import argparse
 import difflib
 import importlib.metadata
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from absl.flags import argparse_flags
 
-from tflite_tools import build, compare, convert, ethos, samples, variant
-from tflite_tools.formats.result import TARGETS
-from tflite_tools.verify import DEFAULT_LIMITS
+from tflite_tools import flags
 
 PROGRAM = "tflite_tools"
 USAGE_ERROR = 2
@@ -22,12 +20,14 @@ _EXAMPLES = {
     "verify": f"{PROGRAM} verify model.tflite --reference q.keras",
     "compare": f"{PROGRAM} compare model.tflite small.tflite",
     "inspect": f"{PROGRAM} inspect model.tflite",
+    "report": f"{PROGRAM} report model.tflite --reference q.keras --output report.html",
 }
 _HELP = {
     "convert": "write a trained quantized model, or its int8 .tflite file, for a device",
     "verify": "check codes, integer arithmetic and agreement; exit code 1 if a check fails",
     "compare": "show how far two .tflite files are apart; exit code 1 beyond the limits",
     "inspect": "show what is in a .tflite file and where its bytes go",
+    "report": "write one HTML page about a file: sizes, codes, scales, checks and its card",
 }
 
 
@@ -73,12 +73,25 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     namespace, unknown = parser.parse_known_args(arguments)
     if namespace.command is None:
         parser.error(f"a command is needed: {', '.join(commands)} (see --help)")
+    _check_together(parser, namespace)
     if unknown:
         flag = unknown[0].partition("=")[0]
         known = commands[namespace.command].flags()
         what = "unknown flag" if flag.startswith("-") else "unexpected argument"
         parser.error(f"{what} {flag!r}{_suggestion(flag, known)}")
     return namespace
+
+
+def _check_together(parser: _Parser, namespace: argparse.Namespace) -> None:
+    """Flags that need each other, or exclude each other."""
+    if namespace.command != "convert":
+        return
+    if (namespace.flash_budget is None) != (namespace.data is None):
+        parser.error("--flash_budget and --data go together")
+    if namespace.recipe is not None and namespace.flash_budget is None:
+        parser.error("--recipe goes with --flash_budget")
+    if namespace.flash_budget is not None and namespace.input_type is not None:
+        parser.error("--flash_budget writes int8 inputs: leave --input_type out")
 
 
 def _underscored(argument: str) -> str:
@@ -107,9 +120,10 @@ def _build() -> tuple[_Parser, dict[str, _Parser]]:
         )
         for name, text in _HELP.items()
     }
-    _add_convert(commands["convert"])
-    _add_verify(commands["verify"])
-    _add_compare(commands["compare"])
+    flags.add_convert(commands["convert"])
+    flags.add_verify(commands["verify"])
+    flags.add_compare(commands["compare"])
+    flags.add_report(commands["report"])
     commands["inspect"].add_argument("file", metavar="FILE", help="a .tflite file")
     for command in commands.values():
         command.add_argument("--json", action="store_true", help="print JSON instead of tables")
@@ -117,136 +131,6 @@ def _build() -> tuple[_Parser, dict[str, _Parser]]:
             "--verbose", action="store_true", help="show TensorFlow's log and tracebacks"
         )
     return parser, commands
-
-
-def _add_convert(parser: _Parser) -> None:
-    parser.add_argument(
-        "model",
-        metavar="MODEL",
-        help="a .keras or .h5 file, a SavedModel folder, or an int8 .tflite file of convert",
-    )
-    parser.add_argument(
-        "--output", required=True, metavar="FILE", help="the file to write; a folder for c"
-    )
-    parser.add_argument(
-        "--input_type",
-        choices=convert.INPUT_TYPES,
-        help=f"type of inputs and outputs (default: {convert.INPUT_TYPES[0]})",
-    )
-    parser.add_argument(
-        "--format",
-        choices=build.FORMATS,
-        default=build.FORMATS[0],
-        help="how weights are stored: a byte each; two in a byte; indices into tables, for TFLM; "
-        "C sources (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--target",
-        choices=TARGETS,
-        default=TARGETS[0],
-        help="what is to run it; any: whatever runs the format (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--slim", action="store_true", help="drop names and metadata, store equal things once"
-    )
-    parser.add_argument(
-        "--split_convs",
-        type=_at_least(1),
-        metavar="BYTES",
-        help="lut: split convolutions so that at most so many bytes of weights are decoded at once",
-    )
-    parser.add_argument(
-        "--accelerator",
-        choices=ethos.ACCELERATORS,
-        default=ethos.DEFAULT_ACCELERATOR,
-        metavar="NAME",
-        help="ethos-u: which one (default: %(default)s)",
-    )
-
-
-def _add_verify(parser: _Parser) -> None:
-    parser.add_argument("file", metavar="FILE", help="a .tflite file that convert has made")
-    parser.add_argument(
-        "--reference", metavar="MODEL", help="the trained model it was made from, or as --canonical"
-    )
-    parser.add_argument(
-        "--canonical", metavar="FILE", help="the int8 .tflite file that FILE was made from"
-    )
-    many = f"{samples.DEFAULT_SAMPLES}, with --canonical {variant.VERIFY_SAMPLES}"
-    _add_inputs(parser, default=None, text=many)
-    _add_limits(parser)
-
-
-def _add_compare(parser: _Parser) -> None:
-    parser.add_argument("first", metavar="A", help="a .tflite file; differences are in its steps")
-    parser.add_argument("second", metavar="B", help="another one of the same network")
-    _add_inputs(parser, default=compare.SAMPLES, text=str(compare.SAMPLES))
-    parser.add_argument(
-        "--max_lsb",
-        type=float,
-        default=0.0,
-        metavar="F",
-        help="fail if an output differs by more steps of its grid (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--min_top1",
-        type=float,
-        default=0.0,
-        metavar="F",
-        help="fail if a smaller share of samples has the same best class (default: %(default)s)",
-    )
-
-
-def _add_inputs(parser: _Parser, *, default: int | None, text: str) -> None:
-    parser.add_argument(
-        "--inputs",
-        metavar="FILE",
-        help="an .npy file of samples, or an .npz file with one array per input",
-    )
-    parser.add_argument(
-        "--samples",
-        type=_at_least(1),
-        default=default,
-        metavar="N",
-        help=f"random samples to draw without --inputs (default: {text})",
-    )
-    parser.add_argument(
-        "--seed",
-        type=_at_least(0),
-        default=samples.DEFAULT_SEED,
-        metavar="N",
-        help="seed of the random samples (default: %(default)s)",
-    )
-
-
-def _add_limits(parser: _Parser) -> None:
-    parser.add_argument(
-        "--min_top1",
-        type=float,
-        metavar="F",
-        help="fail if a smaller share of samples has the same best class (default: "
-        f"{DEFAULT_LIMITS.min_top1}; TFLM then only warns if every operator alone is right)",
-    )
-    parser.add_argument(
-        "--max_mean_lsb",
-        type=float,
-        metavar="F",
-        help="fail if outputs differ by more steps of their grid on average (default: "
-        f"{DEFAULT_LIMITS.max_mean_lsb}; TFLM then only warns if every operator alone is right)",
-    )
-
-
-def _at_least(smallest: int) -> Callable[[str], int]:
-    def whole_number(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            value = smallest - 1
-        if value < smallest:
-            raise argparse.ArgumentTypeError(f"{text!r} is no whole number from {smallest} up")
-        return value
-
-    return whole_number
 
 
 def _version() -> str:

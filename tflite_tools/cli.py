@@ -1,4 +1,4 @@
-"""Command line: `tflite_tools convert | verify | compare | inspect`. Opens, prints, exits."""
+"""Command line: convert, verify, compare, inspect, report. Opens, prints, exits."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import numpy as np
 from absl import app
 
-from tflite_tools import build, comparison_report, files, report, samples, variant
+from tflite_tools import build, comparison_report, files, page, report, samples, variant
 from tflite_tools import compare as comparison
 from tflite_tools import convert as conversion
 from tflite_tools import model as models
 from tflite_tools.agreement import Limits
 from tflite_tools.arguments import PROGRAM, parse
-from tflite_tools.build import Built, Options
+from tflite_tools.build import Options
 from tflite_tools.describe import describe
 from tflite_tools.model import Model
 from tflite_tools.quiet import native_log_hidden
+from tflite_tools.squeeze import squeeze
 from tflite_tools.verdict import Report
 from tflite_tools.verify import NO_REFERENCE, verify
 
@@ -74,6 +74,10 @@ def _convert(arguments: argparse.Namespace) -> int:
     )
     folder = options.format == "c"
     (files.check_folder if folder else files.check_target)(arguments.output)
+    if arguments.flash_budget is not None:
+        if options != Options():
+            raise ValueError("--flash_budget writes the int8 file: convert that file afterwards.")
+        return _squeeze(arguments)
     start = time.monotonic()
     with native_log_hidden(enabled=not arguments.verbose):
         canonical = conversion.canonical(arguments.model, input_type=arguments.input_type)
@@ -82,7 +86,7 @@ def _convert(arguments: argparse.Namespace) -> int:
         files.write_folder(arguments.output, built.files)
     else:
         files.write(arguments.output, built.files[""])
-    figures = _figures(arguments, options, canonical, built)
+    figures = comparison_report.built_figures(arguments.output, options, canonical, built)
     figures["seconds"] = round(time.monotonic() - start, 2)
     if arguments.json:
         print(report.to_json(figures))
@@ -101,29 +105,50 @@ def _identifier(output: str) -> str:
     return name if name[:1].isalpha() else f"model_{name}"
 
 
-def _figures(
-    arguments: argparse.Namespace, options: Options, canonical: bytes, built: Built
-) -> dict[str, Any]:
-    description = describe(canonical)
-    return {
-        "output": arguments.output,
-        "format": options.format,
-        "target": options.target,
-        "bytes": built.size,
-        "canonical_bytes": len(canonical),
-        "weight_bytes": description.size_by_category["weights"],
-        "packed_weight_bytes": description.packed_weight_bytes,
-        "layers": len(models.load(canonical).require_manifest().layers),
-        "saved": {step.name: step.saved for step in built.passes},
-        "warnings": list(built.warnings),
-        **built.figures,
-    }
+def _squeeze(arguments: argparse.Namespace) -> int:
+    recipe_path = arguments.recipe or f"{arguments.output}.json"
+    files.check_target(recipe_path)
+    arrays = files.read_arrays(arguments.data)
+    with native_log_hidden(enabled=not arguments.verbose):
+        result = squeeze(arguments.model, arguments.flash_budget, arrays)
+    files.write(arguments.output, result.data)
+    files.write(recipe_path, result.recipe.encode())
+    if arguments.json:
+        figures = {
+            "output": arguments.output,
+            "recipe": recipe_path,
+            "budget": arguments.flash_budget,
+            "packed_bytes": result.packed_bytes,
+            "squeezed": result.squeezed,
+            "before": result.before,
+            "after": result.after,
+            "labelled": result.labelled,
+        }
+        print(report.to_json(figures))
+        return SUCCESS
+    print(result.table)
+    what = "accuracy" if result.labelled else "best class as the float model"
+    print(f"{what}: {100 * result.before:.2f} % float, {100 * result.after:.2f} % untrained")
+    squeezed = ", ".join(result.squeezed) or "none"
+    print(f"squeezed below 8 bits: {report.printable(squeezed)}")
+    print(f"{arguments.output}: not trained; train with Recipe.from_json of {recipe_path}")
+    return SUCCESS
 
 
 def _verify(arguments: argparse.Namespace) -> int:
+    _, result = _verified(arguments)
+    if arguments.json:
+        print(report.verification_json(result))
+    else:
+        report.print_verification(result, report.console())
+    return SUCCESS if result.passed else FAILURE
+
+
+def _verified(arguments: argparse.Namespace) -> tuple[bytes, Report]:
+    """The file, and what verifying it as asked finds."""
     source = _canonical_path(arguments)
     if source is not None:
-        return _verify_variant(arguments, source)
+        return _variant(arguments, source)
     limits = _limits(arguments)
     data = files.read(arguments.file)
     model = models.load(data)
@@ -136,7 +161,7 @@ def _verify(arguments: argparse.Namespace) -> int:
     if arguments.reference is not None:
         with native_log_hidden(enabled=not arguments.verbose):
             reference = conversion.reference(arguments.reference, inputs)
-    return _verdict(arguments, verify(data, reference=reference, inputs=inputs, limits=limits))
+    return data, verify(data, reference=reference, inputs=inputs, limits=limits)
 
 
 def _canonical_path(arguments: argparse.Namespace) -> str | None:
@@ -147,7 +172,8 @@ def _canonical_path(arguments: argparse.Namespace) -> str | None:
     return arguments.reference if by_reference else arguments.canonical
 
 
-def _verify_variant(arguments: argparse.Namespace, source: str) -> int:
+def _variant(arguments: argparse.Namespace, source: str) -> tuple[bytes, Report]:
+    """The file, and what comparing it with the canonical file finds."""
     data, canonical = files.read(arguments.file), files.read(source)
     models.load(data)
     model = models.load(canonical)
@@ -155,15 +181,7 @@ def _verify_variant(arguments: argparse.Namespace, source: str) -> int:
     result = variant.verify_variant(
         data, canonical, inputs=inputs, seed=arguments.seed, limits=_limits(arguments)
     )
-    return _verdict(arguments, result)
-
-
-def _verdict(arguments: argparse.Namespace, result: Report) -> int:
-    if arguments.json:
-        print(report.verification_json(result))
-    else:
-        report.print_verification(result, report.console())
-    return SUCCESS if result.passed else FAILURE
+    return data, result
 
 
 def _inputs(arguments: argparse.Namespace, model: Model, default: int) -> Mapping[str, np.ndarray]:
@@ -203,9 +221,29 @@ def _inspect(arguments: argparse.Namespace) -> int:
     return SUCCESS
 
 
+def _report(arguments: argparse.Namespace) -> int:
+    files.check_target(arguments.output)
+    data, result = _verified(arguments)
+    text = page.page(
+        data,
+        describe(data),
+        title=os.path.basename(arguments.file),
+        verification=result,
+        card=dict(arguments.card),
+    )
+    files.write(arguments.output, text.encode())
+    if arguments.json:
+        print(report.to_json({"output": arguments.output, "passed": result.passed}))
+    else:
+        verdict = "verified" if result.passed else "verification FAILED"
+        print(f"{arguments.output}: {len(text)} characters; {arguments.file} {verdict}")
+    return SUCCESS if result.passed else FAILURE
+
+
 _COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "convert": _convert,
     "verify": _verify,
     "compare": _compare,
     "inspect": _inspect,
+    "report": _report,
 }

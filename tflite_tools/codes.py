@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tflite_tools import flatbuffer, manifest, tables
+from tflite_tools import decode, flatbuffer, manifest
 from tflite_tools.manifest import LayerEntry
 
 # Kinds that TFLite stores as depthwise convolutions, output channels last.
@@ -89,13 +89,13 @@ def _stored(model: Any, entry: LayerEntry) -> list[np.ndarray]:
     """A layer's weights as stored: one array, or the parts of a split convolution."""
     found: dict[str, np.ndarray] = {}
     for graph in model.subgraphs:
-        sources = {d.encoded: d for d in tables.decoded(model, graph)}
+        sources = {d.encoded: d for d in decode.decoded(model, graph)}
         for index, tensor in enumerate(graph.tensors):
             name = flatbuffer.text(tensor.name)
             if not name.startswith(entry.tensor) or name in found:
                 continue
             if index in sources:
-                found[name] = tables.values(model, graph, sources[index])
+                found[name] = decode.values(model, graph, sources[index])
             elif (values := flatbuffer.constant(model, tensor)) is not None:
                 found[name] = values
     if entry.tensor in found:

@@ -7,14 +7,34 @@ from typing import Any
 
 from rich.console import Console
 
+from tflite_tools import model as models
 from tflite_tools import report
-from tflite_tools.build import Built
+from tflite_tools.build import Built, Options
 from tflite_tools.compare import Comparison
+from tflite_tools.describe import describe
 
 _TOLD = (
     *("output", "format", "target", "bytes", "canonical_bytes", "weight_bytes"),
     *("packed_weight_bytes", "layers", "saved", "warnings", "seconds"),
 )
+
+
+def built_figures(output: str, options: Options, canonical: bytes, built: Built) -> dict[str, Any]:
+    """What `convert` prints, by name."""
+    description = describe(canonical)
+    return {
+        "output": output,
+        "format": options.format,
+        "target": options.target,
+        "bytes": built.size,
+        "canonical_bytes": len(canonical),
+        "weight_bytes": description.size_by_category["weights"],
+        "packed_weight_bytes": description.packed_weight_bytes,
+        "layers": len(models.load(canonical).require_manifest().layers),
+        "saved": {step.name: step.saved for step in built.passes},
+        "warnings": list(built.warnings),
+        **built.figures,
+    }
 
 
 def print_built(figures: Mapping[str, Any], built: Built, output: Console) -> None:

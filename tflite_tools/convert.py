@@ -1,9 +1,9 @@
-"""Trained model -> .tflite bytes, or reference for `verify`. The only importer of tfbinreg."""
+"""Trained model -> .tflite bytes, or reference for `verify`. Imports tfbinreg, like `squeeze`."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -70,7 +70,8 @@ def reference(path: str | os.PathLike[str], inputs: Mapping[str, np.ndarray]) ->
         RuntimeError: if TensorFlow is missing.
     """
     model = load(path)
-    from tfbinreg.freeze import freeze
+    from tfbinreg.deployed import Deployed
+    from tfbinreg.freeze import integer_codes
 
     arrays = list(samples.by_name(inputs, model.input_names, "The model's inputs").values())
     shapes = [tuple(tensor.shape[1:]) for tensor in model.inputs]
@@ -79,37 +80,16 @@ def reference(path: str | os.PathLike[str], inputs: Mapping[str, np.ndarray]) ->
         raise ValueError(f"The reference model takes samples of shape {shapes}, got {given}.")
     predictions = model.predict(arrays if len(arrays) > 1 else arrays[0], verbose=0)
     outputs = predictions if isinstance(predictions, (list, tuple)) else [predictions]
-    frozen = freeze(model)
-    activations, output_names = _activations(
-        model, frozen, [array[: layers.SAMPLES] for array in arrays]
-    )
+    form = Deployed(model)
+    activations = form.activations([array[: layers.SAMPLES] for array in arrays])
     return Reference(
-        codes={name: kernel.codes for name, kernel in frozen.trained_kernels().items()},
+        codes={name: coded.codes for name, coded in integer_codes(model).items()},
         predictions={
             name: np.asarray(output, np.float32)
-            for name, output in zip(output_names, outputs, strict=True)
+            for name, output in zip(form.output_names(), outputs, strict=True)
         },
-        activations=activations,
+        activations={name: np.asarray(values, np.float32) for name, values in activations.items()},
     )
-
-
-def _activations(
-    model: Any, frozen: Any, inputs: Sequence[np.ndarray]
-) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Layer name -> activations behind the layer and what the exporter fuses into it; and the
-    names of the layers that make the model's outputs."""
-    from tfbinreg.graph import trace
-
-    graph = trace(model)
-    values: dict[int, Any] = dict(zip(graph.inputs, inputs, strict=True))
-    activations: dict[str, np.ndarray] = {}
-    for node in graph.nodes:
-        if node.index not in values:
-            taken = [values[index] for index in node.inputs]
-            values[node.index] = node.call(taken)
-        name = frozen.ops[frozen.op_of[node.index]].name
-        activations[name] = np.asarray(values[node.index], np.float32)
-    return activations, [frozen.ops[index].name for index in frozen.outputs]
 
 
 def load(path: str | os.PathLike[str]) -> Any:

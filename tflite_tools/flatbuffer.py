@@ -11,7 +11,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.tools import flatbuffer_utils
 
-from tflite_tools import packing
+from tflite_tools import fields
 
 _TYPE_NAMES = {value: name for name, value in vars(schema.TensorType).items() if name.isupper()}
 _OP_NAMES = {value: name for name, value in vars(schema.BuiltinOperator).items() if name.isupper()}
@@ -133,7 +133,7 @@ def constant(model: Any, tensor: Any) -> np.ndarray | None:
     data = np.asarray(buffer, np.uint8)
     if kind in _PACKED_BITS:
         try:
-            return packing.unpack(data, _PACKED_BITS[kind], count).reshape(shape)
+            return fields.unpack(data, _PACKED_BITS[kind], count).reshape(shape)
         except ValueError as error:
             raise ValueError(f"tensor {text(tensor.name)!r}, shape {shape}: {error}") from error
     if kind not in _NUMPY_TYPES:
@@ -160,7 +160,7 @@ def set_constant(model: Any, tensor: Any, values: np.ndarray) -> None:
             f"{values.dtype} {list(values.shape)}."
         )
     if kind in _PACKED_BITS:
-        data = packing.pack(values, _PACKED_BITS[kind])
+        data = fields.pack(values, _PACKED_BITS[kind])
     else:
         data = np.frombuffer(np.ascontiguousarray(values).tobytes(), np.uint8)
     _set_buffer(model, tensor, data)

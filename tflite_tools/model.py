@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from tflite_tools import flatbuffer, manifest, tables
+from tflite_tools import decode, flatbuffer, manifest
 from tflite_tools.manifest import Manifest
 
 
@@ -44,13 +45,17 @@ class Tensor:
 
 @dataclasses.dataclass(frozen=True)
 class Op:
-    """One operator; inputs and outputs are tensor indices, -1 for an omitted optional input."""
+    """One operator; inputs and outputs are tensor indices, -1 for an omitted optional input.
+
+    `options` are the fields of the operator's own table in the schema, by the schema's names.
+    """
 
     index: int
     name: str
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     activation: str
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict, compare=False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,10 +132,10 @@ def load(data: bytes) -> Model:
 def _graph(container: Any, graph: Any) -> Graph:
     tensors = [_tensor(container, index, tensor) for index, tensor in enumerate(graph.tensors)]
     encoded = []
-    for entry in tables.decoded(container, graph):
-        data = tables.values(container, graph, entry)
+    for entry in decode.decoded(container, graph):
+        data = decode.values(container, graph, entry)
         tensors[entry.output] = dataclasses.replace(tensors[entry.output], data=data)
-        bits = tables.width(container, graph, entry)
+        bits = decode.width(container, graph, entry)
         encoded.append(Encoded(entry.output, entry.encoded, entry.ancillary, bits))
     return Graph(
         tensors=tuple(tensors),
@@ -148,6 +153,7 @@ def _op(container: Any, index: int, op: Any) -> Op:
         inputs=tuple(flatbuffer.indices(op.inputs)),
         outputs=tuple(flatbuffer.indices(op.outputs)),
         activation=flatbuffer.activation_name(op),
+        options=dict(vars(op.builtinOptions)) if op.builtinOptions is not None else {},
     )
 
 

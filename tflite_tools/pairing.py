@@ -7,6 +7,8 @@ a convolution split over its output channels and put together by a CONCATENATION
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -31,7 +33,7 @@ class Kernel:
         bias: int32, None without one.
         output: tensor index of what it computes.
         input: tensor index of the activations it reads.
-        activation: fused into it.
+        options: strides, padding and the like, by the schema's names.
         storage: type of the stored weights: INT8, INT4, or LUT and the bits of an index.
     """
 
@@ -43,7 +45,7 @@ class Kernel:
     bias: np.ndarray | None
     output: int
     input: int
-    activation: str
+    options: Mapping[str, Any]
     storage: str
 
     @property
@@ -103,7 +105,7 @@ def kernel(graph: Graph, op: Op) -> Kernel:
         bias=_bias(graph, op),
         output=op.outputs[0],
         input=op.inputs[2 if op.name == "TRANSPOSE_CONV" else 0],
-        activation=op.activation,
+        options=op.options,
         storage=_storage(graph, tensor),
     )
 
@@ -157,8 +159,9 @@ def pair(canonical: Model, other: Model) -> Pairing:
             _note(tensors, [mine.output], [whole.output])
             continue
         twin = rest[0] if rest else None
-        if twin is None or (twin.name, twin.activation) != (op.name, op.activation):
+        if twin is None or twin.name != op.name:
             raise ValueError(f"{name}: {op.name} has no counterpart.")
+        _match_options(name, op.options, twin.options)
         rest = rest[1:]
         _match(name, tensors, _computed(ours, op), _computed(theirs, twin))
         _note(tensors, op.outputs, twin.outputs)
@@ -183,6 +186,14 @@ def _match(name: str, tensors: dict[int, int], mine: list[int], theirs: list[int
         raise ValueError(f"{name}: is connected in another way.")
 
 
+def _match_options(name: str, mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:
+    """Strides, padding, fused activations and the like."""
+    for field in sorted({*mine, *theirs}):
+        wanted, found = mine.get(field), theirs.get(field)
+        if not np.array_equal(np.asarray(wanted), np.asarray(found)):
+            raise ValueError(f"{name}: {field} is {found}, not {wanted}.")
+
+
 def _note(
     tensors: dict[int, int], mine: tuple[int, ...] | list[int], theirs: tuple[int, ...] | list[int]
 ) -> None:
@@ -194,8 +205,9 @@ def _take(mine: Kernel, graph: Graph, rest: list[Op], name: str) -> tuple[list[K
     parts: list[Kernel] = []
     channels = 0
     while channels < mine.channels:
-        if not rest or (rest[0].name, rest[0].activation) != (mine.op, mine.activation):
+        if not rest or rest[0].name != mine.op:
             raise ValueError(f"{name}: {mine.op} has no counterpart.")
+        _match_options(name, mine.options, rest[0].options)
         parts.append(kernel(graph, rest[0]))
         channels += parts[-1].channels
         rest = rest[1:]

@@ -130,6 +130,14 @@ def test_verify_against_another_network_fails(command, canonical_file, model_fil
     assert "FAILED structure" in out
 
 
+def test_c_sources_are_written(command, canonical_file, tmp_path):
+    flags = ["--output", tmp_path / "net", "--format", "c", "--json"]
+    code, out, _ = command("convert", canonical_file, *flags)
+    assert code == 0
+    assert {"net.c", "net.h"} <= set(os.listdir(tmp_path / "net"))
+    assert json.loads(out)["arena_bytes"] > 0
+
+
 def test_c_sources_fill_a_folder(command, canonical_file, tmp_path, monkeypatch):
     def generate(canonical, options, *, name):
         return build.Built({f"{name}.c": b"x", f"{name}.h": b"y"}, ("a warning",))
@@ -164,7 +172,7 @@ def test_inspect_json(command, model_file):
     [
         ([], "a command is needed: convert, verify, compare, inspect"),
         (["convrt"], "no command 'convrt': did you mean 'convert'?"),
-        (["xyz"], "no command 'xyz' (there are convert, verify, compare, inspect)"),
+        (["xyz"], "no command 'xyz' (there are convert, verify, compare, inspect, report)"),
         (["inspect", "x", "--jsn"], "unknown flag '--jsn': did you mean '--json'?"),
         (["verify", "x", "--min-top=0.9"], "unknown flag '--min_top': did you mean '--min_top1'?"),
         (["inspect", "x", "y"], "unexpected argument 'y'"),
@@ -205,6 +213,10 @@ def test_usage_errors(command, arguments, message):
         (["convert", "{model}", "--output", "x", "--format", "lut", "--target", "litert"], "TFLM"),
         (["convert", "{model}", "--output", "x", "--input_type", "int8"], "is for Keras models"),
         (["convert", "{model}", "--output", "{model}", "--format", "c"], "it is no folder"),
+        (
+            ["convert", "x", "--output", "y", "--flash_budget", "9KB", "--data", "z", "--slim"],
+            "--flash_budget writes the int8 file",
+        ),
         (["convert", "{model}", "--output", "/proc/x", "--format", "int4"], "Cannot write"),
         (["verify", "{short}", "--canonical", "{model}"], "damaged or cut short"),
         (["verify", "{model}", "--canonical", "{junk}"], "Not a TFLite model"),
@@ -329,3 +341,32 @@ def test_a_reader_that_leaves_early_is_no_error(model_file):
         check=False,
     )
     assert (done.stdout, done.stderr) == ("{", "")
+
+
+class TestReport:
+    def test_writes_a_page_and_verifies(self, command, model_file, saved_net, tmp_path):
+        page = tmp_path / "report.html"
+        arguments = ["report", model_file, "--output", page, "--samples", 4, "--card", "epochs=12"]
+        code, out, err = command(*arguments, "--reference", saved_net)
+        assert (code, err) == (0, "")
+        assert "verified" in out
+        text = page.read_text()
+        assert text.startswith("<!DOCTYPE html>") and "<td>epochs</td>" in text
+        code, out, _ = command(*arguments, "--json")
+        assert code == 0 and json.loads(out)["passed"] is True
+
+    def test_a_failed_check_is_on_the_page_and_in_the_exit_code(
+        self, command, model_file, edit, tensor_of, tmp_path
+    ):
+        def damage(container):
+            tensor_of(container, "conv").quantization.zeroPoint = np.array([100])
+
+        model_file.write_bytes(edit(model_file.read_bytes(), damage))
+        code, out, _ = command("report", model_file, "--samples=4", "--output", tmp_path / "r.html")
+        assert code == 1 and "verification FAILED" in out
+        assert "class='failed'" in (tmp_path / "r.html").read_text()
+
+    @pytest.mark.parametrize("card", ["epochs", "epoch=3", "=3"])
+    def test_wrong_cards(self, command, model_file, card):
+        code, _, err = command("report", model_file, "--output", "r.html", "--card", card)
+        assert code == 2 and "is not FIELD=TEXT with one of data, epochs" in err

@@ -174,7 +174,11 @@ def test_other_networks_fail_at_the_first_difference(two_bits, int8_file, edit):
         tensor = graph.tensors[int(graph.operators[1].inputs[1])]
         flatbuffer.set_quantization(tensor, np.ones(3, np.float32), 0, 0)
 
+    def stride(container):
+        container.subgraphs[0].operators[1].builtinOptions.strideW = 2
+
     for change, message in (
+        (stride, "pointwise: strideW is 2, not 1"),
         (shorten, "SOFTMAX has no counterpart"),
         (lengthen, "not in the canonical file"),
         (rewire, "connected in another way"),
@@ -209,7 +213,7 @@ def test_bounds_by_hand():
     """Multipliers 0.5 and 4: a lost bias of 3 fine steps is 1.5 levels, plus 0.5 and 4."""
     kernel = pairing.Kernel(
         "x", "CONV_2D", np.zeros((2, 1, 1, 1), np.int8), np.full(2, 0.5, np.float32), 0,
-        np.array([16, 19], np.int32), 1, 0, "NONE", "INT8",
+        np.array([16, 19], np.int32), 1, 0, {}, "INT8",
     )  # fmt: skip
     other = dataclasses.replace(
         kernel, scale=np.full(2, 4.0, np.float32), bias=np.array([2, 2], np.int32)

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from tflite_tools import flatbuffer, manifest, runtime, tables
+from tflite_tools import decode, flatbuffer, manifest, runtime
 from tflite_tools import model as models
 from tflite_tools.formats import split
 from tflite_tools.formats.result import Result, checked
@@ -123,7 +123,7 @@ def _plan(container: Any, tensor: Any, entry: LayerEntry) -> TensorPlan:
     bits = max(1, (longest - 1).bit_length())
     if bits > MOST_BITS:
         raise ValueError(f"{entry.name}: {longest} values need more than {MOST_BITS} bits.")
-    after = math.ceil(weights.size * bits / 8) + tables.HEADER_BYTES + len(slices) * longest
+    after = math.ceil(weights.size * bits / 8) + decode.HEADER_BYTES + len(slices) * longest
     return TensorPlan(entry.name, entry.tensor, bits, axis, weights.size, after)
 
 

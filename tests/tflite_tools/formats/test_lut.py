@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tflite_tools import codes, flatbuffer, runtime, samples, tables, variant
+from tflite_tools import codes, decode, flatbuffer, runtime, samples, variant
 from tflite_tools import model as models
 from tflite_tools.describe import describe
 from tflite_tools.formats import lut, split
@@ -66,7 +66,7 @@ def test_wrong_values_in_a_table_are_found(two_bits, edit):
     def turn(container):
         tensor = _tables(container)
         values = flatbuffer.constant(container, tensor).copy()
-        values[tables.HEADER_BYTES :] = values[tables.HEADER_BYTES :][::-1]
+        values[decode.HEADER_BYTES :] = values[decode.HEADER_BYTES :][::-1]
         flatbuffer.set_constant(container, tensor, values)
 
     report = variant.verify_variant(
@@ -153,7 +153,7 @@ def test_files_that_are_packed_already_are_refused(two_bits, edit, tensor_of):
 def _tables(container):
     """The ancillary tensor of the first decoded one."""
     graph = container.subgraphs[0]
-    return graph.tensors[tables.decoded(container, graph)[0].ancillary]
+    return graph.tensors[decode.decoded(container, graph)[0].ancillary]
 
 
 def test_damaged_tables_are_named(two_bits, edit):
@@ -175,13 +175,13 @@ def test_damaged_tables_are_named(two_bits, edit):
 
     def retype(container):
         graph = container.subgraphs[0]
-        output = graph.tensors[tables.decoded(container, graph)[0].output]
+        output = graph.tensors[decode.decoded(container, graph)[0].output]
         flatbuffer.set_type(output, "INT16")
 
     def unpair(container):
         graph = container.subgraphs[0]
         operator = graph.operators[1]
-        assert flatbuffer.op_name(container, operator) == tables.DECODE_OP
+        assert flatbuffer.op_name(container, operator) == decode.DECODE_OP
         operator.inputs = operator.inputs[:1]
 
     for damage, message in (

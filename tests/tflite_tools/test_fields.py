@@ -5,17 +5,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tflite_tools import packing
+from tflite_tools import fields
 
 
 @given(st.sampled_from([2, 4]), st.data())
 def test_packing_is_undone(bits, data):
     low, high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
     values = np.array(data.draw(st.lists(st.integers(low, high))), np.int8)
-    packed = packing.pack(values, bits)
+    packed = fields.pack(values, bits)
     assert packed.dtype == np.uint8
     assert packed.size == -(-values.size * bits // 8)
-    np.testing.assert_array_equal(packing.unpack(packed, bits, values.size), values)
+    np.testing.assert_array_equal(fields.unpack(packed, bits, values.size), values)
 
 
 @given(st.integers(1, 7), st.data())
@@ -24,30 +24,30 @@ def test_indices_are_read_most_significant_bit_first(bits, data):
     text = "".join(f"{index:0{bits}b}" for index in indices)
     text += "0" * (-len(text) % 8)
     packed = np.array([int(text[i : i + 8], 2) for i in range(0, len(text), 8)], np.uint8)
-    np.testing.assert_array_equal(packing.unpack_indices(packed, bits, len(indices)), indices)
+    np.testing.assert_array_equal(fields.unpack_indices(packed, bits, len(indices)), indices)
 
 
 def test_by_hand():
-    assert packing.pack(np.array([1, -2, 7]), 4).tolist() == [0xE1, 0x07]
-    assert packing.pack(np.array([1, -2, 0, -1, 1]), 2).tolist() == [0b11001001, 0b01]
-    assert packing.unpack(np.array([0x8F], np.uint8), 4, 2).tolist() == [-1, -8]
+    assert fields.pack(np.array([1, -2, 7]), 4).tolist() == [0xE1, 0x07]
+    assert fields.pack(np.array([1, -2, 0, -1, 1]), 2).tolist() == [0b11001001, 0b01]
+    assert fields.unpack(np.array([0x8F], np.uint8), 4, 2).tolist() == [-1, -8]
 
 
 @pytest.mark.parametrize(("values", "bits"), [([8], 4), ([-9], 4), ([2], 2)])
 def test_values_that_do_not_fit_are_refused(values, bits):
     with pytest.raises(ValueError, match=f"do not fit {bits} bits"):
-        packing.pack(np.array(values), bits)
+        fields.pack(np.array(values), bits)
 
 
 def test_other_widths_and_lengths_are_refused():
     byte = np.zeros(1, np.uint8)
-    for function in (packing.pack, lambda data, bits: packing.unpack(data, bits, 1)):
+    for function in (fields.pack, lambda data, bits: fields.unpack(data, bits, 1)):
         with pytest.raises(ValueError, match="2 or 4 bits, got 3"):
             function(byte, 3)
     for count in (0, 3):
         with pytest.raises(ValueError, match="do not hold"):
-            packing.unpack(byte, 4, count)
+            fields.unpack(byte, 4, count)
     with pytest.raises(ValueError, match="do not hold"):
-        packing.unpack_indices(byte, 3, 3)
+        fields.unpack_indices(byte, 3, 3)
     with pytest.raises(ValueError, match="1 to 7 bits"):
-        packing.unpack_indices(byte, 8, 1)
+        fields.unpack_indices(byte, 8, 1)

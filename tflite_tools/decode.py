@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from tflite_tools import flatbuffer, packing
+from tflite_tools import fields, flatbuffer
 
 DECODE_OP = "CUSTOM:TFLM_DECODE"
 HEADER_BYTES = 16
@@ -81,7 +81,7 @@ def _look_up(tensor: Any, indices: np.ndarray, ancillary: np.ndarray) -> np.ndar
     stride = int(ancillary[_STRIDE])
     tables = ancillary[HEADER_BYTES:].view(np.int8)
     count = int(np.prod(shape, dtype=np.int64))
-    places = packing.unpack_indices(indices, int(ancillary[_WIDTH] & 7), count).reshape(shape)
+    places = fields.unpack_indices(indices, int(ancillary[_WIDTH] & 7), count).reshape(shape)
     scales = flatbuffer.scales(tensor)
     if len(scales) > 1:
         axis = int(tensor.quantization.quantizedDimension)

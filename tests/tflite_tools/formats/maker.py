@@ -1,0 +1,100 @@
+"""Makes .tflite files by hand, for operators and settings that the exporter does not write."""
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from tflite_tools import flatbuffer, manifest
+from tflite_tools.model import load
+
+_CODES = {name: code for name, code in vars(schema.BuiltinOperator).items() if name.isupper()}
+_TYPES = {np.int8: "INT8", np.int32: "INT32", np.float32: "FLOAT32"}
+
+
+class Maker:
+    """A file with one subgraph."""
+
+    def __init__(self):
+        self.model, self.graph = schema.ModelT(), schema.SubGraphT()
+        self.model.version, self.model.description = 3, "made by hand"
+        self.model.subgraphs, self.model.operatorCodes = [self.graph], []
+        self.model.buffers = [schema.BufferT()]
+        self.graph.tensors, self.graph.operators = [], []
+        self.inputs, self.outputs, self.layers = [], [], []
+
+    def tensor(self, shape, grid=None, *, data=None, dtype=np.int8, axis=0, name=None):
+        """Add a tensor; `grid` is (scale or scales, zero point). Returns its index."""
+        tensor = schema.TensorT()
+        tensor.name = name or f"tensor{len(self.graph.tensors)}"
+        tensor.shape = list(shape)
+        tensor.buffer = 0
+        dtype = dtype if data is None else data.dtype.type
+        tensor.type = getattr(schema.TensorType, _TYPES[dtype])
+        if grid is not None:
+            flatbuffer.set_quantization(tensor, *grid, axis=axis)
+        if data is not None:
+            buffer = schema.BufferT()
+            buffer.data = np.frombuffer(np.ascontiguousarray(data).tobytes(), np.uint8)
+            self.model.buffers.append(buffer)
+            tensor.buffer = len(self.model.buffers) - 1
+        self.graph.tensors.append(tensor)
+        return len(self.graph.tensors) - 1
+
+    def input(self, shape, grid=(0.05, 3)):
+        """Add an input of the model."""
+        self.inputs.append(self.tensor(shape, grid))
+        return self.inputs[-1]
+
+    def ints(self, values):
+        """Add a constant of int32."""
+        array = np.array(values, np.int32)
+        return self.tensor(array.shape, data=array)
+
+    def weights(self, codes, bits, prescale, scales, axis=0, name=None):
+        """Add weights and the manifest's entry for them."""
+        stored = (codes * prescale).astype(np.int8)
+        index = self.tensor(codes.shape, (scales, 0), data=stored, axis=axis, name=name)
+        tensor = self.graph.tensors[index].name
+        digest = manifest.codes_digest(codes.astype(np.int8))
+        self.layers.append(
+            manifest.LayerEntry(tensor, "Conv2D", tensor, bits, prescale, codes.shape, digest)
+        )
+        return index
+
+    def op(self, name, inputs, shape, grid=(0.1, -7), options=None, *, kind=None, output=True):
+        """Add an operator with a new output tensor, which by default is one of the model's."""
+        code = schema.OperatorCodeT()
+        code.builtinCode, code.version = _CODES[name], 1
+        code.deprecatedBuiltinCode = min(_CODES[name], 127)
+        self.model.operatorCodes.append(code)
+        operator = schema.OperatorT()
+        operator.opcodeIndex = len(self.model.operatorCodes) - 1
+        operator.inputs = list(inputs)
+        operator.outputs = [self.tensor(shape, grid)]
+        if kind is not None:
+            operator.builtinOptionsType = getattr(schema.BuiltinOptions, kind)
+            operator.builtinOptions = getattr(schema, f"{kind}T")()
+            for field, value in (options or {}).items():
+                assert hasattr(operator.builtinOptions, field)
+                setattr(operator.builtinOptions, field, value)
+        self.graph.operators.append(operator)
+        if output:
+            self.outputs.append(operator.outputs[0])
+        return operator.outputs[0]
+
+    def data(self):
+        """The file's bytes."""
+        self.graph.inputs, self.graph.outputs = self.inputs, self.outputs
+        header = manifest.Manifest({}, {}, tuple(self.layers), ())
+        flatbuffer.set_metadata(self.model, manifest.METADATA_NAME, header.to_json().encode())
+        return flatbuffer.write(self.model)
+
+
+def samples(data, count, seed=0):
+    """`count` samples of every input, over the whole range of int8."""
+    graph, random = load(data).main, np.random.default_rng(seed)
+    shapes = [graph.tensors[index].shape for index in graph.inputs]
+    drawn = [random.integers(-128, 128, (count, *shape[1:])).astype(np.int8) for shape in shapes]
+    for array in drawn:  # all values at once, so that tables are seen whole
+        flat = array.reshape(-1)
+        flat[: min(256, flat.size)] = np.arange(-128, 128)[: flat.size]
+    return drawn

@@ -1,0 +1,311 @@
+"""Generated C computes what TFLM computes, value by value, on both paths and under sanitizers."""
+
+import numpy as np
+import pytest
+from maker import Maker, samples
+from test_emit import NETS, converted, fresh
+
+from tflite_tools import isolate, runtime
+from tflite_tools.formats import c_check, c_source
+from tflite_tools.model import load
+
+PRESCALES = {2: 32, 3: 16, 4: 8, 8: 1}
+ACTIVATIONS = {"NONE": 0, "RELU": 1, "RELU_N1_TO_1": 2, "RELU6": 3}
+
+
+@pytest.fixture(scope="module", params=NETS)
+def file(request, images):
+    return converted(fresh(NETS[request.param]), images)[1]
+
+
+def test_nets_of_every_kind(file, c_is_tflm):
+    alone = isolate.isolate(file, load(file)).data
+    c_is_tflm(alone)  # every operator by itself, with any input
+    sources, _ = c_is_tflm(file, paths=["portable"])
+    assert sources.arena_bytes > 0
+
+
+def test_a_trained_net_of_two_bits(int8_file, c_is_tflm):
+    sources, expected = c_is_tflm(int8_file, count=64)
+    assert len(np.unique(expected[0])) > 10
+    layers = load(int8_file).manifest.layers
+    assert sources.packed_weight_bytes <= sum(np.prod(e.shape) * e.bits / 8 + 1 for e in layers)
+
+
+def test_several_inputs_and_outputs(c_is_tflm):
+    maker = Maker()
+    a, b = maker.input((1, 4, 4, 2)), maker.input((1, 1, 1, 2), (0.02, -5))
+    total = maker.op("ADD", [a, b], (1, 4, 4, 2), kind="AddOptions")
+    squeezed = maker.op("RESHAPE", [total, maker.ints([1, 32])], (1, 32), kind="ReshapeOptions")
+    maker.outputs += [a]  # an input handed on
+    maker.op("LOGISTIC", [squeezed], (1, 32), (1 / 256, -128))
+    sources, _ = c_is_tflm(maker.data())
+    assert "memcpy(output2, input0, 32);" in sources.files["model.c"]
+
+
+def convolution(maker, random, kind, bits, per_channel):
+    """A convolution with random shape, stride, dilation, padding, zero points and activation."""
+    height, width = (int(size) for size in random.integers(5, 10, 2))
+    depth, channels = (int(size) for size in random.integers(1, 7, 2))
+    k_h, k_w = (int(size) for size in random.integers(1, 4, 2))
+    stride_h = stride_w = int(random.integers(1, 3))
+    dilations = [1, 1] if stride_h > 1 else random.integers(1, 3, 2).tolist()
+    padding = int(random.integers(2))
+    if kind == "DEPTHWISE_CONV_2D":
+        channels, shape, axis = depth * 2, (1, k_h, k_w, depth * 2), 3
+    else:
+        shape, axis = (channels, k_h, k_w, depth), 0
+    low, high = (-127, 128) if bits == 8 else (-(2 ** (bits - 1)), 2 ** (bits - 1))
+    codes = random.integers(low, high, shape)
+    prescale = PRESCALES[bits]
+    scales = random.uniform(0.5, 2.0, channels if per_channel else 1).astype(np.float32)
+    scales *= np.float32(0.02 / prescale / high)
+    zero = int(random.integers(-128, 128))
+    source = maker.input((1, height, width, depth), (float(random.uniform(0.02, 0.1)), zero))
+    weights = maker.weights(codes, bits, prescale, scales, axis)
+    large = 2000 if random.integers(2) else 100000  # biases of 16 and of 32 bits
+    bias = random.integers(-large, large, channels).astype(np.int32)
+    places = [source, weights, maker.tensor(bias.shape, (scales, 0), data=bias)]
+    activation = int(random.choice(list(ACTIVATIONS.values())))
+    options = {"strideH": stride_h, "strideW": stride_w, "padding": padding}
+    reach = [(k_h - 1) * dilations[0] + 1, (k_w - 1) * dilations[1] + 1]
+    sizes = [
+        -(-size // stride_h) if padding == 0 else (size - r) // stride_h + 1
+        for size, r in zip((height, width), reach, strict=True)
+    ]
+    if kind == "TRANSPOSE_CONV":
+        activation = 0
+        sizes = [
+            size * stride_h if padding == 0 else (size - 1) * stride_h + k
+            for size, k in zip((height, width), (k_h, k_w), strict=True)
+        ]
+        places = [maker.ints([1, *sizes, channels]), weights, source, places[2]]
+    else:
+        options |= {"dilationHFactor": dilations[0], "dilationWFactor": dilations[1]}
+        options["fusedActivationFunction"] = activation
+    if kind == "DEPTHWISE_CONV_2D":
+        options["depthMultiplier"] = 2
+    grid = (float(random.uniform(0.004, 0.05)), int(random.integers(-128, 128)))
+    name = {
+        "CONV_2D": "Conv2DOptions",
+        "DEPTHWISE_CONV_2D": "DepthwiseConv2DOptions",
+        "TRANSPOSE_CONV": "TransposeConvOptions",
+    }[kind]
+    maker.op(kind, places, (1, *sizes, channels), grid, options, kind=name)
+
+
+@pytest.mark.parametrize("per_channel", [False, True])
+@pytest.mark.parametrize("bits", PRESCALES)
+@pytest.mark.parametrize("kind", ["CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV"])
+def test_convolutions(kind, bits, per_channel, c_is_tflm):
+    maker, random = Maker(), np.random.default_rng(bits)
+    for _ in range(12):
+        convolution(maker, random, kind, bits, per_channel)
+    sources, expected = c_is_tflm(maker.data())
+    assert sum(len(np.unique(output)) > 4 for output in expected) >= 8
+    assert f".bits = {bits}," in sources.files["model.c"]
+    assert sources.packed_weight_bytes <= sum(
+        np.prod(layer.shape) * bits / 8 + 1 for layer in maker.layers
+    )
+
+
+@pytest.mark.parametrize("per_channel", [False, True])
+@pytest.mark.parametrize("bits", PRESCALES)
+def test_fully_connected(bits, per_channel, c_is_tflm):
+    maker, random = Maker(), np.random.default_rng(bits)
+    for shape, channels in (((1, 37), 5), ((1, 3, 4, 8), 6), ((1, 5, 9), 4), ((1, 300), 1)):
+        depth = 96 if len(shape) == 4 else shape[-1]
+        rows = int(np.prod(shape)) // depth
+        high = 2 ** (bits - 1)
+        codes = random.integers(-high + 1, high, (channels, depth))
+        scales = random.uniform(0.5, 2.0, channels if per_channel and channels > 1 else 1)
+        scales = (scales * 0.01 / PRESCALES[bits] / high).astype(np.float32)
+        bias = random.integers(-3000, 3000, channels).astype(np.int32)
+        source = maker.input(shape, (0.04, int(random.integers(-128, 128))))
+        places = [
+            source,
+            maker.weights(codes, bits, PRESCALES[bits], scales),
+            # A bias scale that TFLM finds close enough to that of the products.
+            maker.tensor(bias.shape, (scales * np.float32(0.04), 0), data=bias),
+        ]
+        out = (rows, channels)
+        maker.op("FULLY_CONNECTED", places, out, (0.01, 9), kind="FullyConnectedOptions")
+    c_is_tflm(maker.data())
+
+
+GRIDS = [(0.0421, -9), (0.0317, 12)]
+
+
+def unary(maker, name, grid, out, kind=None, options=None):
+    source = maker.input((1, 16, 16, 1), grid)
+    maker.op(name, [source], (1, 16, 16, 1), out, options, kind=kind)
+
+
+def test_functions_of_one_value(c_is_tflm):
+    maker = Maker()
+    for scale in (0.004, 0.02, 0.11, 0.6):
+        for zero in (-128, -3, 90):
+            grid = (scale, zero)
+            unary(maker, "LOGISTIC", grid, (1 / 256, -128))
+            unary(maker, "TANH", grid, (1 / 128, 0))
+            unary(maker, "HARD_SWISH", grid, (scale * 0.8, -100))
+            unary(maker, "RELU", grid, (scale * 1.3, -128))
+            unary(maker, "RELU", grid, (scale * 0.7, 5))
+            unary(maker, "RELU6", grid, grid)
+            unary(maker, "QUANTIZE", grid, (scale * 1.7, 4), "QuantizeOptions")
+            unary(maker, "QUANTIZE", grid, (scale * 0.3, -4), "QuantizeOptions")
+            for alpha in (0.01, 0.3, -0.2, 1.5):
+                options = {"alpha": alpha}
+                unary(maker, "LEAKY_RELU", grid, (scale * 0.9, -60), "LeakyReluOptions", options)
+    c_is_tflm(maker.data(), count=1, paths=["portable"])
+
+
+def test_more_values_than_16_bits_count(c_is_tflm):
+    maker, shape, grid = Maker(), (1, 150, 230, 2), (0.05, 3)
+    source = maker.input(shape)
+    maker.op("SUB", [source, source], shape, kind="SubOptions")
+    places = [source, *(maker.ints(v) for v in ([0] * 4, [1, 140, 230, 2], [1] * 4))]
+    maker.op("STRIDED_SLICE", places, (1, 140, 230, 2), grid, kind="StridedSliceOptions")
+    places = [source, maker.ints([[0, 0], [1, 1], [0, 0], [0, 0]])]
+    maker.op("PAD", places, (1, 152, 230, 2), grid, kind="PadOptions")
+    c_is_tflm(maker.data(), count=2, paths=["portable"])
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS.values(), ids=ACTIVATIONS)
+def test_functions_of_two_values(activation, c_is_tflm):
+    maker, (one, two) = Maker(), GRIDS
+    shapes = [
+        ((1, 4, 8, 8), (1, 4, 8, 8)),
+        ((1, 4, 8, 8), (1, 1, 1, 8)),
+        ((1, 1, 8, 1), (1, 4, 1, 8)),
+    ]
+    fused = {"fusedActivationFunction": activation}
+    for first, second in shapes:
+        for swap in (False, True):
+            a, b = maker.input(first, one), maker.input(second, two)
+            places = [b, a] if swap else [a, b]
+            out = np.broadcast_shapes(first, second)
+            for name in ("Add", "Sub", "Mul"):
+                maker.op(name.upper(), places, out, (0.061, -20), fused, kind=f"{name}Options")
+    constant = np.arange(-4, 4, dtype=np.int8)
+    held = maker.tensor((8,), (0.3, 1), data=constant)
+    maker.op("MUL", [maker.input((1, 64, 8)), held], (1, 64, 8), kind="MulOptions")
+    slopes = maker.tensor((1, 1, 8), (0.01, -2), data=constant)
+    maker.op("PRELU", [maker.input((1, 8, 8, 8)), slopes], (1, 8, 8, 8))
+    for name in ("MAXIMUM", "MINIMUM"):
+        pair = [maker.input((1, 8, 8, 4), one), maker.input((1, 1, 8, 1), one)]
+        maker.op(name, pair, (1, 8, 8, 4), one, kind="MaximumMinimumOptions")
+    c_is_tflm(maker.data(), paths=["portable"])
+
+
+def test_pools_and_reductions(c_is_tflm):
+    maker, grid = Maker(), (0.05, 3)
+    for kind in ("AVERAGE_POOL_2D", "MAX_POOL_2D"):
+        for padding, size, stride in ((0, 3, 1), (0, 3, 2), (1, 2, 2), (1, 5, 3)):
+            out = -(-9 // stride) if padding == 0 else (9 - size) // stride + 1
+            options = {"padding": padding, "filterHeight": size, "filterWidth": size}
+            options |= {"strideH": stride, "strideW": stride, "fusedActivationFunction": 3}
+            source = maker.input((1, 9, 9, 3), grid)
+            maker.op(kind, [source], (1, out, out, 3), grid, options, kind="Pool2DOptions")
+    for axes, keep, shape in (
+        ([1, 2], True, (1, 1, 1, 5)), ([1, 2], False, (1, 5)), ([2, 1], True, (1, 1, 1, 5)),
+        ([3], True, (1, 7, 6, 1)), ([-2], True, (1, 7, 1, 5)), ([0, 1], True, (1, 1, 6, 5)),
+    ):  # fmt: skip
+        for scale in (0.05, 0.013, 0.2):  # the first is the input's own
+            source = maker.input((1, 7, 6, 5), grid)
+            places = [source, maker.ints(axes)]
+            out = grid if scale == 0.05 else (scale, -8)
+            maker.op("MEAN", places, shape, out, {"keepDims": keep}, kind="ReducerOptions")
+        places = [maker.input((1, 7, 6, 5), grid), maker.ints(axes)]
+        maker.op("REDUCE_MAX", places, shape, grid, {"keepDims": keep}, kind="ReducerOptions")
+    c_is_tflm(maker.data(), paths=["portable"])
+
+
+@pytest.mark.parametrize("beta", [1.0, 0.3])
+def test_softmax(beta, c_is_tflm):
+    maker = Maker()
+    for scale in (0.0007, 0.01, 0.13, 0.9, 7.0):
+        for depth in (2, 10, 301):
+            source = maker.input((1, 3, depth), (scale, 11))
+            options = {"beta": beta}
+            maker.op(
+                "SOFTMAX", [source], (1, 3, depth), (1 / 256, -128), options, kind="SoftmaxOptions"
+            )
+    c_is_tflm(maker.data(), count=16, paths=["portable"])
+
+
+def test_moves(c_is_tflm):
+    maker, grid = Maker(), (0.05, 3)
+    for corners, centers in ((False, False), (True, False), (False, True)):
+        for size in ((8, 6), (13, 3), (1, 17)):
+            places = [maker.input((1, 4, 6, 3)), maker.ints(size)]
+            options = {"alignCorners": corners, "halfPixelCenters": centers}
+            kind = "ResizeNearestNeighborOptions"
+            maker.op("RESIZE_NEAREST_NEIGHBOR", places, (1, *size, 3), grid, options, kind=kind)
+    for margins, shape in (
+        ([[0, 0], [1, 2], [0, 3], [0, 0]], (1, 7, 9, 3)),
+        ([[0, 0], [0, 0], [0, 0], [1, 1]], (1, 4, 6, 5)),
+    ):  # fmt: skip
+        places = [maker.input((1, 4, 6, 3)), maker.ints(margins)]
+        maker.op("PAD", places, shape, grid, kind="PadOptions")
+        value = maker.tensor((1,), grid, data=np.array([-77], np.int8))
+        places = [maker.input((1, 4, 6, 3)), maker.ints(margins), value]
+        maker.op("PADV2", places, shape, grid, kind="PadV2Options")
+    for begin, end, step, masks, shape in (
+        ([0, 1, 2, 0], [1, 3, 6, 3], [1, 1, 2, 1], {}, (1, 2, 2, 3)),
+        ([0, -1, 0, 0], [0] * 4, [1, -1, 2, 1], {"beginMask": 13, "endMask": 15}, (1, 4, 3, 3)),
+        ([0, 2, 0, 1], [1, 3, 6, 3], [1, 1, 1, 1], {"shrinkAxisMask": 2}, (1, 6, 2)),
+    ):  # fmt: skip
+        places = [maker.input((1, 4, 6, 3)), *(maker.ints(v) for v in (begin, end, step))]
+        maker.op("STRIDED_SLICE", places, shape, grid, masks, kind="StridedSliceOptions")
+    places = [maker.input((1, 4, 6, 3)), maker.ints([0, 1, 0, 1]), maker.ints([1, 2, -1, 2])]
+    maker.op("SLICE", places, (1, 2, 6, 2), grid)
+    places = [maker.input((1, 4, 6, 3)), maker.ints([0, 3, 1, 2])]
+    maker.op("TRANSPOSE", places, (1, 3, 4, 6), grid, kind="TransposeOptions")
+    for axis, other, shape in ((3, (1, 4, 6, 5), (1, 4, 6, 8)), (-3, (1, 2, 6, 3), (1, 6, 6, 3))):
+        places = [maker.input((1, 4, 6, 3)), maker.input(other)]
+        maker.op("CONCATENATION", places, shape, grid, {"axis": axis}, kind="ConcatenationOptions")
+    source = maker.input((1, 4, 1, 3))
+    squeezed = maker.op(
+        "SQUEEZE", [source], (1, 4, 3), grid, {"squeezeDims": [2]}, kind="SqueezeOptions"
+    )
+    maker.op("EXPAND_DIMS", [squeezed, maker.ints(1)], (1, 1, 4, 3), grid, kind="ExpandDimsOptions")
+    c_is_tflm(maker.data(), paths=["portable"])
+
+
+def test_the_comparison_finds_a_wrong_kernel(int8_file, needs_compiler):
+    # Break the checked side: one rounding instead of two.
+    model, inputs, sources = load(int8_file), samples(int8_file, 64), c_source.generate(int8_file)
+    right = c_check.run(sources, model, inputs)
+    header = sources.files[c_source.RUNTIME_HEADER]
+    broken = header.replace("((x & mask) > threshold)", "((x & mask) > threshold + 1)")
+    assert broken != header
+    files = {**sources.files, c_source.RUNTIME_HEADER: broken}
+    wrong = c_check.run(c_source.Sources(files, 0, 0, 0), model, inputs)
+    assert np.any(wrong[0] != right[0])
+
+
+def test_the_arena_is_no_larger_than_tflms(file):
+    if not runtime.available(runtime.TFLM):
+        pytest.skip("tflite_micro is not installed")
+    model = load(file)
+    edges = sum(
+        np.prod(model.main.tensors[i].shape) for i in (*model.main.inputs, *model.main.outputs)
+    )
+    theirs = smallest_arena(file)
+    assert c_source.generate(file).arena_bytes + edges <= theirs + 4096
+
+
+def smallest_arena(data):
+    """Bytes of memory with which TFLM accepts a file."""
+    from tflite_micro import runtime as tflm
+
+    low, high = 0, 2**20
+    while high - low > 64:
+        middle = (low + high) // 2
+        try:
+            tflm.Interpreter.from_bytes(data, arena_size=middle)
+            high = middle
+        except RuntimeError:
+            low = middle
+    return high

@@ -1,0 +1,74 @@
+"""Where each buffer lies in one block of memory, given when it is live."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+
+ALIGNMENT = 4  # the widest load of the kernels
+
+
+@dataclasses.dataclass(frozen=True)
+class Buffer:
+    """A block of bytes that is needed from step `first` to step `last`, both included."""
+
+    name: str
+    size: int
+    first: int
+    last: int
+
+    def meets(self, other: Buffer) -> bool:
+        """Whether there is a step in which both are needed."""
+        return self.first <= other.last and other.first <= self.last
+
+
+@dataclasses.dataclass(frozen=True)
+class Arena:
+    """The offset of each buffer, and the bytes that hold them all."""
+
+    offsets: Mapping[str, int]
+    size: int
+
+
+def plan(buffers: Sequence[Buffer]) -> Arena:
+    """Place buffers so that none overlap while both are needed.
+
+    Greedily by size, as TFLM's planner does: the largest first, each at the lowest place that is
+    free (Pisarchyk and Lee, "Efficient memory management for deep neural net inference", 2020).
+    Two other orders are tried as well, and the smallest arena wins.
+    """
+    orders: tuple[Callable[[Buffer], tuple[int, ...]], ...] = (
+        lambda buffer: (-buffer.size, buffer.first),
+        lambda buffer: (buffer.first - buffer.last, -buffer.size),
+        lambda buffer: (buffer.first, -buffer.size),
+    )
+    arenas = [_place(sorted(buffers, key=order)) for order in orders]
+    return min(arenas, key=lambda arena: arena.size)
+
+
+def _place(buffers: Sequence[Buffer]) -> Arena:
+    offsets: dict[str, int] = {}
+    placed: list[Buffer] = []
+    for buffer in buffers:
+        taken = sorted(
+            (offsets[other.name], offsets[other.name] + other.size)
+            for other in placed
+            if other.meets(buffer)
+        )
+        offsets[buffer.name] = _lowest_gap(taken, buffer.size)
+        placed.append(buffer)
+    end = max((offsets[buffer.name] + buffer.size for buffer in buffers), default=0)
+    return Arena(offsets, _aligned(end))
+
+
+def _lowest_gap(taken: Sequence[tuple[int, int]], size: int) -> int:
+    start = 0
+    for low, high in taken:
+        if start + size <= low:
+            break
+        start = max(start, _aligned(high))
+    return start
+
+
+def _aligned(offset: int) -> int:
+    return -(-offset // ALIGNMENT) * ALIGNMENT

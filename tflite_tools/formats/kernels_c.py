@@ -1,0 +1,257 @@
+"""Operators with weights as C: convolutions and the fully connected layer."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+
+from tflite_tools import codes as file_codes
+from tflite_tools.formats import fixed_point, geometry, packing
+from tflite_tools.formats.lowering import Context, Step
+from tflite_tools.model import Tensor
+
+_MAX_REACH = 2**15
+_BIAS16, _FOLDED, _EACH_MULTIPLIER, _EACH_SHIFT = 1, 2, 4, 8  # as in the runtime header
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Kernel:
+    """Weights with a row per output channel, and what is added to the products.
+
+    Attributes:
+        rows: stored weights, int8, (channels, taps).
+        bias: int64, (channels,).
+        packing: the same weights as packed codes.
+    """
+
+    rows: np.ndarray
+    bias: np.ndarray
+    packed: packing.Codes
+
+
+def conv_2d(op: Context) -> Step:
+    """CONV_2D: weights (out, h, w, in)."""
+    source, weights, (images, out) = op.operand(0), op.operand(1), _images(op, 0)
+    channels, height, width, depth = _shape(weights, 4)
+    op.need(depth == images[3], f"the filter has {depth} input channels, not {images[3]}")
+    fields, folded = _windows(op, images, height, width)
+    op.same_shape((images[0], fields["out_h"], fields["out_w"], channels))
+    kernel = _kernel(op, weights, 2, 0)
+    fields |= _sizes(images, out, height, width)
+    return _step(op, "tfb_conv_2d", source, weights, kernel, fields, folded)
+
+
+def depthwise(op: Context) -> Step:
+    """DEPTHWISE_CONV_2D: weights (1, h, w, channels)."""
+    source, weights, (images, out) = op.operand(0), op.operand(1), _images(op, 0)
+    one, height, width, channels = _shape(weights, 4)
+    whole = one == 1 and channels % images[3] == 0
+    op.need(whole, f"the filter {weights.shape} does not fit {images[3]} input channels")
+    fields, folded = _windows(op, images, height, width)
+    op.same_shape((images[0], fields["out_h"], fields["out_w"], channels))
+    kernel = _kernel(op, weights, 2, 3)
+    fields |= _sizes(images, out, height, width)
+    return _step(op, "tfb_depthwise", source, weights, kernel, fields, folded)
+
+
+def transpose_conv(op: Context) -> Step:
+    """TRANSPOSE_CONV: weights (out, h, w, in); the activations are input 2."""
+    source, weights, (images, out) = op.operand(2), op.operand(1), _images(op, 2)
+    channels, height, width, depth = _shape(weights, 4)
+    op.need(depth == images[3], f"the filter has {depth} input channels, not {images[3]}")
+    op.need(out[0] == images[0] and out[3] == channels, f"the output has shape {out}")
+    # TFLM leaves a fused activation out; the exporter never writes one.
+    op.need(op.op.activation == "NONE", f"the fused activation {op.op.activation}")
+    stride_h, stride_w, padding = _strides(op)
+    fields = {"stride_h": stride_h, "stride_w": stride_w, "dilation_h": 1, "dilation_w": 1}
+    for axis, (size, stride) in enumerate(((height, stride_h), (width, stride_w)), start=1):
+        count, front = geometry.window(out[axis], size, stride, 1, padding)
+        op.need(count == images[axis], f"the output size {out[axis]} does not fit {images[axis]}")
+        fields[f"pad_{'hw'[axis - 1]}"] = front
+    kernel = _kernel(op, weights, 3, 0)
+    fields |= _sizes(images, out, height, width)
+    return _step(op, "tfb_transpose_conv", source, weights, kernel, fields, None)
+
+
+def fully_connected(op: Context) -> Step:
+    """FULLY_CONNECTED: weights (out, in); a 1x1 convolution over a row of samples."""
+    source, weights = op.operand(0), op.operand(1)
+    channels, depth = _shape(weights, 2)
+    op.need(op.option("weightsFormat") == 0, "shuffled weights")
+    total, made = int(np.prod(source.shape)), int(np.prod(op.output.shape))
+    op.need(total % depth == 0, f"{total} inputs are no rows of {depth}")
+    op.need(made == total // depth * channels, f"the output has shape {op.output.shape}")
+    kernel = _kernel(op, weights, 2, 0)
+    samples = total // depth
+    op.need(samples < 2**16, f"{samples} rows")
+    fields = _sizes((1, 1, samples, depth), (1, 1, samples, channels), 1, 1)
+    fields |= {"stride_h": 1, "stride_w": 1, "dilation_h": 1, "dilation_w": 1}
+    fields |= {"pad_h": 0, "pad_w": 0}
+    return _step(op, "tfb_conv_2d", source, weights, kernel, fields, True)
+
+
+def _images(op: Context, place: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The shapes of the activations and the output, both (batch, height, width, channels)."""
+    return _shape(op.operand(place), 4), _shape(op.output, 4)
+
+
+def _shape(tensor: Tensor, rank: int) -> tuple[int, ...]:
+    if len(tensor.shape) != rank or any(not 1 <= size < 2**16 for size in tensor.shape):
+        raise ValueError(f"{tensor.name!r} has the shape {tensor.shape}")
+    return tensor.shape
+
+
+def _strides(op: Context) -> tuple[int, int, int]:
+    return op.option("strideH", 1), op.option("strideW", 1), op.option("padding", 0, 1)
+
+
+def _windows(
+    op: Context, images: tuple[int, ...], height: int, width: int
+) -> tuple[dict[str, int], bool]:
+    """The fields of a sliding window, and whether it never leaves the image."""
+    stride_h, stride_w, padding = _strides(op)
+    dilation_h, dilation_w = op.option("dilationHFactor", 1), op.option("dilationWFactor", 1)
+    out_h, pad_h = geometry.window(images[1], height, stride_h, dilation_h, padding)
+    out_w, pad_w = geometry.window(images[2], width, stride_w, dilation_w, padding)
+    inside = geometry.never_leaves(
+        images[1], height, stride_h, dilation_h, out_h
+    ) and geometry.never_leaves(images[2], width, stride_w, dilation_w, out_w)
+    reach = (max(height * dilation_h, width * dilation_w), _MAX_REACH)
+    op.need(reach[0] <= reach[1], f"a filter that reaches over {reach[0]} values")
+    fields = {"out_h": out_h, "out_w": out_w, "stride_h": stride_h, "stride_w": stride_w}
+    fields |= {"dilation_h": dilation_h, "dilation_w": dilation_w, "pad_h": pad_h, "pad_w": pad_w}
+    return fields, inside
+
+
+def _sizes(
+    images: tuple[int, ...], out: tuple[int, ...], height: int, width: int
+) -> dict[str, int]:
+    names = ("batch", "in_h", "in_w", "in_c", "out_h", "out_w", "out_c", "k_h", "k_w")
+    return dict(zip(names, (*images, *out[1:], height, width), strict=True))
+
+
+def _kernel(op: Context, weights: Tensor, bias_place: int, axis: int) -> _Kernel:
+    """Weights and biases, checked against each other and the manifest."""
+    stored = op.constant(1, ("INT8", "INT4"))
+    rows = np.moveaxis(stored, axis, 0).reshape(weights.shape[axis], -1).astype(np.int8)
+    bias = np.zeros(len(rows), np.int64)
+    tensor = op.tensor(bias_place)
+    if tensor is not None:
+        bias = op.constant(bias_place, ("INT32",)).astype(np.int64).reshape(-1)
+        op.need(bias.size == len(rows), f"{bias.size} biases for {len(rows)} channels")
+    return _Kernel(rows, bias, _packed(op, weights, rows))
+
+
+def _packed(op: Context, weights: Tensor, rows: np.ndarray) -> packing.Codes:
+    """The codes of a trained layer at its bits; other weights as narrow as their values allow."""
+    entry = op.entries.get(weights.name)
+    if entry is None:
+        return packing.narrowest(rows)
+    codes = file_codes.unscaled(entry, rows)
+    packed = packing.narrowest(rows, entry.prescale)
+    low, high = packing.limits(entry.bits)
+    op.need(low <= codes.min() and codes.max() <= high, f"codes of more than {entry.bits} bits")
+    return packed
+
+
+def _step(
+    op: Context,
+    function: str,
+    source: Tensor,
+    weights: Tensor,
+    kernel: _Kernel,
+    fields: dict[str, int],
+    inside: bool | None,
+) -> Step:
+    """The step.
+
+    Args:
+        inside: whether every position sees the whole filter, so that the input's zero point can
+            be folded into the biases. None for a kernel that does not use folded ones.
+    """
+    low, high = op.limits()
+    factors = _factors(op, source, weights, len(kernel.rows))
+    multipliers, shifts = (_once(values) for values in factors)
+    if op.reasons or not op.need(_fits32(kernel, factors[1]), "sums that could leave 32 bits"):
+        return Step("", (), op.output.index)
+    bias, form = _biases(kernel, op.grid(source)[1], inside)
+    form |= _EACH_MULTIPLIER if multipliers.size > 1 else 0
+    form |= _EACH_SHIFT if shifts.size > 1 else 0
+    packed = packing.pack(kernel.packed.codes, kernel.packed.bits)
+    constants = op.constants
+    record = constants.record("tfb_conv", op.op, {
+        "weights": constants.array(packed, weights=True),
+        "bias": constants.array(bias),
+        "multiplier": constants.array(multipliers.astype(np.int32)),
+        "shift": constants.array(shifts.astype(np.int8)),
+        **fields,
+        "in_zero": op.grid(source)[1], "out_zero": op.grid(op.output)[1], "low": low, "high": high,
+        "bits": kernel.packed.bits, "prescale": kernel.packed.prescale, "form": form,
+    })  # fmt: skip
+    scratch = 0 if kernel.packed.bits == 8 else kernel.rows.shape[1]
+    places = f"{op.address(source)}, {op.address(op.output)}, {{scratch}}"
+    return op.step(f"{function}({record}, {places});", source, scratch=scratch)
+
+
+def _biases(kernel: _Kernel, zero_point: int, inside: bool | None) -> tuple[np.ndarray, int]:
+    """The biases in 16 bits if they fit, and their form; folded unless that makes them wider."""
+    plain = kernel.bias
+    folded = plain - zero_point * kernel.rows.astype(np.int64).sum(axis=1)
+    narrow = _fits16(plain) and not _fits16(folded)
+    bias, form = (folded, _FOLDED) if inside and not narrow else (plain, 0)
+    return (
+        (bias.astype(np.int16), form | _BIAS16) if _fits16(bias) else (bias.astype(np.int32), form)
+    )
+
+
+def _fits32(kernel: _Kernel, shifts: np.ndarray) -> bool:
+    """Whether no sum, shifted left and with a zero point added, can leave 32 bits."""
+    largest = np.abs(kernel.bias) + 255 * np.abs(kernel.rows.astype(np.int64)).sum(axis=1)
+    left = np.clip(shifts, 0, 31).astype(np.int64)
+    return bool(((largest << left) < 2**31 - 2**8).all())
+
+
+def _fits16(values: np.ndarray) -> bool:
+    return bool(np.abs(values).max() < 2**15)
+
+
+def _once(values: np.ndarray) -> np.ndarray:
+    """One value if all are equal."""
+    return values[:1] if (values == values[0]).all() else values
+
+
+def _factors(
+    op: Context, source: Tensor, weights: Tensor, channels: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Multiplier and shift per channel, as TFLM prepares them."""
+    scales = _weight_scales(op, weights, channels)
+    taken, made = op.grid(source)[0], op.grid(op.output)[0]
+    products = scales.astype(np.float64) * float(taken)
+    if op.op.name == "FULLY_CONNECTED" and scales.size == 1:
+        products = (scales * taken).astype(np.float64)  # this one product TFLM computes in float32
+    pairs = [fixed_point.quantize_multiplier(float(p) / float(made)) for p in products]
+    pairs = pairs if len(pairs) > 1 else pairs * channels
+    return np.array([m for m, _ in pairs]), np.array([s for _, s in pairs])
+
+
+def _weight_scales(op: Context, weights: Tensor, channels: int) -> np.ndarray:
+    parameters = weights.quantization
+    if parameters is None or np.any(parameters.zero_point):
+        raise ValueError(f"{weights.name!r} is not quantized with zero point 0")
+    axis = 3 if op.op.name == "DEPTHWISE_CONV_2D" else 0
+    whole = parameters.scale.size == 1 or (
+        parameters.scale.size == channels and parameters.axis == axis
+    )
+    if not whole or not np.all(np.isfinite(parameters.scale) & (parameters.scale > 0)):
+        raise ValueError(f"{weights.name!r} has scales that do not fit its channels")
+    return parameters.scale
+
+
+LOWERINGS: dict[str, Callable[[Context], Step]] = {
+    "CONV_2D": conv_2d,
+    "DEPTHWISE_CONV_2D": depthwise,
+    "FULLY_CONNECTED": fully_connected,
+    "TRANSPOSE_CONV": transpose_conv,
+}

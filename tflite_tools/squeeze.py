@@ -1,0 +1,133 @@
+"""`convert --flash_budget`: a float model -> bits per layer, a recipe and a first file.
+
+Like `convert` it imports tfbinreg, and only when it is called.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+LABELS = "labels"
+_UNITS = {"": 1, "B": 1, "K": 1024, "KB": 1024, "KIB": 1024, "M": 2**20, "MB": 2**20, "MIB": 2**20}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Squeezed:
+    """What was made of a float model.
+
+    Attributes:
+        data: the .tflite file, quantized and calibrated but not trained.
+        recipe: JSON text to train with.
+        table: the choices, layer by layer, as text.
+        packed_bytes: packed weights and the constants of their channels.
+        squeezed: the layers with fewer than 8 bits.
+        before: share of samples that the float model gets right; without labels, 1.
+        after: the same of the file's model before any training; without labels, the share of
+            samples whose best class is the float model's.
+        labelled: whether there were labels.
+    """
+
+    data: bytes
+    recipe: str
+    table: str
+    packed_bytes: int
+    squeezed: tuple[str, ...]
+    before: float
+    after: float
+    labelled: bool
+
+
+def byte_count(text: str) -> int:
+    """Bytes of a size such as 65536, 64KB or 0.5MB (1 KB is 1024 bytes).
+
+    Raises:
+        ValueError: if it is none.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)", text.strip())
+    unit = None if match is None else _UNITS.get(match[2].upper())
+    if match is None or unit is None or float(match[1]) <= 0:
+        raise ValueError(f"{text!r} is no size: write 65536, 64KB or 1MB.")
+    return int(float(match[1]) * unit)
+
+
+def squeeze(path: str | os.PathLike[str], limit: int, arrays: Mapping[str, np.ndarray]) -> Squeezed:
+    """Choose bits per layer for a float model, and convert it as it is.
+
+    Args:
+        path: a float Keras model.
+        limit: bytes for packed weights and the constants of their channels.
+        arrays: calibration samples: one unnamed array, or arrays by input name; integer classes as
+            `labels` are optional.
+
+    Raises:
+        ValueError: if the model or the samples cannot be used, or two bits do not fit.
+        RuntimeError: if TensorFlow is missing.
+    """
+    try:
+        from tfbinreg import quantize_apply, to_tflite
+        from tfbinreg.budget import fit_flash_budget
+        from tfbinreg.finalize import finalize
+        from tfbinreg.saving import load_float_model
+    except ImportError as error:
+        raise RuntimeError(
+            f"Reading a Keras model needs TensorFlow and tf_keras ({error}): pip install tfbinreg"
+        ) from error
+    model = load_float_model(path)
+    inputs, labels = _samples(model, arrays)
+    budget = fit_flash_budget(model, limit, inputs)
+    quantized = quantize_apply(model, budget.recipe, calibration_data=inputs)
+    finalize(quantized)
+    given = inputs if len(inputs) > 1 else inputs[0]
+    best = [_best(net.predict(given, verbose=0)) for net in (model, quantized)]
+    truth = best[0] if labels is None else labels.reshape(-1)
+    before, after = (float(np.mean(found == truth)) for found in best)
+    return Squeezed(
+        data=to_tflite(quantized),
+        recipe=budget.recipe.to_json(),
+        table=str(budget),
+        packed_bytes=budget.bytes,
+        squeezed=budget.squeezed,
+        before=before,
+        after=after,
+        labelled=labels is not None,
+    )
+
+
+def _samples(
+    model: Any, arrays: Mapping[str, np.ndarray]
+) -> tuple[list[np.ndarray], np.ndarray | None]:
+    """The model's inputs in order, float32, and the labels if there are any."""
+    labels = arrays.get(LABELS)
+    rest = {name: array for name, array in arrays.items() if name != LABELS}
+    names = [tensor.name.split(":")[0] for tensor in model.inputs]
+    if len(rest) == len(names) == 1:
+        rest = {names[0]: next(iter(rest.values()))}
+    if set(rest) != set(names):
+        found = ", ".join(sorted(rest)) or "none"
+        raise ValueError(f"The calibration data needs an array for each of {names}; found {found}.")
+    inputs = [np.asarray(rest[name], np.float32) for name in names]
+    for name, array, tensor in zip(names, inputs, model.inputs, strict=True):
+        shape = tuple(tensor.shape[1:])
+        fits = array.ndim == len(shape) + 1 and len(array) > 0
+        if not fits or any(
+            size not in (None, own) for size, own in zip(shape, array.shape[1:], strict=True)
+        ):
+            raise ValueError(
+                f"The calibration data for {name!r} has samples of shape {array.shape[1:]}, the "
+                f"model takes {shape}."
+            )
+    if len({len(part) for part in (*inputs, *([] if labels is None else [labels]))}) > 1:
+        raise ValueError("The arrays of the calibration data have different numbers of samples.")
+    return inputs, labels
+
+
+def _best(outputs: Any) -> np.ndarray:
+    """The best class of each sample at the first output."""
+    first = outputs[0] if isinstance(outputs, (list, tuple)) else outputs
+    return np.argmax(np.asarray(first).reshape(len(first), -1), axis=1)
