@@ -208,6 +208,22 @@ def in_own_process(name: str, kind: str, setting: str, samples: int) -> dict[str
     return row
 
 
+def _kept(path: str | None) -> dict[tuple[str, str, str], dict[str, Any]]:
+    """The rows of a run before, by what they are of."""
+    if path is None or not os.path.exists(path):
+        return {}
+    with open(path) as file:
+        return {(row["net"], row["Keras"], row["bits"]): row for row in json.load(file)}
+
+
+def _keep(path: str | None, rows: Sequence[dict[str, Any]]) -> None:
+    if path is not None:
+        text = json.dumps(rows, indent=1)
+        with open(f"{path}.part", "w") as file:
+            file.write(text)
+        os.replace(f"{path}.part", path)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table; 1 if a network failed."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -216,21 +232,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--bits", nargs="+", choices=BITS, default=list(BITS))
     parser.add_argument("--samples", type=int, default=100, help="inputs that are compared")
     parser.add_argument("--jobs", type=int, default=1, help="networks at a time (default 1)")
-    parser.add_argument("--json", metavar="FILE", help="write the rows to a file as well")
+    parser.add_argument(
+        "--json", metavar="FILE", help="keep the rows here; a run that was stopped goes on from it"
+    )
     parser.add_argument("--of", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.of:
         print(json.dumps(cell(*options.of, options.samples)))
         return 0
-    cells = itertools.product(options.nets, options.keras, options.bits)
+    cells = list(itertools.product(options.nets, options.keras, options.bits))
+    found = _kept(options.json)
+    missing = [of for of in cells if of not in found]
     with ThreadPool(options.jobs) as pool:
-        found = pool.map(lambda c: in_own_process(*c, options.samples), list(cells), chunksize=1)
-    rows = [row for row in found if row is not None]
-    if options.json:
-        with open(options.json, "w") as file:
-            json.dump(rows, file, indent=1)
+        made = pool.imap(lambda of: in_own_process(*of, options.samples), missing)
+        for of, row in zip(missing, made, strict=True):
+            if row is not None:
+                found[of] = row
+                _keep(options.json, list(found.values()))
+    rows = [found[of] for of in cells if of in found]
     print(markdown(rows))
-    return int(len(rows) < len(found))
+    return int(len(rows) < len(cells))
 
 
 if __name__ == "__main__":
