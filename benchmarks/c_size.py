@@ -47,7 +47,7 @@ def compare(data: bytes, samples: int) -> tuple[int, int]:
     shapes = [model.main.tensors[index].shape for index in model.main.inputs]
     inputs = [random.integers(-128, 128, (samples, *s[1:])).astype(np.int8) for s in shapes]
     wanted = runtime.run(data, model, inputs, runtime=runtime.TFLM).outputs
-    made = c_check.run(c_source.generate(data), model, inputs, flags=[c_check.EMULATE_DSP])
+    made = c_check.run(c_source.generate(data).files, model, inputs, flags=[c_check.EMULATE_DSP])
     pairs = list(zip(made, wanted, strict=True))
     return sum(a.size for a, _ in pairs), sum(int(np.sum(a != b)) for a, b in pairs)
 

@@ -78,8 +78,6 @@ tflite_tools.formats.plain_c
 tflite_tools.formats.placement
 tflite_tools.formats.c_text
 tflite_tools.formats.c_source
-tflite_tools.formats.c_check
-tflite_tools.formats.device
 tflite_tools.layout
 tflite_tools.describe
 tflite_tools.svg
@@ -98,6 +96,10 @@ tflite_tools.quiet
 tflite_tools.pairing
 tflite_tools.equality
 tflite_tools.variant
+tflite_tools.formats.c_check
+tflite_tools.formats.device
+tflite_tools.formats.c_folder
+tflite_tools.c_verify
 tflite_tools.compare
 tflite_tools.ethos
 tflite_tools.formats.result
@@ -113,6 +115,8 @@ tflite_tools.convert
 tflite_tools.squeeze
 tflite_tools.flags
 tflite_tools.arguments
+tflite_tools.convert_command
+tflite_tools.verify_command
 tflite_tools.cli
 tflite_tools.__main__
 """
