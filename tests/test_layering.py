@@ -79,6 +79,7 @@ tflite_tools.formats.placement
 tflite_tools.formats.c_text
 tflite_tools.formats.c_source
 tflite_tools.formats.c_check
+tflite_tools.formats.c_size
 tflite_tools.layout
 tflite_tools.describe
 tflite_tools.svg
@@ -106,8 +107,10 @@ tflite_tools.formats.lut
 tflite_tools.formats.compact
 tflite_tools.formats.slim
 tflite_tools.build
+tflite_tools.bench
 tflite_tools.report
 tflite_tools.comparison_report
+tflite_tools.bench_report
 tflite_tools.convert
 tflite_tools.squeeze
 tflite_tools.flags

@@ -1,4 +1,4 @@
-"""Command line: convert, verify, compare, inspect, report. Opens, prints, exits."""
+"""Command line: convert, verify, compare, inspect, benchmark, report. Opens, prints, exits."""
 
 from __future__ import annotations
 
@@ -13,7 +13,17 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from absl import app
 
-from tflite_tools import build, comparison_report, files, page, report, samples, variant
+from tflite_tools import (
+    bench,
+    bench_report,
+    build,
+    comparison_report,
+    files,
+    page,
+    report,
+    samples,
+    variant,
+)
 from tflite_tools import compare as comparison
 from tflite_tools import convert as conversion
 from tflite_tools import model as models
@@ -187,7 +197,8 @@ def _variant(arguments: argparse.Namespace, source: str) -> tuple[bytes, Report]
 def _inputs(arguments: argparse.Namespace, model: Model, default: int) -> Mapping[str, np.ndarray]:
     if arguments.inputs is not None:
         return samples.arrange(model, files.read_arrays(arguments.inputs))
-    return samples.seeded(model, samples=arguments.samples or default, seed=arguments.seed)
+    count = getattr(arguments, "samples", None) or default
+    return samples.seeded(model, samples=count, seed=arguments.seed)
 
 
 def _compare(arguments: argparse.Namespace) -> int:
@@ -221,6 +232,24 @@ def _inspect(arguments: argparse.Namespace) -> int:
     return SUCCESS
 
 
+def _benchmark(arguments: argparse.Namespace) -> int:
+    data = files.read(arguments.file)
+    model = models.load(data)
+    inputs = samples.stored(model, _inputs(arguments, model, 1))
+    found = bench.benchmark(
+        data,
+        inputs,
+        threads=arguments.threads,
+        warm_up=arguments.warm_up,
+        runs=arguments.runs,
+    )
+    if arguments.json:
+        print(bench_report.benchmark_json(found))
+    else:
+        bench_report.print_benchmark(found, report.console())
+    return SUCCESS
+
+
 def _report(arguments: argparse.Namespace) -> int:
     files.check_target(arguments.output)
     data, result = _verified(arguments)
@@ -245,5 +274,6 @@ _COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "verify": _verify,
     "compare": _compare,
     "inspect": _inspect,
+    "benchmark": _benchmark,
     "report": _report,
 }
