@@ -4,14 +4,15 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test test-slow check lint types clean
+.PHONY: help demo test test-slow test-device device-tools check lint types clean
 
 help:
-	@echo "make demo       train, convert and verify a 2-bit digit classifier (demo_output/)"
-	@echo "make test       run the tests"
-	@echo "make test-slow  run the slow tests too"
-	@echo "make check      lint, types and tests"
-	@echo "make clean      remove the environment and the demo's output"
+	@echo "make demo         train, convert and verify a 2-bit digit classifier (demo_output/)"
+	@echo "make test         run the tests"
+	@echo "make test-slow    run the slow tests too"
+	@echo "make test-device  run generated C on emulated Cortex-M processors"
+	@echo "make check        lint, types and tests"
+	@echo "make clean        remove the environment and the demo's output"
 
 $(READY): setup.cfg pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' || \
@@ -27,10 +28,18 @@ demo: $(READY)
 	TF_CPP_MIN_LOG_LEVEL=2 $(BIN)/python examples/digits.py --output_dir demo_output
 
 test: $(READY)
-	TF_CPP_MIN_LOG_LEVEL=2 $(BIN)/python -m pytest -m 'not slow'
+	TF_CPP_MIN_LOG_LEVEL=2 $(BIN)/python -m pytest -m 'not slow and not device'
 
 test-slow: $(READY)
-	TF_CPP_MIN_LOG_LEVEL=2 $(BIN)/python -m pytest
+	TF_CPP_MIN_LOG_LEVEL=2 $(BIN)/python -m pytest -m 'not device'
+
+# Says what is missing; installs nothing.
+device-tools: $(READY)
+	@$(BIN)/python -c 'import sys; from tflite_tools.formats import device; \
+	  sys.exit(", ".join(device.missing()))'
+
+test-device: device-tools
+	TF_CPP_MIN_LOG_LEVEL=2 $(BIN)/python -m pytest -m device
 
 lint: $(READY)
 	$(BIN)/ruff check .

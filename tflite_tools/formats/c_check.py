@@ -55,24 +55,20 @@ def run(
         ValueError: if the inputs do not fit.
         CompilerError: if there is no compiler, or compiling or running fails.
     """
-    graph = model.main
-    shapes = [graph.tensors[index].shape for index in graph.inputs]
-    rows = _rows(inputs, [int(np.prod(shape)) for shape in shapes])
+    rows = stacked(model, inputs)
     with tempfile.TemporaryDirectory(prefix="tflite_tools_c_") as path:
         program = compile_to(pathlib.Path(path), sources, flags)
         output = _execute(program, rows.tobytes(), time_limit)
-    made = [graph.tensors[index].shape for index in graph.outputs]
-    sizes = [int(np.prod(shape)) for shape in made]
-    values = np.frombuffer(output, np.int8)
-    if values.size != len(rows) * sum(sizes):
-        raise CompilerError(f"The program wrote {values.size} values for {len(rows)} samples.")
-    parts = np.split(values.reshape(len(rows), -1), np.cumsum(sizes)[:-1], axis=1)
-    pairs = zip(parts, made, strict=True)
-    return tuple(part.reshape(len(rows) * shape[0], *shape[1:]) for part, shape in pairs)
+    return parted(model, output, len(rows))
 
 
-def _rows(inputs: Sequence[np.ndarray], sizes: Sequence[int]) -> np.ndarray:
-    """The samples as the program reads them, one per row."""
+def stacked(model: Model, inputs: Sequence[np.ndarray]) -> np.ndarray:
+    """The samples as programs read them: one per row, int8, all inputs one behind the other.
+
+    Raises:
+        ValueError: if the inputs do not fit.
+    """
+    sizes = [int(np.prod(model.main.tensors[index].shape)) for index in model.main.inputs]
     if len(inputs) != len(sizes) or any(array.dtype != np.int8 for array in inputs):
         raise ValueError(f"The model takes {len(sizes)} int8 inputs.")
     flat = [array.reshape(len(array), -1) for array in inputs]
@@ -82,6 +78,22 @@ def _rows(inputs: Sequence[np.ndarray], sizes: Sequence[int]) -> np.ndarray:
     ):
         raise ValueError(f"The model takes samples of {list(sizes)} values.")
     return np.concatenate(flat, axis=1)
+
+
+def parted(model: Model, written: bytes, count: int) -> tuple[np.ndarray, ...]:
+    """What programs write for `count` samples, one array per output.
+
+    Raises:
+        CompilerError: if it is too much or too little.
+    """
+    shapes = [model.main.tensors[index].shape for index in model.main.outputs]
+    sizes = [int(np.prod(shape)) for shape in shapes]
+    values = np.frombuffer(written, np.int8)
+    if values.size != count * sum(sizes):
+        raise CompilerError(f"The program wrote {values.size} values for {count} samples.")
+    parts = np.split(values.reshape(count, -1), np.cumsum(sizes)[:-1], axis=1)
+    pairs = zip(parts, shapes, strict=True)
+    return tuple(part.reshape(count * shape[0], *shape[1:]) for part, shape in pairs)
 
 
 def compile_to(folder: pathlib.Path, sources: Sources, flags: Sequence[str] = ()) -> pathlib.Path:

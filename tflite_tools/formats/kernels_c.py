@@ -13,7 +13,9 @@ from tflite_tools.formats.lowering import Context, Step
 from tflite_tools.model import Tensor
 
 _MAX_REACH = 2**15
-_BIAS16, _FOLDED, _EACH_MULTIPLIER, _EACH_SHIFT = 1, 2, 4, 8  # as in the runtime header
+# As in the runtime header.
+_BIAS16, _BIAS24, _FOLDED, _EACH_MULTIPLIER, _EACH_SHIFT, _JOINT_SHIFT = 1, 2, 4, 8, 16, 32
+_JOINT_BITS = 30  # of a multiplier; what is above them is added to the shift
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -173,22 +175,21 @@ def _step(
     """
     low, high = op.limits()
     factors = _factors(op, source, weights, len(kernel.rows))
-    multipliers, shifts = (_once(values) for values in factors)
     if op.reasons or not op.need(_fits32(kernel, factors[1]), "sums that could leave 32 bits"):
         return Step("", (), op.output.index)
-    bias, form = _biases(kernel, op.grid(source)[1], inside)
-    form |= _EACH_MULTIPLIER if multipliers.size > 1 else 0
-    form |= _EACH_SHIFT if shifts.size > 1 else 0
+    bias, bias_form = _biases(kernel, op.grid(source)[1], inside)
+    multipliers, shifts, factor_form = _stored_factors(*factors)
     packed = packing.pack(kernel.packed.codes, kernel.packed.bits)
     constants = op.constants
     record = constants.record("tfb_conv", op.op, {
         "weights": constants.array(packed, weights=True),
         "bias": constants.array(bias),
-        "multiplier": constants.array(multipliers.astype(np.int32)),
-        "shift": constants.array(shifts.astype(np.int8)),
+        "multiplier": constants.array(multipliers),
+        "shift": constants.array(shifts),
         **fields,
         "in_zero": op.grid(source)[1], "out_zero": op.grid(op.output)[1], "low": low, "high": high,
-        "bits": kernel.packed.bits, "prescale": kernel.packed.prescale, "form": form,
+        "bits": kernel.packed.bits, "prescale": kernel.packed.prescale,
+        "form": bias_form | factor_form,
     })  # fmt: skip
     scratch = 0 if kernel.packed.bits == 8 else kernel.rows.shape[1]
     places = f"{op.address(source)}, {op.address(op.output)}, {{scratch}}"
@@ -196,14 +197,43 @@ def _step(
 
 
 def _biases(kernel: _Kernel, zero_point: int, inside: bool | None) -> tuple[np.ndarray, int]:
-    """The biases in 16 bits if they fit, and their form; folded unless that makes them wider."""
+    """The biases in as few bytes as hold them, and their form; folded unless that takes more."""
     plain = kernel.bias
     folded = plain - zero_point * kernel.rows.astype(np.int64).sum(axis=1)
-    narrow = _fits16(plain) and not _fits16(folded)
-    bias, form = (folded, _FOLDED) if inside and not narrow else (plain, 0)
-    return (
-        (bias.astype(np.int16), form | _BIAS16) if _fits16(bias) else (bias.astype(np.int32), form)
-    )
+    fold = bool(inside) and _width(folded) <= _width(plain)
+    bias, form = (folded, _FOLDED) if fold else (plain, 0)
+    if _width(bias) == 16:
+        return bias.astype(np.int16), form | _BIAS16
+    if _width(bias) == 24:
+        parts = bias.astype("<i4").view(np.uint8).reshape(-1, 4)[:, :3]
+        return np.ascontiguousarray(parts), form | _BIAS24
+    return bias.astype(np.int32), form
+
+
+def _width(values: np.ndarray) -> int:
+    """The bits, 16, 24 or 32, that hold whole numbers with their sign."""
+    largest = int(np.abs(values).max())
+    return next((bits for bits in (16, 24) if largest < 2 ** (bits - 1)), 32)
+
+
+def _stored_factors(
+    multipliers: np.ndarray, shifts: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """Multipliers, int32, and shifts, int8, as the kernels read them, and their form.
+
+    A multiplier is at least 2^30, so the bits above are free for how far a channel's shift lies
+    above the smallest.
+    """
+    base = shifts.min()
+    above = shifts - base
+    if above.any() and above.max() < 4 and multipliers.min() >= 2**_JOINT_BITS:
+        words = multipliers - 2**_JOINT_BITS + (above << _JOINT_BITS)
+        form = _EACH_MULTIPLIER | _JOINT_SHIFT
+        return words.astype(np.uint32).view(np.int32), np.array([base], np.int8), form
+    multipliers, shifts = _once(multipliers), _once(shifts)
+    form = _EACH_MULTIPLIER if multipliers.size > 1 else 0
+    form |= _EACH_SHIFT if shifts.size > 1 else 0
+    return multipliers.astype(np.int32), shifts.astype(np.int8), form
 
 
 def _fits32(kernel: _Kernel, shifts: np.ndarray) -> bool:
@@ -211,10 +241,6 @@ def _fits32(kernel: _Kernel, shifts: np.ndarray) -> bool:
     largest = np.abs(kernel.bias) + 255 * np.abs(kernel.rows.astype(np.int64)).sum(axis=1)
     left = np.clip(shifts, 0, 31).astype(np.int64)
     return bool(((largest << left) < 2**31 - 2**8).all())
-
-
-def _fits16(values: np.ndarray) -> bool:
-    return bool(np.abs(values).max() < 2**15)
 
 
 def _once(values: np.ndarray) -> np.ndarray:

@@ -133,6 +133,33 @@ def test_fully_connected(bits, per_channel, c_is_tflm):
     c_is_tflm(maker.data())
 
 
+@pytest.mark.parametrize(("spread", "factors"), [(1.0, 8), (6.0, 8 | 32), (1000.0, 8 | 16)])
+@pytest.mark.parametrize(("largest", "width"), [(2**15 - 1, 1), (2**23 - 1, 2), (2**28, 0)])
+def test_constants_take_as_few_bytes_as_they_can(largest, width, spread, factors, c_is_tflm):
+    maker, random, channels = Maker(), np.random.default_rng(0), 7
+    scales = np.geomspace(1.0, spread, channels) * random.uniform(1.0, 1.3, channels)
+    scales = (scales / scales.max() / 50.0 / largest).astype(np.float32)
+    bias = random.integers(-largest, largest, channels).astype(np.int32)
+    bias[:2] = largest, -largest
+    source = maker.input((1, 4, 4, 8), (0.04, 0))
+    codes = random.integers(-8, 8, (channels, 1, 1, 8))
+    places = [
+        source,
+        maker.weights(codes, 4, PRESCALES[4], scales, 0),
+        maker.tensor(bias.shape, (scales * np.float32(0.04), 0), data=bias),
+    ]
+    options = {"strideH": 1, "strideW": 1, "padding": 0}
+    grid = (1e-3 / 127, -5)
+    maker.op("CONV_2D", places, (1, 4, 4, channels), grid, options, kind="Conv2DOptions")
+    sources, expected = c_is_tflm(maker.data())
+    assert len(np.unique(expected[0])) >= 4
+    folded = 4  # an input's zero point of 0 costs nothing
+    assert f".form = {width | folded | factors}}}" in sources.files["model.c"]
+    bytes_of_bias = {1: 2, 2: 3, 0: 4}[width] * channels
+    shifts = channels if factors & 16 else 1
+    assert sources.constant_bytes == bytes_of_bias + 4 * channels + shifts
+
+
 GRIDS = [(0.0421, -9), (0.0317, 12)]
 
 

@@ -200,10 +200,12 @@ static inline int32_t tfb_sum(const int8_t *w, int32_t n) {
 /* ---- Convolutions ---- */
 
 /* Flags of tfb_conv.form. */
-#define TFB_BIAS16 1         /* biases are int16_t, not int32_t */
-#define TFB_FOLDED 2         /* biases contain -in_zero * sum of the filter's weights */
-#define TFB_EACH_MULTIPLIER 4 /* a multiplier per channel, not one for all */
-#define TFB_EACH_SHIFT 8     /* a shift per channel, not one for all */
+#define TFB_BIAS16 1          /* biases are int16_t, not int32_t */
+#define TFB_BIAS24 2          /* biases are three bytes each, least significant first */
+#define TFB_FOLDED 4          /* biases contain -in_zero * sum of the filter's weights */
+#define TFB_EACH_MULTIPLIER 8 /* a multiplier per channel, not one for all */
+#define TFB_EACH_SHIFT 16     /* a shift per channel, not one for all */
+#define TFB_JOINT_SHIFT 32    /* bits 30 and 31 of a multiplier are added to the shift */
 
 typedef struct {
   const uint8_t *weights;
@@ -221,13 +223,27 @@ typedef struct {
   int32_t bias, folded, multiplier, shift;
 } tfb_channel;
 
+static inline int32_t tfb_bias(const tfb_conv *op, int32_t c) {
+  if (op->form & TFB_BIAS16) return ((const int16_t *)op->bias)[c];
+  if (op->form & TFB_BIAS24) {
+    const uint8_t *bytes = (const uint8_t *)op->bias + 3 * c;
+    uint32_t word = (uint32_t)bytes[0] << 8 | (uint32_t)bytes[1] << 16 | (uint32_t)bytes[2] << 24;
+    return (int32_t)word >> 8;
+  }
+  return ((const int32_t *)op->bias)[c];
+}
+
 static inline tfb_channel tfb_channel_of(const tfb_conv *op, int32_t c, const int8_t *row,
                                          int32_t n) {
   tfb_channel channel;
-  int32_t stored = op->form & TFB_BIAS16 ? ((const int16_t *)op->bias)[c]
-                                         : ((const int32_t *)op->bias)[c];
-  channel.multiplier = op->multiplier[op->form & TFB_EACH_MULTIPLIER ? c : 0];
+  uint32_t multiplier = (uint32_t)op->multiplier[op->form & TFB_EACH_MULTIPLIER ? c : 0];
+  int32_t stored = tfb_bias(op, c);
   channel.shift = op->shift[op->form & TFB_EACH_SHIFT ? c : 0];
+  if (op->form & TFB_JOINT_SHIFT) {
+    channel.shift += (int32_t)(multiplier >> 30);
+    multiplier = (multiplier & 0x3fffffffu) | 0x40000000u;
+  }
+  channel.multiplier = (int32_t)multiplier;
   channel.bias = channel.folded = stored;
   if (!(op->form & TFB_FOLDED) && op->in_zero != 0) {
     channel.folded = stored - op->prescale * op->in_zero * tfb_sum(row, n);
