@@ -147,7 +147,7 @@ def costs(found: bench.Benchmark) -> rows.Row:
         "c_arena": generated.arena_bytes,
         "c_weights": generated.packed_weight_bytes,
         "c_constants": generated.constant_bytes,
-        "builds": {part.target: vars(part) for part in generated.builds},
+        "builds": {part.name: vars(part) for part in generated.builds},
         "not_measured": dict(found.not_measured),
     }
 

@@ -10,7 +10,7 @@ import rows
 TARGETS = {"C": 1.10, "slim lut": 1.5, "slim int4": 1.15}  # of size / (weights x bits / 8)
 LARGE = 200_000  # weights of a net from which on the targets count
 MOST_CONVERT, MOST_INSPECT = 1.5, 1.0  # times the stock converter; seconds
-DEVICE = "cortex-m4"
+DEVICE = "cortex-m4 -O2"
 _REFERENCE = "W8A8"
 _INT4_BITS = 4
 

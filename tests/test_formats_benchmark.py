@@ -4,12 +4,11 @@ import importlib
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 import tfbinreg
 from tflite_tools import bench, build, flatbuffer, runtime
-from tflite_tools.formats import c_check, c_size
+from tflite_tools.formats import c_check
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -68,7 +67,7 @@ def row(**changes):
             "c_arena": 60,
             "c_weights": 210_000,
             "c_constants": 8000,
-            "builds": {"cortex-m4": build},
+            "builds": {"cortex-m4 -O2": build},
             "not_measured": {"C for x": "not installed"},
         },
         "c": {"edges": 12, "compared": 2_000_000, "different": 3},
@@ -138,11 +137,11 @@ def test_costs_need_the_c_of_this_computer(formats):
 
 
 def test_costs_are_flat(formats):
-    part = bench.Build(c_size.target(), 1, 2, 3, 4)
+    part = bench.Build("here", "-Os", 1, 2, 3, 4)
     found = bench.Benchmark(9, (), 16, bench.GeneratedC(5, 6, 7, (part,)), {})
     costs = json.loads(json.dumps(formats.costs(found)))
     assert costs["latency_ms"] is None
-    assert costs["builds"][c_size.target()]["rodata"] == 2
+    assert costs["builds"]["here -Os"]["rodata"] == 2
 
 
 def test_converting_takes_turns(formats, trained_net, monkeypatch):
@@ -218,7 +217,11 @@ def test_targets_count_for_large_nets_and_for_bits_that_are_stored(tables):
 
 def test_all_tables(tables):
     reference = row(setting="W8A8")
-    reference["costs"]["builds"]["cortex-m4"] = {"text": 1, "rodata": 1, "instructions": 1_000_000}
+    reference["costs"]["builds"]["cortex-m4 -O2"] = {
+        "text": 1,
+        "rodata": 1,
+        "instructions": 1_000_000,
+    }
     inspected = {"net": "inspect", "setting": "", "bytes": 4, "seconds": 0.1, "command": 1.2}
     text = tables.markdown([row(), reference, inspected])
     for part in (

@@ -79,6 +79,7 @@ tflite_tools.formats.placement
 tflite_tools.formats.c_text
 tflite_tools.formats.c_source
 tflite_tools.formats.c_check
+tflite_tools.formats.device
 tflite_tools.formats.c_size
 tflite_tools.layout
 tflite_tools.describe

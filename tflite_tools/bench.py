@@ -1,4 +1,4 @@
-"""What running a file costs: time in LiteRT, memory in TFLM, bytes as C.
+"""What running a file costs: time in LiteRT, memory in TFLM, bytes and instructions as C.
 
 Every figure is measured or named among those that are not, with the reason.
 """
@@ -13,12 +13,15 @@ import numpy as np
 
 from tflite_tools import build, runtime
 from tflite_tools import model as models
-from tflite_tools.formats import c_size, c_source
+from tflite_tools.formats import c_size, c_source, device
+from tflite_tools.formats.c_check import CompilerError
 from tflite_tools.formats.c_source import Sources
+from tflite_tools.formats.device import Sizes
 from tflite_tools.model import Model
 from tflite_tools.runtime import TFLM, RuntimeFailedError
 
 THREADS, WARM_UP, RUNS = (1,), 10, 100
+DEVICE, LEVELS = "cortex-m4", ("-Os", "-O2")
 LATENCY, ARENA, C = "LiteRT latency", "TFLM arena", "C"
 _Figure = TypeVar("_Figure")
 
@@ -41,16 +44,31 @@ class Latency:
 
 @dataclasses.dataclass(frozen=True)
 class Build:
-    """Generated C compiled with -Os for one processor: bytes by section.
+    """Generated C compiled for one processor.
 
-    `text` is the kernels' code, `rodata` weights and other constants, `bss` the static arena.
+    Attributes:
+        target: the processor.
+        level: of optimization, "-Os" or "-O2".
+        text: bytes of the kernels' code.
+        rodata: bytes of weights and other constants.
+        data: bytes of variables with start values.
+        bss: bytes of the static arena.
+        instructions: of one inference, counted in an emulator; they are not time. None if this
+            was not counted.
     """
 
     target: str
+    level: str
     text: int
     rodata: int
     data: int
     bss: int
+    instructions: int | None = None
+
+    @property
+    def name(self) -> str:
+        """Processor and level."""
+        return f"{self.target} {self.level}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +80,7 @@ class GeneratedC:
         packed_weight_bytes: codes of all layers, in rodata.
         constant_bytes: biases, multipliers, shifts and tables, in rodata; records of parameters
             are the rest of it.
-        builds: sizes, one per processor.
+        builds: one per processor and level.
     """
 
     arena_bytes: int
@@ -112,7 +130,7 @@ def benchmark(
     Raises:
         ValueError: if the file is damaged, the inputs do not fit, or neither LiteRT nor TFLM runs
             the file.
-        CompilerError: if the compiler refuses the generated C.
+        CompilerError: if this computer's compiler refuses the generated C.
     """
     model = models.load(data)
     missing: dict[str, str] = {}
@@ -129,7 +147,7 @@ def benchmark(
     if not latencies and arena is None:
         reasons = "; ".join(missing.values())
         raise ValueError(f"Neither LiteRT nor TFLM runs the file: {reasons}")
-    generated = _tried(C, lambda: _generated(data, missing), missing)
+    generated = _tried(C, lambda: _generated(data, model, inputs, missing), missing)
     return Benchmark(len(data), latencies, arena, generated, missing)
 
 
@@ -171,14 +189,17 @@ def _arena(data: bytes, model: Model, time_limit: float) -> int:
     return runtime.least_arena(data, model, time_limit=time_limit)
 
 
-def _generated(data: bytes, missing: dict[str, str]) -> GeneratedC:
+def _generated(
+    data: bytes, model: Model, inputs: Sequence[np.ndarray], missing: dict[str, str]
+) -> GeneratedC:
     sources = _sources(data)
-    host = _tried(f"{C} for {c_size.target()}", lambda: _host(sources), missing)
+    here = _tried(f"{C} for {c_size.target()}", lambda: _host(sources), missing)
+    there = _tried(f"{C} for {DEVICE}", lambda: _device(sources, model, inputs), missing)
     return GeneratedC(
         arena_bytes=sources.arena_bytes,
         packed_weight_bytes=sources.packed_weight_bytes,
         constant_bytes=sources.constant_bytes,
-        builds=tuple(build for build in (host,) if build is not None),
+        builds=(*(here or ()), *(there or ())),
     )
 
 
@@ -191,9 +212,32 @@ def _sources(data: bytes) -> Sources:
         raise NotMeasuredError(" ".join(str(error).split())) from error
 
 
-def _host(sources: Sources) -> Build:
-    lacking = c_size.missing()
+def _host(sources: Sources) -> tuple[Build, ...]:
+    _need(c_size.missing())
+    return (_build(c_size.target(), c_size.LEVEL, c_size.measure(sources), None),)
+
+
+def _device(sources: Sources, model: Model, inputs: Sequence[np.ndarray]) -> tuple[Build, ...]:
+    _need(device.missing())
+    one = [array[:1] for array in inputs]
+    try:
+        return tuple(
+            _build(
+                DEVICE,
+                level,
+                device.size(sources, cpu=DEVICE, flags=(level,)),
+                device.run(sources, model, one, cpu=DEVICE, flags=(level,)).instructions,
+            )
+            for level in LEVELS
+        )
+    except CompilerError as error:  # a network may be too large for the emulated board
+        raise NotMeasuredError(" ".join(str(error).split())) from error
+
+
+def _need(lacking: Sequence[str]) -> None:
     if lacking:
         raise NotMeasuredError(f"not installed: apt-get install {' '.join(lacking)}")
-    sizes = c_size.measure(sources)
-    return Build(c_size.target(), sizes.text, sizes.rodata, sizes.data, sizes.bss)
+
+
+def _build(target: str, level: str, sizes: Sizes, instructions: int | None) -> Build:
+    return Build(target, level, sizes.text, sizes.rodata, sizes.data, sizes.bss, instructions)

@@ -7,6 +7,8 @@ from rich.console import Console
 from tflite_tools import report
 from tflite_tools.bench import Benchmark, GeneratedC
 
+INSTRUCTIONS = "instructions of one inference, counted in an emulator: they are not time"
+
 
 def benchmark_json(found: Benchmark) -> str:
     """A benchmark as JSON text."""
@@ -51,8 +53,11 @@ def _print_c(generated: GeneratedC, output: Console) -> None:
     )
     if not generated.builds:
         return
-    rows = report.table("C compiled for", "text", "rodata", "data", "bss")
+    rows = report.table("C compiled for", "text", "rodata", "data", "bss", "instructions")
     for build in generated.builds:
         sizes = (build.text, build.rodata, build.data, build.bss)
-        rows.add_row(build.target, *map(str, sizes))
+        count = "" if build.instructions is None else str(build.instructions)
+        rows.add_row(build.name, *map(str, sizes), count)
     output.print(rows)
+    if any(build.instructions is not None for build in generated.builds):
+        output.print(INSTRUCTIONS)

@@ -7,7 +7,7 @@ import pytest
 
 from tflite_tools import bench, runtime, samples, worker
 from tflite_tools import model as models
-from tflite_tools.formats import c_check, c_size, lut, slim
+from tflite_tools.formats import c_check, c_size, device, lut, slim
 
 FAST = {"warm_up": 1, "runs": 3}
 
@@ -101,13 +101,16 @@ def test_what_litert_refuses_is_told(int8_file, monkeypatch, needs_tflm):
 def test_missing_tools_are_named(int8_file, monkeypatch):
     monkeypatch.setattr(runtime, "available", lambda name: False)
     monkeypatch.setattr(c_size, "missing", lambda: ("gcc", "binutils"))
+    monkeypatch.setattr(device, "missing", lambda: ("qemu-system-arm",))
     found = measured(int8_file)
     assert found.arena_bytes is None
     assert "pip install 'tfbinreg[micro]'" in found.not_measured[bench.ARENA]
     reason = found.not_measured[f"C for {c_size.target()}"]
     assert reason == "not installed: apt-get install gcc binutils"
+    reason = found.not_measured["C for cortex-m4"]
+    assert reason == "not installed: apt-get install qemu-system-arm"
     assert found.generated.arena_bytes > 0
-    assert c_size.target() not in [build.target for build in found.generated.builds]
+    assert found.generated.builds == ()
 
 
 def test_a_file_that_nothing_runs_is_an_error(int8_file, edit, monkeypatch):
@@ -131,6 +134,42 @@ def test_a_run_that_takes_too_long_is_told(int8_file, monkeypatch):
     assert "within 0.01 seconds" in found.not_measured[bench.LATENCY]
 
 
+def test_instructions_are_counted_at_both_levels(two_bits, monkeypatch):
+    def size(sources, *, cpu, flags):
+        return device.Sizes(1, 2, 3, 4)
+
+    def run(sources, model, inputs, *, cpu, flags):
+        assert cpu == "cortex-m4"
+        assert [len(array) for array in inputs] == [1]
+        return device.DeviceRun((), {"-Os": 70, "-O2": 50}[flags[0]])
+
+    monkeypatch.setattr(device, "missing", lambda: ())
+    monkeypatch.setattr(device, "size", size)
+    monkeypatch.setattr(device, "run", run)
+    builds = {build.name: build for build in measured(two_bits).generated.builds}
+    assert builds["cortex-m4 -Os"] == bench.Build("cortex-m4", "-Os", 1, 2, 3, 4, 70)
+    assert builds["cortex-m4 -O2"].instructions == 50
+
+
+def test_a_network_too_large_for_the_board_is_told(two_bits, monkeypatch):
+    def refuse(*_, **__):
+        raise c_check.CompilerError("The network does not fit\nthe board.")
+
+    monkeypatch.setattr(device, "missing", lambda: ())
+    monkeypatch.setattr(device, "size", refuse)
+    reason = measured(two_bits).not_measured["C for cortex-m4"]
+    assert reason == "The network does not fit the board."
+
+
+def test_the_emulator_counts(two_bits):
+    if device.missing():
+        pytest.skip(f"not installed: {', '.join(device.missing())}")
+    small, fast = [b for b in measured(two_bits).generated.builds if b.target == "cortex-m4"]
+    assert (small.level, fast.level) == ("-Os", "-O2")
+    assert small.text < fast.text
+    assert small.instructions > fast.instructions > 100_000
+
+
 def test_a_compiler_that_refuses_is_an_error(int8_file, monkeypatch, tmp_path, needs_tools):
     broken = tmp_path / "cc"
     broken.write_text("#!/bin/sh\necho no such flag >&2\nexit 1\n")
@@ -150,6 +189,7 @@ def test_command(command, two_bits, tmp_path, needs_tflm, needs_tools):
     assert "median ms" in out
     assert "bytes of arena, with pointers of 8 bytes" in out
     assert "rodata" in out
+    assert ("they are not time" in out) == (not device.missing())
     code, out, err = command("benchmark", path, *flags, "--json")
     assert (code, err) == (0, "")
     fields = json.loads(out)

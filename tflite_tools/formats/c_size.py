@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import pathlib
 import platform
 import shutil
@@ -12,8 +11,9 @@ import tempfile
 from tflite_tools.formats import c_check
 from tflite_tools.formats.c_check import CompilerError
 from tflite_tools.formats.c_source import Sources
+from tflite_tools.formats.device import Sizes
 
-FLAGS = ("-std=c99", "-Os")
+LEVEL = "-Os"
 _EXAMPLE = "main.c"
 _SIZE = "size"
 # Prefix of a section -> field. Records with pointers are constants that the loader relocates.
@@ -24,16 +24,6 @@ _FIELDS = (
     (".data", "data"),
     (".bss", "bss"),
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class Sizes:
-    """Bytes of an object file: code, constants, variables with a start value, and without."""
-
-    text: int
-    rodata: int
-    data: int
-    bss: int
 
 
 def missing() -> tuple[str, ...]:
@@ -56,7 +46,7 @@ def measure(sources: Sources) -> Sizes:
         for name, text in sources.files.items():
             (folder / name).write_text(text)
         units = sorted(n for n in sources.files if n.endswith(".c") and n != _EXAMPLE)
-        _call([str(c_check.compiler()), *FLAGS, "-c", *units], folder)
+        _call([str(c_check.compiler()), "-std=c99", LEVEL, "-c", *units], folder)
         objects = [f"{pathlib.Path(unit).stem}.o" for unit in units]
         return parse(_call([_SIZE, "-A", *objects], folder))
 

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from tflite_tools.formats import c_check, c_size, c_source
+from tflite_tools.formats import c_check, c_size, c_source, device
 
 LISTING = """
 model.o  :
@@ -23,7 +23,7 @@ Total                    2612
 
 
 def test_sections_are_added_up():
-    assert c_size.parse(LISTING) == c_size.Sizes(text=110, rodata=2066, data=4, bss=300)
+    assert c_size.parse(LISTING) == device.Sizes(text=110, rodata=2066, data=4, bss=300)
     assert c_size.parse(LISTING * 2).text == 220
 
 
