@@ -11,7 +11,6 @@ import argparse
 import itertools
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -23,6 +22,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras as keras3
 import numpy as np
+import rows
 import tensorflow as tf
 import tf_keras
 import zoo
@@ -39,6 +39,7 @@ KERASES = {"tf_keras": tf_keras, "Keras 3": keras3}
 _STEPS, _BATCH = 5, 8
 _HEAD = 0.5  # factor of the last kernel: a softmax of large numbers has no gradient
 _COARSE = 4  # random numbers along each side of an image, the rest is interpolated
+_KEYS = ("net", "Keras", "bits")
 _COLUMNS = (
     "net", "Keras", "bits", "loss", "moved", "reload", "codes", "integer", "levels", "operators",
     "mean LSB", "spread", "top-1", "seconds",
@@ -49,18 +50,23 @@ def prepared(name: str, kind: str, samples: int) -> tuple[Any, np.ndarray]:
     """A network of random weights, inputs to train and calibrate it, and `samples` more."""
     tf_keras.utils.set_random_seed(0)
     model = zoo.NETS[name](tf_keras)
-    shape = model.input_shape[1:]
-    pixels = any(type(layer).__name__ == "Rescaling" for layer in model.layers)
-    data = smooth(_STEPS * _BATCH + samples, shape)
-    data = 127.5 * (data + 1.0) if pixels else data
-    _normalize(model, data[: 2 * _BATCH])
-    head = [layer for layer in _leaves(model) if hasattr(layer, "kernel")][-1]
-    head.kernel.assign(_HEAD * head.kernel)
+    data = settle(model, _STEPS * _BATCH + samples)
     if kind == "tf_keras":
         return model, data
     twin = zoo.NETS[name](keras3)
     _copy(model, twin)
     return twin, data
+
+
+def settle(model: Any, count: int) -> np.ndarray:
+    """Make a net of random weights one that learns; returns `count` inputs that it knows."""
+    pixels = any(type(layer).__name__ == "Rescaling" for layer in model.layers)
+    data = smooth(count, model.input_shape[1:])
+    data = 127.5 * (data + 1.0) if pixels else data
+    _normalize(model, data[: 2 * _BATCH])
+    head = [layer for layer in _leaves(model) if hasattr(layer, "kernel")][-1]
+    head.kernel.assign(_HEAD * head.kernel)
+    return data
 
 
 def smooth(count: int, shape: Sequence[int]) -> np.ndarray:
@@ -188,40 +194,14 @@ def _correlation(target: Any, output: Any) -> Any:
     return -keras3.ops.sum(target * output) / len(output)
 
 
-def markdown(rows: Sequence[dict[str, Any]]) -> str:
+def markdown(found: Sequence[dict[str, Any]]) -> str:
     """The rows as a Markdown table."""
-    lines = ["| " + " | ".join(_COLUMNS) + " |", "|" + "---|" * len(_COLUMNS)]
-    lines += ["| " + " | ".join(str(row[column]) for column in _COLUMNS) + " |" for row in rows]
-    return "\n".join(lines)
+    return rows.markdown(_COLUMNS, found)
 
 
 def in_own_process(name: str, kind: str, setting: str, samples: int) -> dict[str, Any] | None:
-    """`cell` in a process of its own, for TensorFlow keeps what it traced; None if it failed."""
-    command = [sys.executable, __file__, "--of", name, kind, setting, "--samples", str(samples)]
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
-    if done.returncode:
-        reason = done.stderr.strip().splitlines()[-1:] or ["no message"]
-        print(f"{name}, {kind}, {setting}: {reason[0]}", file=sys.stderr, flush=True)
-        return None
-    row = json.loads(done.stdout.splitlines()[-1])
-    print(row, file=sys.stderr, flush=True)
-    return row
-
-
-def _kept(path: str | None) -> dict[tuple[str, str, str], dict[str, Any]]:
-    """The rows of a run before, by what they are of."""
-    if path is None or not os.path.exists(path):
-        return {}
-    with open(path) as file:
-        return {(row["net"], row["Keras"], row["bits"]): row for row in json.load(file)}
-
-
-def _keep(path: str | None, rows: Sequence[dict[str, Any]]) -> None:
-    if path is not None:
-        text = json.dumps(rows, indent=1)
-        with open(f"{path}.part", "w") as file:
-            file.write(text)
-        os.replace(f"{path}.part", path)
+    """`cell` in a process of its own; None if it failed."""
+    return rows.in_own_process(__file__, (name, kind, setting), ["--samples", str(samples)])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -241,17 +221,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(json.dumps(cell(*options.of, options.samples)))
         return 0
     cells = list(itertools.product(options.nets, options.keras, options.bits))
-    found = _kept(options.json)
+    found = rows.kept(options.json, _KEYS)
     missing = [of for of in cells if of not in found]
     with ThreadPool(options.jobs) as pool:
         made = pool.imap(lambda of: in_own_process(*of, options.samples), missing)
         for of, row in zip(missing, made, strict=True):
             if row is not None:
                 found[of] = row
-                _keep(options.json, list(found.values()))
-    rows = [found[of] for of in cells if of in found]
-    print(markdown(rows))
-    return int(len(rows) < len(cells))
+                rows.keep(options.json, list(found.values()))
+    done = [found[of] for of in cells if of in found]
+    print(markdown(done))
+    return int(len(done) < len(cells))
 
 
 if __name__ == "__main__":

@@ -98,6 +98,7 @@ tflite_tools.equality
 tflite_tools.variant
 tflite_tools.formats.c_check
 tflite_tools.formats.device
+tflite_tools.formats.c_size
 tflite_tools.formats.c_folder
 tflite_tools.c_verify
 tflite_tools.compare
@@ -113,8 +114,10 @@ tflite_tools.report
 tflite_tools.comparison_report
 tflite_tools.convert
 tflite_tools.squeeze
+tflite_tools.bench
 tflite_tools.flags
 tflite_tools.arguments
+tflite_tools.bench_report
 tflite_tools.convert_command
 tflite_tools.verify_command
 tflite_tools.cli

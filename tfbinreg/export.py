@@ -49,7 +49,8 @@ def to_tflite(model: Any, *, input_type: str = "int8") -> bytes:
     if input_type not in INPUT_TYPES:
         raise ValueError(f"input_type must be one of {', '.join(INPUT_TYPES)}, got {input_type!r}.")
     frozen = freeze(model)
-    container = flatbuffer.read(_convert(model, frozen, INPUT_TYPES[input_type]))
+    converter = stock_converter(model, frozen, input_type)
+    container = flatbuffer.read(converter.convert())
     entries = _write_numbers(container, frozen)
     header = manifest.Manifest(
         versions={"tfbinreg": __version__, **_compat.versions()},
@@ -63,12 +64,21 @@ def to_tflite(model: Any, *, input_type: str = "int8") -> bytes:
     return data
 
 
-def _convert(model: Any, frozen: FrozenGraph, io_type: tf.DType) -> bytes:
-    """The stock converter's file, with placeholder numbers and names that tell the operations."""
+def stock_converter(model: Any, frozen: FrozenGraph, input_type: str) -> Any:
+    """The stock TFLiteConverter of a traced graph of fake-quant operations.
+
+    What it converts has placeholder numbers, and names that tell the operations.
+
+    Args:
+        model: the quantized model.
+        frozen: the same, frozen.
+        input_type: a key of `INPUT_TYPES`.
+    """
     shapes = [tf.TensorSpec([1, *tensor.shape[1:]], tf.float32) for tensor in model.inputs]
     module = tf.Module()
 
-    @tf.function(input_signature=shapes)
+    # Without autograph, which is slow and has nothing to do: no branch hangs on a tensor.
+    @tf.function(input_signature=shapes, autograph=False)
     def run(*inputs: tf.Tensor) -> list[tf.Tensor]:
         given = dict(zip(frozen.inputs, inputs, strict=True))
         tensors: list[tf.Tensor] = []
@@ -82,8 +92,9 @@ def _convert(model: Any, frozen: FrozenGraph, io_type: tf.DType) -> bytes:
         [run.get_concrete_function()], module
     )
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    converter.inference_input_type = converter.inference_output_type = io_type
-    return converter.convert()
+    converter.inference_input_type = INPUT_TYPES[input_type]
+    converter.inference_output_type = INPUT_TYPES[input_type]
+    return converter
 
 
 def _scope(index: int) -> str:

@@ -20,6 +20,7 @@ _EXAMPLES = {
     "verify": f"{PROGRAM} verify model.tflite --reference q.keras",
     "compare": f"{PROGRAM} compare model.tflite small.tflite",
     "inspect": f"{PROGRAM} inspect model.tflite",
+    "benchmark": f"{PROGRAM} benchmark model.tflite --threads 1,2",
     "report": f"{PROGRAM} report model.tflite --reference q.keras --output report.html",
 }
 _HELP = {
@@ -27,6 +28,7 @@ _HELP = {
     "verify": "check codes, integer arithmetic and agreement; exit code 1 if a check fails",
     "compare": "show how far two .tflite files are apart; exit code 1 beyond the limits",
     "inspect": "show what is in a .tflite file and where its bytes go",
+    "benchmark": "measure LiteRT's time, TFLM's memory and the bytes of C, on this computer",
     "report": "write one HTML page about a file: sizes, codes, scales, checks and its card",
 }
 
@@ -124,6 +126,7 @@ def _build() -> tuple[_Parser, dict[str, _Parser]]:
     flags.add_verify(commands["verify"])
     flags.add_compare(commands["compare"])
     flags.add_report(commands["report"])
+    flags.add_benchmark(commands["benchmark"])
     commands["inspect"].add_argument("file", metavar="FILE", help="a .tflite file")
     for command in commands.values():
         command.add_argument("--json", action="store_true", help="print JSON instead of tables")

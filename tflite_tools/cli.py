@@ -1,4 +1,4 @@
-"""Command line: convert, verify, compare, inspect, report. Opens, prints, exits."""
+"""Command line: convert, verify, compare, inspect, benchmark, report. Opens, prints, exits."""
 
 from __future__ import annotations
 
@@ -65,5 +65,6 @@ _COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "verify": verify_command.verify,
     "compare": verify_command.compare,
     "inspect": _inspect,
+    "benchmark": verify_command.benchmark,
     "report": verify_command.report,
 }

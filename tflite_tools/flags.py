@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from tflite_tools import build, compare, convert, ethos, page, samples, squeeze, variant
+from tflite_tools import bench, build, compare, convert, ethos, page, samples, squeeze, variant
 from tflite_tools.formats.result import TARGETS
 from tflite_tools.verify import DEFAULT_LIMITS
 
@@ -140,18 +140,53 @@ def add_compare(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_inputs(parser: argparse.ArgumentParser, *, default: int | None, text: str) -> None:
+def add_benchmark(parser: argparse.ArgumentParser) -> None:
+    """File, threads, runs and the sample."""
+    parser.add_argument("file", metavar="FILE", help="a .tflite file of any format")
     parser.add_argument(
-        "--inputs",
-        metavar="FILE",
-        help="an .npy file of samples, or an .npz file with one array per input",
+        "--threads",
+        type=_numbers,
+        default=bench.THREADS,
+        metavar="N[,N...]",
+        help="threads of LiteRT, several numbers one after the other (default: 1)",
     )
+    parser.add_argument(
+        "--warm_up",
+        type=_at_least(0),
+        default=bench.WARM_UP,
+        metavar="N",
+        help="runs before the timed ones (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--runs",
+        type=_at_least(1),
+        default=bench.RUNS,
+        metavar="N",
+        help="timed runs (default: %(default)s)",
+    )
+    _add_source(parser)
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(map(_at_least(1), text.split(",")))
+
+
+def _add_inputs(parser: argparse.ArgumentParser, *, default: int | None, text: str) -> None:
     parser.add_argument(
         "--samples",
         type=_at_least(1),
         default=default,
         metavar="N",
         help=f"random samples to draw without --inputs (default: {text})",
+    )
+    _add_source(parser)
+
+
+def _add_source(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--inputs",
+        metavar="FILE",
+        help="an .npy file of samples, or an .npz file with one array per input",
     )
     parser.add_argument(
         "--seed",

@@ -119,6 +119,29 @@ def least_arena(data: bytes, model: Model, *, time_limit: float = TIME_LIMIT) ->
     return int(_perform(job, data, (), time_limit)[worker.ARENA])
 
 
+def seconds(
+    data: bytes,
+    model: Model,
+    inputs: Sequence[np.ndarray],
+    *,
+    threads: int,
+    warm_up: int,
+    runs: int,
+    time_limit: float = TIME_LIMIT,
+) -> np.ndarray:
+    """Seconds that `invoke` alone takes in LiteRT for the first sample: float64, one for each of
+    `runs` runs, after `warm_up` others, in a process that does no more.
+
+    Raises:
+        ValueError: if the inputs do not fit the file.
+        RuntimeFailedError: if LiteRT refuses the file, crashes or takes too long.
+    """
+    check_inputs(model, inputs)
+    job = _job(data, model, LITERT, inputs)
+    job = dataclasses.replace(job, threads=threads, warm_up=warm_up, timed=runs)
+    return _perform(job, data, inputs, time_limit)[worker.SECONDS]
+
+
 def _job(data: bytes, model: Model, runtime: str, inputs: Sequence[np.ndarray]) -> worker.Job:
     size = _tensor_bytes(model)
     return worker.Job(

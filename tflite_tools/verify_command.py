@@ -1,4 +1,4 @@
-"""The commands that look at a file and judge it: `verify`, `compare`, `report`."""
+"""The commands that run a file: `verify`, `compare`, `benchmark`, `report`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,16 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from tflite_tools import c_verify, comparison_report, files, page, samples, variant
+from tflite_tools import (
+    bench,
+    bench_report,
+    c_verify,
+    comparison_report,
+    files,
+    page,
+    samples,
+    variant,
+)
 from tflite_tools import compare as comparison
 from tflite_tools import convert as conversion
 from tflite_tools import model as models
@@ -101,7 +110,8 @@ def _variant(arguments: argparse.Namespace, source: str) -> tuple[bytes, Report]
 def _inputs(arguments: argparse.Namespace, model: Model, default: int) -> Mapping[str, np.ndarray]:
     if arguments.inputs is not None:
         return samples.arrange(model, files.read_arrays(arguments.inputs))
-    return samples.seeded(model, samples=arguments.samples or default, seed=arguments.seed)
+    count = getattr(arguments, "samples", None) or default
+    return samples.seeded(model, samples=count, seed=arguments.seed)
 
 
 def compare(arguments: argparse.Namespace) -> int:
@@ -172,3 +182,26 @@ def _refuse_folder(path: str) -> None:
             f"{path!r} is a folder. Of C, take the .tflite file it was made from: `{PROGRAM} "
             f"verify {path} --canonical INT8` shows that both are the same."
         )
+
+
+def benchmark(arguments: argparse.Namespace) -> int:
+    """Measure a file and print the figures.
+
+    Returns:
+        Exit code 0.
+    """
+    data = read_file(arguments.file)
+    model = models.load(data)
+    inputs = samples.stored(model, _inputs(arguments, model, 1))
+    found = bench.benchmark(
+        data,
+        inputs,
+        threads=arguments.threads,
+        warm_up=arguments.warm_up,
+        runs=arguments.runs,
+    )
+    if arguments.json:
+        print(bench_report.benchmark_json(found))
+    else:
+        bench_report.print_benchmark(found, reports.console())
+    return SUCCESS

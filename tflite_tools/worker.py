@@ -10,6 +10,7 @@ import dataclasses
 import json
 import pathlib
 import sys
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -32,6 +33,9 @@ class Job:
         kept: indices of the tensors whose values are returned for every sample.
         delegates: whether LiteRT may use XNNPACK.
         measure_arena: find the least working memory TFLM needs.
+        threads: of LiteRT.
+        warm_up: runs before those that are timed.
+        timed: how often the first sample is run and timed; 0 returns outputs instead.
     """
 
     runtime: str
@@ -43,9 +47,13 @@ class Job:
     kept: tuple[int, ...] = ()
     delegates: bool = True
     measure_arena: bool = False
+    threads: int = 1
+    warm_up: int = 0
+    timed: int = 0
 
 
 ARENA = "arena"
+SECONDS = "seconds"
 
 
 def input_name(index: int) -> str:
@@ -88,17 +96,32 @@ class LiteRT:
         if options or not job.delegates:
             resolver = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
             options["experimental_op_resolver_type"] = resolver
-        self._interpreter = Interpreter(model_content=data, num_threads=1, **options)
+        self._interpreter = Interpreter(model_content=data, num_threads=job.threads, **options)
         self._interpreter.allocate_tensors()
         self._inputs = [detail["index"] for detail in self._interpreter.get_input_details()]
         self._outputs = [detail["index"] for detail in self._interpreter.get_output_details()]
 
     def __call__(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         """The outputs of one sample."""
-        for index, value in zip(self._inputs, inputs, strict=True):
-            self._interpreter.set_tensor(index, value)
+        self._set(inputs)
         self._interpreter.invoke()
         return [self.tensor(index) for index in self._outputs]
+
+    def _set(self, inputs: Sequence[np.ndarray]) -> None:
+        for index, value in zip(self._inputs, inputs, strict=True):
+            self._interpreter.set_tensor(index, value)
+
+    def seconds(self, inputs: Sequence[np.ndarray], *, warm_up: int, timed: int) -> np.ndarray:
+        """How long each of `timed` runs of one sample takes, float64, `invoke` alone."""
+        self._set(inputs)
+        for _ in range(warm_up):
+            self._interpreter.invoke()
+        taken = np.zeros(timed)
+        for index in range(timed):
+            start = time.perf_counter()
+            self._interpreter.invoke()
+            taken[index] = time.perf_counter() - start
+        return taken
 
     def tensor(self, index: int) -> np.ndarray:
         """A tensor's values after a run."""
@@ -195,6 +218,10 @@ def main(path: str) -> int:
         data = (folder / "model.tflite").read_bytes()
         if job.measure_arena:
             results = {ARENA: np.array(least_arena(data, job.arena))}
+        elif job.timed:
+            one = [array[:1] for array in inputs]
+            seconds = LiteRT(data, job).seconds(one, warm_up=job.warm_up, timed=job.timed)
+            results = {SECONDS: seconds}
         else:
             runner = RUNTIMES[job.runtime](data, job)
             results = run_all(runner, inputs, job.watched, job.kept)

@@ -206,7 +206,10 @@ def test_inspect_json(command, model_file):
     [
         ([], "a command is needed: convert, verify, compare, inspect"),
         (["convrt"], "no command 'convrt': did you mean 'convert'?"),
-        (["xyz"], "no command 'xyz' (there are convert, verify, compare, inspect, report)"),
+        (
+            ["xyz"],
+            "no command 'xyz' (there are convert, verify, compare, inspect, benchmark, report)",
+        ),
         (["inspect", "x", "--jsn"], "unknown flag '--jsn': did you mean '--json'?"),
         (["verify", "x", "--min-top=0.9"], "unknown flag '--min_top': did you mean '--min_top1'?"),
         (["inspect", "x", "y"], "unexpected argument 'y'"),

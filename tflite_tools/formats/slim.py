@@ -96,12 +96,15 @@ def _drop_metadata(container: Any) -> None:
 
 
 def _drop_bias_scales(container: Any) -> None:
-    """TFLM takes the scales of input and weights; XNNPACK would no longer take the operators."""
+    """TFLM takes the scales of input and weights; XNNPACK would no longer take the operators.
+
+    Of a FULLY_CONNECTED it compares the bias' scale with theirs, and refuses one that is far off.
+    """
     model = models.load(flatbuffer.write(container))
     for source, graph in zip(model.graphs, container.subgraphs, strict=True):
         for op in source.ops:
             index = layout.bias_index(op)
-            if index is not None:
+            if index is not None and op.name != "FULLY_CONNECTED":
                 graph.tensors[index].quantization = None
 
 

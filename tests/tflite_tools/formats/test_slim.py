@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from maker import Maker
 
 from tflite_tools import flatbuffer, manifest, runtime
 from tflite_tools import model as models
@@ -22,6 +23,19 @@ def test_int8(two_bits, target):
     model = models.load(made.result.data)
     assert model.manifest is None
     assert {tensor.name for tensor in model.main.tensors} == {""}
+
+
+def test_a_large_multiplier_keeps_the_scale_of_its_bias():
+    """TFLM allows the scales of FULLY_CONNECTED to differ by 0.02 output steps."""
+    maker = Maker()
+    image = maker.input((1, 8), (0.5, 3))
+    weights = maker.weights(np.eye(8, dtype=np.int8), 8, 1, (0.25,))
+    bias = maker.tensor((8,), (0.125, 0), data=np.arange(8, dtype=np.int32))
+    maker.op(
+        "FULLY_CONNECTED", [image, weights, bias], (1, 8), (1.0, 0), kind="FullyConnectedOptions"
+    )
+    made = slim.convert(maker.data(), target="tflm")
+    assert made.accepted == (LITERT, TFLM)
 
 
 def test_int4_and_tables(two_bits):

@@ -1,0 +1,290 @@
+"""What each format takes, and whether it computes what the canonical file computes.
+
+    python benchmarks/formats.py --data_dir DIR [--nets ...] [--settings ...] [--json FILE]
+
+For every net and setting: the canonical int8 file, INT4, tables (LUT), both slim, and C. DIR holds
+fashion_mnist.npz, cifar10.npz and mlperf_tiny_resnet8.h5. Rows are kept in --json as they are made;
+a run that was stopped goes on from it. Progress goes to stderr, Markdown to stdout.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import itertools
+import json
+import math
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import formats_nets
+import formats_tables
+import numpy as np
+import rows
+import tf_keras as keras
+from formats_nets import NETS, Work
+from measure import Summary, interleave
+
+import tfbinreg
+import tflite_tools
+from tfbinreg import export
+from tfbinreg.freeze import freeze
+from tflite_tools import bench, build, compare, isolate, report, runtime, samples, variant
+from tflite_tools import describe as description
+from tflite_tools.build import Options
+from tflite_tools.formats import c_check, c_source, int4, lut
+from tflite_tools.model import Model, load
+
+SETTINGS = {"W2A8": (2, 8), "W3A8": (3, 8), "W4A8": (4, 8), "W8A8": (8, 8), "W2A2": (2, 2)}
+INSPECT = ("inspect", "W4A8")  # the row of a net that is only inspected
+OUTPUTS = 1_000_000  # of C, compared with TFLM's
+_PATHS = ((), (c_check.EMULATE_DSP,))  # portable C, and the one for processors with DSP
+_WHOLE = 20  # samples of whole nets in C
+_ROUNDS = 5
+
+
+def quantized(name: str, setting: str, work: Work, folder: str | None) -> Any:
+    """A net as it was kept in `folder`, or trained and kept there."""
+    path = os.path.join(folder or "", f"{name} {setting}.keras")
+    if folder is not None and os.path.exists(path):
+        return tfbinreg.load_model(path)
+    keras.utils.set_random_seed(0)
+    model = NETS[name](work)
+    if folder is not None:
+        os.makedirs(folder, exist_ok=True)
+        model.save(f"{path}.part.keras")
+        os.replace(f"{path}.part.keras", path)
+    return model
+
+
+def cell(name: str, setting: str, work: Work, folder: str | None = None) -> rows.Row:
+    """One row: every format of a net at one setting."""
+    model = quantized(name, setting, work, folder)
+    canonical = tfbinreg.to_tflite(model)
+    stored = tflite_tools.read_codes(canonical)
+    layers = load(canonical).require_manifest().layers
+    weights = [(math.prod(entry.shape), entry.bits) for entry in layers]
+    inputs = samples.stored(load(canonical), samples.seeded(load(canonical), samples=1, seed=0))
+    return {
+        "net": name,
+        "setting": setting,
+        "weights": sum(count for count, _ in weights),
+        "nominal": sum(count for count, _ in weights) * work.bits[0] / 8,
+        "ideal": sum(count * bits for count, bits in weights) / 8,
+        "wrong_codes": sum(
+            int(np.count_nonzero(stored[layer] != coded.codes))
+            for layer, coded in tfbinreg.integer_codes(model).items()
+        ),
+        "formats": {
+            text: compared(canonical, options) for text, options in options_of(work.bits[0]).items()
+        },
+        "costs": costs(bench.benchmark(canonical, inputs)),
+        "c": c_against_tflm(canonical),
+        "convert": convert_times(model),
+    }
+
+
+def options_of(weight_bits: int) -> dict[str, Options]:
+    """The formats that can hold weights of so many bits, by name."""
+    found = {"slim int8": Options(target="tflm", slim=True)}
+    if weight_bits <= int4.MOST_BITS:
+        found["int4"] = Options(format="int4", target="tflm")
+        found["slim int4"] = Options(format="int4", target="tflm", slim=True)
+    if weight_bits <= lut.MOST_BITS:
+        found["lut"] = Options(format="lut", target="tflm")
+        found["slim lut"] = Options(format="lut", target="tflm", slim=True)
+    return found
+
+
+def compared(canonical: bytes, options: Options) -> rows.Row:
+    """Size, arena, and what differs from the canonical file, all in TFLM.
+
+    INT4 is compared with its own integers as int8 as well: there, nothing is rounded differently.
+    """
+    data = build.build(canonical, options).files[""]
+    row = {
+        "bytes": len(data),
+        "arena": runtime.least_arena(data, load(data)),
+        "canonical": difference(canonical, data),
+    }
+    if options.format == "int4":
+        row["own integers"] = difference(variant.twin(data), data)
+        checks = variant.verify_variant(data, canonical, samples_count=1, runtimes=(runtime.TFLM,))
+        row["alone_percent"] = checks["rounding"].figures["moved_percent"]
+    return row
+
+
+def difference(first: bytes, second: bytes) -> rows.Row:
+    """Codes that differ, and numbers of all activations that do, over a few random inputs."""
+    count = compare.KEPT_SAMPLES
+    found = compare.compare(first, second, samples_count=count)
+    tensors = {t.name or f"tensor {t.index}": t for t in load(first).main.tensors}
+    sizes = [count * math.prod(tensors[row.tensor].shape) for row in found.tensors]
+    shares = [row.different for row in found.tensors]
+    return {
+        "codes": sum(row.different for row in found.weights),
+        "compared": sum(sizes),
+        "different": sum(round(a * b) for a, b in zip(sizes, shares, strict=True)),
+    }
+
+
+def costs(found: bench.Benchmark) -> rows.Row:
+    """What `tflite_tools benchmark` finds, as far as the tables show it."""
+    if found.generated is None or not found.generated.builds:
+        raise RuntimeError(f"Not measured: {dict(found.not_measured)}")
+    generated = found.generated
+    return {
+        "bytes": found.size,
+        "latency_ms": found.latencies[0].median_ms if found.latencies else None,
+        "arena": found.arena_bytes,
+        "c_arena": generated.arena_bytes,
+        "c_weights": generated.packed_weight_bytes,
+        "c_constants": generated.constant_bytes,
+        "builds": {part.name: vars(part) for part in generated.builds},
+        "not_measured": dict(found.not_measured),
+    }
+
+
+def c_against_tflm(canonical: bytes) -> rows.Row:
+    """C with sanitizers against TFLM: every operator alone, and the net, on int8 noise."""
+    model = load(canonical)
+    alone = isolate.isolate(canonical, model)
+    per_sample = _size(alone.model, alone.model.main.outputs)
+    several = -(-OUTPUTS // per_sample)
+    pairs = [_c_pair(alone.data, alone.model, several), _c_pair(canonical, model, _WHOLE)]
+    return {
+        "edges": _size(model, (*model.main.inputs, *model.main.outputs)),
+        "compared": sum(made for made, _ in pairs),
+        "different": sum(wrong for _, wrong in pairs),
+    }
+
+
+def _c_pair(data: bytes, model: Model, count: int) -> tuple[int, int]:
+    """(outputs compared, outputs that differ), over both paths of the C."""
+    random = np.random.default_rng(0)
+    shapes = [model.main.tensors[index].shape for index in model.main.inputs]
+    inputs = [random.integers(-128, 128, (count, *s[1:])).astype(np.int8) for s in shapes]
+    wanted = runtime.run(data, model, inputs, runtime=runtime.TFLM).outputs
+    sources = c_source.generate(data)
+    made = wrong = 0
+    for path in _PATHS:
+        flags = (*path, *c_check.SANITIZERS)
+        outputs = c_check.run(sources.files, model, inputs, flags=flags, time_limit=1800)
+        for ours, theirs in zip(outputs, wanted, strict=True):
+            made, wrong = made + theirs.size, wrong + int(np.count_nonzero(ours != theirs))
+    return made, wrong
+
+
+def _size(model: Model, indices: Sequence[int]) -> int:
+    return sum(math.prod(model.main.tensors[index].shape) for index in indices)
+
+
+def convert_times(model: Any) -> rows.Row:
+    """Seconds of `to_tflite`, and of the stock converter on the same graph, taking turns.
+
+    The stock converter's time is given with tracing the graph, without which it has nothing to
+    convert, and without.
+    """
+    frozen = freeze(model)
+    traced: list[float] = []
+
+    def stock(_: int) -> float:
+        start = time.perf_counter()
+        converter = export.stock_converter(model, frozen, "int8")
+        middle = time.perf_counter()
+        converter.convert()
+        traced.append(time.perf_counter() - middle)
+        return time.perf_counter() - start
+
+    def ours(_: int) -> float:
+        return _seconds(lambda: export.to_tflite(model))
+
+    stock(1), ours(1), traced.clear()
+    times = interleave({"to_tflite": ours, "stock": stock}, _ROUNDS, 1)
+    medians = {name: Summary.of(values).median for name, values in times.items()}
+    return {**medians, "stock without tracing": Summary.of(traced).median}
+
+
+def inspected(work: Work) -> rows.Row:
+    """Time of `inspect` for a file of 4 MB: what it does, and the whole command."""
+    keras.utils.set_random_seed(0)
+    data = tfbinreg.to_tflite(formats_nets.large(work))
+
+    def shown() -> None:
+        report.print_description(description.describe(data), report.console(io.StringIO()))
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "large.tflite")
+        with open(path, "wb") as file:
+            file.write(data)
+        command = [sys.executable, "-m", "tflite_tools", "inspect", path]
+
+        def called() -> None:
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+        times = [[_seconds(call) for _ in range(_ROUNDS)] for call in (shown, called)]
+    return {
+        "net": INSPECT[0],
+        "setting": INSPECT[1],
+        "bytes": len(data),
+        "seconds": Summary.of(times[0]).median,
+        "command": Summary.of(times[1]).median,
+    }
+
+
+def _seconds(function: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the tables; 1 if a row failed."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data_dir", required=True)
+    parser.add_argument("--nets", nargs="+", choices=NETS, default=list(NETS))
+    parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS))
+    parser.add_argument("--epochs", type=int, default=2, help="of each training (default 2)")
+    parser.add_argument("--limit", type=int, help="most rows to train on (default: all)")
+    parser.add_argument("--json", metavar="FILE", help="keep the rows here, and go on from them")
+    parser.add_argument("--output_dir", metavar="DIR", help="keep the trained nets here")
+    parser.add_argument("--of", nargs=2, help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    if options.of:
+        name, setting = options.of
+        work = Work(
+            data_dir=options.data_dir,
+            bits=SETTINGS[setting],
+            epochs=options.epochs,
+            limit=options.limit,
+        )
+        is_inspect = name == INSPECT[0]
+        row = inspected(work) if is_inspect else cell(name, setting, work, options.output_dir)
+        print(json.dumps(row))
+        return 0
+    cells = [*itertools.product(options.nets, options.settings), INSPECT]
+    found = rows.kept(options.json, ("net", "setting"))
+    flags = ["--data_dir", options.data_dir, "--epochs", str(options.epochs)]
+    flags += [] if options.limit is None else ["--limit", str(options.limit)]
+    flags += [] if options.output_dir is None else ["--output_dir", options.output_dir]
+    for of in cells:
+        row = found.get(of) or rows.in_own_process(__file__, of, flags)
+        if row is not None:
+            found[of] = row
+            rows.keep(options.json, list(found.values()))
+    done = [found[of] for of in cells if of in found]
+    print(formats_tables.markdown(done))
+    return int(len(done) < len(cells))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
