@@ -150,38 +150,67 @@ static inline uint32_t tfb_word(const int8_t *bytes) {
 }
 #endif
 
+#if TFB_DSP
+/* Four products of one position. */
+#define TFB_FOUR(x, sum)                               \
+  do {                                                 \
+    uint32_t a = tfb_word(x);                          \
+    (sum) = tfb_smlad(tfb_even(a), even, (sum));       \
+    (sum) = tfb_smlad(tfb_odd(a), odd, (sum));         \
+  } while (0)
+/* Four weights, for one position or for two. */
+#define TFB_WEIGHTS(w) uint32_t b = tfb_word(w), even = tfb_even(b), odd = tfb_odd(b)
+#define TFB_ONE(k) do { TFB_WEIGHTS(w + (k)); TFB_FOUR(x + (k), sum); } while (0)
+#define TFB_TWO(k) \
+  do { TFB_WEIGHTS(w + (k)); TFB_FOUR(x + (k), sum); TFB_FOUR(y + (k), other); } while (0)
+#endif
+
+/* The sum of n products. */
 static TFB_APART int32_t tfb_dot(const int8_t *x, const int8_t *w, int32_t n, int32_t sum) {
 #if TFB_DSP
-  for (; n >= 4; n -= 4, x += 4, w += 4) {
-    uint32_t a = tfb_word(x), b = tfb_word(w);
-    sum = tfb_smlad(tfb_even(a), tfb_even(b), sum);
-    sum = tfb_smlad(tfb_odd(a), tfb_odd(b), sum);
+  for (; n >= 16; n -= 16, x += 16, w += 16) {
+    TFB_ONE(0);
+    TFB_ONE(4);
+    TFB_ONE(8);
+    TFB_ONE(12);
   }
+  for (; n >= 4; n -= 4, x += 4, w += 4) TFB_ONE(0);
 #endif
   for (; n > 0; n--) sum += *x++ * *w++;
   return sum;
 }
 
-/* Two dot products with the same weights, which are then loaded once. */
-static TFB_APART void tfb_dot2(const int8_t *x, const int8_t *y, const int8_t *w, int32_t n,
-                            int32_t sum[2]) {
-  int32_t first = sum[0], second = sum[1];
+/* Part of a filter over an image: `rows` runs of `length` neighbours in both. */
+typedef struct {
+  int32_t length, rows, x_step, w_step;
+} tfb_block;
+
+/* Two sums over a block with the same weights, which are then loaded once; y lies `apart` behind x. */
+static TFB_APART void tfb_dot2(const int8_t *x, int32_t apart, const int8_t *w,
+                               const tfb_block *block, int32_t sums[2]) {
+  const int8_t *y = x + apart;
+  int32_t rows = block->rows, sum = sums[0], other = sums[1], n;
+  for (; rows > 0; rows--) {
+    n = block->length;
 #if TFB_DSP
-  for (; n >= 4; n -= 4, x += 4, y += 4, w += 4) {
-    uint32_t weights = tfb_word(w), a = tfb_word(x), b = tfb_word(y);
-    uint32_t even = tfb_even(weights), odd = tfb_odd(weights);
-    first = tfb_smlad(tfb_even(a), even, first);
-    second = tfb_smlad(tfb_even(b), even, second);
-    first = tfb_smlad(tfb_odd(a), odd, first);
-    second = tfb_smlad(tfb_odd(b), odd, second);
-  }
+    for (; n >= 16; n -= 16, x += 16, y += 16, w += 16) {
+      TFB_TWO(0);
+      TFB_TWO(4);
+      TFB_TWO(8);
+      TFB_TWO(12);
+    }
+    for (; n >= 4; n -= 4, x += 4, y += 4, w += 4) TFB_TWO(0);
 #endif
-  for (; n > 0; n--, w++) {
-    first += *x++ * *w;
-    second += *y++ * *w;
+    for (; n > 0; n--, w++) {
+      sum += *x++ * *w;
+      other += *y++ * *w;
+    }
+    x += block->x_step - block->length;
+    y += block->x_step - block->length;
+    w += block->w_step - block->length;
   }
-  sum[0] = first;
-  sum[1] = second;
+  sums[0] = sum;
+  sums[1] = other;
 }
 
 /* The sum of (x - zero) * w. */
@@ -193,6 +222,13 @@ static TFB_APART int32_t tfb_dot_from(const int8_t *x, const int8_t *w, int32_t 
 
 static inline int32_t tfb_sum(const int8_t *w, int32_t n) {
   int32_t sum = 0;
+#if TFB_DSP
+  for (; n >= 4; n -= 4, w += 4) {
+    uint32_t b = tfb_word(w);
+    sum = tfb_smlad(tfb_even(b), 0x10001u, sum);
+    sum = tfb_smlad(tfb_odd(b), 0x10001u, sum);
+  }
+#endif
   for (; n > 0; n--) sum += *w++;
   return sum;
 }
@@ -218,9 +254,22 @@ typedef struct {
   uint8_t bits, prescale, form;
 } tfb_conv;
 
-/* What turns the sum of one output channel into its stored value. */
+/* The taps [first, last) of a filter along one axis. */
+typedef struct {
+  int32_t first, last;
+} tfb_range;
+
+/* What is added to the products of some of a filter's taps. */
+typedef struct {
+  tfb_range rows, columns;
+  int32_t base;
+} tfb_partial;
+
+/* What turns the sum of one output channel into its stored value; `partial` remembers how far the
+ * filter reached over the border last, on the left and elsewhere. */
 typedef struct {
   int32_t bias, folded, multiplier, shift;
+  tfb_partial partial[2];
 } tfb_channel;
 
 static inline int32_t tfb_bias(const tfb_conv *op, int32_t c) {
@@ -245,6 +294,7 @@ static inline tfb_channel tfb_channel_of(const tfb_conv *op, int32_t c, const in
   }
   channel.multiplier = (int32_t)multiplier;
   channel.bias = channel.folded = stored;
+  channel.partial[0].rows.first = channel.partial[1].rows.first = -1; /* none yet */
   if (!(op->form & TFB_FOLDED) && op->in_zero != 0) {
     channel.folded = stored - op->prescale * op->in_zero * tfb_sum(row, n);
   }
@@ -256,64 +306,88 @@ static inline int8_t tfb_stored(const tfb_conv *op, const tfb_channel *channel, 
   return (int8_t)tfb_clamp(value, op->low, op->high);
 }
 
-/* The taps [first, last) of a filter of size k that lie inside [0, size) from `start` on. */
-typedef struct {
-  int32_t first, last;
-} tfb_range;
-
+/* The taps of a filter of size k that lie inside [0, size) from `start` on. */
 static inline tfb_range tfb_inside(int32_t start, int32_t k, int32_t dilation, int32_t size) {
   tfb_range range;
-  range.first = start < 0 ? (dilation - 1 - start) / dilation : 0;
+  range.first = 0;
+  range.last = k;
+  if (start >= 0 && start + (k - 1) * dilation < size) return range;
+  if (start < 0) range.first = (dilation - 1 - start) / dilation;
   range.last = size > start ? tfb_min(k, (size - start + dilation - 1) / dilation) : 0;
   return range;
 }
 
-/* Products of a position whose filter reaches over the border; the border counts as zero. */
-static inline int32_t tfb_border(const tfb_conv *op, const int8_t *image, const int8_t *row,
-                                 int32_t y, int32_t x, tfb_range rows, tfb_range columns) {
-  int32_t sum = 0, ky, kx, c = op->in_c;
-  for (ky = rows.first; ky < rows.last; ky++) {
-    const int8_t *line = image + (y + ky * op->dilation_h) * op->in_w * c;
-    for (kx = columns.first; kx < columns.last; kx++) {
-      const int8_t *pixel = line + (x + kx * op->dilation_w) * c;
-      sum = tfb_dot_from(pixel, row + (ky * op->k_w + kx) * c, c, op->in_zero, sum);
-    }
+/* What the products of the taps in `rows` and `columns` are added to. The border counts as zero, and
+ * so does the input's zero point; `depth` weights belong to a tap. */
+static inline int32_t tfb_base(const tfb_conv *op, tfb_channel *channel, const int8_t *row,
+                               int32_t depth, tfb_range rows, tfb_range columns) {
+  tfb_partial *last = &channel->partial[columns.first > 0 ? 0 : 1];
+  int32_t length = (columns.last - columns.first) * depth, sum = 0, ky;
+  if (rows.last - rows.first == op->k_h && columns.last - columns.first == op->k_w) {
+    return channel->folded;
   }
-  return sum;
+  if (op->in_zero == 0) return channel->bias;
+  if (last->rows.first != rows.first || last->rows.last != rows.last ||
+      last->columns.first != columns.first || last->columns.last != columns.last) {
+    for (ky = rows.first; ky < rows.last; ky++) {
+      sum += tfb_sum(row + (ky * op->k_w + columns.first) * depth, length);
+    }
+    last->rows = rows;
+    last->columns = columns;
+    last->base = channel->bias - op->prescale * op->in_zero * sum;
+  }
+  return last->base;
 }
 
-/* One output row of one channel. Neighbouring taps are neighbours in memory unless they are
- * dilated, so a filter row is one run; two positions share each load of the weights. */
+/* One output of one channel. Neighbouring taps are neighbours in memory unless they are dilated. */
+static inline int8_t tfb_conv_at(const tfb_conv *op, const int8_t *image, const int8_t *row,
+                                 tfb_channel *channel, int32_t y, int32_t x, tfb_range rows) {
+  tfb_range columns = tfb_inside(x, op->k_w, op->dilation_w, op->in_w);
+  int32_t taps = columns.last - columns.first, sum = 0, ky, kx;
+  int32_t base = tfb_base(op, channel, row, op->in_c, rows, columns);
+  int32_t runs = op->dilation_w == 1 ? 1 : taps;
+  int32_t length = (op->dilation_w == 1 ? taps : 1) * op->in_c;
+  for (ky = rows.first; ky < rows.last; ky++) {
+    const int8_t *pixel = image + (y + ky * op->dilation_h) * op->in_w * op->in_c;
+    const int8_t *w = row + (ky * op->k_w + columns.first) * op->in_c;
+    pixel += (x + columns.first * op->dilation_w) * op->in_c;
+    for (kx = 0; kx < runs; kx++, pixel += op->dilation_w * op->in_c, w += op->in_c) {
+      sum = tfb_dot(pixel, w, length, sum);
+    }
+  }
+  return tfb_stored(op, channel, sum * op->prescale + base);
+}
+
+/* One output row of one channel; where all columns of the filter are inside, two positions share each
+ * load of the weights. */
 static inline void tfb_conv_line(const tfb_conv *op, const int8_t *image, const int8_t *row,
-                                 const tfb_channel *channel, int32_t oy, int8_t *out) {
-  int32_t y = oy * op->stride_h - op->pad_h, ox, ky, run;
-  int32_t runs = op->dilation_w == 1 ? 1 : op->k_w, length = op->k_w / runs * op->in_c;
-  tfb_range rows = tfb_inside(y, op->k_h, op->dilation_h, op->in_h);
-  int whole = rows.first == 0 && rows.last == op->k_h;
-  for (ox = 0; ox < op->out_w;) {
-    int32_t x = ox * op->stride_w - op->pad_w, reach = (op->k_w - 1) * op->dilation_w;
-    int32_t sums[2] = {0, 0};
-    const int8_t *w = row;
-    int inside = whole && x >= 0 && x + reach < op->in_w;
-    int two = inside && ox + 1 < op->out_w && x + op->stride_w + reach < op->in_w;
-    int32_t base = inside ? channel->folded : channel->bias;
-    if (!inside) {
-      tfb_range columns = tfb_inside(x, op->k_w, op->dilation_w, op->in_w);
-      sums[0] = tfb_border(op, image, row, y, x, rows, columns);
+                                 tfb_channel *channel, int32_t oy, int8_t *out) {
+  int32_t y = oy * op->stride_h - op->pad_h, x = -op->pad_w, step = op->stride_w * op->in_c;
+  int32_t last = op->in_w - op->k_w - op->stride_w, ox, base, sums[2];
+  tfb_range rows = tfb_inside(y, op->k_h, op->dilation_h, op->in_h), columns;
+  const int8_t *line = image + (y + rows.first * op->dilation_h) * op->in_w * op->in_c;
+  const int8_t *w = row + rows.first * op->k_w * op->in_c;
+  tfb_block block;
+  columns.first = 0;
+  columns.last = op->k_w;
+  block.rows = rows.last - rows.first;
+  block.length = block.w_step = op->k_w * op->in_c;
+  block.x_step = op->dilation_h * op->in_w * op->in_c;
+  for (ox = 0; ox < op->out_w; ox++, x += op->stride_w, out += op->out_c) {
+    if (op->dilation_w > 1 || x < 0 || x > last || ox + 1 == op->out_w) {
+      *out = tfb_conv_at(op, image, row, channel, y, x, rows);
+      continue;
     }
-    for (ky = 0; inside && ky < op->k_h; ky++) {
-      for (run = 0; run < runs; run++, w += length) {
-        int32_t line = (y + ky * op->dilation_h) * op->in_w + x + run * op->dilation_w;
-        const int8_t *pixel = image + line * op->in_c;
-        if (two) {
-          tfb_dot2(pixel, pixel + op->stride_w * op->in_c, w, length, sums);
-        } else {
-          sums[0] = tfb_dot(pixel, w, length, sums[0]);
-        }
-      }
+    base = tfb_base(op, channel, row, op->in_c, rows, columns);
+    for (; x <= last && ox + 1 < op->out_w; ox += 2, x += 2 * op->stride_w, out += 2 * op->out_c) {
+      sums[0] = sums[1] = 0;
+      tfb_dot2(line + x * op->in_c, step, w, &block, sums);
+      out[0] = tfb_stored(op, channel, sums[0] * op->prescale + base);
+      out[op->out_c] = tfb_stored(op, channel, sums[1] * op->prescale + base);
     }
-    out[ox++ * op->out_c] = tfb_stored(op, channel, sums[0] * op->prescale + base);
-    if (two) out[ox++ * op->out_c] = tfb_stored(op, channel, sums[1] * op->prescale + base);
+    ox--;
+    x -= op->stride_w;
+    out -= op->out_c;
   }
 }
 
@@ -335,26 +409,37 @@ static inline void tfb_conv_2d(const tfb_conv *op, const int8_t *in, int8_t *out
   }
 }
 
-/* One output of DEPTHWISE_CONV_2D, scaled by nothing yet. */
-static inline int32_t tfb_depthwise_sum(const tfb_conv *op, const int8_t *plane, const int8_t *row,
-                                        const tfb_channel *channel, int32_t y, int32_t x) {
+/* Products of one filter over pixels that are `step` bytes apart. */
+static inline int32_t tfb_strided(const int8_t *x, int32_t step, const int8_t *w, int32_t n,
+                                  int32_t sum) {
+  if (n == 3) return sum + x[0] * w[0] + x[step] * w[1] + x[2 * step] * w[2];
+  for (; n > 0; n--, x += step) sum += *x * *w++;
+  return sum;
+}
+
+/* One output row of one channel of DEPTHWISE_CONV_2D. */
+static inline void tfb_depthwise_line(const tfb_conv *op, const int8_t *plane, const int8_t *row,
+                                      tfb_channel *channel, int32_t oy, int8_t *out) {
+  int32_t y = oy * op->stride_h - op->pad_h, step = op->dilation_w * op->in_c, ox, ky;
   tfb_range rows = tfb_inside(y, op->k_h, op->dilation_h, op->in_h);
-  tfb_range columns = tfb_inside(x, op->k_w, op->dilation_w, op->in_w);
-  int whole = rows.last - rows.first == op->k_h && columns.last - columns.first == op->k_w;
-  int32_t zero = whole ? 0 : op->in_zero, sum = 0, ky, kx, step = op->dilation_w * op->in_c;
-  for (ky = rows.first; ky < rows.last; ky++) {
-    const int8_t *w = row + ky * op->k_w + columns.first;
-    int32_t start = (y + ky * op->dilation_h) * op->in_w + x + columns.first * op->dilation_w;
-    const int8_t *pixel = plane + start * op->in_c;
-    for (kx = columns.first; kx < columns.last; kx++, pixel += step) sum += (*pixel - zero) * *w++;
+  for (ox = 0; ox < op->out_w; ox++, out += op->out_c) {
+    int32_t x = ox * op->stride_w - op->pad_w, sum = 0;
+    tfb_range columns = tfb_inside(x, op->k_w, op->dilation_w, op->in_w);
+    int32_t taps = columns.last - columns.first;
+    for (ky = rows.first; ky < rows.last; ky++) {
+      int32_t first = (y + ky * op->dilation_h) * op->in_w + x + columns.first * op->dilation_w;
+      const int8_t *w = row + ky * op->k_w + columns.first;
+      sum = tfb_strided(plane + first * op->in_c, step, w, taps, sum);
+    }
+    sum = sum * op->prescale + tfb_base(op, channel, row, 1, rows, columns);
+    *out = tfb_stored(op, channel, sum);
   }
-  return sum * op->prescale + (whole ? channel->folded : channel->bias);
 }
 
 /* DEPTHWISE_CONV_2D; output channel c reads input channel c / (out_c / in_c). */
 static inline void tfb_depthwise(const tfb_conv *op, const int8_t *in, int8_t *out,
                                  int8_t *scratch) {
-  int32_t c, b, y, x, taps = op->k_h * op->k_w, multiple = op->out_c / op->in_c;
+  int32_t c, b, y, taps = op->k_h * op->k_w, multiple = op->out_c / op->in_c;
   tfb_stream stream = {0, 0, 0};
   stream.next = op->weights;
   for (c = 0; c < op->out_c; c++) {
@@ -363,12 +448,8 @@ static inline void tfb_depthwise(const tfb_conv *op, const int8_t *in, int8_t *o
     int8_t *target = out + c;
     for (b = 0; b < op->batch; b++) {
       const int8_t *plane = in + b * op->in_h * op->in_w * op->in_c + c / multiple;
-      for (y = 0; y < op->out_h; y++) {
-        for (x = 0; x < op->out_w; x++, target += op->out_c) {
-          int32_t sum = tfb_depthwise_sum(op, plane, row, &channel, y * op->stride_h - op->pad_h,
-                                          x * op->stride_w - op->pad_w);
-          *target = tfb_stored(op, &channel, sum);
-        }
+      for (y = 0; y < op->out_h; y++, target += op->out_w * op->out_c) {
+        tfb_depthwise_line(op, plane, row, &channel, y, target);
       }
     }
   }
