@@ -167,7 +167,7 @@ def _c_pair(data: bytes, model: Model, count: int) -> tuple[int, int]:
     made = wrong = 0
     for path in _PATHS:
         flags = (*path, *c_check.SANITIZERS)
-        outputs = c_check.run(sources, model, inputs, flags=flags, time_limit=1800)
+        outputs = c_check.run(sources.files, model, inputs, flags=flags, time_limit=1800)
         for ours, theirs in zip(outputs, wanted, strict=True):
             made, wrong = made + theirs.size, wrong + int(np.count_nonzero(ours != theirs))
     return made, wrong

@@ -108,6 +108,16 @@ def test_operators_do_what_the_layers_do(name, images):
     assert check.figures["worst_mean"] < {"PReLU": 0.15, "Softmax": 0.5}.get(name, 1e-4), check
 
 
+def test_several_relus_of_one_convolution(images):
+    def twice(x):
+        return layers.Add()([layers.Conv2D(6, 1)(layers.ReLU()(x)), layers.ReLU()(x)])
+
+    _, data = converted(twice, images)  # to_tflite compares the codes
+    ops = [op.name for op in models.load(data).main.ops]
+    assert ops.count("CONV_2D") == 2
+    assert "RELU" not in ops
+
+
 def test_every_kind_is_here():
     named = {name.split()[0] for name in NETS}
     kept = {name for name, kind in KINDS.items() if kind.role is not Role.REWRITE}

@@ -53,6 +53,16 @@ def test_activation_becomes_a_layer(make, activation, kind, images):
     assert normal.get_layer("own").activation is keras.activations.linear
 
 
+def test_equal_relus_of_one_tensor_become_one(images):
+    image = keras.Input((8, 8, 3), name="image")
+    x = layers.Conv2D(4, 3, name="conv")(image)
+    one, two, other = layers.ReLU()(x), layers.ReLU()(x), layers.ReLU(6.0)(x)
+    model = keras.Model(image, layers.Concatenate()([one, two, other]))
+    randomize(model)
+    normal, _ = check_equal(model, images[:4])
+    assert kinds(normal).count("ReLU") == 2
+
+
 def test_relu6_keeps_its_limit(images):
     normal, _ = check_equal(chain(layers.Conv2D(4, 3, activation="relu6")), 9 * images[:4])
     assert normal.layers[-1].max_value == 6

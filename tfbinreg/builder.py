@@ -71,6 +71,7 @@ class Builder:
         self._claimed: set[str] = set()  # steps' own names that a layer has got
         self._weights: list[tuple[Any, Sequence[np.ndarray]]] = []
         self._made: dict[int, Any] = {}  # tensors of pending values, by id of the value
+        self._relus: dict[tuple[int, float | None], Value] = {}  # by id of the source, and limit
         self._reshaped: dict[tuple[int, Shape], Any] = {}
         self._kept: list[Any] = []  # so that no id above is used twice
         self._uses: dict[int, int] = {}  # by id of a value
@@ -222,8 +223,12 @@ class Builder:
         return np.broadcast_to(array.reshape(-1), (channels,)).astype(np.float64)
 
     def relu(self, source: Value, limit: float | None = None) -> Value:
-        """min(max(source, 0), limit)."""
-        return PendingReLU(source.shape, step=self.step, source=source, limit=limit)
+        """min(max(source, 0), limit); once for all who ask, so that a kernel can contain it."""
+        key = (id(source), limit)
+        if key not in self._relus:
+            self._kept.append(source)
+            self._relus[key] = PendingReLU(source.shape, step=self.step, source=source, limit=limit)
+        return self._relus[key]
 
     def needs_own_grid(self, tensor: Any) -> bool:
         """Whether the grid of a tensor is prescribed, so that a concatenation cannot share it."""

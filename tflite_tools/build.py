@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 from collections.abc import Mapping
 from typing import Any
 
-from tflite_tools import codes, ethos, manifest
+from tflite_tools import c_verify, codes, ethos, manifest
 from tflite_tools import model as models
-from tflite_tools.formats import int4, lut, slim
+from tflite_tools.formats import c_source, int4, lut, result, slim
+from tflite_tools.formats.c_folder import Folder
 from tflite_tools.formats.result import TARGETS, Result
 from tflite_tools.formats.slim import Pass
 
 FORMATS = ("int8", "int4", "lut", "c")
-_C_SOURCE = "tflite_tools.formats.c_source"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -105,7 +104,8 @@ def build(canonical: bytes, options: Options, *, name: str = "model") -> Built:
 
     Raises:
         ValueError: if the file is not canonical, or the format cannot hold or run it.
-        RuntimeError: if a tool that the format needs is missing.
+        RuntimeError: if a tool that the format needs is missing. C that cannot be compiled or
+            compared for want of a tool is made, with a warning.
     """
     check_canonical(canonical)
     if options.format == "c":
@@ -129,17 +129,15 @@ def build(canonical: bytes, options: Options, *, name: str = "model") -> Built:
 
 
 def _sources(canonical: bytes, name: str) -> Built:
-    try:
-        generator = importlib.import_module(_C_SOURCE)
-    except ImportError as error:
-        raise RuntimeError(f"This version cannot write C ({error}).") from error
-    made = generator.generate(canonical, name=name)
+    made = c_source.generate(canonical, name=name)
+    warnings = result.accepted(c_verify.compare(Folder(name, made.files), canonical))
     figures = {
         "arena_bytes": made.arena_bytes,
         "packed_weight_bytes": made.packed_weight_bytes,
         "constant_bytes": made.constant_bytes,
     }
-    return Built({path: text.encode() for path, text in made.files.items()}, figures=figures)
+    files = {path: text.encode() for path, text in made.files.items()}
+    return Built(files, warnings, figures=figures)
 
 
 def _compiled(canonical: bytes, accelerator: str) -> Built:

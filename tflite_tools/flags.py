@@ -103,12 +103,16 @@ def _field(text: str) -> tuple[str, str]:
 
 def add_verify(parser: argparse.ArgumentParser) -> None:
     """File, what it is compared with, inputs and limits."""
-    parser.add_argument("file", metavar="FILE", help="a .tflite file that convert has made")
+    parser.add_argument(
+        "file",
+        metavar="FILE",
+        help="a .tflite file of convert, or a folder of its C, which is compiled and run",
+    )
     parser.add_argument(
         "--reference", metavar="MODEL", help="the trained model it was made from, or as --canonical"
     )
     parser.add_argument(
-        "--canonical", metavar="FILE", help="the int8 .tflite file that FILE was made from"
+        "--canonical", metavar="INT8", help="the int8 .tflite file that FILE was made from"
     )
     many = f"{samples.DEFAULT_SAMPLES}, with --canonical {variant.VERIFY_SAMPLES}"
     _add_inputs(parser, default=None, text=many)

@@ -36,7 +36,7 @@ from tflite_tools.verdict import Check, Report, Verdict, decide
 
 SAMPLES = 16  # of the comparison that each format makes before it returns
 VERIFY_SAMPLES = 1000  # of `tflite_tools verify --canonical`
-_NO_TFLM = "TFLM is not installed (pip install 'tfbinreg[micro]')"
+NO_TFLM = "TFLM is not installed (pip install 'tfbinreg[micro]')"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -102,9 +102,9 @@ def verify_variant(
         equality.check_biases(pairs),
     ]
     if coarse:
-        checks.append(_guarded("rounding", lambda: _rounding(files, runtimes)))
+        checks.append(guarded("rounding", lambda: _rounding(files, runtimes)))
     for name in runtimes:
-        checks.append(_guarded(name.lower(), functools.partial(_outputs, files, name, limits)))
+        checks.append(guarded(name.lower(), functools.partial(_outputs, files, name, limits)))
     return Report(tuple(checks))
 
 
@@ -170,7 +170,7 @@ def _outputs(files: _Files, name: str, limits: Limits | None) -> Check:
     """Whole nets in one runtime."""
     check = name.lower()
     if not runtime.available(name):
-        return Check(check, Verdict.SKIPPED, _NO_TFLM)
+        return Check(check, Verdict.SKIPPED, NO_TFLM)
     delegates = not _declined(files.theirs)
 
     def run(data: bytes, model: Model) -> tuple[np.ndarray, ...]:
@@ -185,21 +185,22 @@ def _outputs(files: _Files, name: str, limits: Limits | None) -> Check:
 
     made, expected = run(files.data, files.theirs), run(files.canonical, files.ours)
     count = len(files.inputs[0])
+    names = [files.ours.main.tensors[index].name for index in files.ours.main.outputs]
     if all(ratio(*pair) == 1 for pair in files.pairing.kernels):
-        problems = _unequal(files.ours.main, made, expected)
+        problems = unequal(names, made, expected)
         detail = f"outputs are bit for bit the canonical file's on {count} inputs"
         return decide(check, problems, detail, {"samples": count})
     integers = twin(files.data)
-    problems = _unequal(files.ours.main, made, run(integers, models.load(integers)))
-    worst = _worst(files.ours.main, made, expected)
+    problems = unequal(names, made, run(integers, models.load(integers)))
+    apart = worst(files.ours.main, made, expected)
     detail = (
         f"outputs are bit for bit those of the same integers as int8 on {count} inputs; against "
-        f"the canonical file, whose biases and roundings are finer: {worst.text()}"
+        f"the canonical file, whose biases and roundings are finer: {apart.text()}"
     )
-    if limits is not None and not worst.within(limits):
-        problems.append(("outputs", worst.text()))
-    found = decide(check, problems, detail, worst.figures() | {"samples": count})
-    beyond = found.verdict is Verdict.PASSED and not worst.within(limits or Limits())
+    if limits is not None and not apart.within(limits):
+        problems.append(("outputs", apart.text()))
+    found = decide(check, problems, detail, apart.figures() | {"samples": count})
+    beyond = found.verdict is Verdict.PASSED and not apart.within(limits or Limits())
     return dataclasses.replace(found, verdict=Verdict.WARNING) if beyond else found
 
 
@@ -214,7 +215,7 @@ def _declined(model: Model) -> bool:
     return packed or any(graph.tensors[index].quantization is None for index in biases)
 
 
-def _worst(
+def worst(
     graph: Graph, made: Sequence[np.ndarray], expected: Sequence[np.ndarray]
 ) -> agreement.Difference:
     """The outputs that differ most, in steps of their grids."""
@@ -227,20 +228,18 @@ def _worst(
     return max(differences, key=lambda difference: difference.mean_lsb)
 
 
-def _unequal(
-    graph: Graph, made: Sequence[np.ndarray], expected: Sequence[np.ndarray]
+def unequal(
+    names: Sequence[str], made: Sequence[np.ndarray], expected: Sequence[np.ndarray]
 ) -> list[tuple[str, str]]:
+    """(name, how many values differ) of the outputs that are not the same bits."""
     return [
-        (
-            graph.tensors[index].name,
-            f"{np.count_nonzero(ours != theirs)} of {theirs.size} outputs differ",
-        )
-        for index, ours, theirs in zip(graph.outputs, made, expected, strict=True)
+        (name, f"{np.count_nonzero(ours != theirs)} of {theirs.size} outputs differ")
+        for name, ours, theirs in zip(names, made, expected, strict=True)
         if not np.array_equal(ours, theirs)
     ]
 
 
-def _guarded(name: str, check: Callable[[], Check]) -> Check:
+def guarded(name: str, check: Callable[[], Check]) -> Check:
     """A runtime that cannot run the file fails the check; one without its operators skips it."""
     try:
         return check()

@@ -1,14 +1,11 @@
 """Format, target and slimming together."""
 
-import sys
-import types
-
 import pytest
 
-from tflite_tools import build as building
-from tflite_tools import ethos, flatbuffer
+from tflite_tools import c_verify, ethos, flatbuffer, runtime
 from tflite_tools.build import Options, build
-from tflite_tools.formats import int4, lut
+from tflite_tools.formats import c_check, c_source, int4, lut
+from tflite_tools.verdict import Check, Report, Verdict
 
 
 @pytest.mark.parametrize(
@@ -60,26 +57,24 @@ def test_only_canonical_files_are_taken(two_bits, float_file, edit, tensor_of):
         build(edit(two_bits, damage), Options(format="int4"))
 
 
-def test_c_sources_come_from_their_generator(two_bits, monkeypatch):
-    def generate(data, *, name):
-        assert data == two_bits
-        return types.SimpleNamespace(
-            files={f"{name}.c": "int x;\n", f"{name}.h": ""},
-            arena_bytes=1,
-            packed_weight_bytes=2,
-            constant_bytes=3,
-        )
-
-    stand_in = types.ModuleType("stand_in")
-    stand_in.generate = generate
-    monkeypatch.setitem(sys.modules, "stand_in", stand_in)
-    monkeypatch.setattr(building, "_C_SOURCE", "stand_in")
+def test_c_sources_are_compared_before_they_are_returned(two_bits, monkeypatch):
     made = build(two_bits, Options(format="c"), name="net")
-    assert made.files == {"net.c": b"int x;\n", "net.h": b""}
-    assert made.figures == {"arena_bytes": 1, "packed_weight_bytes": 2, "constant_bytes": 3}
-    monkeypatch.setattr(building, "_C_SOURCE", "tflite_tools.missing")
-    with pytest.raises(RuntimeError, match="cannot write C"):
+    assert set(made.files) == {"net.c", "net.h", "main.c", c_source.RUNTIME_HEADER}
+    assert made.figures["arena_bytes"] > 0
+    needs = c_check.compiler() is None or not runtime.available(runtime.TFLM)
+    assert bool(made.warnings) == needs
+    found = Report((Check("tflm", Verdict.FAILED, "1 of 5 outputs differ"),))
+    monkeypatch.setattr(c_verify, "compare", lambda folder, data: found)
+    with pytest.raises(ValueError, match="is not written: tflm: 1 of 5 outputs differ"):
         build(two_bits, Options(format="c"))
+
+
+def test_c_that_cannot_be_compared_is_made_with_a_warning(two_bits, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CC", raising=False)
+    made = build(two_bits, Options(format="c"))
+    assert len(made.files) == 4
+    assert made.warnings[0].startswith("not compared in tflm: no C compiler: set CC")
 
 
 def test_operators_on_the_cpu_are_named(two_bits, monkeypatch):

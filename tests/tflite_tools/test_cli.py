@@ -8,8 +8,8 @@ import sys
 import numpy as np
 import pytest
 
-from tflite_tools import build, files
-from tflite_tools.formats import lut
+from tflite_tools import build, files, runtime
+from tflite_tools.formats import c_check, lut
 
 
 @pytest.fixture
@@ -130,12 +130,46 @@ def test_verify_against_another_network_fails(command, canonical_file, model_fil
     assert "FAILED structure" in out
 
 
-def test_c_sources_are_written(command, canonical_file, tmp_path):
-    flags = ["--output", tmp_path / "net", "--format", "c", "--json"]
-    code, out, _ = command("convert", canonical_file, *flags)
+def test_c_sources_are_written_and_verified(command, canonical_file, tmp_path):
+    folder = tmp_path / "net"
+    flags = ["--output", folder, "--format", "c"]
+    code, out, _ = command("convert", canonical_file, *flags, "--json")
     assert code == 0
-    assert {"net.c", "net.h"} <= set(os.listdir(tmp_path / "net"))
+    assert {"net.c", "net.h"} <= set(os.listdir(folder))
     assert json.loads(out)["arena_bytes"] > 0
+    code, out, _ = command("convert", canonical_file, *flags)
+    assert f"check it: tflite_tools verify {folder} --canonical {canonical_file}" in out
+    code, out, err = command("verify", folder, "--canonical", canonical_file, "--samples", 4)
+    proven = c_check.compiler() is not None and runtime.available(runtime.TFLM)
+    assert (code, err) == (0 if proven else 1, "")
+    assert "verified" in out if proven else "FAILED proof" in out
+    source = folder / "net.c"
+    source.write_text(source.read_text().replace(".prescale = 32", ".prescale = 16", 1))
+    code, out, err = command("verify", folder, "--reference", canonical_file, "--samples", 4)
+    assert (code, err) == (1, "")
+    assert "FAILED codes: " in out
+
+
+def test_folders_have_one_line_of_advice(command, canonical_file, saved_net, tmp_path):
+    folder = tmp_path / "net"
+    folder.mkdir()
+    instead = f"Of C, take the .tflite file it was made from: `tflite_tools verify {folder} "
+    for arguments in (
+        ["inspect", folder],
+        ["compare", folder, canonical_file],
+        ["compare", canonical_file, folder],
+        ["report", folder, "--output", tmp_path / "page.html"],
+    ):
+        code, out, err = command(*arguments)
+        assert (code, out, err.count("\n")) == (1, "", 1)
+        assert instead in err
+    for flags in ([], ["--reference", saved_net]):
+        code, out, err = command("verify", folder, *flags)
+        assert (code, out) == (1, "")
+        assert "against the int8 file it was made from: give --canonical" in err
+    code, out, err = command("verify", folder, "--canonical", canonical_file)
+    assert (code, out) == (1, "")
+    assert "must hold one network that convert wrote as C, holds none" in err
 
 
 def test_c_sources_fill_a_folder(command, canonical_file, tmp_path, monkeypatch):

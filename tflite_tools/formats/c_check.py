@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import pathlib
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from tflite_tools.formats.c_source import Sources
 from tflite_tools.model import Model
 
 FLAGS = ("-std=c99", "-Wall", "-Wextra", "-Werror", "-O2")
@@ -19,6 +19,7 @@ SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 EMULATE_DSP = "-DTFBINREG_EMULATE_DSP"
 _COMPILERS = ("gcc", "cc", "clang")
 _COMPILE_LIMIT = 300.0
+MISSING = f"no C compiler: set CC, or install one of {', '.join(_COMPILERS)}"
 
 
 class CompilerError(RuntimeError):
@@ -31,8 +32,33 @@ def compiler() -> str | None:
     return next((path for path in map(shutil.which, filter(None, names)) if path), None)
 
 
+def sanitizers() -> tuple[str, ...]:
+    """`SANITIZERS`, or nothing where the compiler or the system cannot run programs with them."""
+    found = compiler()
+    return _usable(found) if found is not None else ()
+
+
+@functools.cache
+def _usable(found: str) -> tuple[str, ...]:
+    """The sanitizers that a compiler has: it is tried with an empty program."""
+    with tempfile.TemporaryDirectory(prefix="tflite_tools_c_") as path:
+        program = pathlib.Path(path) / "program"
+        source = program.with_suffix(".c")
+        source.write_text("int main(void) { return 0; }\n")
+        for command in ([found, *SANITIZERS, str(source), "-o", str(program)], [str(program)]):
+            try:
+                done = subprocess.run(
+                    command, capture_output=True, timeout=_COMPILE_LIMIT, check=False
+                )
+            except (OSError, subprocess.TimeoutExpired):
+                return ()
+            if done.returncode != 0:
+                return ()
+    return SANITIZERS
+
+
 def run(
-    sources: Sources,
+    files: Mapping[str, str],
     model: Model,
     inputs: Sequence[np.ndarray],
     *,
@@ -42,7 +68,7 @@ def run(
     """Compile the example program and run it on samples.
 
     Args:
-        sources: the C files.
+        files: the C files by name, with the example program.
         model: the file they were made from.
         inputs: one int8 array per input, samples along the first axis.
         flags: compiler flags beside `FLAGS`.
@@ -57,7 +83,7 @@ def run(
     """
     rows = stacked(model, inputs)
     with tempfile.TemporaryDirectory(prefix="tflite_tools_c_") as path:
-        program = compile_to(pathlib.Path(path), sources, flags)
+        program = compile_to(pathlib.Path(path), files, flags)
         output = _execute(program, rows.tobytes(), time_limit)
     return parted(model, output, len(rows))
 
@@ -96,7 +122,9 @@ def parted(model: Model, written: bytes, count: int) -> tuple[np.ndarray, ...]:
     return tuple(part.reshape(count * shape[0], *shape[1:]) for part, shape in pairs)
 
 
-def compile_to(folder: pathlib.Path, sources: Sources, flags: Sequence[str] = ()) -> pathlib.Path:
+def compile_to(
+    folder: pathlib.Path, files: Mapping[str, str], flags: Sequence[str] = ()
+) -> pathlib.Path:
     """Write the files into a folder and compile the example program there.
 
     Raises:
@@ -104,11 +132,11 @@ def compile_to(folder: pathlib.Path, sources: Sources, flags: Sequence[str] = ()
     """
     found = compiler()
     if found is None:
-        raise CompilerError(f"No C compiler: set CC, or install one of {', '.join(_COMPILERS)}.")
-    for name, text in sources.files.items():
+        raise CompilerError(f"There is {MISSING}.")
+    for name, text in files.items():
         (folder / name).write_text(text)
     program = folder / "program"
-    units = sorted(str(folder / name) for name in sources.files if name.endswith(".c"))
+    units = sorted(str(folder / name) for name in files if name.endswith(".c"))
     command = [found, *FLAGS, *flags, *units, "-o", str(program)]
     try:
         done = subprocess.run(

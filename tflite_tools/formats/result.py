@@ -45,14 +45,22 @@ def checked(
         ValueError: naming tensors and reasons, if it is not.
     """
     report = variant.verify_variant(data, source, samples_count=samples_count, runtimes=runtimes)
+    return Result(data, report, (*warnings, *accepted(report)), figures or {})
+
+
+def accepted(report: Report) -> tuple[str, ...]:
+    """The comparison of what was made with the canonical file: warnings, one line each.
+
+    Raises:
+        ValueError: with names and reasons, if a check has failed.
+    """
     failed = [check for check in report.checks if check.verdict is Verdict.FAILED]
     if failed:
         text = "; ".join(f"{check.name}: {check.detail}" for check in failed)
         raise ValueError(f"The file made is not the canonical network and is not written: {text}")
     told = {Verdict.SKIPPED: "not compared", Verdict.WARNING: "differs"}
-    notes = [
+    return tuple(
         f"{told[check.verdict]} in {check.name}: {check.detail}"
         for check in report.checks
         if check.verdict in told
-    ]
-    return Result(data, report, (*warnings, *notes), figures or {})
+    )

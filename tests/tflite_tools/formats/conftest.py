@@ -28,7 +28,7 @@ def c_is_tflm(needs_compiler):
         model, inputs, sources = load(data), samples(data, count), c_source.generate(data)
         expected = runtime.run(data, model, inputs, runtime=runtime.TFLM).outputs
         for path in paths:
-            outputs = c_check.run(sources, model, inputs, flags=PATHS[path])
+            outputs = c_check.run(sources.files, model, inputs, flags=PATHS[path])
             for index, made, wanted in zip(model.main.outputs, outputs, expected, strict=True):
                 name = getattr(model.main.producer(index), "name", "an input")
                 wrong = np.count_nonzero(made != wanted)

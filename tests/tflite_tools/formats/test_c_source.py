@@ -303,12 +303,12 @@ def test_moves(c_is_tflm):
 def test_the_comparison_finds_a_wrong_kernel(int8_file, needs_compiler):
     # Break the checked side: one rounding instead of two.
     model, inputs, sources = load(int8_file), samples(int8_file, 64), c_source.generate(int8_file)
-    right = c_check.run(sources, model, inputs)
+    right = c_check.run(sources.files, model, inputs)
     header = sources.files[c_source.RUNTIME_HEADER]
     broken = header.replace("((x & mask) > threshold)", "((x & mask) > threshold + 1)")
     assert broken != header
     files = {**sources.files, c_source.RUNTIME_HEADER: broken}
-    wrong = c_check.run(c_source.Sources(files, 0, 0, 0), model, inputs)
+    wrong = c_check.run(files, model, inputs)
     assert np.any(wrong[0] != right[0])
 
 

@@ -1,0 +1,140 @@
+"""Folders of C against their canonical file: right ones pass, broken ones fail by name."""
+
+import pytest
+
+from tflite_tools import c_verify, runtime
+from tflite_tools.agreement import Limits
+from tflite_tools.formats import c_check, c_source
+from tflite_tools.formats.c_folder import Folder
+from tflite_tools.verdict import Verdict
+
+PASSED, WARNING = Verdict.PASSED, Verdict.WARNING
+FAILED, SKIPPED = Verdict.FAILED, Verdict.SKIPPED
+
+
+@pytest.fixture(scope="module")
+def folder(two_bits):
+    return Folder("net", c_source.generate(two_bits, name="net").files)
+
+
+@pytest.fixture
+def can_run():
+    if c_check.compiler() is None or not runtime.available(runtime.TFLM):
+        pytest.skip("needs a C compiler and tflite_micro")
+
+
+def changed(folder, file, old, new):
+    text = folder.files[file]
+    assert old in text
+    return Folder(folder.name, {**folder.files, file: text.replace(old, new)})
+
+
+def verdicts(report):
+    return {check.name: check.verdict for check in report.checks}
+
+
+def test_what_convert_writes_passes(folder, two_bits, can_run):
+    report = c_verify.verify_folder(folder, two_bits, samples_count=8)
+    assert verdicts(report) == dict.fromkeys(
+        ("codes", "sources", "operators", "tflm", "litert"), PASSED
+    )
+    assert "bit for bit TFLM's on 8 inputs" in report["tflm"].detail
+    assert "round sums twice, LiteRT once" in report["litert"].detail
+
+
+def test_a_wrong_kernel_fails_operators_and_outputs(folder, two_bits, can_run):
+    rounding = "((x & mask) > threshold)", "((x & mask) > threshold + 1)"
+    broken = changed(folder, c_source.RUNTIME_HEADER, *rounding)
+    report = c_verify.verify_folder(broken, two_bits, samples_count=8)
+    assert verdicts(report) | {"litert": None} == {
+        "codes": PASSED, "sources": WARNING, "operators": FAILED, "tflm": FAILED, "litert": None,
+    }  # fmt: skip
+    assert "conv" in report["operators"].layers
+    assert report["tflm"].layers == ("head_softmax",)
+    with pytest.raises(KeyError):
+        report["proof"]
+
+
+def test_the_form_for_dsp_instructions_is_compared_too(folder, two_bits, can_run):
+    text = folder.files[c_source.RUNTIME_HEADER]
+    broken = Folder("net", {
+        **folder.files,
+        c_source.RUNTIME_HEADER: f"{text}\n#ifdef TFBINREG_EMULATE_DSP\n#error no\n#endif\n",
+    })  # fmt: skip
+    report = c_verify.verify_folder(broken, two_bits, samples_count=2)
+    assert report["tflm"].verdict is PASSED
+    assert report["operators"].verdict is FAILED
+
+
+def test_another_networks_c_fails(folder, canonical):
+    report = c_verify.verify_folder(folder, canonical(2, False), samples_count=2)
+    assert report["codes"].verdict is FAILED
+    assert not report.passed
+
+
+def test_the_sanitizers_find_a_read_beyond_an_array(folder, two_bits, can_run):
+    if not c_check.sanitizers():
+        pytest.skip("the compiler has no sanitizers")
+    broken = changed(folder, "main.c", "net_run(input0", "net_run(input0 + 1")
+    report = c_verify.compare(broken, two_bits)
+    assert report["tflm"].verdict is FAILED
+    assert "AddressSanitizer" in report["tflm"].detail
+
+
+def test_c_that_does_not_compile_fails(folder, two_bits, can_run):
+    broken = changed(folder, "net.c", "void net_run(", "void net_run(int,")
+    report = c_verify.verify_folder(broken, two_bits, samples_count=2)
+    assert report["tflm"].verdict is FAILED
+    assert "refuses the generated C" in report["tflm"].detail
+    assert report["litert"].verdict is SKIPPED
+    assert not report.passed
+
+
+def test_a_file_that_cannot_be_c_fails(folder, two_bits, monkeypatch):
+    def refuse(data, *, name="model"):
+        raise ValueError("Cannot write the file as C:\n  - reason")
+
+    monkeypatch.setattr(c_source, "generate", refuse)
+    monkeypatch.setattr(c_check, "compiler", lambda: None)
+    report = c_verify.verify_folder(folder, two_bits, samples_count=2)
+    assert report["sources"].verdict is FAILED
+    assert report["sources"].detail == "Cannot write the file as C: - reason"
+
+
+@pytest.mark.parametrize("missing", ["compiler", "TFLM", "both"])
+def test_without_compiler_or_tflm_nothing_is_proven(folder, two_bits, monkeypatch, missing):
+    reasons = []
+    if missing != "TFLM":
+        monkeypatch.setattr(c_check, "compiler", lambda: None)
+        reasons.append("no C compiler")
+    if missing != "compiler":
+        monkeypatch.setattr(runtime, "available", lambda name: name != runtime.TFLM)
+        reasons.append("TFLM is not installed")
+    elif not runtime.available(runtime.TFLM):
+        pytest.skip("tflite_micro is not installed")
+    if missing == "TFLM" and c_check.compiler() is None:
+        pytest.skip("no C compiler")
+    report = c_verify.verify_folder(folder, two_bits, samples_count=2)
+    for name in ("operators", "tflm"):
+        assert report[name].verdict is SKIPPED
+        assert all(reason in report[name].detail for reason in reasons)
+    assert report["litert"].verdict is (PASSED if missing == "TFLM" else SKIPPED)
+    assert report["proof"].verdict is FAILED
+    assert "nothing was proven" in report["proof"].detail
+    assert not report.passed
+
+
+def test_limits_decide_about_litert(folder, two_bits, can_run, monkeypatch):
+    broken = changed(folder, "main.c", "net_run(input0, output0)", "(void)input0")
+    report = c_verify.verify_folder(broken, two_bits, samples_count=8)
+    assert report["litert"].verdict is WARNING  # of this, "tflm" decides
+    exact = Limits(min_top1=1.0, max_mean_lsb=0.0)
+    report = c_verify.verify_folder(broken, two_bits, samples_count=8, limits=exact)
+    assert report["litert"].verdict is FAILED
+
+
+def test_wrong_inputs_and_files_are_errors(folder, two_bits, float_file):
+    with pytest.raises(ValueError, match="got 0 arrays"):
+        c_verify.verify_folder(folder, two_bits, inputs=[])
+    with pytest.raises(ValueError, match="no tfbinreg manifest"):
+        c_verify.verify_folder(folder, float_file)

@@ -1,0 +1,93 @@
+"""The command `convert`: a trained model or its int8 file for a device, or bits for a budget."""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+import sys
+import time
+
+from tflite_tools import build, comparison_report, files, report
+from tflite_tools import convert as conversion
+from tflite_tools.arguments import PROGRAM
+from tflite_tools.build import Options
+from tflite_tools.quiet import native_log_hidden
+from tflite_tools.squeeze import squeeze
+
+
+def convert(arguments: argparse.Namespace) -> int:
+    """Convert as asked, write and print.
+
+    Returns:
+        Exit code 0; what cannot be done raises ValueError or RuntimeError.
+    """
+    options = Options(
+        format=arguments.format,
+        target=arguments.target,
+        slim=arguments.slim,
+        split_convs=arguments.split_convs,
+        accelerator=arguments.accelerator,
+    )
+    folder = options.format == "c"
+    (files.check_folder if folder else files.check_target)(arguments.output)
+    if arguments.flash_budget is not None:
+        if options != Options():
+            raise ValueError("--flash_budget writes the int8 file: convert that file afterwards.")
+        return _squeeze(arguments)
+    start = time.monotonic()
+    with native_log_hidden(enabled=not arguments.verbose):
+        canonical = conversion.canonical(arguments.model, input_type=arguments.input_type)
+    built = build.build(canonical, options, name=_identifier(arguments.output))
+    if folder:
+        files.write_folder(arguments.output, built.files)
+    else:
+        files.write(arguments.output, built.files[""])
+    figures = comparison_report.built_figures(arguments.output, options, canonical, built)
+    figures["seconds"] = round(time.monotonic() - start, 2)
+    if arguments.json:
+        print(report.to_json(figures))
+        return 0
+    for line in built.warnings:
+        print(f"{PROGRAM}: warning: {report.printable(line)}", file=sys.stderr)
+    comparison_report.print_built(figures, built, report.console())
+    if options == Options():
+        print(f"check it: {PROGRAM} verify {arguments.output} --reference {arguments.model}")
+    elif folder and conversion.is_tflite(arguments.model):
+        print(f"check it: {PROGRAM} verify {arguments.output} --canonical {arguments.model}")
+    return 0
+
+
+def _identifier(output: str) -> str:
+    """A name for C from the name of a file."""
+    name = "".join(c if c.isascii() and c.isalnum() else "_" for c in pathlib.Path(output).stem)
+    return name if name[:1].isalpha() else f"model_{name}"
+
+
+def _squeeze(arguments: argparse.Namespace) -> int:
+    recipe_path = arguments.recipe or f"{arguments.output}.json"
+    files.check_target(recipe_path)
+    arrays = files.read_arrays(arguments.data)
+    with native_log_hidden(enabled=not arguments.verbose):
+        result = squeeze(arguments.model, arguments.flash_budget, arrays)
+    files.write(arguments.output, result.data)
+    files.write(recipe_path, result.recipe.encode())
+    if arguments.json:
+        figures = {
+            "output": arguments.output,
+            "recipe": recipe_path,
+            "budget": arguments.flash_budget,
+            "packed_bytes": result.packed_bytes,
+            "squeezed": result.squeezed,
+            "before": result.before,
+            "after": result.after,
+            "labelled": result.labelled,
+        }
+        print(report.to_json(figures))
+        return 0
+    print(result.table)
+    what = "accuracy" if result.labelled else "best class as the float model"
+    print(f"{what}: {100 * result.before:.2f} % float, {100 * result.after:.2f} % untrained")
+    squeezed = ", ".join(result.squeezed) or "none"
+    print(f"squeezed below 8 bits: {report.printable(squeezed)}")
+    print(f"{arguments.output}: not trained; train with Recipe.from_json of {recipe_path}")
+    return 0
