@@ -10,34 +10,26 @@ a run that was stopped goes on from it. Progress goes to stderr, Markdown to std
 from __future__ import annotations
 
 import argparse
-import io
 import itertools
 import json
 import math
 import os
-import subprocess
 import sys
-import tempfile
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-import formats_nets
 import formats_tables
+import formats_times
 import numpy as np
 import rows
 import tf_keras as keras
 from formats_nets import NETS, Work
-from measure import Summary, interleave
 
 import tfbinreg
 import tflite_tools
-from tfbinreg import export
-from tfbinreg.freeze import freeze
-from tflite_tools import bench, build, compare, isolate, report, runtime, samples, variant
-from tflite_tools import describe as description
+from tflite_tools import bench, build, compare, isolate, runtime, samples, variant
 from tflite_tools.build import Options
 from tflite_tools.formats import c_check, c_source, int4, lut
 from tflite_tools.model import Model, load
@@ -47,7 +39,6 @@ INSPECT = ("inspect", "W4A8")  # the row of a net that is only inspected
 OUTPUTS = 1_000_000  # of C, compared with TFLM's
 _PATHS = ((), (c_check.EMULATE_DSP,))  # portable C, and the one for processors with DSP
 _WHOLE = 20  # samples of whole nets in C
-_ROUNDS = 5
 
 
 def quantized(name: str, setting: str, work: Work, folder: str | None) -> Any:
@@ -87,7 +78,7 @@ def cell(name: str, setting: str, work: Work, folder: str | None = None) -> rows
         },
         "costs": costs(bench.benchmark(canonical, inputs)),
         "c": c_against_tflm(canonical),
-        "convert": convert_times(model),
+        "convert": formats_times.convert_times(model),
     }
 
 
@@ -186,63 +177,10 @@ def _size(model: Model, indices: Sequence[int]) -> int:
     return sum(math.prod(model.main.tensors[index].shape) for index in indices)
 
 
-def convert_times(model: Any) -> rows.Row:
-    """Seconds of `to_tflite`, and of the stock converter on the same graph, taking turns.
-
-    The stock converter's time is given with tracing the graph, without which it has nothing to
-    convert, and without.
-    """
-    frozen = freeze(model)
-    traced: list[float] = []
-
-    def stock(_: int) -> float:
-        start = time.perf_counter()
-        converter = export.stock_converter(model, frozen, "int8")
-        middle = time.perf_counter()
-        converter.convert()
-        traced.append(time.perf_counter() - middle)
-        return time.perf_counter() - start
-
-    def ours(_: int) -> float:
-        return _seconds(lambda: export.to_tflite(model))
-
-    stock(1), ours(1), traced.clear()
-    times = interleave({"to_tflite": ours, "stock": stock}, _ROUNDS, 1)
-    medians = {name: Summary.of(values).median for name, values in times.items()}
-    return {**medians, "stock without tracing": Summary.of(traced).median}
-
-
-def inspected(work: Work) -> rows.Row:
-    """Time of `inspect` for a file of 4 MB: what it does, and the whole command."""
-    keras.utils.set_random_seed(0)
-    data = tfbinreg.to_tflite(formats_nets.large(work))
-
-    def shown() -> None:
-        report.print_description(description.describe(data), report.console(io.StringIO()))
-
-    with tempfile.TemporaryDirectory() as folder:
-        path = os.path.join(folder, "large.tflite")
-        with open(path, "wb") as file:
-            file.write(data)
-        command = [sys.executable, "-m", "tflite_tools", "inspect", path]
-
-        def called() -> None:
-            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-
-        times = [[_seconds(call) for _ in range(_ROUNDS)] for call in (shown, called)]
-    return {
-        "net": INSPECT[0],
-        "setting": INSPECT[1],
-        "bytes": len(data),
-        "seconds": Summary.of(times[0]).median,
-        "command": Summary.of(times[1]).median,
-    }
-
-
-def _seconds(function: Callable[[], Any]) -> float:
-    start = time.perf_counter()
-    function()
-    return time.perf_counter() - start
+def _row(name: str, setting: str, work: Work, folder: str | None) -> rows.Row:
+    if (name, setting) != INSPECT:
+        return cell(name, setting, work, folder)
+    return {"net": name, "setting": setting, **formats_times.inspected(work)}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -267,9 +205,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             epochs=options.epochs,
             limit=options.limit,
         )
-        is_inspect = name == INSPECT[0]
-        row = inspected(work) if is_inspect else cell(name, setting, work, options.output_dir)
-        print(json.dumps(row))
+        print(json.dumps(_row(name, setting, work, options.output_dir)))
         return 0
     cells = [*itertools.product(options.nets, options.settings), INSPECT]
     found = rows.kept(options.json, ("net", "setting"))

@@ -24,7 +24,7 @@ def markdown(found: Sequence[_Row]) -> str:
     for title, line in (
         ("Bytes of files; C is weights and constants", _sizes),
         ("Bytes over weights x bits / 8, and over the bits the layers have", _ratios),
-        ("C, bytes", lambda row: _c(row, cells)),
+        ("C: text + rodata (both without weights), bytes", lambda row: _c(row, cells)),
         ("Arenas, bytes; C's inputs and outputs come on top", _arenas),
         ("Differences", _differences),
         ("Seconds and milliseconds", _times),
@@ -82,9 +82,9 @@ def ratio(row: _Row, name: str, size: int | None) -> str | None:
 def _c(row: _Row, cells: Sequence[_Row]) -> dict[str, Any]:
     costs = row["costs"]
     line: dict[str, Any] = {"weights": costs["c_weights"], "constants": costs["c_constants"]}
-    for target, part in costs["builds"].items():
-        line[f"{target} text"], line[f"{target} rodata"] = part["text"], part["rodata"]
-        line[f"{target} beside weights"] = part["text"] + part["rodata"] - costs["c_weights"]
+    for name, part in costs["builds"].items():
+        beside = part["text"] + part["rodata"] - costs["c_weights"]
+        line[name] = f"{part['text']} + {part['rodata']} ({beside})"
     count = _instructions(row)
     if count is not None:
         line["instructions"] = f"{count / 1e6:.2f} M"

@@ -316,7 +316,7 @@ def test_interruptions_are_quiet(command, model_file, monkeypatch):
     assert command("inspect", model_file) == (130, "", "tflite_tools: interrupted\n")
 
 
-@pytest.mark.parametrize("name", ["convert", "verify", "compare", "inspect"])
+@pytest.mark.parametrize("name", ["convert", "verify", "compare", "inspect", "benchmark"])
 def test_help_has_an_example(command, name):
     code, out, _ = command(name, "--help")
     assert code == 0

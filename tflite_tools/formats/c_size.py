@@ -70,5 +70,5 @@ def target() -> str:
 def _call(command: list[str], folder: pathlib.Path) -> str:
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise CompilerError(f"{command[0]} refuses the generated C:\n{done.stderr[:2000]}")
+        raise CompilerError(f"{command[0]} fails on the generated C:\n{done.stderr[:2000]}")
     return done.stdout
