@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 import tfbinreg
 from tfbinreg import Recipe, Rule
-from tfbinreg.budget import WIDTHS, _cheapest, _rounded, best_step, fit_flash_budget
+from tfbinreg.budget import _cheapest, fit_flash_budget
+from tfbinreg.sensitivity import WIDTHS
 from tfbinreg.sites import kernel_sites
 
 
@@ -29,7 +30,7 @@ def test_the_choice_fits_and_the_recipe_makes_it(float_net, images, share):
     assert bits == {choice.layer: choice.bits for choice in budget.layers}
     if share in (0.0, 1.0):
         assert set(bits.values()) == {8 if share else 2}
-    assert str(budget).splitlines()[-1] == f"{budget.bytes} of {limit} bytes"
+    assert str(budget).splitlines()[-1] == f"{budget.bytes} of {limit} bytes, estimated"
 
 
 def test_more_bits_move_the_outputs_less(float_net, images):
@@ -86,12 +87,3 @@ def test_the_choice_is_the_cheapest_that_fits(layers, slack):
         and sum(o[2] for o in chosen) == pytest.approx(best, abs=1e-9)
         for chosen in readings
     )
-
-
-@pytest.mark.parametrize("bits", WIDTHS)
-def test_rounding_has_few_levels_and_little_error(bits):
-    kernel = np.random.default_rng(0).normal(size=500).astype(np.float32)
-    values = _rounded(kernel, best_step(kernel, bits), bits)
-    assert len(np.unique(values)) <= 2**bits
-    assert np.mean((values - kernel) ** 2) < {2: 0.2, 3: 0.06, 4: 0.02, 8: 1e-4}[bits]
-    assert best_step(np.zeros(3, np.float32), bits) == 1.0

@@ -58,6 +58,7 @@ tfbinreg.saving
 tfbinreg.calibrate
 tfbinreg.batch_norm
 tfbinreg.quantize
+tfbinreg.sensitivity
 tfbinreg.budget
 tfbinreg.callbacks
 tfbinreg.finalize
@@ -112,6 +113,7 @@ tflite_tools.formats.slim
 tflite_tools.build
 tflite_tools.report
 tflite_tools.comparison_report
+tflite_tools.flash
 tflite_tools.convert
 tflite_tools.squeeze
 tflite_tools.bench

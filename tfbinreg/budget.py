@@ -8,19 +8,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
-from tfbinreg.calibrate import sample_batches
-from tfbinreg.grid import weight_code_range
-from tfbinreg.quantize import quantize_apply
 from tfbinreg.recipe import Recipe, Rule
-from tfbinreg.sites import Site, kernel_sites
+from tfbinreg.sensitivity import WIDTHS, Sensitivity, sensitivities
 
-WIDTHS = (2, 3, 4, 8)
 # Bias, multiplier and shift of an output channel, as integer runtimes keep them.
 _CHANNEL_BYTES = 4 + 4 + 1
 _FRONTIER = 4096  # partial choices that are kept; more would decide about single bytes
-_STEPS_TRIED = 24
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -69,7 +63,16 @@ class FlashBudget:
         """The layers that got fewer than 8 bits."""
         return tuple(c.layer for c in self.layers if c.bits < max(WIDTHS) and not c.fixed)
 
+    @property
+    def moved(self) -> float:
+        """How far the outputs move, the layers taken to be independent."""
+        return sum(choice.sensitivity[choice.bits] for choice in self.layers)
+
     def __str__(self) -> str:
+        return f"{self.table()}\n{self.bytes} of {self.limit} bytes, estimated"
+
+    def table(self) -> str:
+        """The choices as text, a line for each layer."""
         header = ("layer", "parameters", "bits", "bytes", *(f"at {w}" for w in WIDTHS[:-1]))
         rows = [header]
         for choice in self.layers:
@@ -83,7 +86,7 @@ class FlashBudget:
             "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
             for row in rows
         ]
-        return "\n".join([*lines, f"{self.bytes} of {self.limit} bytes"])
+        return "\n".join(lines)
 
 
 def fit_flash_budget(
@@ -91,10 +94,9 @@ def fit_flash_budget(
 ) -> FlashBudget:
     """Choose 2, 3, 4 or 8 bits for each kernel so that the packed weights fit.
 
-    Each kernel in turn is given each width, with the step of least squared error and everything
-    else at 8 bits, and the model's outputs are compared with those at 8 bits throughout. The sum of
-    these differences, which takes the layers to be independent, is made as small as the budget
-    allows. Nothing is trained: quantize with the resulting recipe and train.
+    The sum of what each kernel alone does to the outputs (`sensitivity.sensitivities`), which takes
+    the layers to be independent, is made as small as the budget allows. Nothing is trained:
+    quantize with the resulting recipe and train.
 
     Args:
         model: as for `quantize_apply`.
@@ -109,119 +111,64 @@ def fit_flash_budget(
     Raises:
         ValueError: if even two bits for every free layer do not fit, or as `quantize_apply`.
     """
-    recipe = recipe or Recipe()
-    eight = dataclasses.replace(recipe, weight_bits=max(WIDTHS), first_last_bits=None)
-    batches = sample_batches(calibration_data)
-    quantized = quantize_apply(model, eight, calibration_data=batches)
-    sites = kernel_sites(quantized)
-    fixed = {
-        site.name: bits
-        for site in sites
-        if (bits := recipe.settings((site.name, _kind(site))).weight_bits) is not None
-    }
-    _check_limit(sites, fixed, limit)
-    for site in sites:
-        _set_step(site, best_step(site.layer.kernels[0][0].numpy(), max(WIDTHS)))
-    expected = _outputs(quantized, batches)
-    sensitivities: list[dict[int, float]] = [
-        {fixed[site.name]: 0.0}
-        if site.name in fixed
-        else {width: _moved(quantized, site, width, batches, expected) for width in WIDTHS}
-        for site in sites
-    ]
+    measured = sensitivities(model, calibration_data, recipe=recipe)
+    return choose(measured, limit, recipe=recipe)
+
+
+def choose(
+    layers: Sequence[Sensitivity], limit: int, *, recipe: Recipe | None = None
+) -> FlashBudget:
+    """The bits with which the outputs move least within `limit` bytes.
+
+    Args:
+        layers: as measured, in layer order.
+        limit: bytes for packed weights and the constants of their channels, estimated.
+        recipe: the one that was measured with.
+
+    Raises:
+        ValueError: if even two bits for every free layer do not fit.
+    """
+    least = least_bytes(layers)
+    if least > limit:
+        rules = (
+            " (as far as no rule says otherwise)" if any(layer.fixed for layer in layers) else ""
+        )
+        raise ValueError(
+            f"{limit} bytes are not enough: at {min(WIDTHS)} bits{rules} the weights and the "
+            f"constants of their channels need {least}. {largest(layers)}"
+        )
     options = [
-        [(width, _bytes(site, width), cost) for width, cost in sensitivity.items()]
-        for site, sensitivity in zip(sites, sensitivities, strict=True)
+        [(bits, _bytes(layer, bits), cost) for bits, cost in layer.moved.items()]
+        for layer in layers
     ]
     chosen = tuple(
         LayerChoice(
-            layer=site.name,
-            parameters=_size(site),
+            layer=layer.layer,
+            parameters=layer.parameters,
             bits=bits,
-            bytes=_bytes(site, bits),
-            sensitivity=sensitivity,
-            fixed=site.name in fixed,
+            bytes=_bytes(layer, bits),
+            sensitivity=layer.moved,
+            fixed=layer.fixed,
         )
-        for site, sensitivity, bits in zip(
-            sites, sensitivities, _cheapest(options, limit), strict=True
-        )
+        for layer, bits in zip(layers, _cheapest(options, limit), strict=True)
     )
-    return FlashBudget(recipe=_with_bits(recipe, chosen), layers=chosen, limit=limit)
+    return FlashBudget(recipe=_with_bits(recipe or Recipe(), chosen), layers=chosen, limit=limit)
 
 
-def _kind(site: Site) -> str:
-    return type(site.layer.layer).__name__
+def least_bytes(layers: Sequence[Sensitivity]) -> int:
+    """The least that `choose` can reach, estimated."""
+    return sum(_bytes(layer, min(layer.moved)) for layer in layers)
 
 
-def _size(site: Site) -> int:
-    return int(np.prod(site.layer.kernels[0][0].shape))
+def largest(layers: Sequence[Sensitivity]) -> str:
+    """A sentence that names the layers with the most weights."""
+    chosen = sorted(layers, key=lambda layer: layer.parameters, reverse=True)[:3]
+    names = ", ".join(f"{layer.layer} ({layer.parameters} weights)" for layer in chosen)
+    return f"The largest layers are {names}."
 
 
-def _bytes(site: Site, bits: int) -> int:
-    channels = int(site.layer.output_shape[-1])
-    return (_size(site) * bits + 7) // 8 + channels * _CHANNEL_BYTES
-
-
-def _check_limit(sites: Sequence[Site], fixed: Mapping[str, int], limit: int) -> None:
-    least = sum(_bytes(site, fixed.get(site.name, min(WIDTHS))) for site in sites)
-    if least <= limit:
-        return
-    largest = sorted(sites, key=_size, reverse=True)[:3]
-    names = ", ".join(f"{site.name} ({_size(site)} weights)" for site in largest)
-    rules = " (as far as no rule says otherwise)" if fixed else ""
-    raise ValueError(
-        f"{limit} bytes are not enough: at {min(WIDTHS)} bits{rules} the weights and the constants "
-        f"of their channels need {least}. The largest layers are {names}."
-    )
-
-
-def _outputs(model: Any, batches: Sequence[Any]) -> np.ndarray:
-    """All outputs of the model, (samples, numbers)."""
-    rows = []
-    for batch in batches:
-        outputs = model(tf.nest.map_structure(tf.convert_to_tensor, batch), training=False)
-        flat = [np.asarray(part, np.float64) for part in tf.nest.flatten(outputs)]
-        rows.append(np.concatenate([part.reshape(len(part), -1) for part in flat], axis=1))
-    return np.concatenate(rows)
-
-
-def _moved(
-    model: Any, site: Site, bits: int, batches: Sequence[Any], expected: np.ndarray
-) -> float:
-    """How far the outputs move when a kernel has these bits."""
-    if bits == max(WIDTHS):
-        return 0.0
-    kernel, step = site.layer.kernels[0][0], site.step
-    before = kernel.numpy(), step.numpy()
-    coarse = best_step(before[0], bits)
-    # At 8 bits, codes of fewer bits are codes as well: with their step they stay what they are.
-    kernel.assign(_rounded(before[0], coarse, bits))
-    _set_step(site, coarse)
-    outputs = _outputs(model, batches)
-    kernel.assign(before[0])
-    step.assign(before[1])
-    spread = float(np.var(expected - expected.mean(axis=0))) or 1.0
-    return float(np.mean(np.square(outputs - expected))) / spread
-
-
-def best_step(kernel: np.ndarray, bits: int) -> float:
-    """The step whose grid of `bits` bits has the least squared error; 1 for zeros."""
-    _, qmax = weight_code_range(bits)
-    largest = float(np.max(np.abs(kernel)))
-    if not largest:
-        return 1.0
-    steps = np.linspace(1.0 / _STEPS_TRIED, 1.0, _STEPS_TRIED) * largest / qmax
-    errors = [np.sum(np.square(_rounded(kernel, step, bits) - kernel)) for step in steps]
-    return float(steps[int(np.argmin(errors))])
-
-
-def _rounded(kernel: np.ndarray, step: float, bits: int) -> np.ndarray:
-    qmin, qmax = weight_code_range(bits)
-    return (step * np.clip(np.floor(kernel / step + 0.5), qmin, qmax)).astype(np.float32)
-
-
-def _set_step(site: Site, step: float) -> None:
-    site.step.assign(tf.fill(site.step.shape, step))
+def _bytes(layer: Sensitivity, bits: int) -> int:
+    return (layer.parameters * bits + 7) // 8 + layer.channels * _CHANNEL_BYTES
 
 
 def _cheapest(options: Sequence[Sequence[tuple[int, int, float]]], limit: int) -> tuple[int, ...]:

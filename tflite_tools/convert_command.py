@@ -7,10 +7,11 @@ import pathlib
 import sys
 import time
 
-from tflite_tools import build, comparison_report, files, report
+from tflite_tools import build, comparison_report, files, flash, report
 from tflite_tools import convert as conversion
 from tflite_tools.arguments import PROGRAM
 from tflite_tools.build import Options
+from tflite_tools.flash import Flash
 from tflite_tools.quiet import native_log_hidden
 from tflite_tools.squeeze import squeeze
 
@@ -76,7 +77,9 @@ def _squeeze(arguments: argparse.Namespace) -> int:
             "output": arguments.output,
             "recipe": recipe_path,
             "budget": arguments.flash_budget,
-            "packed_bytes": result.packed_bytes,
+            "packed_bytes": result.flash.total,
+            "flash": result.flash,
+            "not_counted": flash.NOT_COUNTED,
             "squeezed": result.squeezed,
             "before": result.before,
             "after": result.after,
@@ -85,9 +88,21 @@ def _squeeze(arguments: argparse.Namespace) -> int:
         print(report.to_json(figures))
         return 0
     print(result.table)
+    for line in _flash_lines(result.flash, arguments.flash_budget):
+        print(line)
     what = "accuracy" if result.labelled else "best class as the float model"
     print(f"{what}: {100 * result.before:.2f} % float, {100 * result.after:.2f} % untrained")
     squeezed = ", ".join(result.squeezed) or "none"
     print(f"squeezed below 8 bits: {report.printable(squeezed)}")
     print(f"{arguments.output}: not trained; train with Recipe.from_json of {recipe_path}")
     return 0
+
+
+def _flash_lines(used: Flash, limit: int) -> list[str]:
+    """What was counted, and what was not."""
+    lines = [f"flash: {used.total} of {limit} bytes ({used.text()})"]
+    if used.obstacle:
+        lines.append(f"counted from the .tflite file: {report.printable(used.obstacle)}")
+        return [*lines, "not counted: the runtime's code, operators and tensors of the file"]
+    ram = f"{used.arena_bytes} bytes of RAM for activations"
+    return [*lines, f"not counted: {flash.NOT_COUNTED}, {ram}"]

@@ -1,4 +1,4 @@
-"""`convert --flash_budget`: a float model -> bits per layer, a recipe and a first file.
+"""`convert --flash_budget`: a float model -> bits per layer that fit, a recipe and a first file.
 
 Like `convert` it imports tfbinreg, and only when it is called.
 """
@@ -8,12 +8,16 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from tflite_tools import flash
+from tflite_tools.flash import Flash
+
 LABELS = "labels"
+_MOST_TRIES = 6  # files that are made to come close to the limit, once one fits
 _UNITS = {"": 1, "B": 1, "K": 1024, "KB": 1024, "KIB": 1024, "M": 2**20, "MB": 2**20, "MIB": 2**20}
 
 
@@ -25,7 +29,7 @@ class Squeezed:
         data: the .tflite file, quantized and calibrated but not trained.
         recipe: JSON text to train with.
         table: the choices, layer by layer, as text.
-        packed_bytes: packed weights and the constants of their channels.
+        flash: what the network takes of flash at the chosen bits.
         squeezed: the layers with fewer than 8 bits.
         before: share of samples that the float model gets right; without labels, 1.
         after: the same of the file's model before any training; without labels, the share of
@@ -36,7 +40,7 @@ class Squeezed:
     data: bytes
     recipe: str
     table: str
-    packed_bytes: int
+    flash: Flash
     squeezed: tuple[str, ...]
     before: float
     after: float
@@ -59,9 +63,12 @@ def byte_count(text: str) -> int:
 def squeeze(path: str | os.PathLike[str], limit: int, arrays: Mapping[str, np.ndarray]) -> Squeezed:
     """Choose bits per layer for a float model, and convert it as it is.
 
+    The bits are chosen by an estimate. What the network then takes is counted (`flash.count`), and
+    the choice is corrected by it until it fits.
+
     Args:
         path: a float Keras model.
-        limit: bytes for packed weights and the constants of their channels.
+        limit: bytes for packed weights and constants.
         arrays: calibration samples: one unnamed array, or arrays by input name; integer classes as
             `labels` are optional.
 
@@ -70,33 +77,65 @@ def squeeze(path: str | os.PathLike[str], limit: int, arrays: Mapping[str, np.nd
         RuntimeError: if TensorFlow is missing.
     """
     try:
-        from tfbinreg import quantize_apply, to_tflite
-        from tfbinreg.budget import fit_flash_budget
-        from tfbinreg.finalize import finalize
         from tfbinreg.saving import load_float_model
+        from tfbinreg.sensitivity import sensitivities
     except ImportError as error:
         raise RuntimeError(
             f"Reading a Keras model needs TensorFlow and tf_keras ({error}): pip install tfbinreg"
         ) from error
     model = load_float_model(path)
     inputs, labels = _samples(model, arrays)
-    budget = fit_flash_budget(model, limit, inputs)
-    quantized = quantize_apply(model, budget.recipe, calibration_data=inputs)
-    finalize(quantized)
+    budget, quantized, data, used = _fitting(model, sensitivities(model, inputs), inputs, limit)
     given = inputs if len(inputs) > 1 else inputs[0]
     best = [_best(net.predict(given, verbose=0)) for net in (model, quantized)]
     truth = best[0] if labels is None else labels.reshape(-1)
     before, after = (float(np.mean(found == truth)) for found in best)
     return Squeezed(
-        data=to_tflite(quantized),
+        data=data,
         recipe=budget.recipe.to_json(),
-        table=str(budget),
-        packed_bytes=budget.bytes,
+        table=budget.table(),
+        flash=used,
         squeezed=budget.squeezed,
         before=before,
         after=after,
         labelled=labels is not None,
     )
+
+
+def _fitting(
+    model: Any, layers: Sequence[Any], inputs: list[np.ndarray], limit: int
+) -> tuple[Any, Any, bytes, Flash]:
+    """The choice of bits, the quantized model, its file and what it takes, within `limit` bytes.
+
+    The estimate is corrected by what it was off the last time, until that leads nowhere new.
+    """
+    from tfbinreg import quantize_apply, to_tflite
+    from tfbinreg.budget import choose, largest, least_bytes
+    from tfbinreg.finalize import finalize
+
+    least, off = least_bytes(layers), 0
+    best: tuple[Any, Any, bytes, Flash] | None = None
+    tried: list[tuple[int, ...]] = []
+    while best is None or len(tried) < _MOST_TRIES:
+        budget = choose(layers, max(limit - off, least))
+        bits = tuple(choice.bits for choice in budget.layers)
+        if bits in tried:
+            break
+        tried.append(bits)
+        quantized = quantize_apply(model, budget.recipe, calibration_data=inputs)
+        finalize(quantized)
+        data = to_tflite(quantized)
+        used = flash.count(data)
+        off = used.total - budget.bytes
+        if used.total <= limit and (best is None or budget.moved < best[0].moved):
+            best = budget, quantized, data, used
+        elif used.total > limit and budget.bytes <= least:
+            raise ValueError(
+                f"{limit} bytes are not enough: with the fewest bits the network takes "
+                f"{used.total} ({used.text()}). {largest(layers)}"
+            )
+    assert best is not None  # as long as nothing fits, the next choice is smaller
+    return best
 
 
 def _samples(

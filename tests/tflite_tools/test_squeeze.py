@@ -1,9 +1,13 @@
+import dataclasses
 import json
+import re
 
 import numpy as np
 import pytest
 
 import tfbinreg
+from tflite_tools import flash as flashes
+from tflite_tools.formats import c_source
 from tflite_tools.squeeze import byte_count, squeeze
 
 
@@ -37,10 +41,12 @@ def test_no_sizes(text):
 
 def test_the_command(command, saved_float, data_file, tmp_path):
     output = tmp_path / "small.tflite"
-    arguments = ["convert", saved_float, "--flash_budget", "0.25KB", "--data", data_file]
+    arguments = ["convert", saved_float, "--flash_budget", "0.2KB", "--data", data_file]
     code, out, err = command(*arguments, "--output", output)
     assert (code, err) == (0, "")
-    assert "of 256 bytes" in out and "accuracy:" in out and "squeezed below 8 bits: " in out
+    assert " of 204 bytes (packed weights " in out and "constants of the C sources " in out
+    assert "not counted: the kernels' code, " in out and " bytes of RAM for activations" in out
+    assert "accuracy:" in out and "squeezed below 8 bits: " in out
     recipe = tfbinreg.Recipe.from_json((tmp_path / "small.tflite.json").read_text())
     assert {rule.weight_bits for rule in recipe.rules} - {8}
     code, out, _ = command("verify", output, "--samples", 4)
@@ -49,7 +55,12 @@ def test_the_command(command, saved_float, data_file, tmp_path):
         *arguments, "--output", output, "--recipe", tmp_path / "r.json", "--json"
     )
     figures = json.loads(out)
-    assert code == 0 and figures["packed_bytes"] <= figures["budget"] == 256
+    flash = figures["flash"]
+    assert code == 0 and figures["packed_bytes"] <= figures["budget"] == 204
+    assert figures["packed_bytes"] == flash["weights"] + flash["constants"]
+    made = c_source.generate(output.read_bytes())
+    assert (flash["constants"], flash["arena_bytes"]) == (made.constant_bytes, made.arena_bytes)
+    assert flash["weights"] >= made.packed_weight_bytes
     assert figures["labelled"] and 0 <= figures["after"] <= 1
     assert (tmp_path / "r.json").exists()
 
@@ -106,3 +117,41 @@ def test_without_labels_the_float_model_is_the_measure(saved_float, images):
     result = squeeze(saved_float, 10**6, {"": images})
     assert (result.before, result.labelled, result.squeezed) == (1.0, False, ())
     assert result.after > 0.5
+
+
+def test_bits_are_corrected_until_the_packed_file_fits(saved_float, images, monkeypatch):
+    whole = squeeze(saved_float, 10**6, {"": images}).flash
+    close = squeeze(saved_float, whole.total - 1, {"": images})
+    assert whole.total - 60 < close.flash.total < whole.total  # one kernel of fewer bits is enough
+    assert close.squeezed
+
+    # More than the estimate says: fewer bits until it fits, with the true count.
+    def count(data, own=flashes.count):
+        found = own(data)
+        return dataclasses.replace(found, constants=found.constants + 100)
+
+    monkeypatch.setattr(flashes, "count", count)
+    lower = squeeze(saved_float, whole.total, {"": images})
+    assert lower.flash.total <= whole.total < lower.flash.total + 60
+    assert lower.flash.weights < close.flash.weights
+
+
+def test_the_smallest_size_is_named(saved_float, images):
+    with pytest.raises(ValueError, match="with the fewest bits the network takes") as refused:
+        squeeze(saved_float, 100, {"": images})
+    least = int(re.search(r"takes (\d+)", str(refused.value))[1])
+    assert squeeze(saved_float, least, {"": images}).flash.total == least
+    with pytest.raises(ValueError, match=f"takes {least} .*The largest layers are conv"):
+        squeeze(saved_float, least - 1, {"": images})
+
+
+def test_a_network_that_cannot_be_c_is_counted_by_its_file(
+    command, saved_float, data_file, tmp_path, monkeypatch
+):
+    rest = {name: step for name, step in c_source.LOWERINGS.items() if name != "MEAN"}
+    monkeypatch.setattr(c_source, "LOWERINGS", rest)
+    flags = ["--flash_budget", "2KB", "--data", data_file, "--output", tmp_path / "s.tflite"]
+    code, out, err = command("convert", saved_float, *flags)
+    assert (code, err) == (0, "")
+    assert "biases and scales " in out
+    assert "counted from the .tflite file: Cannot write the file as C: - MEAN 'mean'" in out

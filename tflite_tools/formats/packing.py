@@ -30,6 +30,11 @@ def limits(bits: int) -> tuple[int, int]:
     return -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
 
 
+def width(bits: int) -> int:
+    """The width at which codes of `bits` bits, 2 to 8, are packed."""
+    return min(own for own in WIDTHS if own >= bits)
+
+
 def narrowest(weights: np.ndarray, prescale: int | None = None) -> Codes:
     """The narrowest exact form of stored weights.
 

@@ -1,0 +1,129 @@
+"""How far a model's outputs move when one kernel at a time has fewer bits."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfbinreg.calibrate import sample_batches
+from tfbinreg.grid import weight_code_range
+from tfbinreg.quantize import quantize_apply
+from tfbinreg.recipe import Recipe
+from tfbinreg.sites import Site, kernel_sites
+
+WIDTHS = (2, 3, 4, 8)
+_STEPS_TRIED = 24
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sensitivity:
+    """What fewer bits for one kernel do.
+
+    Attributes:
+        layer: name of the layer.
+        parameters: size of its kernel.
+        channels: its output channels.
+        moved: by width, how far the outputs move when this kernel alone has it: mean squared
+            difference over the variance of the outputs. Of a fixed one, its width alone.
+        fixed: whether a rule of the recipe decides the width.
+    """
+
+    layer: str
+    parameters: int
+    channels: int
+    moved: Mapping[int, float]
+    fixed: bool = False
+
+
+def sensitivities(
+    model: Any, calibration_data: Any, *, recipe: Recipe | None = None
+) -> tuple[Sensitivity, ...]:
+    """Measure every kernel of a model at 2, 3, 4 and 8 bits.
+
+    Each kernel in turn is given each width, with the step of least squared error and everything
+    else at 8 bits, and the model's outputs are compared with those at 8 bits throughout.
+
+    Args:
+        model: as for `quantize_apply`; it is left alone.
+        calibration_data: as for `quantize_apply`; the more, the better the measures.
+        recipe: everything but the weight bits; layers whose weight bits a rule sets keep them.
+
+    Raises:
+        ValueError: as `quantize_apply`.
+    """
+    recipe = recipe or Recipe()
+    eight = dataclasses.replace(recipe, weight_bits=max(WIDTHS), first_last_bits=None)
+    batches = sample_batches(calibration_data)
+    quantized = quantize_apply(model, eight, calibration_data=batches)
+    sites = kernel_sites(quantized)
+    for site in sites:
+        _set_step(site, best_step(site.layer.kernels[0][0].numpy(), max(WIDTHS)))
+    expected = _outputs(quantized, batches)
+    found = []
+    for site in sites:
+        bits = recipe.settings((site.name, type(site.layer.layer).__name__)).weight_bits
+        widths = WIDTHS if bits is None else ()
+        moved = {width: _moved(quantized, site, width, batches, expected) for width in widths}
+        found.append(
+            Sensitivity(
+                layer=site.name,
+                parameters=int(np.prod(site.layer.kernels[0][0].shape)),
+                channels=int(site.layer.output_shape[-1]),
+                moved=moved if bits is None else {bits: 0.0},
+                fixed=bits is not None,
+            )
+        )
+    return tuple(found)
+
+
+def _outputs(model: Any, batches: Sequence[Any]) -> np.ndarray:
+    """All outputs of the model, (samples, numbers)."""
+    rows = []
+    for batch in batches:
+        outputs = model(tf.nest.map_structure(tf.convert_to_tensor, batch), training=False)
+        flat = [np.asarray(part, np.float64) for part in tf.nest.flatten(outputs)]
+        rows.append(np.concatenate([part.reshape(len(part), -1) for part in flat], axis=1))
+    return np.concatenate(rows)
+
+
+def _moved(
+    model: Any, site: Site, bits: int, batches: Sequence[Any], expected: np.ndarray
+) -> float:
+    """How far the outputs move when a kernel has these bits."""
+    if bits == max(WIDTHS):
+        return 0.0
+    kernel, step = site.layer.kernels[0][0], site.step
+    before = kernel.numpy(), step.numpy()
+    coarse = best_step(before[0], bits)
+    # At 8 bits, codes of fewer bits are codes as well: with their step they stay what they are.
+    kernel.assign(_rounded(before[0], coarse, bits))
+    _set_step(site, coarse)
+    outputs = _outputs(model, batches)
+    kernel.assign(before[0])
+    step.assign(before[1])
+    spread = float(np.var(expected - expected.mean(axis=0))) or 1.0
+    return float(np.mean(np.square(outputs - expected))) / spread
+
+
+def best_step(kernel: np.ndarray, bits: int) -> float:
+    """The step whose grid of `bits` bits has the least squared error; 1 for zeros."""
+    _, qmax = weight_code_range(bits)
+    largest = float(np.max(np.abs(kernel)))
+    if not largest:
+        return 1.0
+    steps = np.linspace(1.0 / _STEPS_TRIED, 1.0, _STEPS_TRIED) * largest / qmax
+    errors = [np.sum(np.square(_rounded(kernel, step, bits) - kernel)) for step in steps]
+    return float(steps[int(np.argmin(errors))])
+
+
+def _rounded(kernel: np.ndarray, step: float, bits: int) -> np.ndarray:
+    qmin, qmax = weight_code_range(bits)
+    return (step * np.clip(np.floor(kernel / step + 0.5), qmin, qmax)).astype(np.float32)
+
+
+def _set_step(site: Site, step: float) -> None:
+    site.step.assign(tf.fill(site.step.shape, step))
