@@ -40,6 +40,7 @@ tfbinreg.folded
 tfbinreg.program
 tfbinreg.frontends
 tfbinreg.reader
+tfbinreg.signs
 tfbinreg.builder
 tfbinreg.rewrites
 tfbinreg.operations

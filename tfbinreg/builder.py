@@ -18,6 +18,7 @@ from tfbinreg import _compat
 from tfbinreg.kinds import KINDS, Problems, Role
 from tfbinreg.plain_layers import ChannelAffine
 from tfbinreg.program import Shape, Step, unique_name
+from tfbinreg.signs import make_factors_positive
 
 keras = _compat.keras
 
@@ -69,7 +70,8 @@ class Builder:
         self.origin: dict[str, str] = {}
         self._taken = set(names)  # by the steps' own names, and by parts of steps
         self._claimed: set[str] = set()  # steps' own names that a layer has got
-        self._weights: list[tuple[Any, Sequence[np.ndarray]]] = []
+        self._weights: dict[Any, list[np.ndarray]] = {}  # by layer
+        self._norms: list[tuple[Any, Any]] = []  # those that will be folded, and what is before
         self._made: dict[int, Any] = {}  # tensors of pending values, by id of the value
         self._relus: dict[tuple[int, float | None], Value] = {}  # by id of the source, and limit
         self._reshaped: dict[tuple[int, Shape], Any] = {}
@@ -91,8 +93,9 @@ class Builder:
 
     def set_weights(self) -> None:
         """Give the layers their weights, once all are built."""
-        for layer, weights in self._weights:
-            layer.set_weights(list(weights))
+        make_factors_positive(self._norms, self._weights)
+        for layer, weights in self._weights.items():
+            layer.set_weights(weights)
 
     @property
     def step(self) -> Step:
@@ -127,7 +130,7 @@ class Builder:
         layer.trainable = step.trainable
         self.origin[layer.name] = step.origin
         if len(weights):
-            self._weights.append((layer, weights))
+            self._weights[layer] = list(weights)
         first = inputs[0] if isinstance(inputs, (list, tuple)) else inputs
         self._source[id(output)] = (layer, first)
         if KINDS[type(layer).__name__].role is Role.KERNEL:
@@ -163,6 +166,7 @@ class Builder:
             tensor = self.image(source)
         output = self.call(layer, tensor, weights, step)
         if folds:
+            self._norms.append((layer, self._source[id(tensor)][0]))
             self._foldable.add(id(output))
         return output
 
