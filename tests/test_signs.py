@@ -80,3 +80,26 @@ def test_the_smallest_code_fits_every_format(bits, images):
     data = tfbinreg.to_tflite(quantized)
     for name in ("int4", "lut", "c"):
         assert build.build(data, build.Options(format=name)).files
+
+
+@pytest.mark.parametrize("bits", [2, 4])
+def test_a_factor_that_training_makes_negative(bits, images):
+    """The code 2^(bits - 1) appears: C takes the next width, INT4 leaves the layer if need be."""
+    image = keras.Input((8, 8, 3))
+    x = layers.ReLU()(layers.Conv2D(8, 3, name="first")(image))
+    x = layers.ReLU()(layers.BatchNormalization()(layers.Conv2D(8, 3, name="conv")(x)))
+    x = layers.ReLU()(layers.Conv2D(8, 3, name="other")(x))
+    model = keras.Model(image, layers.Dense(3)(layers.Flatten()(x)))
+    kernel = model.get_layer("conv").kernel
+    kernel.assign(np.where(np.random.default_rng(1).uniform(size=kernel.shape) < 0.1, -2.0, kernel))
+    quantized = tfbinreg.quantize_apply(model, weight_bits=bits, calibration_data=images)
+    gamma = next(weight for weight in quantized.weights if "gamma" in weight.name)
+    gamma.assign(-gamma)
+    tfbinreg.finalize(quantized, images)
+    assert tfbinreg.integer_codes(quantized)["conv"].codes.max() == 2 ** (bits - 1)
+    data = tfbinreg.to_tflite(quantized)
+    source = build.build(data, build.Options(format="c")).files["model.c"].decode()
+    assert f".bits = {8 if bits == 4 else 3}," in source
+    warnings = build.build(data, build.Options(format="int4")).warnings
+    left = [line for line in warnings if line.startswith("conv: left int8, its codes reach 8")]
+    assert len(left) == (bits == 4)

@@ -147,14 +147,18 @@ def _kernel(op: Context, weights: Tensor, bias_place: int, axis: int) -> _Kernel
 
 
 def _packed(op: Context, weights: Tensor, rows: np.ndarray) -> packing.Codes:
-    """The codes of a trained layer at its bits; other weights as narrow as their values allow."""
+    """The codes of a trained layer at its bits; other weights as narrow as their values allow.
+
+    A normalization whose factor became negative in training turns -2^(b-1) into 2^(b-1): such a
+    layer takes the next width.
+    """
     entry = op.entries.get(weights.name)
     if entry is None:
         return packing.narrowest(rows)
     codes = file_codes.unscaled(entry, rows)
     packed = packing.narrowest(rows, entry.prescale)
-    low, high = packing.limits(entry.bits)
-    op.need(low <= codes.min() and codes.max() <= high, f"codes of more than {entry.bits} bits")
+    largest = int(np.abs(codes.astype(np.int16)).max())
+    op.need(largest <= 2 ** (entry.bits - 1), f"codes of more than {entry.bits} bits")
     return packed
 
 
