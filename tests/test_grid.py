@@ -74,9 +74,16 @@ def test_scale_is_float32():
 )
 def test_weight_grid_numbers(bits, levels, qmax_abs, prescale):
     own = weight_grid(bits)
-    assert (own.levels, own.qmax_abs, own.prescale) == (levels, qmax_abs, prescale)
-    assert own.qmin * own.prescale >= -127
-    assert own.qmax * own.prescale <= 127
+    assert (own.levels, own.qmax_abs, grid.prescale(bits)) == (levels, qmax_abs, prescale)
+    assert own.qmin * prescale >= -127
+    assert own.qmax * prescale <= 127
+
+
+@pytest.mark.parametrize(("bits", "prescale"), [(2, 4), (3, 2), (4, 1), (5, 4), (8, 1)])
+def test_codes_that_int4_holds(bits, prescale):
+    assert grid.prescale(bits, 4) == prescale
+    own = weight_grid(bits)
+    assert bits > 4 or (own.qmin * prescale, own.qmax * prescale <= 7) == (-8, True)
 
 
 @pytest.mark.parametrize(("bits", "zero_point"), [(2, 124), (4, 112), (8, -128)])

@@ -142,6 +142,14 @@ def test_biases_of_few_bits_need_folded_kernels_and_grids(options):
         Recipe(bias_bits=8, **options)
 
 
+def test_wrong_stored_bits():
+    with pytest.raises(ValueError, match="stored_bits must be 4 or 8, got 5"):
+        Recipe(stored_bits=5)
+    with pytest.raises(ValueError, match="bias_bits needs stored_bits=8"):
+        Recipe(stored_bits=4, bias_bits=8, fold_batch_norm=True)
+    assert Recipe.from_json(Recipe(stored_bits=4).to_json()).stored_bits == 4
+
+
 def test_wrong_bias_bits():
     with pytest.raises(ValueError, match="bias_bits must be an integer from 2 to 8"):
         Recipe(bias_bits=16, fold_batch_norm=True)

@@ -15,7 +15,7 @@ import numpy as np
 
 from tfbinreg.folded import FoldedKernel
 from tfbinreg.graph import Graph, Node, trace
-from tfbinreg.grid import CodedTensor, Grid
+from tfbinreg.grid import CodedTensor, Grid, prescale
 from tfbinreg.kinds import KINDS, Role, fixed_grid, relu_limit
 from tfbinreg.layers import QuantizeActivation, QuantizedHardSwish, QuantizedKernel
 from tfbinreg.plain_layers import ChannelAffine
@@ -112,7 +112,8 @@ def freeze(model: Any) -> FrozenGraph:
     """
     require_quantized(model)
     check_finite(model)
-    freezer = _Freezer(trace(model), {id(site.layer): site for site in kernel_sites(model)})
+    own = {id(site.layer): site for site in kernel_sites(model)}
+    freezer = _Freezer(trace(model), own, model.recipe.stored_bits)
     return freezer.run(model.name)
 
 
@@ -138,8 +139,8 @@ def integer_codes(model: Any) -> dict[str, CodedTensor]:
 class _Freezer:
     """The steps of `freeze`. Fused layers are merged into the operation they follow."""
 
-    def __init__(self, graph: Graph, sites: Mapping[int, Site]) -> None:
-        self.graph, self.sites = graph, sites
+    def __init__(self, graph: Graph, sites: Mapping[int, Site], stored_bits: int) -> None:
+        self.graph, self.sites, self.stored_bits = graph, sites, stored_bits
         self.ops: list[FrozenOp] = []
         self.op_of: dict[int, int] = {}  # node index -> index of the operation it is part of
         self.problems: list[Problem] = []
@@ -253,7 +254,8 @@ class _Freezer:
         if isinstance(op.layer, FoldedKernel):
             factor = np.ones(channels)  # the codes are those of the folded kernel
         rows, scale = _fold(rows, grid, factor, source, target)
-        bias = np.floor(offset * grid.prescale / (float(source.scale) * scale) + 0.5)
+        multiple = prescale(grid.bits, self.stored_bits)
+        bias = np.floor(offset * multiple / (float(source.scale) * scale) + 0.5)
         if isinstance(op.layer, FoldedKernel) and op.layer.bias_bits is not None:
             bias = op.layer.integer_bias()
         if np.any(np.abs(bias) >= 2**31):
@@ -270,7 +272,7 @@ class _Freezer:
             scale,
             bias.astype(np.int32),
             grid.bits,
-            grid.prescale,
+            multiple,
             trained,
         )
         return dataclasses.replace(op, layer=inner, kernel=kernel)

@@ -45,12 +45,16 @@ def weight_code_range(bits: int) -> tuple[int, int]:
     return (-qmax, qmax) if bits == MAX_BITS else (qmin, qmax)
 
 
-def prescale(bits: int) -> int:
-    """Factor P by which weight codes are multiplied in an int8 container: 2^(7 - b), 1 at 8.
+def prescale(bits: int, stored_bits: int = MAX_BITS) -> int:
+    """Factor P by which weight codes are multiplied when they are stored.
 
-    The values code * P with scale / P are the same numbers; the int32 bias grid becomes P times
-    finer and the runtimes' first rounding P times less coarse.
+    2^(7 - b) in an int8 container, 1 at 8 bits. The values code * P with scale / P are the same
+    numbers; the int32 bias grid becomes P times finer and the runtimes' first rounding P times less
+    coarse. With `stored_bits` of 4, codes of 4 bits and fewer are multiplied by 2^(4 - b), which
+    INT4 holds.
     """
+    if bits <= stored_bits < MAX_BITS:
+        return int(2 ** (stored_bits - bits))
     return max(1, _CONTAINER_HALF_RANGE // 2 ** (bits - 1))
 
 
@@ -100,11 +104,6 @@ class Grid:
         and a fused ReLU from below: b-bit activations at no cost.
         """
         return 127 - self.qmax
-
-    @property
-    def prescale(self) -> int:
-        """`prescale` of the bits."""
-        return prescale(self.bits)
 
     def broadcast_scale(self, rank: int) -> np.ndarray:
         """The scale, shaped to broadcast against a tensor of `rank` dimensions."""

@@ -101,6 +101,9 @@ class Recipe:
             as well (`FoldedKernel`), so that the folded kernel has one step.
         bias_bits: bits of the biases, 2 to 8, as multiples of a power of two of the accumulator's
             unit; None for 32. Needs `fold_batch_norm`.
+        stored_bits: 8, or 4 for models that are deployed as INT4 files: kernels of 4 bits and fewer
+            are then the same integers there as in the int8 file, which makes both compute the same
+            bits, with coarser biases in both.
         float_activations: whether activations stay float, for studies of weights alone; such a
             model trains but cannot be converted.
         rules: exceptions, applied in order; they win over everything above.
@@ -117,6 +120,7 @@ class Recipe:
     learned_offset: bool = True
     fold_batch_norm: bool = False
     bias_bits: int | None = None
+    stored_bits: int = 8
     float_activations: bool = False
     rules: tuple[Rule, ...] = ()
 
@@ -132,6 +136,10 @@ class Recipe:
                     "bias_bits needs fold_batch_norm and quantized activations: the unit of a bias "
                     "is made of the steps of the inputs and of the folded kernel."
                 )
+        if self.stored_bits not in (4, 8):
+            raise ValueError(f"stored_bits must be 4 or 8, got {self.stored_bits!r}.")
+        if self.stored_bits == 4 and self.bias_bits is not None:
+            raise ValueError("bias_bits needs stored_bits=8, whose unit it is made for.")
         object.__setattr__(self, "rules", tuple(self.rules))
 
     def settings(self, *layers: tuple[str, str]) -> LayerSettings:

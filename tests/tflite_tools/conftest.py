@@ -127,12 +127,14 @@ def packable_net():
 
 @pytest.fixture(scope="session")
 def canonical():
-    """canonical(bits, per_channel): bytes of the int8 file; made once."""
+    """canonical(bits, per_channel, ...): bytes of the int8 file; made once."""
     inputs = np.random.default_rng(6).normal(size=(32, 8, 8, 3)).astype(np.float32)
 
     @functools.cache
-    def make(bits, per_channel, input_type="int8"):
-        recipe = tfbinreg.Recipe(weight_bits=bits, activation_bits=4, per_channel=per_channel)
+    def make(bits, per_channel, input_type="int8", **options):
+        recipe = tfbinreg.Recipe(
+            weight_bits=bits, activation_bits=4, per_channel=per_channel, **options
+        )
         model = tfbinreg.quantize_apply(packable_net(), recipe, calibration_data=inputs)
         tfbinreg.finalize(model, inputs)
         return tfbinreg.to_tflite(model, input_type=input_type)

@@ -5,6 +5,7 @@ Of that, INT4 holds an eighth: stored values are divided by r, the smallest powe
 they fit, and the scale is multiplied by r, which float32 does exactly, so every weight stays the
 same number and the multiplier keeps its mantissa. The accumulator, and with it the grid of the
 biases, becomes r times coarser: biases are rounded to it. `variant` bounds what follows from that.
+With the recipe's `stored_bits` of 4 the canonical file already holds what INT4 does, and r is 1.
 
 Operators keep their versions: readers take INT4 with the old ones, and the reference kernels of
 LiteRT have no later DEPTHWISE_CONV_2D than version 6.

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tflite_tools import codes, flatbuffer, manifest, variant
+from tflite_tools import codes, flatbuffer, manifest
 from tflite_tools import model as models
 from tflite_tools.formats import int4
 from tflite_tools.verdict import Verdict
@@ -36,11 +36,12 @@ def test_weights_are_the_same_numbers_and_run(canonical, bits, per_channel):
     assert made.report["rounding"].figures["most_levels"] <= 1
 
 
-def test_without_coarser_biases_outputs_are_bit_for_bit_the_canonical_ones(two_bits):
-    """Stored weights that fit INT4 as they are: nothing is divided, so nothing is rounded."""
-    small = variant.twin(int4.convert(two_bits).data)
-    assert "INT4" not in stored(small).values()
-    made = int4.convert(small)
+@pytest.mark.parametrize("per_channel", [False, True])
+@pytest.mark.parametrize("bits", [2, 3, 4])
+def test_stored_in_four_bits_outputs_are_bit_for_bit_the_canonical_ones(
+    bits, per_channel, canonical
+):
+    made = int4.convert(canonical(bits, per_channel, stored_bits=4))
     assert "INT4" in stored(made.data).values()
     checks = {check.name: check for check in made.report.checks}
     assert set(checks) == {"structure", "codes", "biases", "litert", "tflm"}
