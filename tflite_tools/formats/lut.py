@@ -73,6 +73,23 @@ def convert(data: bytes, *, target: str = "any", split_convs: int | None = None)
     """
     if target not in ("any", "tflm"):
         raise ValueError(f"Tables do not run on {target}: only TFLM has their DECODE operator.")
+    encoded, notes = encode(data, split_convs=split_convs)
+    figures = _costs(data, encoded)
+    if split_convs is not None:
+        whole, _ = encode(data)
+        figures["unsplit_arena_bytes"] = runtime.least_arena(whole, models.load(whole))
+        if figures["unsplit_arena_bytes"] <= figures["arena_bytes"]:
+            notes.append("splitting does not lower the arena: activations decide its size")
+    return checked(encoded, data, runtimes=(TFLM,), warnings=notes, figures=figures)
+
+
+def encode(data: bytes, *, split_convs: int | None = None) -> tuple[bytes, list[str]]:
+    """The file of `convert` before it is compared, and warnings.
+
+    Raises:
+        ValueError: as `convert`, but for the comparison.
+        RuntimeError: if tflite-micro is missing.
+    """
     if not runtime.available(TFLM):
         raise RuntimeError(_MISSING)
     container = flatbuffer.read(data)
@@ -92,14 +109,7 @@ def convert(data: bytes, *, target: str = "any", split_convs: int | None = None)
         names = [entry.tensor for entry in chosen]
         notes += split.split_convolutions(container, names, most_bytes=split_convs)
         source = flatbuffer.write(container)
-    encoded = compress(source, spec(flatbuffer.read(source), chosen))
-    figures = _costs(data, encoded)
-    if source is not data:
-        whole = compress(data, spec(flatbuffer.read(data), chosen))
-        figures["unsplit_arena_bytes"] = runtime.least_arena(whole, models.load(whole))
-        if figures["unsplit_arena_bytes"] <= figures["arena_bytes"]:
-            notes.append("splitting does not lower the arena: activations decide its size")
-    return checked(encoded, data, runtimes=(TFLM,), warnings=notes, figures=figures)
+    return compress(source, spec(flatbuffer.read(source), chosen)), notes
 
 
 def plan(container: Any) -> tuple[TensorPlan, ...]:
