@@ -13,7 +13,7 @@ from tflite_tools.describe import Description, describe
 from tflite_tools.formats import c_folder, c_source, int4, lut, slim
 from tflite_tools.model import Graph, Op
 
-LIMITS = ("float32", "int8", "packed")
+LIMITS = ("as float32", "as int8", "as codes")
 _WEIGHTS = 1
 _FLOAT_BYTES = 4
 _C_NAME = "model"

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from tflite_tools import codes as file_codes
+from tflite_tools import fields as bit_fields
 from tflite_tools.formats import fixed_point, geometry, packing
 from tflite_tools.formats.lowering import Context, Step
 from tflite_tools.model import Tensor
@@ -151,7 +152,7 @@ def _packed(op: Context, weights: Tensor, rows: np.ndarray) -> packing.Codes:
         return packing.narrowest(rows)
     codes = file_codes.unscaled(entry, rows)
     packed = packing.narrowest(rows, entry.prescale)
-    low, high = packing.limits(entry.bits)
+    low, high = bit_fields.limits(entry.bits)
     op.need(low <= codes.min() and codes.max() <= high, f"codes of more than {entry.bits} bits")
     return packed
 
@@ -179,7 +180,7 @@ def _step(
     bias, form = _biases(kernel, op.grid(source)[1], inside)
     form |= _EACH_MULTIPLIER if multipliers.size > 1 else 0
     form |= _EACH_SHIFT if shifts.size > 1 else 0
-    packed = packing.pack(kernel.packed.codes, kernel.packed.bits)
+    packed = bit_fields.pack(kernel.packed.codes, kernel.packed.bits)
     constants = op.constants
     record = constants.record("tfb_conv", op.op, {
         "weights": constants.array(packed, weights=True),
