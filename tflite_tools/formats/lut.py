@@ -128,6 +128,8 @@ def _plan(container: Any, tensor: Any, entry: LayerEntry) -> TensorPlan:
     if weights is None or weights.dtype != np.int8:
         raise ValueError(f"{entry.name}: the file has no int8 weights {entry.tensor!r}.")
     axis = channel_axis(tensor)
+    if axis is not None and not 0 <= axis < weights.ndim:
+        raise ValueError(f"{entry.name}: the weights have no axis {axis} for their scales.")
     slices = [weights] if axis is None else list(np.moveaxis(weights, axis, 0))
     longest = max(np.unique(part).size for part in slices)
     bits = max(1, (longest - 1).bit_length())
