@@ -92,7 +92,6 @@ tflite_tools.checks
 tflite_tools.isolate
 tflite_tools.layers
 tflite_tools.verify
-tflite_tools.page
 tflite_tools.files
 tflite_tools.quiet
 tflite_tools.pairing
@@ -104,6 +103,7 @@ tflite_tools.formats.c_size
 tflite_tools.formats.c_folder
 tflite_tools.c_verify
 tflite_tools.compare
+tflite_tools.rounding
 tflite_tools.ethos
 tflite_tools.formats.result
 tflite_tools.formats.int4
@@ -112,6 +112,10 @@ tflite_tools.formats.lut
 tflite_tools.formats.compact
 tflite_tools.formats.slim
 tflite_tools.build
+tflite_tools.sizes
+tflite_tools.markup
+tflite_tools.page_sections
+tflite_tools.page
 tflite_tools.report
 tflite_tools.comparison_report
 tflite_tools.flash

@@ -9,14 +9,16 @@ from tflite_tools.model import Model, Quantization
 from tflite_tools.pairing import Kernel, Pairing
 from tflite_tools.verdict import Check, decide
 
+_MOST = 128
+
 
 def ratio(mine: Kernel, other: Kernel) -> int:
     """By how much the canonical file's stored weights are larger.
 
-    Read from the scales; 0 if they have no whole ratio.
+    Read from the scales; 0 if they have no whole ratio that weights of 8 bits can be divided by.
     """
     found = np.unique(other.scale.astype(np.float64) / mine.scale)
-    whole = found.size == 1 and found[0] >= 1 and found[0] == np.rint(found[0])
+    whole = found.size == 1 and 1 <= found[0] <= _MOST and found[0] == np.rint(found[0])
     return int(found[0]) if whole else 0
 
 

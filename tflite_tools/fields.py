@@ -1,44 +1,45 @@
-"""Integers of a few bits in bytes: as TFLite stores them, and as TFLM's tables index them."""
+"""Integers of a few bits in bytes: as TFLite and C store them, and as TFLM's tables index them."""
 
 from __future__ import annotations
 
 import numpy as np
 
 
+def limits(bits: int) -> tuple[int, int]:
+    """Smallest and largest signed value of a width."""
+    return -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+
+
 def pack(values: np.ndarray, bits: int) -> np.ndarray:
-    """Signed values of 2 or 4 bits as bytes: least significant field first, rows not padded.
+    """Signed values of 2 to 8 bits as a stream of bytes, least significant bit first, no gaps.
+
+    The last byte is filled with zeros. Returns uint8.
 
     Raises:
-        ValueError: if a value does not fit, or fields of that width do not fill a byte.
+        ValueError: if a value does not fit, or for another width.
     """
     _check_width(bits)
-    flat = np.asarray(values).reshape(-1)
-    low, high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+    flat = np.asarray(values).reshape(-1).astype(np.int64)
+    low, high = limits(bits)
     if flat.size and not low <= flat.min() <= flat.max() <= high:
         raise ValueError(f"Values {flat.min()}..{flat.max()} do not fit {bits} bits.")
-    fields = 8 // bits
-    padded = np.zeros(-(-flat.size // fields) * fields, np.uint8)
-    padded[: flat.size] = flat.astype(np.int8).view(np.uint8) & (2**bits - 1)
-    shifts = np.arange(0, 8, bits, dtype=np.uint8)
-    packed: np.ndarray = np.bitwise_or.reduce(padded.reshape(-1, fields) << shifts, axis=1)
-    return packed.astype(np.uint8)
+    fields = (flat & (2**bits - 1)).astype(np.uint8)[:, None]
+    stream = np.unpackbits(fields, axis=1, bitorder="little")[:, :bits]
+    return np.packbits(stream.reshape(-1), bitorder="little")
 
 
 def unpack(data: np.ndarray, bits: int, count: int) -> np.ndarray:
     """The inverse of `pack`, int8.
 
     Raises:
-        ValueError: if `data` is longer or shorter than `count` values take.
+        ValueError: if `data` is longer or shorter than `count` values take, or for another width.
     """
     _check_width(bits)
-    fields = 8 // bits
-    if len(data) != -(-count // fields):
+    if len(data) != -(-count * bits // 8):
         raise ValueError(f"{len(data)} bytes do not hold {count} values of {bits} bits.")
-    shifts = np.arange(0, 8, bits, dtype=np.uint8)
-    found = (np.asarray(data, np.uint8)[:, None] >> shifts) & (2**bits - 1)
-    values = found.reshape(-1)[:count].astype(np.int8)
-    values[values >= 2 ** (bits - 1)] -= 2**bits
-    return values
+    stream = np.unpackbits(np.asarray(data, np.uint8), count=count * bits, bitorder="little")
+    values = (stream.reshape(count, bits).astype(np.int16) << np.arange(bits)).sum(axis=1)
+    return np.where(values > limits(bits)[1], values - 2**bits, values).astype(np.int8)
 
 
 def unpack_indices(data: np.ndarray, bits: int, count: int) -> np.ndarray:
@@ -58,5 +59,5 @@ def unpack_indices(data: np.ndarray, bits: int, count: int) -> np.ndarray:
 
 
 def _check_width(bits: int) -> None:
-    if bits not in (2, 4):
-        raise ValueError(f"TFLite packs 2 or 4 bits, got {bits}.")
+    if not 2 <= bits <= 8:
+        raise ValueError(f"Values are packed at 2 to 8 bits, got {bits}.")

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import html
 import json
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from tflite_tools import markup, page_sections, svg
 from tflite_tools import model as models
-from tflite_tools import svg
 from tflite_tools.describe import Description, WeightSummary
 from tflite_tools.manifest import Manifest
 from tflite_tools.model import Model
+from tflite_tools.rounding import Rounding
+from tflite_tools.sizes import Sizes, limits
 from tflite_tools.verdict import Report
 
-FLOAT_BYTES = 4
 # What a card says of training, which a file does not know.
 CARD_FIELDS = ("data", "epochs", "baseline", "accuracy")
 
@@ -41,6 +41,8 @@ def page(
     title: str,
     verification: Report | None = None,
     card: Mapping[str, str] | None = None,
+    sizes: Sizes | None = None,
+    rounding: Rounding | None = None,
 ) -> str:
     """The page as HTML text.
 
@@ -50,6 +52,8 @@ def page(
         title: its name.
         verification: what `verify` found, None leaves that section out.
         card: what only its maker knows, by `CARD_FIELDS`.
+        sizes: bytes by layer in every format, None shows the limits alone.
+        rounding: differences between the runtimes, None says that there was no comparison.
 
     Raises:
         ValueError: if the card has other fields.
@@ -58,16 +62,17 @@ def page(
     sections = [
         ("Quantization card", _card(model, description, card or {})),
         ("Checks", _checks(verification)),
-        ("Bytes by layer", _sizes(description.weights)),
+        ("Bytes by layer", page_sections.sizes(sizes or Sizes(limits(description), ()))),
         ("Codes", _histograms(description.weights)),
         ("Scales", _scales(model, description.weights)),
+        ("Rounding", page_sections.differences(rounding)),
         ("Where the bytes go", _categories(description)),
-        ("Recipe", f"<pre>{_text(json.dumps(description.recipe, indent=2))}</pre>"),
+        ("Recipe", f"<pre>{markup.text(json.dumps(description.recipe, indent=2))}</pre>"),
     ]
     body = "\n".join(f"<h2>{name}</h2>\n{content}" for name, content in sections)
     return (
-        f"<!DOCTYPE html>\n<html lang='en'><head><meta charset='utf-8'><title>{_text(title)}"
-        f"</title><style>{_STYLE}</style></head><body>\n<h1>{_text(title)}</h1>\n{body}\n"
+        f"<!DOCTYPE html>\n<html lang='en'><head><meta charset='utf-8'><title>{markup.text(title)}"
+        f"</title><style>{_STYLE}</style></head><body>\n<h1>{markup.text(title)}</h1>\n{body}\n"
         "</body></html>\n"
     )
 
@@ -91,7 +96,7 @@ def _card(model: Model, description: Description, card: Mapping[str, str]) -> st
         versions = ", ".join(f"{name} {text}" for name, text in description.versions.items())
         rows.append(("made by", versions))
     rows += [(field, str(card.get(field, "not stated"))) for field in CARD_FIELDS]
-    return _table((), rows)
+    return markup.table((), rows)
 
 
 def _learned(description: Description, manifest: Manifest | None) -> list[tuple[str, str]]:
@@ -124,31 +129,13 @@ def _widths(bits: Iterable[int | None]) -> str:
 
 def _checks(verification: Report | None) -> str:
     if verification is None:
-        return "<p class='note'>Not verified: no trained model was given.</p>"
+        return markup.note("Not verified: no trained model was given.")
     rows = [
-        f"<tr><td>{_text(check.name)}</td><td class='{check.verdict.value}'>{check.verdict.value}"
-        f"</td><td>{_text(check.detail)}</td></tr>"
+        f"<tr><td>{markup.text(check.name)}</td><td class='{check.verdict.value}'>"
+        f"{check.verdict.value}</td><td>{markup.text(check.detail)}</td></tr>"
         for check in verification.checks
     ]
     return f"<table>{''.join(rows)}</table>"
-
-
-def _sizes(weights: Sequence[WeightSummary]) -> str:
-    if not weights:
-        return "<p class='note'>No weights.</p>"
-    sizes = np.array([_limits(weight) for weight in weights])
-    rows = [
-        (_text(weight.layer), *map(str, own), svg.bars((own / sizes.max()).tolist()))
-        for weight, own in zip(weights, sizes, strict=True)
-    ]
-    rows.append(("<b>all</b>", *map(str, sizes.sum(axis=0)), ""))
-    return _raw_table(("layer", "float32", "int8", "packed", ""), rows)
-
-
-def _limits(weight: WeightSummary) -> tuple[int, int, int]:
-    """Bytes of the weights as float32, as int8 and as codes of their bits."""
-    count = int(np.prod(weight.shape))
-    return FLOAT_BYTES * count, count, (count * (weight.bits or 8 * FLOAT_BYTES) + 7) // 8
 
 
 def _histograms(weights: Sequence[WeightSummary]) -> str:
@@ -159,7 +146,7 @@ def _histograms(weights: Sequence[WeightSummary]) -> str:
         low, high = min(weight.histogram), max(weight.histogram)
         counts = [weight.histogram.get(code, 0) for code in range(low, high + 1)]
         bits = "" if weight.bits is None else f", {weight.bits} bits"
-        caption = f"{_text(weight.layer)}{bits}: codes {low} to {high}"
+        caption = f"{markup.text(weight.layer)}{bits}: codes {low} to {high}"
         figures.append(
             f"<figure>{svg.histogram(counts)}<figcaption>{caption}</figcaption></figure>"
         )
@@ -176,31 +163,10 @@ def _scales(model: Model, weights: Sequence[WeightSummary]) -> str:
         scale = np.asarray(parameters.scale) * weight.prescale
         spread = f"{scale.min():.6g}" + (f" to {scale.max():.6g}" if scale.size > 1 else "")
         rows.append((weight.layer, str(scale.size), spread, str(weight.prescale)))
-    return _table(("layer", "scales", "value of one code", "pre-scale"), rows)
+    return markup.table(("layer", "scales", "value of one code", "pre-scale"), rows)
 
 
 def _categories(description: Description) -> str:
     sizes = sorted(description.size_by_category.items(), key=lambda item: -item[1])
     share = [(name, str(size), f"{100 * size / description.size:.1f} %") for name, size in sizes]
-    return _table(("", "bytes", "share"), share)
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    return _raw_table(header, [[_text(cell) for cell in row] for row in rows])
-
-
-def _raw_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    head = "".join(f"<th>{_text(cell)}</th>" for cell in header)
-    lines = []
-    for row in rows:
-        cells = "".join(
-            f"<td class='number'>{cell}</td>" if cell.isdecimal() else f"<td>{cell}</td>"
-            for cell in row
-        )
-        lines.append(f"<tr>{cells}</tr>")
-    return f"<table><tr>{head}</tr>{''.join(lines)}</table>"
-
-
-def _text(text: str) -> str:
-    """Names come from the file: nothing in them may become markup."""
-    return html.escape(text, quote=True)
+    return markup.table(("", "bytes", "share"), share)

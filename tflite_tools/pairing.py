@@ -84,7 +84,10 @@ def kernel(graph: Graph, op: Op) -> Kernel:
         ValueError: naming the tensor, if its weights are no integers with scales.
     """
     place = op.inputs[_WEIGHTS] if len(op.inputs) > _WEIGHTS else -1
+    source = 2 if op.name == "TRANSPOSE_CONV" else 0
     name = label(graph, op)
+    if not op.outputs or len(op.inputs) <= source:
+        raise ValueError(f"{name}: has no output or no input.")
     if place < 0 or graph.tensors[place].data is None or graph.tensors[place].quantization is None:
         raise ValueError(f"{name}: the weights are no constant with a scale.")
     tensor = graph.tensors[place]
@@ -104,7 +107,7 @@ def kernel(graph: Graph, op: Op) -> Kernel:
         axis=axis,
         bias=_bias(graph, op),
         output=op.outputs[0],
-        input=op.inputs[2 if op.name == "TRANSPOSE_CONV" else 0],
+        input=op.inputs[source],
         options=op.options,
         storage=_storage(graph, tensor),
     )
@@ -139,6 +142,10 @@ def pair(canonical: Model, other: Model) -> Pairing:
         ValueError: naming the operator of `canonical` at which they part.
     """
     ours, theirs = canonical.main, other.main
+    for graph in (ours, theirs):
+        for op in graph.ops:
+            if not op.outputs:
+                raise ValueError(f"{label(graph, op)}: has no output.")
     tensors = _edges(ours, theirs)
     rest = [op for op in theirs.ops if op.name != _DECODE]
     kernels, split = [], []

@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Sequence
 
-_COLORS = ("#c9d4e3", "#7f9cc4", "#2f5c9e")
+_COLORS = ("#c9d4e3", "#7f9cc4", "#2f5c9e", "#b4763a", "#5c8f58")
 _WIDTH, _HEIGHT, _BAR = 240, 72, 7
 
 
-def bars(shares: Sequence[float]) -> str:
-    """Horizontal bars under each other, up to three; 1 is the whole width."""
+def bars(shares: Sequence[float], marks: Sequence[float] = ()) -> str:
+    """Horizontal bars under each other, up to five, and lines across them; 1 is the whole width."""
+    height = len(shares) * (_BAR + 1)
     rows = [
         f"<rect x='0' y='{index * (_BAR + 1)}' width='{max(0.5, share * _WIDTH):.1f}' "
         f"height='{_BAR}' fill='{_COLORS[index]}'/>"
         for index, share in enumerate(shares)
     ]
-    return _drawing(_WIDTH, len(shares) * (_BAR + 1), rows)
+    rows += [
+        f"<line x1='{mark * _WIDTH:.1f}' x2='{mark * _WIDTH:.1f}' y1='0' y2='{height}' "
+        "stroke='#222' stroke-dasharray='2 2'/>"
+        for mark in marks
+    ]
+    return _drawing(_WIDTH, height, rows)
+
+
+def legend(names: Sequence[str]) -> str:
+    """The colours of `bars`, in HTML."""
+    parts = [
+        f"<span style='color:{color}'>&#9632;</span> {html.escape(name)}"
+        for name, color in zip(names, _COLORS, strict=False)
+    ]
+    return f"<p>{' &nbsp; '.join(parts)}</p>"
 
 
 def histogram(counts: Sequence[int]) -> str:

@@ -15,7 +15,9 @@ from tflite_tools import (
     comparison_report,
     files,
     page,
+    rounding,
     samples,
+    sizes,
     variant,
 )
 from tflite_tools import compare as comparison
@@ -29,6 +31,7 @@ from tflite_tools.describe import describe
 from tflite_tools.formats import c_folder
 from tflite_tools.model import Model
 from tflite_tools.quiet import native_log_hidden
+from tflite_tools.rounding import Rounding
 from tflite_tools.verdict import Report
 from tflite_tools.verify import NO_REFERENCE
 
@@ -150,12 +153,16 @@ def report(arguments: argparse.Namespace) -> int:
     _refuse_folder(arguments.file)
     files.check_target(arguments.output)
     data, result = _verified(arguments)
+    source = _canonical_path(arguments)
+    canonical = data if source is None else files.read(source)
     text = page.page(
         data,
         describe(data),
         title=os.path.basename(arguments.file),
         verification=result,
         card=dict(arguments.card),
+        sizes=sizes.measure(canonical),
+        rounding=_rounding(arguments, canonical),
     )
     files.write(arguments.output, text.encode())
     if arguments.json:
@@ -164,6 +171,13 @@ def report(arguments: argparse.Namespace) -> int:
         verdict = "verified" if result.passed else "verification FAILED"
         print(f"{arguments.output}: {len(text)} characters; {arguments.file} {verdict}")
     return SUCCESS if result.passed else FAILURE
+
+
+def _rounding(arguments: argparse.Namespace, data: bytes) -> Rounding:
+    """The runtimes' differences on the inputs of the verification, or as many of its kind."""
+    model = models.load(data)
+    inputs = samples.stored(model, _inputs(arguments, model, samples.DEFAULT_SAMPLES))
+    return rounding.measure(data, inputs)
 
 
 def read_file(path: str) -> bytes:

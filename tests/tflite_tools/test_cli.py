@@ -389,6 +389,9 @@ class TestReport:
         assert "verified" in out
         text = page.read_text()
         assert text.startswith("<!DOCTYPE html>") and "<td>epochs</td>" in text
+        assert "<h2>Rounding</h2>" in text and "on 4 inputs" in text
+        for name in ("int8", "int4", "lut", "c", "slim"):
+            assert f"<th>{name}</th>" in text or f"{name}: not made. " in text
         code, out, _ = command(*arguments, "--json")
         assert code == 0 and json.loads(out)["passed"] is True
 
@@ -402,6 +405,17 @@ class TestReport:
         code, out, _ = command("report", model_file, "--samples=4", "--output", tmp_path / "r.html")
         assert code == 1 and "verification FAILED" in out
         assert "class='failed'" in (tmp_path / "r.html").read_text()
+
+    def test_a_file_of_another_format(self, command, canonical_file, tmp_path):
+        if not runtime.available(runtime.TFLM):
+            pytest.skip("tflite_micro is not installed")
+        small, page = tmp_path / "small.tflite", tmp_path / "r.html"
+        small.write_bytes(lut.convert(canonical_file.read_bytes()).data)
+        flags = ["--canonical", canonical_file, "--samples=4", "--output", page]
+        code, _, err = command("report", small, *flags)
+        assert (code, err) == (0, "")
+        assert "<th>slim</th>" in page.read_text()
+        assert "<td>head_softmax</td>" in page.read_text()
 
     @pytest.mark.parametrize("card", ["epochs", "epoch=3", "=3"])
     def test_wrong_cards(self, command, model_file, card):

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from tflite_tools import fields
 
 
-@given(st.sampled_from([2, 4]), st.data())
+@given(st.integers(2, 8), st.data())
 def test_packing_is_undone(bits, data):
-    low, high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+    low, high = fields.limits(bits)
     values = np.array(data.draw(st.lists(st.integers(low, high))), np.int8)
     packed = fields.pack(values, bits)
     assert packed.dtype == np.uint8
@@ -33,7 +33,7 @@ def test_by_hand():
     assert fields.unpack(np.array([0x8F], np.uint8), 4, 2).tolist() == [-1, -8]
 
 
-@pytest.mark.parametrize(("values", "bits"), [([8], 4), ([-9], 4), ([2], 2)])
+@pytest.mark.parametrize(("values", "bits"), [([8], 4), ([-9], 4), ([2], 2), ([128], 8), ([-5], 3)])
 def test_values_that_do_not_fit_are_refused(values, bits):
     with pytest.raises(ValueError, match=f"do not fit {bits} bits"):
         fields.pack(np.array(values), bits)
@@ -42,8 +42,9 @@ def test_values_that_do_not_fit_are_refused(values, bits):
 def test_other_widths_and_lengths_are_refused():
     byte = np.zeros(1, np.uint8)
     for function in (fields.pack, lambda data, bits: fields.unpack(data, bits, 1)):
-        with pytest.raises(ValueError, match="2 or 4 bits, got 3"):
-            function(byte, 3)
+        for bits in (1, 9):
+            with pytest.raises(ValueError, match=f"2 to 8 bits, got {bits}"):
+                function(byte, bits)
     for count in (0, 3):
         with pytest.raises(ValueError, match="do not hold"):
             fields.unpack(byte, 4, count)

@@ -4,10 +4,14 @@ import re
 import pytest
 
 from tflite_tools import page as pages
+from tflite_tools import sizes
+from tflite_tools.compare import TensorRow
 from tflite_tools.describe import describe
+from tflite_tools.formats import c_source
+from tflite_tools.rounding import Rounding
 from tflite_tools.verdict import Check, Report, Verdict
 
-VOID = {"meta", "rect"}
+VOID = {"meta", "rect", "line"}
 
 
 class Balanced(html.parser.HTMLParser):
@@ -66,6 +70,32 @@ def test_shows_the_checks_and_the_card(int8_file):
     for part in ("all equal", "3 < 4 & more", "CIFAR-10", "30"):
         assert part in text
     assert "class='failed'>failed" in page and "Not verified" not in text
+
+
+def test_shows_every_format_and_why_one_is_missing(int8_file, monkeypatch):
+    monkeypatch.setattr(c_source, "LOWERINGS", {})
+    found = sizes.measure(int8_file)
+    page = pages.page(int8_file, describe(int8_file), title="net", sizes=found)
+    text = text_of(page)
+    made = [entry for entry in found.formats if not entry.refused]
+    assert "c: not made. Cannot write the file as C: - CONV_2D 'conv" in text
+    for entry in made:
+        assert f"\N{BLACK SQUARE} {entry.name}" in text
+        assert str(entry.total) in text
+    assert page.count("<line ") == 2 * (len(found.layers) + 1)  # int8 and packed, with the sum
+    assert "Bytes of the weights. The bars are the limits" not in text
+
+
+def test_shows_how_the_runtimes_differ(int8_file):
+    rows = (TensorRow("conv_relu", 0.0125, 2.0, 0.01), TensorRow("<head>", 0.0, 0.0, 0.0))
+    plain = {"data": int8_file, "description": describe(int8_file), "title": "net"}
+    text = text_of(pages.page(**plain, rounding=Rounding(rows, 200)))
+    assert "LiteRT against TFLM on 200 inputs" in text and "rounds a sum twice" in text
+    assert "conv_relu 0.0125 2 1.00 %" in text and "<head> 0.0000 0 0.00 %" in text
+    assert "Not compared: TFLM is away." in text_of(
+        pages.page(**plain, rounding=Rounding((), 0, "TFLM is away."))
+    )
+    assert "Rounding Not compared." in text_of(pages.page(**plain))
 
 
 def test_names_cannot_become_markup(int8_file):

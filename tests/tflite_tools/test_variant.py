@@ -70,6 +70,37 @@ def change_axes(container, tensor_of):
     flatbuffer.set_constant(container, tensor, values[::-1].copy())
 
 
+@pytest.mark.parametrize("factor", [2.0**20, 2.0**-20, 3.5])
+def test_scales_without_a_ratio_that_weights_can_have_fail(two_bits, edit, tensor_of, factor):
+    def rescale(container):
+        tensor = tensor_of(container, "conv/kernel")
+        scales = flatbuffer.scales(tensor) * np.float32(factor)
+        flatbuffer.set_quantization(tensor, scales, 0, 0)
+
+    whole, broken = models.load(two_bits), models.load(edit(two_bits, rescale))
+    for first, second in ((whole, broken), (broken, whole)):
+        pairs = pairing.pair(first, second)
+        assert equality.check_codes(pairs).layers == ("conv",)
+        equality.check_biases(pairs)  # with the ratio, which is none, nothing overflows
+
+
+def test_operators_without_outputs_or_inputs_are_errors(two_bits, edit):
+    def cut(field):
+        def change(container):
+            setattr(container.subgraphs[0].operators[3], field, [])
+
+        return models.load(edit(two_bits, change))
+
+    whole = models.load(two_bits)
+    for broken in (cut("outputs"), cut("inputs")):
+        for pair in ((whole, broken), (broken, whole)):
+            with pytest.raises(ValueError, match=r"CONV_2D 3: has no output|conv: "):
+                pairing.pair(*pair)
+    op = dataclasses.replace(whole.main.ops[0], inputs=())
+    with pytest.raises(ValueError, match="has no output or no input"):
+        pairing.kernel(whole.main, op)
+
+
 @pytest.mark.parametrize(
     ("change", "check", "layer"),
     [

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from tflite_tools import pairing
+from tflite_tools import fields, pairing
 from tflite_tools.formats import packing
 from tflite_tools.formats.c_source import RUNTIME_HEADER
 from tflite_tools.model import Model
@@ -93,15 +93,15 @@ def weights(text: str) -> dict[int, packing.Codes]:
     arrays = {match[1]: _bytes(match[1], match[2], match[3]) for match in _ARRAY.finditer(text)}
     found = {}
     for match in _RECORD.finditer(text):
-        fields = dict(_FIELD.findall(match[2]))
-        numbers = [fields.get(name, "") for name in ("bits", "prescale")]
-        data = arrays.get(fields.get("weights", ""))
+        record = dict(_FIELD.findall(match[2]))
+        numbers = [record.get(name, "") for name in ("bits", "prescale")]
+        data = arrays.get(record.get("weights", ""))
         if data is None or not all(number.isdecimal() for number in numbers):
             raise ValueError(f"op_{match[1]} has no weights, bits or pre-scale.")
         bits, prescale = map(int, numbers)
         if bits not in packing.WIDTHS:
             raise ValueError(f"op_{match[1]} has weights of {bits} bits.")
-        codes = packing.unpack(data, bits, 8 * data.size // bits)
+        codes = fields.unpack(data, bits, 8 * data.size // bits)
         found[int(match[1])] = packing.Codes(codes, bits, prescale)
     return found
 

@@ -40,6 +40,16 @@ def convert(data: bytes, *, target: str = "any") -> Result:
         ValueError: if the file is damaged or has no manifest, no layer can be packed, the target
             cannot run INT4, or the result is not the canonical network.
     """
+    packed, warnings = encode(data, target=target)
+    return checked(packed, data, runtimes=RUNTIMES[target], warnings=warnings)
+
+
+def encode(data: bytes, *, target: str = "any") -> tuple[bytes, list[str]]:
+    """The file of `convert` before it is compared, and warnings.
+
+    Raises:
+        ValueError: as `convert`, but for the comparison.
+    """
     if target not in RUNTIMES:
         raise ValueError(f"INT4 weights do not run on {target}: its compiler needs the int8 file.")
     container = flatbuffer.read(data)
@@ -60,8 +70,7 @@ def convert(data: bytes, *, target: str = "any") -> Result:
     rewritten = dataclasses.replace(header, layers=tuple(entries))
     flatbuffer.set_metadata(container, manifest.METADATA_NAME, rewritten.to_json().encode())
     flatbuffer.drop_unused_buffers(container)
-    packed_file = flatbuffer.write(container)
-    return checked(packed_file, data, runtimes=RUNTIMES[target], warnings=warnings)
+    return flatbuffer.write(container), warnings
 
 
 def _users(container: Any, entry: LayerEntry) -> tuple[Any, list[tuple[Any, Any]]]:

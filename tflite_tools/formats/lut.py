@@ -73,6 +73,23 @@ def convert(data: bytes, *, target: str = "any", split_convs: int | None = None)
     """
     if target not in ("any", "tflm"):
         raise ValueError(f"Tables do not run on {target}: only TFLM has their DECODE operator.")
+    encoded, notes = encode(data, split_convs=split_convs)
+    figures = _costs(data, encoded)
+    if split_convs is not None:
+        whole, _ = encode(data)
+        figures["unsplit_arena_bytes"] = runtime.least_arena(whole, models.load(whole))
+        if figures["unsplit_arena_bytes"] <= figures["arena_bytes"]:
+            notes.append("splitting does not lower the arena: activations decide its size")
+    return checked(encoded, data, runtimes=(TFLM,), warnings=notes, figures=figures)
+
+
+def encode(data: bytes, *, split_convs: int | None = None) -> tuple[bytes, list[str]]:
+    """The file of `convert` before it is compared, and warnings.
+
+    Raises:
+        ValueError: as `convert`, but for the comparison.
+        RuntimeError: if tflite-micro is missing.
+    """
     if not runtime.available(TFLM):
         raise RuntimeError(_MISSING)
     container = flatbuffer.read(data)
@@ -92,14 +109,7 @@ def convert(data: bytes, *, target: str = "any", split_convs: int | None = None)
         names = [entry.tensor for entry in chosen]
         notes += split.split_convolutions(container, names, most_bytes=split_convs)
         source = flatbuffer.write(container)
-    encoded = compress(source, spec(flatbuffer.read(source), chosen))
-    figures = _costs(data, encoded)
-    if source is not data:
-        whole = compress(data, spec(flatbuffer.read(data), chosen))
-        figures["unsplit_arena_bytes"] = runtime.least_arena(whole, models.load(whole))
-        if figures["unsplit_arena_bytes"] <= figures["arena_bytes"]:
-            notes.append("splitting does not lower the arena: activations decide its size")
-    return checked(encoded, data, runtimes=(TFLM,), warnings=notes, figures=figures)
+    return compress(source, spec(flatbuffer.read(source), chosen)), notes
 
 
 def plan(container: Any) -> tuple[TensorPlan, ...]:
@@ -118,6 +128,8 @@ def _plan(container: Any, tensor: Any, entry: LayerEntry) -> TensorPlan:
     if weights is None or weights.dtype != np.int8:
         raise ValueError(f"{entry.name}: the file has no int8 weights {entry.tensor!r}.")
     axis = channel_axis(tensor)
+    if axis is not None and not 0 <= axis < weights.ndim:
+        raise ValueError(f"{entry.name}: the weights have no axis {axis} for their scales.")
     slices = [weights] if axis is None else list(np.moveaxis(weights, axis, 0))
     longest = max(np.unique(part).size for part in slices)
     bits = max(1, (longest - 1).bit_length())

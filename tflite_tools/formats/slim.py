@@ -51,20 +51,33 @@ def convert(data: bytes, *, target: str = "any") -> Slim:
         ValueError: if the file is damaged, or the result does not compute the same bits in every
             runtime of the target that ran the source.
     """
+    slim, passes = encode(data, target=target)
+    result = checked(slim, data, runtimes=_runtimes(data, target))
+    return Slim(result, passes, _accepted(slim))
+
+
+def encode(data: bytes, *, target: str = "any") -> tuple[bytes, tuple[Pass, ...]]:
+    """The file of `convert` before it is compared, and what each pass saved.
+
+    Raises:
+        ValueError: as `convert`, but for the comparison.
+    """
     if target not in RUNTIMES:
         raise ValueError(f"A slim file is not meant for {target}: its compiler writes its own.")
     container = flatbuffer.read(data)
-    decoding = bool(models.load(data).main.encoded)  # then only TFLM runs it
-    runtimes = (TFLM,) if decoding else RUNTIMES[target]
     passes: list[Pass] = []
     slim, size = compact.write(container), len(data)
-    for name, drop in _passes(runtimes):
+    for name, drop in _passes(_runtimes(data, target)):
         drop(container)
         slim = compact.write(container)
         passes.append(Pass(name, size - len(slim)))
         size = len(slim)
-    result = checked(slim, data, runtimes=runtimes)
-    return Slim(result, tuple(passes), _accepted(slim))
+    return slim, tuple(passes)
+
+
+def _runtimes(data: bytes, target: str) -> tuple[str, ...]:
+    """What the slim file is to run in; files with tables run in TFLM alone."""
+    return (TFLM,) if models.load(data).main.encoded else RUNTIMES[target]
 
 
 def _passes(runtimes: Sequence[str]) -> Sequence[tuple[str, Callable[[Any], None]]]:

@@ -5,7 +5,8 @@ import re
 import numpy as np
 import pytest
 
-from tflite_tools.formats import c_folder, c_source, packing
+from tflite_tools import fields
+from tflite_tools.formats import c_folder, c_source
 from tflite_tools.model import load
 from tflite_tools.verdict import Verdict
 
@@ -99,7 +100,7 @@ def test_changed_weights_are_found(sources, two_bits, pattern, replacement, mess
 
 def test_a_code_beyond_the_last_weight_is_none(two_bits):
     # 3 codes of 3 bits take 9 bits: the rest of the second byte is no code.
-    packed = packing.pack(np.array([1, -2, 3]), 3)
+    packed = fields.pack(np.array([1, -2, 3]), 3)
     text = f"static const uint8_t weights_0[2] = {{{packed[0]}, {packed[1]}}};\n"
     text += "static const tfb_conv op_4 = {.weights = weights_0, .bits = 3, .prescale = 16};"
     codes = c_folder.weights(text)[4]

@@ -205,3 +205,12 @@ def test_a_missing_part_is_found(two_bits, edit):
 
     with pytest.raises(ValueError, match="conv: the weights do not fit the manifest"):
         codes.read_codes(edit(made, lose))
+
+
+@pytest.mark.parametrize("axis", [-1, 4])
+def test_scales_along_no_axis_are_refused(two_bits, edit, tensor_of, axis):
+    def turn(container):
+        tensor_of(container, "conv/kernel").quantization.quantizedDimension = axis
+
+    with pytest.raises(ValueError, match=f"conv: the weights have no axis {axis} for their scales"):
+        lut.encode(edit(two_bits, turn))
