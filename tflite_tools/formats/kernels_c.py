@@ -43,6 +43,8 @@ def conv_2d(op: Context) -> Step:
     op.same_shape((images[0], fields["out_h"], fields["out_w"], channels))
     kernel = _kernel(op, weights, 2, 0)
     fields |= _sizes(images, out, height, width)
+    if height * width * fields["stride_h"] * fields["stride_w"] == 1:
+        fields |= _one_row(images)
     return _step(op, "tfb_conv_2d", source, weights, kernel, fields, folded)
 
 
@@ -135,6 +137,16 @@ def _sizes(
     return dict(zip(names, (*images, *out[1:], height, width), strict=True))
 
 
+def _one_row(images: tuple[int, ...]) -> dict[str, int]:
+    """Sizes of images as rows, which are walked along without a break: one if they are small."""
+    batch, height, width, _ = images
+    if batch * height * width < 2**16:
+        return {"batch": 1, "in_h": 1, "out_h": 1} | dict.fromkeys(
+            ("in_w", "out_w"), batch * height * width
+        )
+    return {}
+
+
 def _kernel(op: Context, weights: Tensor, bias_place: int, axis: int) -> _Kernel:
     """Weights and biases, checked against each other and the manifest."""
     stored = op.constant(1, ("INT8", "INT4"))
@@ -196,9 +208,17 @@ def _step(
         "bits": kernel.packed.bits, "prescale": kernel.packed.prescale,
         "form": bias_form | factor_form,
     })  # fmt: skip
-    scratch = 0 if kernel.packed.bits == 8 else kernel.rows.shape[1]
+    scratch = 0 if kernel.packed.bits == 8 else _scratch(op, kernel.rows)
     places = f"{op.address(source)}, {op.address(op.output)}, {{scratch}}"
     return op.step(f"{function}({record}, {places});", source, scratch=scratch)
+
+
+def _scratch(op: Context, rows: np.ndarray) -> int:
+    """Bytes of the filters that are unpacked at once, each from a multiple of 4 on."""
+    channels, taps = rows.shape
+    if op.op.name == "DEPTHWISE_CONV_2D" or channels == 1:
+        return taps
+    return taps + (taps + 3) // 4 * 4
 
 
 def _biases(kernel: _Kernel, zero_point: int, inside: bool | None) -> tuple[np.ndarray, int]:
@@ -242,10 +262,17 @@ def _stored_factors(
 
 
 def _fits32(kernel: _Kernel, shifts: np.ndarray) -> bool:
-    """Whether no sum, shifted left and with a zero point added, can leave 32 bits."""
-    largest = np.abs(kernel.bias) + 255 * np.abs(kernel.rows.astype(np.int64)).sum(axis=1)
-    left = np.clip(shifts, 0, 31).astype(np.int64)
-    return bool(((largest << left) < 2**31 - 2**8).all())
+    """Whether the kernels' numbers stay below 2^31.
+
+    These are the sums of products with codes times 2^(8 - bits), as they are unpacked; twice the
+    file's sums with their biases, shifted left; and these with the half that rounds them.
+    """
+    products = 255 * np.abs(kernel.rows.astype(np.int64)).sum(axis=1)
+    unpacked = products // kernel.packed.prescale * 2 ** (8 - kernel.packed.bits)
+    left, right = np.clip(shifts, 0, 31).astype(np.int64), np.clip(-shifts, 0, 31).astype(np.int64)
+    sums = (np.abs(kernel.bias) + products) << left
+    largest = np.maximum(np.maximum(2 * sums, sums + 2**right // 2), unpacked)
+    return bool((largest < 2**31).all())
 
 
 def _once(values: np.ndarray) -> np.ndarray:

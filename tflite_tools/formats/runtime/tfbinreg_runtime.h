@@ -23,13 +23,19 @@
 #define TFB_APART inline
 #endif
 
-/* tfb_even and tfb_odd: bytes 0 and 2, or 1 and 3, of a word as two signed 16-bit numbers. */
+/* tfb_even and tfb_odd: bytes 0 and 2, or 1 and 3, of a word as two signed 16-bit numbers;
+ * tfb_even_plus and tfb_odd_plus add those of `pair`. */
 #if defined(TFBINREG_EMULATE_DSP)
 #define TFB_DSP 1
-static inline uint32_t tfb_even(uint32_t x) {
-  return ((uint32_t)(uint16_t)(int8_t)(x >> 16) << 16) | (uint16_t)(int8_t)x;
+static inline uint32_t tfb_even_plus(uint32_t pair, uint32_t x) {
+  uint32_t low = pair + (uint32_t)(int8_t)x, high = (pair >> 16) + (uint32_t)(int8_t)(x >> 16);
+  return high << 16 | (low & 0xffff);
 }
-static inline uint32_t tfb_odd(uint32_t x) { return tfb_even((x >> 8) | (x << 24)); }
+static inline uint32_t tfb_odd_plus(uint32_t pair, uint32_t x) {
+  return tfb_even_plus(pair, (x >> 8) | (x << 24));
+}
+static inline uint32_t tfb_even(uint32_t x) { return tfb_even_plus(0, x); }
+static inline uint32_t tfb_odd(uint32_t x) { return tfb_odd_plus(0, x); }
 static inline int32_t tfb_smlad(uint32_t a, uint32_t b, int32_t sum) {
   int32_t low = (int16_t)a * (int16_t)b;
   int32_t high = (int16_t)(a >> 16) * (int16_t)(b >> 16);
@@ -39,14 +45,25 @@ static inline int32_t tfb_smlad(uint32_t a, uint32_t b, int32_t sum) {
 #define TFB_DSP 1
 #include <arm_acle.h>
 static inline uint32_t tfb_even(uint32_t x) { return (uint32_t)__sxtb16((int8x4_t)x); }
-#if defined(__GNUC__)
-static inline uint32_t tfb_odd(uint32_t x) { /* one instruction, which ACLE has no name for */
+static inline uint32_t tfb_even_plus(uint32_t pair, uint32_t x) {
+  return (uint32_t)__sxtab16((int16x2_t)pair, (int8x4_t)x);
+}
+#if defined(__GNUC__) /* one instruction, which ACLE has no name for */
+static inline uint32_t tfb_odd(uint32_t x) {
   uint32_t y;
   __asm__("sxtb16 %0, %1, ror #8" : "=r"(y) : "r"(x));
   return y;
 }
+static inline uint32_t tfb_odd_plus(uint32_t pair, uint32_t x) {
+  uint32_t y;
+  __asm__("sxtab16 %0, %1, %2, ror #8" : "=r"(y) : "r"(pair), "r"(x));
+  return y;
+}
 #else
 static inline uint32_t tfb_odd(uint32_t x) { return tfb_even((x >> 8) | (x << 24)); }
+static inline uint32_t tfb_odd_plus(uint32_t pair, uint32_t x) {
+  return tfb_even_plus(pair, (x >> 8) | (x << 24));
+}
 #endif
 static inline int32_t tfb_smlad(uint32_t a, uint32_t b, int32_t sum) {
   return __smlad((int16x2_t)a, (int16x2_t)b, sum);
@@ -63,10 +80,19 @@ static inline int32_t tfb_clamp(int32_t value, int32_t low, int32_t high) {
 
 /* ---- Fixed point ---- */
 
-/* a * b / 2^31, halves upwards (gemmlowp's SaturatingRoundingDoublingHighMul). */
-static inline int32_t tfb_high_product(int32_t a, int32_t b) {
-  if (a == INT32_MIN && b == INT32_MIN) return INT32_MAX;
+/* a * b / 2^31, halves upwards; not both may be INT32_MIN. */
+static inline int32_t tfb_product(int32_t a, int32_t b) {
   return (int32_t)(((int64_t)a * b + ((int64_t)1 << 30)) >> 31);
+}
+
+/* The same with twice a, which saves shifts: one instruction with the DSP extension. */
+static inline int32_t tfb_product_of_twice(int32_t a2, int32_t b) {
+  return (int32_t)(((int64_t)a2 * b + ((int64_t)1 << 31)) >> 32);
+}
+
+/* The same for any two numbers (gemmlowp's SaturatingRoundingDoublingHighMul). */
+static inline int32_t tfb_high_product(int32_t a, int32_t b) {
+  return a == INT32_MIN && b == INT32_MIN ? INT32_MAX : tfb_product(a, b);
 }
 
 /* x / 2^exponent, halves away from zero (gemmlowp's RoundingDivideByPOT). */
@@ -76,10 +102,10 @@ static inline int32_t tfb_rounded_shift(int32_t x, int32_t exponent) {
   return (x >> exponent) + ((x & mask) > threshold);
 }
 
-/* x * multiplier / 2^31 * 2^shift with the two roundings of TFLM. */
+/* x * multiplier / 2^31 * 2^shift with the two roundings of TFLM; no multiplier is negative. */
 static inline int32_t tfb_scale(int32_t x, int32_t multiplier, int32_t shift) {
   int32_t left = tfb_max(shift, 0);
-  int32_t scaled = tfb_high_product((int32_t)((uint32_t)x << left), multiplier);
+  int32_t scaled = tfb_product((int32_t)((uint32_t)x << left), multiplier);
   return tfb_rounded_shift(scaled, left - shift);
 }
 
@@ -88,41 +114,48 @@ static inline int32_t tfb_scale(int32_t x, int32_t multiplier, int32_t shift) {
 typedef struct {
   const uint8_t *next; /* first byte that is not in `held` */
   uint32_t held;
-  int32_t count; /* bits in `held`, below 8 between two rows */
+  int32_t count; /* bits in `held`, below 8 */
 } tfb_stream;
 
-static inline int8_t tfb_field(uint32_t word, int32_t start, int32_t bits) {
-  return (int8_t)((int32_t)(word << (32 - start - bits)) >> (32 - bits));
+/* Four neighbouring codes of 2, 3 or 4 bits, each in the upper bits of a byte. What the shifts add
+ * beside a code is masked out. */
+static inline uint32_t tfb_four2(uint32_t x) {
+  x |= x << 6;
+  return ((x | x << 12) << 6) & 0xc0c0c0c0u;
+}
+static inline uint32_t tfb_four3(uint32_t x) {
+  x = (x | x << 10) & 0x003f003fu;
+  return ((x | x << 5) << 5) & 0xe0e0e0e0u;
+}
+static inline uint32_t tfb_four4(uint32_t x) {
+  x = (x | x << 8) & 0x00ff00ffu;
+  return ((x | x << 4) << 4) & 0xf0f0f0f0u;
 }
 
-/* The next n codes; those of 8 bits stay where they are, others are unpacked to `row`. */
-static TFB_APART const int8_t *tfb_unpack(tfb_stream *stream, int32_t bits, int8_t *row, int32_t n) {
+/* The next n codes times 2^(8 - bits); those of 8 bits stay where they are, others go to `row`. */
+static TFB_APART const int8_t *tfb_unpack(tfb_stream *stream, int32_t bits, int8_t *row,
+                                          int32_t n) {
   const uint8_t *next = stream->next;
-  uint32_t held = stream->held;
-  int32_t count = stream->count, i = 0, k;
+  uint32_t held = stream->held, low, high;
+  int32_t count = stream->count, i = 0;
   if (bits == 8) {
     stream->next += n;
     return (const int8_t *)next;
   }
-  if (bits == 2) {
-    for (; i + 4 <= n; i += 4) {
-      held |= (uint32_t)*next++ << count;
-      for (k = 0; k < 4; k++) row[i + k] = tfb_field(held, 2 * k, 2);
-      held >>= 8;
+  if (count == 0) { /* whole bytes at once, as far as they go */
+    for (; bits == 2 && i + 4 <= n; i += 4) {
+      low = tfb_four2(*next++);
+      memcpy(row + i, &low, 4);
     }
-  } else if (bits == 3) {
-    for (; i + 8 <= n; i += 8, next += 3) {
-      uint32_t three = next[0] | (uint32_t)next[1] << 8 | (uint32_t)next[2] << 16;
-      held |= three << count;
-      for (k = 0; k < 8; k++) row[i + k] = tfb_field(held, 3 * k, 3);
-      held >>= 24;
+    for (; bits == 3 && i + 8 <= n; i += 8, next += 3) {
+      low = tfb_four3(next[0] | (next[1] & 15u) << 8);
+      high = tfb_four3((uint32_t)next[1] >> 4 | (uint32_t)next[2] << 4);
+      memcpy(row + i, &low, 4);
+      memcpy(row + i + 4, &high, 4);
     }
-  } else {
-    for (; i + 2 <= n; i += 2) {
-      held |= (uint32_t)*next++ << count;
-      row[i] = tfb_field(held, 0, 4);
-      row[i + 1] = tfb_field(held, 4, 4);
-      held >>= 8;
+    for (; bits == 4 && i + 4 <= n; i += 4, next += 2) {
+      low = tfb_four4(next[0] | (uint32_t)next[1] << 8);
+      memcpy(row + i, &low, 4);
     }
   }
   for (; i < n; i++) {
@@ -130,7 +163,7 @@ static TFB_APART const int8_t *tfb_unpack(tfb_stream *stream, int32_t bits, int8
       held |= (uint32_t)*next++ << count;
       count += 8;
     }
-    row[i] = tfb_field(held, 0, bits);
+    row[i] = (int8_t)(held << (8 - bits));
     held >>= bits;
     count -= bits;
   }
@@ -150,85 +183,67 @@ static inline uint32_t tfb_word(const int8_t *bytes) {
 }
 #endif
 
-#if TFB_DSP
-/* Four products of one position. */
-#define TFB_FOUR(x, sum)                               \
-  do {                                                 \
-    uint32_t a = tfb_word(x);                          \
-    (sum) = tfb_smlad(tfb_even(a), even, (sum));       \
-    (sum) = tfb_smlad(tfb_odd(a), odd, (sum));         \
-  } while (0)
-/* Four weights, for one position or for two. */
-#define TFB_WEIGHTS(w) uint32_t b = tfb_word(w), even = tfb_even(b), odd = tfb_odd(b)
-#define TFB_ONE(k) do { TFB_WEIGHTS(w + (k)); TFB_FOUR(x + (k), sum); } while (0)
-#define TFB_TWO(k) \
-  do { TFB_WEIGHTS(w + (k)); TFB_FOUR(x + (k), sum); TFB_FOUR(y + (k), other); } while (0)
-#endif
+/* Sums of this many positions are kept, those of a second filter behind them; an even number. */
+#define TFB_CHUNK 16
 
-/* The sum of n products. */
-static TFB_APART int32_t tfb_dot(const int8_t *x, const int8_t *w, int32_t n, int32_t sum) {
+/* Adds to sums[0] and [TFB_CHUNK] the sums of (x - zero) * w, with the weights at w and w + row. */
+static TFB_APART void tfb_dot2(const int8_t *x, const int8_t *w, int32_t row, int32_t n,
+                               int32_t zero, int32_t *sums) {
+  int32_t first = sums[0], second = sums[TFB_CHUNK];
 #if TFB_DSP
-  for (; n >= 16; n -= 16, x += 16, w += 16) {
-    TFB_ONE(0);
-    TFB_ONE(4);
-    TFB_ONE(8);
-    TFB_ONE(12);
+  uint32_t pair = (uint16_t)-zero * 0x10001u;
+  for (; n >= 4; n -= 4, x += 4, w += 4) {
+    uint32_t a = tfb_word(x), b = tfb_word(w), c = tfb_word(w + row);
+    uint32_t even = tfb_even_plus(pair, a), odd = tfb_odd_plus(pair, a);
+    first = tfb_smlad(odd, tfb_odd(b), tfb_smlad(even, tfb_even(b), first));
+    second = tfb_smlad(odd, tfb_odd(c), tfb_smlad(even, tfb_even(c), second));
   }
-  for (; n >= 4; n -= 4, x += 4, w += 4) TFB_ONE(0);
 #endif
-  for (; n > 0; n--) sum += *x++ * *w++;
-  return sum;
+  for (; n > 0; n--, w++) {
+    int32_t value = *x++ - zero;
+    first += value * w[0];
+    second += value * w[row];
+  }
+  sums[0] = first;
+  sums[TFB_CHUNK] = second;
 }
 
-/* Part of a filter over an image: `rows` runs of `length` neighbours in both. */
-typedef struct {
-  int32_t length, rows, x_step, w_step;
-} tfb_block;
-
-/* Two sums over a block with the same weights, which are then loaded once; y lies `apart` behind x. */
-static TFB_APART void tfb_dot2(const int8_t *x, int32_t apart, const int8_t *w,
-                               const tfb_block *block, int32_t sums[2]) {
-  const int8_t *y = x + apart;
-  int32_t rows = block->rows, sum = sums[0], other = sums[1], n;
-  for (; rows > 0; rows--) {
-    n = block->length;
+/* The same without a zero for 2 * pairs inputs, `step` apart: every load is used twice. */
+static TFB_APART void tfb_dot4(const int8_t *x, int32_t step, const int8_t *w, int32_t row,
+                               int32_t n, int32_t pairs, int32_t *sums) {
+  for (; pairs > 0; pairs--, x += 2 * step, sums += 2) {
+    int32_t s0 = sums[0], s1 = sums[TFB_CHUNK], s2 = sums[1], s3 = sums[TFB_CHUNK + 1];
+    const int8_t *p = x, *q = w, *end = x + n;
 #if TFB_DSP
-    for (; n >= 16; n -= 16, x += 16, y += 16, w += 16) {
-      TFB_TWO(0);
-      TFB_TWO(4);
-      TFB_TWO(8);
-      TFB_TWO(12);
+    const int8_t *words = x + (n & ~3);
+    for (; p != words; p += 4, q += 4) {
+      uint32_t a = tfb_word(p), b = tfb_word(p + step), c = tfb_word(q + row), even, odd;
+      uint32_t a_even = tfb_even(a), a_odd = tfb_odd(a), b_even = tfb_even(b), b_odd = tfb_odd(b);
+      even = tfb_even(c), odd = tfb_odd(c);
+      s1 = tfb_smlad(a_odd, odd, tfb_smlad(a_even, even, s1));
+      s3 = tfb_smlad(b_odd, odd, tfb_smlad(b_even, even, s3));
+      c = tfb_word(q);
+      even = tfb_even(c), odd = tfb_odd(c);
+      s0 = tfb_smlad(a_odd, odd, tfb_smlad(a_even, even, s0));
+      s2 = tfb_smlad(b_odd, odd, tfb_smlad(b_even, even, s2));
     }
-    for (; n >= 4; n -= 4, x += 4, y += 4, w += 4) TFB_TWO(0);
 #endif
-    for (; n > 0; n--, w++) {
-      sum += *x++ * *w;
-      other += *y++ * *w;
+    for (; p != end; p++, q++) {
+      int32_t a = p[0], b = p[step], c = q[0], d = q[row];
+      s0 += a * c;
+      s1 += a * d;
+      s2 += b * c;
+      s3 += b * d;
     }
-    x += block->x_step - block->length;
-    y += block->x_step - block->length;
-    w += block->w_step - block->length;
+    sums[0] = s0;
+    sums[1] = s2;
+    sums[TFB_CHUNK] = s1;
+    sums[TFB_CHUNK + 1] = s3;
   }
-  sums[0] = sum;
-  sums[1] = other;
-}
-
-/* The sum of (x - zero) * w. */
-static TFB_APART int32_t tfb_dot_from(const int8_t *x, const int8_t *w, int32_t n, int32_t zero,
-                                   int32_t sum) {
-  for (; n > 0; n--) sum += (*x++ - zero) * *w++;
-  return sum;
 }
 
 static inline int32_t tfb_sum(const int8_t *w, int32_t n) {
   int32_t sum = 0;
-#if TFB_DSP
-  for (; n >= 4; n -= 4, w += 4) {
-    uint32_t b = tfb_word(w);
-    sum = tfb_smlad(tfb_even(b), 0x10001u, sum);
-    sum = tfb_smlad(tfb_odd(b), 0x10001u, sum);
-  }
-#endif
   for (; n > 0; n--) sum += *w++;
   return sum;
 }
@@ -254,23 +269,18 @@ typedef struct {
   uint8_t bits, prescale, form;
 } tfb_conv;
 
-/* The taps [first, last) of a filter along one axis. */
+/* A filter, and what turns sums of x * w into stored values: (sum * factor + base) * multiplier
+ * / 2^31 / 2^exponent. Factor and base are doubled. */
 typedef struct {
-  int32_t first, last;
-} tfb_range;
+  const int8_t *row;
+  int32_t outside; /* what a sum of (x - in_zero) * w is short of one of x * w */
+  int32_t factor, base, multiplier, exponent;
+} tfb_filter;
 
-/* What is added to the products of some of a filter's taps. */
-typedef struct {
-  tfb_range rows, columns;
-  int32_t base;
-} tfb_partial;
-
-/* What turns the sum of one output channel into its stored value; `partial` remembers how far the
- * filter reached over the border last, on the left and elsewhere. */
-typedef struct {
-  int32_t bias, folded, multiplier, shift;
-  tfb_partial partial[2];
-} tfb_channel;
+/* What is taken off the inputs where a filter reaches over the border. */
+static inline int32_t tfb_zero(const tfb_conv *op) {
+  return op->form & TFB_FOLDED ? 0 : op->in_zero;
+}
 
 static inline int32_t tfb_bias(const tfb_conv *op, int32_t c) {
   if (op->form & TFB_BIAS16) return ((const int16_t *)op->bias)[c];
@@ -282,215 +292,242 @@ static inline int32_t tfb_bias(const tfb_conv *op, int32_t c) {
   return ((const int32_t *)op->bias)[c];
 }
 
-static inline tfb_channel tfb_channel_of(const tfb_conv *op, int32_t c, const int8_t *row,
-                                         int32_t n) {
-  tfb_channel channel;
+static inline tfb_filter tfb_filter_of(const tfb_conv *op, int32_t c, tfb_stream *stream,
+                                       int8_t *scratch, int32_t taps) {
+  tfb_filter filter;
   uint32_t multiplier = (uint32_t)op->multiplier[op->form & TFB_EACH_MULTIPLIER ? c : 0];
-  int32_t stored = tfb_bias(op, c);
-  channel.shift = op->shift[op->form & TFB_EACH_SHIFT ? c : 0];
+  int32_t shift = op->shift[op->form & TFB_EACH_SHIFT ? c : 0], left;
   if (op->form & TFB_JOINT_SHIFT) {
-    channel.shift += (int32_t)(multiplier >> 30);
+    shift += (int32_t)(multiplier >> 30);
     multiplier = (multiplier & 0x3fffffffu) | 0x40000000u;
   }
-  channel.multiplier = (int32_t)multiplier;
-  channel.bias = channel.folded = stored;
-  channel.partial[0].rows.first = channel.partial[1].rows.first = -1; /* none yet */
-  if (!(op->form & TFB_FOLDED) && op->in_zero != 0) {
-    channel.folded = stored - op->prescale * op->in_zero * tfb_sum(row, n);
-  }
-  return channel;
+  left = tfb_max(shift, 0);
+  filter.row = tfb_unpack(stream, op->bits, scratch, taps);
+  filter.outside = tfb_zero(op) != 0 ? tfb_zero(op) * tfb_sum(filter.row, taps) : 0;
+  filter.factor = (int32_t)op->prescale << (left + 1);
+  filter.base =
+      tfb_bias(op, c) * ((int32_t)2 << left) - (filter.outside >> (8 - op->bits)) * filter.factor;
+  filter.multiplier = (int32_t)multiplier;
+  filter.exponent = left - shift;
+  return filter;
 }
 
-static inline int8_t tfb_stored(const tfb_conv *op, const tfb_channel *channel, int32_t sum) {
-  int32_t value = tfb_scale(sum, channel->multiplier, channel->shift) + op->out_zero;
-  return (int8_t)tfb_clamp(value, op->low, op->high);
+/* Stores n outputs of a filter. The second rounding is that of tfb_rounded_shift, for numbers so
+ * small that the half can be added. */
+static TFB_APART void tfb_store(const tfb_conv *op, const tfb_filter *filter, const int32_t *sums,
+                                int32_t n, int8_t *out) {
+  int32_t drop = 8 - op->bits, zero = op->out_zero, low = op->low, high = op->high;
+  int32_t factor = filter->factor, base = filter->base, multiplier = filter->multiplier;
+  int32_t exponent = filter->exponent, half = (int32_t)(((uint32_t)1 << exponent) >> 1);
+  int32_t sign = -(exponent > 0), next = op->out_c;
+  for (; n > 0; n--, out += next) {
+    int32_t value = tfb_product_of_twice((*sums++ >> drop) * factor + base, multiplier);
+    value = (value + (half + ((value >> 31) & sign))) >> exponent;
+    *out = (int8_t)tfb_clamp(value + zero, low, high);
+  }
 }
+
+/* Numbers from `first` on and below `last`. */
+typedef struct {
+  int32_t first, last;
+} tfb_range;
 
 /* The taps of a filter of size k that lie inside [0, size) from `start` on. */
 static inline tfb_range tfb_inside(int32_t start, int32_t k, int32_t dilation, int32_t size) {
   tfb_range range;
-  range.first = 0;
-  range.last = k;
-  if (start >= 0 && start + (k - 1) * dilation < size) return range;
-  if (start < 0) range.first = (dilation - 1 - start) / dilation;
+  range.first = start < 0 ? (dilation - 1 - start) / dilation : 0;
   range.last = size > start ? tfb_min(k, (size - start + dilation - 1) / dilation) : 0;
   return range;
 }
 
-/* What the products of the taps in `rows` and `columns` are added to. The border counts as zero, and
- * so does the input's zero point; `depth` weights belong to a tap. */
-static inline int32_t tfb_base(const tfb_conv *op, tfb_channel *channel, const int8_t *row,
-                               int32_t depth, tfb_range rows, tfb_range columns) {
-  tfb_partial *last = &channel->partial[columns.first > 0 ? 0 : 1];
-  int32_t length = (columns.last - columns.first) * depth, sum = 0, ky;
-  if (rows.last - rows.first == op->k_h && columns.last - columns.first == op->k_w) {
-    return channel->folded;
-  }
-  if (op->in_zero == 0) return channel->bias;
-  if (last->rows.first != rows.first || last->rows.last != rows.last ||
-      last->columns.first != columns.first || last->columns.last != columns.last) {
-    for (ky = rows.first; ky < rows.last; ky++) {
-      sum += tfb_sum(row + (ky * op->k_w + columns.first) * depth, length);
-    }
-    last->rows = rows;
-    last->columns = columns;
-    last->base = channel->bias - op->prescale * op->in_zero * sum;
-  }
-  return last->base;
+/* The positions of an output row at which the whole filter lies inside, if it does vertically. */
+static inline tfb_range tfb_whole(const tfb_conv *op, tfb_range rows) {
+  int32_t room = op->in_w + op->pad_w - (op->k_w - 1) * op->dilation_w - 1;
+  tfb_range range = {0, 0};
+  if (rows.last - rows.first < op->k_h || room < 0) return range;
+  range.first = (op->pad_w + op->stride_w - 1) / op->stride_w;
+  range.last = tfb_min(op->out_w, room / op->stride_w + 1);
+  return range;
 }
 
-/* One output of one channel. Neighbouring taps are neighbours in memory unless they are dilated. */
-static inline int8_t tfb_conv_at(const tfb_conv *op, const int8_t *image, const int8_t *row,
-                                 tfb_channel *channel, int32_t y, int32_t x, tfb_range rows) {
-  tfb_range columns = tfb_inside(x, op->k_w, op->dilation_w, op->in_w);
-  int32_t taps = columns.last - columns.first, sum = 0, ky, kx;
-  int32_t base = tfb_base(op, channel, row, op->in_c, rows, columns);
-  int32_t runs = op->dilation_w == 1 ? 1 : taps;
-  int32_t length = (op->dilation_w == 1 ? taps : 1) * op->in_c;
-  for (ky = rows.first; ky < rows.last; ky++) {
-    const int8_t *pixel = image + (y + ky * op->dilation_h) * op->in_w * op->in_c;
-    const int8_t *w = row + (ky * op->k_w + columns.first) * op->in_c;
-    pixel += (x + columns.first * op->dilation_w) * op->in_c;
-    for (kx = 0; kx < runs; kx++, pixel += op->dilation_w * op->in_c, w += op->in_c) {
-      sum = tfb_dot(pixel, w, length, sum);
-    }
-  }
-  return tfb_stored(op, channel, sum * op->prescale + base);
-}
+/* A row of outputs: of two filters, or of one that is given twice (`count`). */
+typedef void (*tfb_line)(const tfb_conv *op, const int8_t *image, const tfb_filter *filters,
+                         int32_t count, int32_t oy, int8_t *out);
 
-/* One output row of one channel; where all columns of the filter are inside, two positions share each
- * load of the weights. */
-static inline void tfb_conv_line(const tfb_conv *op, const int8_t *image, const int8_t *row,
-                                 tfb_channel *channel, int32_t oy, int8_t *out) {
-  int32_t y = oy * op->stride_h - op->pad_h, x = -op->pad_w, step = op->stride_w * op->in_c;
-  int32_t last = op->in_w - op->k_w - op->stride_w, ox, base, sums[2];
-  tfb_range rows = tfb_inside(y, op->k_h, op->dilation_h, op->in_h), columns;
-  const int8_t *line = image + (y + rows.first * op->dilation_h) * op->in_w * op->in_c;
-  const int8_t *w = row + rows.first * op->k_w * op->in_c;
-  tfb_block block;
-  columns.first = 0;
-  columns.last = op->k_w;
-  block.rows = rows.last - rows.first;
-  block.length = block.w_step = op->k_w * op->in_c;
-  block.x_step = op->dilation_h * op->in_w * op->in_c;
-  for (ox = 0; ox < op->out_w; ox++, x += op->stride_w, out += op->out_c) {
-    if (op->dilation_w > 1 || x < 0 || x > last || ox + 1 == op->out_w) {
-      *out = tfb_conv_at(op, image, row, channel, y, x, rows);
-      continue;
-    }
-    base = tfb_base(op, channel, row, op->in_c, rows, columns);
-    for (; x <= last && ox + 1 < op->out_w; ox += 2, x += 2 * op->stride_w, out += 2 * op->out_c) {
-      sums[0] = sums[1] = 0;
-      tfb_dot2(line + x * op->in_c, step, w, &block, sums);
-      out[0] = tfb_stored(op, channel, sums[0] * op->prescale + base);
-      out[op->out_c] = tfb_stored(op, channel, sums[1] * op->prescale + base);
-    }
-    ox--;
-    x -= op->stride_w;
-    out -= op->out_c;
-  }
-}
-
-/* CONV_2D; FULLY_CONNECTED as a 1x1 convolution over a row of samples. */
-static inline void tfb_conv_2d(const tfb_conv *op, const int8_t *in, int8_t *out, int8_t *scratch) {
-  int32_t c, b, y, taps = op->k_h * op->k_w * op->in_c;
-  int32_t in_size = op->in_h * op->in_w * op->in_c, line = op->out_w * op->out_c;
+/* Unpacks filters, up to `group` at once, and runs each over all rows. A filter sees the channels
+ * from c / multiple on. */
+static inline void tfb_filters(const tfb_conv *op, tfb_line line, int32_t group, int32_t multiple,
+                               int32_t taps, const int8_t *in, int8_t *out, int8_t *scratch) {
+  int32_t c, b, y, i, image = op->in_h * op->in_w * op->in_c, row = op->out_w * op->out_c;
   tfb_stream stream = {0, 0, 0};
   stream.next = op->weights;
-  for (c = 0; c < op->out_c; c++) {
-    const int8_t *row = tfb_unpack(&stream, op->bits, scratch, taps);
-    tfb_channel channel = tfb_channel_of(op, c, row, taps);
+  for (c = 0; c < op->out_c; c += group) {
+    int32_t count = tfb_min(group, op->out_c - c);
+    tfb_filter filters[2];
+    for (i = 0; i < count; i++) {
+      filters[i] = tfb_filter_of(op, c + i, &stream, scratch + i * ((taps + 3) & ~3), taps);
+    }
+    if (count == 1) filters[1] = filters[0];
     for (b = 0; b < op->batch; b++) {
       for (y = 0; y < op->out_h; y++) {
-        int8_t *target = out + (b * op->out_h + y) * line + c;
-        tfb_conv_line(op, in + b * in_size, row, &channel, y, target);
+        line(op, in + b * image + c / multiple, filters, count, y,
+             out + (b * op->out_h + y) * row + c);
       }
     }
   }
 }
 
-/* Products of one filter over pixels that are `step` bytes apart. */
-static inline int32_t tfb_strided(const int8_t *x, int32_t step, const int8_t *w, int32_t n,
-                                  int32_t sum) {
-  if (n == 3) return sum + x[0] * w[0] + x[step] * w[1] + x[2 * step] * w[2];
-  for (; n > 0; n--, x += step) sum += *x * *w++;
+/* Adds the products of one position, or of pairs of them, with the taps in `rows` and `columns`.
+ * Neighbouring taps are neighbours in memory unless they are dilated, so a filter row is one run. */
+static inline void tfb_products(const tfb_conv *op, const int8_t *image, const tfb_filter *filters,
+                                int32_t y, int32_t x, tfb_range rows, tfb_range columns,
+                                int32_t pairs, int32_t *sums) {
+  int32_t c = op->in_c, next = op->dilation_w == 1 ? op->k_w : 1, ky, kx;
+  int32_t length = op->dilation_w == 1 ? (columns.last - columns.first) * c : c;
+  int32_t row = (int32_t)(filters[1].row - filters[0].row);
+  for (ky = rows.first; ky < rows.last; ky++) {
+    const int8_t *line = image + ((y + ky * op->dilation_h) * op->in_w + x) * c;
+    for (kx = columns.first; kx < columns.last; kx += next) {
+      const int8_t *pixel = line + kx * op->dilation_w * c;
+      const int8_t *w = filters[0].row + (ky * op->k_w + kx) * c;
+      if (pairs > 0) {
+        tfb_dot4(pixel, op->stride_w * c, w, row, length, pairs, sums);
+      } else {
+        tfb_dot2(pixel, w, row, length, tfb_zero(op), sums);
+      }
+    }
+  }
+}
+
+static inline void tfb_conv_line(const tfb_conv *op, const int8_t *image, const tfb_filter *filters,
+                                 int32_t count, int32_t oy, int8_t *out) {
+  int32_t y = oy * op->stride_h - op->pad_h, ox, n, i, k, done, sums[2 * TFB_CHUNK];
+  tfb_range rows = tfb_inside(y, op->k_h, op->dilation_h, op->in_h), whole = tfb_whole(op, rows);
+  for (ox = 0; ox < op->out_w; ox += n) {
+    n = tfb_min(op->out_w - ox, TFB_CHUNK);
+    for (i = 0; i < n; i += done) {
+      int32_t x = (ox + i) * op->stride_w - op->pad_w;
+      int32_t left = ox + i >= whole.first ? tfb_min(n - i, whole.last - ox - i) : 0;
+      int32_t pairs = left > 1 ? left / 2 : 0;
+      tfb_range columns = {0, op->k_w};
+      if (pairs == 0) columns = tfb_inside(x, op->k_w, op->dilation_w, op->in_w);
+      done = tfb_max(2 * pairs, 1);
+      for (k = i; k < i + done; k++) {
+        sums[k] = pairs > 0 ? 0 : filters[0].outside;
+        sums[TFB_CHUNK + k] = pairs > 0 ? 0 : filters[1].outside;
+      }
+      tfb_products(op, image, filters, y, x, rows, columns, pairs, sums + i);
+    }
+    for (k = 0; k < count; k++) {
+      tfb_store(op, &filters[k], sums + k * TFB_CHUNK, n, out + ox * op->out_c + k);
+    }
+  }
+}
+
+/* CONV_2D; FULLY_CONNECTED as a 1x1 convolution over a row of samples. */
+static inline void tfb_conv_2d(const tfb_conv *op, const int8_t *in, int8_t *out, int8_t *scratch) {
+  int32_t taps = op->k_h * op->k_w * op->in_c;
+  tfb_filters(op, tfb_conv_line, 2, op->out_c, taps, in, out, scratch);
+}
+
+/* The sums of `fours` times four neighbouring positions, all inside. */
+static TFB_APART void tfb_depthwise4(const tfb_conv *op, const int8_t *pixel, const int8_t *row,
+                                     int32_t fours, int32_t *sums) {
+  int32_t tap = op->dilation_w * op->in_c, line = op->dilation_h * op->in_w * op->in_c, ky, kx;
+  int32_t next = op->stride_w * op->in_c;
+  for (; fours > 0; fours--, pixel += 4 * next, sums += 4) {
+    int32_t s0 = 0, s1 = 0, s2 = 0, s3 = 0;
+    const int8_t *first = pixel, *w = row;
+    for (ky = op->k_h; ky > 0; ky--, first += line) {
+      const int8_t *p = first;
+      for (kx = op->k_w; kx > 0; kx--, p += tap) {
+        int32_t weight = *w++;
+        s0 += p[0] * weight;
+        s1 += p[next] * weight;
+        s2 += p[2 * next] * weight;
+        s3 += p[3 * next] * weight;
+      }
+    }
+    sums[0] = s0;
+    sums[1] = s1;
+    sums[2] = s2;
+    sums[3] = s3;
+  }
+}
+
+/* The sum of one position whose filter may reach over the border. */
+static TFB_APART int32_t tfb_depthwise1(const tfb_conv *op, const int8_t *plane,
+                                        const tfb_filter *filter, int32_t y, int32_t x,
+                                        tfb_range rows) {
+  tfb_range columns = tfb_inside(x, op->k_w, op->dilation_w, op->in_w);
+  int32_t zero = tfb_zero(op), sum = filter->outside, tap = op->dilation_w * op->in_c, ky, kx;
+  for (ky = rows.first; ky < rows.last; ky++) {
+    const int8_t *w = filter->row + ky * op->k_w + columns.first;
+    int32_t start = (y + ky * op->dilation_h) * op->in_w + x + columns.first * op->dilation_w;
+    const int8_t *pixel = plane + start * op->in_c;
+    for (kx = columns.first; kx < columns.last; kx++, pixel += tap) sum += (*pixel - zero) * *w++;
+  }
   return sum;
 }
 
-/* One output row of one channel of DEPTHWISE_CONV_2D. */
-static inline void tfb_depthwise_line(const tfb_conv *op, const int8_t *plane, const int8_t *row,
-                                      tfb_channel *channel, int32_t oy, int8_t *out) {
-  int32_t y = oy * op->stride_h - op->pad_h, step = op->dilation_w * op->in_c, ox, ky;
-  tfb_range rows = tfb_inside(y, op->k_h, op->dilation_h, op->in_h);
-  for (ox = 0; ox < op->out_w; ox++, out += op->out_c) {
-    int32_t x = ox * op->stride_w - op->pad_w, sum = 0;
-    tfb_range columns = tfb_inside(x, op->k_w, op->dilation_w, op->in_w);
-    int32_t taps = columns.last - columns.first;
-    for (ky = rows.first; ky < rows.last; ky++) {
-      int32_t first = (y + ky * op->dilation_h) * op->in_w + x + columns.first * op->dilation_w;
-      const int8_t *w = row + ky * op->k_w + columns.first;
-      sum = tfb_strided(plane + first * op->in_c, step, w, taps, sum);
+static inline void tfb_depthwise_line(const tfb_conv *op, const int8_t *plane,
+                                      const tfb_filter *filter, int32_t count, int32_t oy,
+                                      int8_t *out) {
+  int32_t y = oy * op->stride_h - op->pad_h, ox, n, i, done, sums[TFB_CHUNK];
+  tfb_range rows = tfb_inside(y, op->k_h, op->dilation_h, op->in_h), whole = tfb_whole(op, rows);
+  (void)count;
+  for (ox = 0; ox < op->out_w; ox += n) {
+    n = tfb_min(op->out_w - ox, TFB_CHUNK);
+    for (i = 0; i < n; i += done) {
+      int32_t first = tfb_max(whole.first - ox, 0), left = tfb_min(n, whole.last - ox) - i;
+      int32_t fours = i >= first && left > 0 && i + left - first >= 4 ? tfb_max(left / 4, 1) : 0;
+      if (fours > 0 && left < 4) i += left - 4; /* the last four overlap those before */
+      int32_t x = (ox + i) * op->stride_w - op->pad_w;
+      done = tfb_max(4 * fours, 1);
+      if (fours > 0) {
+        tfb_depthwise4(op, plane + (y * op->in_w + x) * op->in_c, filter->row, fours, sums + i);
+      } else {
+        sums[i] = tfb_depthwise1(op, plane, filter, y, x, rows);
+      }
     }
-    sum = sum * op->prescale + tfb_base(op, channel, row, 1, rows, columns);
-    *out = tfb_stored(op, channel, sum);
+    tfb_store(op, filter, sums, n, out + ox * op->out_c);
   }
 }
 
 /* DEPTHWISE_CONV_2D; output channel c reads input channel c / (out_c / in_c). */
 static inline void tfb_depthwise(const tfb_conv *op, const int8_t *in, int8_t *out,
                                  int8_t *scratch) {
-  int32_t c, b, y, taps = op->k_h * op->k_w, multiple = op->out_c / op->in_c;
-  tfb_stream stream = {0, 0, 0};
-  stream.next = op->weights;
-  for (c = 0; c < op->out_c; c++) {
-    const int8_t *row = tfb_unpack(&stream, op->bits, scratch, taps);
-    tfb_channel channel = tfb_channel_of(op, c, row, taps);
-    int8_t *target = out + c;
-    for (b = 0; b < op->batch; b++) {
-      const int8_t *plane = in + b * op->in_h * op->in_w * op->in_c + c / multiple;
-      for (y = 0; y < op->out_h; y++, target += op->out_w * op->out_c) {
-        tfb_depthwise_line(op, plane, row, &channel, y, target);
-      }
-    }
-  }
+  int32_t multiple = op->out_c / op->in_c;
+  tfb_filters(op, tfb_depthwise_line, 1, multiple, op->k_h * op->k_w, in, out, scratch);
 }
 
-/* Products that TRANSPOSE_CONV sends to output (oy, ox): the inputs at which a tap lands there. */
-static inline int32_t tfb_transpose_sum(const tfb_conv *op, const int8_t *image, const int8_t *row,
-                                        int32_t oy, int32_t ox) {
-  int32_t ky, kx, sum = 0;
-  for (ky = 0; ky < op->k_h; ky++) {
-    int32_t y = oy + op->pad_h - ky;
-    if (y < 0 || y % op->stride_h != 0 || y / op->stride_h >= op->in_h) continue;
-    for (kx = 0; kx < op->k_w; kx++) {
-      int32_t x = ox + op->pad_w - kx;
-      if (x < 0 || x % op->stride_w != 0 || x / op->stride_w >= op->in_w) continue;
-      sum = tfb_dot_from(image + (y / op->stride_h * op->in_w + x / op->stride_w) * op->in_c,
-                         row + (ky * op->k_w + kx) * op->in_c, op->in_c, op->in_zero, sum);
+/* TRANSPOSE_CONV: each output is the sum over the inputs at which a tap lands there. */
+static inline void tfb_transpose_line(const tfb_conv *op, const int8_t *image,
+                                      const tfb_filter *filters, int32_t count, int32_t oy,
+                                      int8_t *out) {
+  int32_t ox, ky, kx, i, row = (int32_t)(filters[1].row - filters[0].row);
+  int32_t sums[TFB_CHUNK + 1];
+  for (ox = 0; ox < op->out_w; ox++, out += op->out_c) {
+    sums[0] = filters[0].outside;
+    sums[TFB_CHUNK] = filters[1].outside;
+    for (ky = 0; ky < op->k_h; ky++) {
+      int32_t y = oy + op->pad_h - ky;
+      if (y < 0 || y % op->stride_h != 0 || y / op->stride_h >= op->in_h) continue;
+      for (kx = 0; kx < op->k_w; kx++) {
+        int32_t x = ox + op->pad_w - kx, tap = (ky * op->k_w + kx) * op->in_c;
+        if (x < 0 || x % op->stride_w != 0 || x / op->stride_w >= op->in_w) continue;
+        tfb_dot2(image + (y / op->stride_h * op->in_w + x / op->stride_w) * op->in_c,
+                 filters[0].row + tap, row, op->in_c, tfb_zero(op), sums);
+      }
     }
+    for (i = 0; i < count; i++) tfb_store(op, &filters[i], sums + i * TFB_CHUNK, 1, out + i);
   }
-  return sum;
 }
 
 static inline void tfb_transpose_conv(const tfb_conv *op, const int8_t *in, int8_t *out,
                                       int8_t *scratch) {
-  int32_t c, b, y, x, taps = op->k_h * op->k_w * op->in_c;
-  tfb_stream stream = {0, 0, 0};
-  stream.next = op->weights;
-  for (c = 0; c < op->out_c; c++) {
-    const int8_t *row = tfb_unpack(&stream, op->bits, scratch, taps);
-    tfb_channel channel = tfb_channel_of(op, c, row, taps);
-    int8_t *target = out + c;
-    for (b = 0; b < op->batch; b++) {
-      const int8_t *image = in + b * op->in_h * op->in_w * op->in_c;
-      for (y = 0; y < op->out_h; y++) {
-        for (x = 0; x < op->out_w; x++, target += op->out_c) {
-          int32_t sum = tfb_transpose_sum(op, image, row, y, x) * op->prescale + channel.bias;
-          *target = tfb_stored(op, &channel, sum);
-        }
-      }
-    }
-  }
+  int32_t taps = op->k_h * op->k_w * op->in_c;
+  tfb_filters(op, tfb_transpose_line, 2, op->out_c, taps, in, out, scratch);
 }
 
 /* ---- Element by element ---- */
