@@ -43,7 +43,7 @@ def test_what_convert_writes_passes(folder, two_bits, can_run):
 
 
 def test_a_wrong_kernel_fails_operators_and_outputs(folder, two_bits, can_run):
-    rounding = "((x & mask) > threshold)", "((x & mask) > threshold + 1)"
+    rounding = "(half + ((value >> 31) & sign))", "((half + sign) & 0)"
     broken = changed(folder, c_source.RUNTIME_HEADER, *rounding)
     report = c_verify.verify_folder(broken, two_bits, samples_count=8)
     assert verdicts(report) | {"litert": None} == {

@@ -305,7 +305,7 @@ def test_the_comparison_finds_a_wrong_kernel(int8_file, needs_compiler):
     model, inputs, sources = load(int8_file), samples(int8_file, 64), c_source.generate(int8_file)
     right = c_check.run(sources.files, model, inputs)
     header = sources.files[c_source.RUNTIME_HEADER]
-    broken = header.replace("(half + ((value >> 31) & sign))", "0")
+    broken = header.replace("(half + ((value >> 31) & sign))", "((half + sign) & 0)")
     assert broken != header
     files = {**sources.files, c_source.RUNTIME_HEADER: broken}
     wrong = c_check.run(files, model, inputs)
