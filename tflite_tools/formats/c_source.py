@@ -1,6 +1,6 @@
 """Canonical int8 file -> C99 sources that need no runtime, no heap and no floating point.
 
-Weights are packed at their trained bits and unpacked one filter at a time; activations live in one
+Weights are packed at their trained bits and unpacked two filters at a time; activations live in one
 static arena. The result is bit for bit that of TensorFlow Lite for Microcontrollers.
 """
 

@@ -2,10 +2,11 @@
  *
  * Every kernel computes bit for bit what TensorFlow Lite for Microcontrollers computes for the
  * canonical int8 file: sums in 32 bits, scaled with two roundings. Weights are codes of 2, 3, 4 or 8
- * bits, packed least significant bit first without gaps; one filter is unpacked at a time.
+ * bits, packed least significant bit first without gaps; two filters are unpacked at a time.
  *
  * Assumed of the compiler: int is at least 32 bits, >> of a negative number is arithmetic, and
- * conversion to a signed type wraps. GCC, Clang, Arm Compiler and IAR promise all three.
+ * conversion to a signed type wraps. GCC, Clang, Arm Compiler and IAR promise all three. Words are
+ * little-endian.
  *
  * With the DSP extension of Armv7E-M and Armv8-M two products are summed per instruction;
  * TFBINREG_EMULATE_DSP runs the same path with functions in place of the instructions.
@@ -85,9 +86,15 @@ static inline int32_t tfb_product(int32_t a, int32_t b) {
   return (int32_t)(((int64_t)a * b + ((int64_t)1 << 30)) >> 31);
 }
 
-/* The same with twice a, which saves shifts: one instruction with the DSP extension. */
+/* The same with twice a, which saves shifts. */
 static inline int32_t tfb_product_of_twice(int32_t a2, int32_t b) {
+#if TFB_DSP && defined(__GNUC__) && !defined(TFBINREG_EMULATE_DSP)
+  int32_t result;
+  __asm__("smmulr %0, %1, %2" : "=r"(result) : "r"(a2), "r"(b));
+  return result;
+#else
   return (int32_t)(((int64_t)a2 * b + ((int64_t)1 << 31)) >> 32);
+#endif
 }
 
 /* The same for any two numbers (gemmlowp's SaturatingRoundingDoublingHighMul). */
@@ -127,35 +134,36 @@ static inline uint32_t tfb_four3(uint32_t x) {
   x = (x | x << 10) & 0x003f003fu;
   return ((x | x << 5) << 5) & 0xe0e0e0e0u;
 }
-static inline uint32_t tfb_four4(uint32_t x) {
-  x = (x | x << 8) & 0x00ff00ffu;
+static inline uint32_t tfb_four4(uint32_t x, uint32_t next) {
+  x |= next << 16;
   return ((x | x << 4) << 4) & 0xf0f0f0f0u;
+}
+
+static inline void tfb_put(int8_t *row, uint32_t low, uint32_t high) {
+  memcpy(row, &low, 4);
+  memcpy(row + 4, &high, 4);
 }
 
 /* The next n codes times 2^(8 - bits); those of 8 bits stay where they are, others go to `row`. */
 static TFB_APART const int8_t *tfb_unpack(tfb_stream *stream, int32_t bits, int8_t *row,
                                           int32_t n) {
   const uint8_t *next = stream->next;
-  uint32_t held = stream->held, low, high;
+  uint32_t held = stream->held;
   int32_t count = stream->count, i = 0;
   if (bits == 8) {
     stream->next += n;
     return (const int8_t *)next;
   }
   if (count == 0) { /* whole bytes at once, as far as they go */
-    for (; bits == 2 && i + 4 <= n; i += 4) {
-      low = tfb_four2(*next++);
-      memcpy(row + i, &low, 4);
+    for (; bits == 2 && i + 8 <= n; i += 8, next += 2) {
+      tfb_put(row + i, tfb_four2(next[0]), tfb_four2(next[1]));
     }
     for (; bits == 3 && i + 8 <= n; i += 8, next += 3) {
-      low = tfb_four3(next[0] | (next[1] & 15u) << 8);
-      high = tfb_four3((uint32_t)next[1] >> 4 | (uint32_t)next[2] << 4);
-      memcpy(row + i, &low, 4);
-      memcpy(row + i + 4, &high, 4);
+      uint32_t x = next[0] | (uint32_t)next[1] << 8 | (uint32_t)next[2] << 16;
+      tfb_put(row + i, tfb_four3(x & 0xfff), tfb_four3(x >> 12));
     }
-    for (; bits == 4 && i + 4 <= n; i += 4, next += 2) {
-      low = tfb_four4(next[0] | (uint32_t)next[1] << 8);
-      memcpy(row + i, &low, 4);
+    for (; bits == 4 && i + 8 <= n; i += 8, next += 4) {
+      tfb_put(row + i, tfb_four4(next[0], next[1]), tfb_four4(next[2], next[3]));
     }
   }
   for (; i < n; i++) {
@@ -242,8 +250,14 @@ static TFB_APART void tfb_dot4(const int8_t *x, int32_t step, const int8_t *w, i
   }
 }
 
-static inline int32_t tfb_sum(const int8_t *w, int32_t n) {
+static TFB_APART int32_t tfb_sum(const int8_t *w, int32_t n) {
   int32_t sum = 0;
+#if TFB_DSP
+  for (; n >= 4; n -= 4, w += 4) {
+    uint32_t word = tfb_word(w), ones = 0x10001u;
+    sum = tfb_smlad(tfb_odd(word), ones, tfb_smlad(tfb_even(word), ones, sum));
+  }
+#endif
   for (; n > 0; n--) sum += *w++;
   return sum;
 }
