@@ -264,15 +264,15 @@ def _stored_factors(
 def _fits32(kernel: _Kernel, shifts: np.ndarray) -> bool:
     """Whether the kernels' numbers stay below 2^31.
 
-    These are the sums of products with codes times 2^(8 - bits), as they are unpacked; twice the
-    file's sums with their biases, shifted left; and these with the half that rounds them.
+    These are the sums of products with codes times 2^(8 - bits), as they are unpacked, and twice
+    the file's sums with their biases, shifted left. The half that rounds these once more, at most
+    2^30, then fits as well.
     """
     products = 255 * np.abs(kernel.rows.astype(np.int64)).sum(axis=1)
     unpacked = products // kernel.packed.prescale * 2 ** (8 - kernel.packed.bits)
-    left, right = np.clip(shifts, 0, 31).astype(np.int64), np.clip(-shifts, 0, 31).astype(np.int64)
-    sums = (np.abs(kernel.bias) + products) << left
-    largest = np.maximum(np.maximum(2 * sums, sums + 2**right // 2), unpacked)
-    return bool((largest < 2**31).all())
+    left = np.clip(shifts, 0, 31).astype(np.int64)
+    twice = 2 * (np.abs(kernel.bias) + products) << left
+    return bool((np.maximum(twice, unpacked) < 2**31).all())
 
 
 def _once(values: np.ndarray) -> np.ndarray:

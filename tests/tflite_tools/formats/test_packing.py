@@ -20,7 +20,7 @@ ROWS = st.sampled_from(packing.WIDTHS).flatmap(
 )
 UNPACK = """
 #include "tfbinreg_runtime.h"
-/* `count` codes in rows of `length`, as the kernels read them. */
+/* `count` codes in rows of `length`, as the kernels read them: in the upper bits of bytes. */
 void unpack(const uint8_t *data, int32_t bits, int32_t count, int32_t length, int8_t *out) {
   tfb_stream stream = {0, 0, 0};
   int8_t row[128];
@@ -63,7 +63,7 @@ def test_c_unpacks_rows_of_any_length(row, unpack_in_c):
     bits, codes, length = row
     packed, out = fields.pack(np.array(codes, np.int8), bits), np.zeros(len(codes), np.int8)
     unpack_in_c(packed.ctypes, bits, len(codes), length, out.ctypes)
-    np.testing.assert_array_equal(out, codes)
+    np.testing.assert_array_equal(out, np.array(codes) * 2 ** (8 - bits))
 
 
 @pytest.mark.parametrize(("bits", "width"), [(2, 2), (3, 3), (4, 4), (5, 8), (8, 8)])

@@ -154,6 +154,36 @@ def test_every_reason_at_once():
     assert lines[1] == "  - SIN 'tensor1': this operator is not supported"
 
 
+def test_the_largest_biases(c_is_tflm):
+    products = 255 * 2 * 32
+    for sign in (-1, 1):
+        maker = Maker()
+        kernel(maker, bias=[sign * (2**30 - products - 1)] * 3)
+        c_is_tflm(maker.data())  # the sanitizers find what overflows
+    maker = Maker()
+    kernel(maker, bias=[2**30 - products] * 3)
+    with pytest.raises(ValueError, match="could leave 32 bits"):
+        c_source.generate(maker.data())
+
+
+def deep(depth):
+    """A file of 4 * depth codes of -2 without pre-scale."""
+    maker = Maker()
+    weights = maker.weights(np.full((1, 2, 2, depth), -2), 2, 1, np.float32(1e-6))
+    bias = maker.tensor((1,), data=np.zeros(1, np.int32))
+    places = [maker.input((1, 2, 2, depth), (0.05, 127)), weights, bias]
+    options = {"strideH": 1, "strideW": 1, "padding": 1}
+    options |= {"dilationHFactor": 1, "dilationWFactor": 1}
+    maker.op("CONV_2D", places, (1, 1, 1, 1), (0.01, 0), options, kind="Conv2DOptions")
+    return maker.data()
+
+
+def test_the_largest_sums_of_unpacked_codes(c_is_tflm):
+    c_is_tflm(deep(16448), count=2)
+    with pytest.raises(ValueError, match="could leave 32 bits"):
+        c_source.generate(deep(16449))
+
+
 def test_tensors_that_nobody_computes(int8_file):
     container = flatbuffer.read(int8_file)
     container.subgraphs[0].operators = container.subgraphs[0].operators[1:]
