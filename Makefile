@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# Two processes; a file's tests stay together, for they share what is slow to make.
+PYTEST = TF_CPP_MIN_LOG_LEVEL=2 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 .PHONY: help demo test test-slow test-device device-tools check lint types clean
 
@@ -28,10 +30,10 @@ demo: $(READY)
 	TF_CPP_MIN_LOG_LEVEL=2 $(BIN)/python examples/digits.py --output_dir demo_output
 
 test: $(READY)
-	TF_CPP_MIN_LOG_LEVEL=2 $(BIN)/python -m pytest -m 'not slow and not device'
+	$(PYTEST) -m 'not slow and not device'
 
 test-slow: $(READY)
-	TF_CPP_MIN_LOG_LEVEL=2 $(BIN)/python -m pytest -m 'not device'
+	$(PYTEST) -m 'not device'
 
 # Says what is missing; installs nothing.
 device-tools: $(READY)
@@ -39,7 +41,7 @@ device-tools: $(READY)
 	  sys.exit(", ".join(device.missing()))'
 
 test-device: device-tools
-	TF_CPP_MIN_LOG_LEVEL=2 $(BIN)/python -m pytest -m device
+	$(PYTEST) -m device
 
 lint: $(READY)
 	$(BIN)/ruff check .
