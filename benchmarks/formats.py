@@ -10,6 +10,7 @@ a run that was stopped goes on from it. Progress goes to stderr, Markdown to std
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import itertools
 import json
 import math
@@ -63,7 +64,10 @@ def cell(name: str, setting: str, work: Work, folder: str | None = None) -> rows
     layers = load(canonical).require_manifest().layers
     weights = [(math.prod(entry.shape), entry.bits) for entry in layers]
     inputs = samples.stored(load(canonical), samples.seeded(load(canonical), samples=1, seed=0))
-    return {
+    formats = {
+        text: compared(canonical, options) for text, options in options_of(work.bits[0]).items()
+    }
+    row = {
         "net": name,
         "setting": setting,
         "weights": sum(count for count, _ in weights),
@@ -73,13 +77,23 @@ def cell(name: str, setting: str, work: Work, folder: str | None = None) -> rows
             int(np.count_nonzero(stored[layer] != coded.codes))
             for layer, coded in tfbinreg.integer_codes(model).items()
         ),
-        "formats": {
-            text: compared(canonical, options) for text, options in options_of(work.bits[0]).items()
-        },
+        "formats": formats,
         "costs": costs(bench.benchmark(canonical, inputs)),
         "c": c_against_tflm(canonical),
         "convert": formats_times.convert_times(model),
     }
+    if "int4" in formats:
+        formats["int4, stored_bits=4"] = exact_int4(model)
+    return row
+
+
+def exact_int4(model: Any) -> rows.Row:
+    """INT4 of a model whose int8 file stores what INT4 holds; the model keeps that recipe."""
+    model.recipe = dataclasses.replace(model.recipe, stored_bits=int4.MOST_BITS)
+    tfbinreg.finalize(model)
+    canonical = tfbinreg.to_tflite(model)
+    data = int4.convert(canonical, target="tflm").data
+    return {"bytes": len(data), "canonical": difference(canonical, data)}
 
 
 def options_of(weight_bits: int) -> dict[str, Options]:
