@@ -1,6 +1,7 @@
 """The canonical file: structure, numbers, manifest, agreement with the Keras model."""
 
 import json
+import types
 
 import numpy as np
 import pytest
@@ -207,3 +208,14 @@ def test_inputs_and_outputs_keep_the_models_order(input_type):
     shapes = [tuple(detail["shape"]) for detail in interpreter.get_input_details()]
     assert shapes == [(1, 6), (1, 4)]
     assert [tuple(d["shape"]) for d in interpreter.get_output_details()] == [(1, 3), (1, 2)]
+
+
+def test_operations_that_only_share_a_constant_do_not_name_a_tensor():
+    frozen = types.SimpleNamespace(ops=["first", "second", "third"])
+    for name, wanted in (
+        ("op1/Relu;op0/BiasAdd;op0/Conv2D", "second"),
+        ("op1/BiasAdd;op1/depthwise;op1/Const_1;;op2/Pad", "second"),
+        ("arith.constant;;op2/Pad", "third"),
+        ("serving_default_image:0", None),
+    ):
+        assert export._frozen_op(frozen, types.SimpleNamespace(name=name.encode())) == wanted

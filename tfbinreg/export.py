@@ -152,8 +152,13 @@ def _written_by(frozen: FrozenGraph, index: int) -> str:
 
 
 def _frozen_op(frozen: FrozenGraph, tensor: Any) -> FrozenOp | None:
-    """The operation whose output a tensor is: the last one named in the tensor's name."""
-    found = re.findall(r"\bop(\d+)/", flatbuffer.text(tensor.name))
+    """The operation whose output a tensor is: the last one named in the first part of its name.
+
+    The converter names all operations that it has fused into one; behind ";;" stand others with
+    which it shares a constant.
+    """
+    parts = flatbuffer.text(tensor.name).split(";;")
+    found = next(filter(None, (re.findall(r"\bop(\d+)/", part) for part in parts)), None)
     return frozen.ops[max(int(index) for index in found)] if found else None
 
 
