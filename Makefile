@@ -38,7 +38,7 @@ test-slow: $(READY)
 # Says what is missing; installs nothing.
 device-tools: $(READY)
 	@$(BIN)/python -c 'import sys; from tflite_tools.formats import device; \
-	  sys.exit(", ".join(device.missing()))'
+	  sys.exit(" ".join(("Missing Debian packages:", *device.missing())) if device.missing() else 0)'
 
 test-device: device-tools
 	$(PYTEST) -m device
