@@ -20,6 +20,7 @@ from tflite_tools.formats.c_folder import Folder
 from tflite_tools.model import Model
 from tflite_tools.runtime import LITERT, TFLM
 from tflite_tools.verdict import Check, Report, Verdict, decide
+from tflite_tools.verify import guarded
 
 SAMPLES = 4  # of the comparison before a folder is written
 _DECIDING = ("operators", "tflm")  # without these nothing is known of what the C computes
@@ -64,7 +65,7 @@ def compare(folder: Folder, canonical: bytes, *, samples_count: int = SAMPLES) -
     """
     case = _case(folder, canonical, None, samples_count, samples.DEFAULT_SEED, runtime.TIME_LIMIT)
     codes, made = c_folder.check_codes(folder.source, case.model), case.c()
-    return Report((codes, variant.guarded("tflm", lambda: _tflm(case, made))))
+    return Report((codes, guarded("tflm", lambda: _tflm(case, made))))
 
 
 def verify_folder(
@@ -102,9 +103,9 @@ def verify_folder(
     checks = [
         c_folder.check_codes(folder.source, case.model),
         _sources(case),
-        variant.guarded("operators", lambda: _operators(case)),
-        variant.guarded("tflm", lambda: _tflm(case, made)),
-        variant.guarded("litert", lambda: _litert(case, made, limits)),
+        guarded("operators", lambda: _operators(case)),
+        guarded("tflm", lambda: _tflm(case, made)),
+        guarded("litert", lambda: _litert(case, made, limits)),
     ]
     skipped = [c for c in checks if c.name in _DECIDING and c.verdict is Verdict.SKIPPED]
     if len(skipped) == len(_DECIDING):

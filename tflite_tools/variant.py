@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -31,8 +31,9 @@ from tflite_tools.agreement import Limits
 from tflite_tools.equality import ratio
 from tflite_tools.model import Graph, Model
 from tflite_tools.pairing import Pairing
-from tflite_tools.runtime import LITERT, TFLM, MissingOpError, RuntimeFailedError
+from tflite_tools.runtime import LITERT, TFLM
 from tflite_tools.verdict import Check, Report, Verdict, decide
+from tflite_tools.verify import guarded
 
 SAMPLES = 16  # of the comparison that each format makes before it returns
 VERIFY_SAMPLES = 1000  # of `tflite_tools verify --canonical`
@@ -237,13 +238,3 @@ def unequal(
         for name, ours, theirs in zip(names, made, expected, strict=True)
         if not np.array_equal(ours, theirs)
     ]
-
-
-def guarded(name: str, check: Callable[[], Check]) -> Check:
-    """A runtime that cannot run the file fails the check; one without its operators skips it."""
-    try:
-        return check()
-    except MissingOpError as error:
-        return Check(name, Verdict.SKIPPED, str(error))
-    except RuntimeFailedError as error:
-        return Check(name, Verdict.FAILED, str(error))

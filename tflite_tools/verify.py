@@ -94,7 +94,7 @@ def verify(
         return layers.rounding_misfits(data, model, seed=seed, time_limit=time_limit)
 
     watched = list(agreement.watched_tensors(model))
-    by_layer = _guarded(
+    by_layer = guarded(
         "layers",
         lambda: layers.check_layers(data, model, reference.activations, time_limit=time_limit),
     )
@@ -109,7 +109,7 @@ def verify(
         (
             checks.check_codes(data, model, reference.codes),
             checks.check_integer(model),
-            _guarded("levels", lambda: agreement.check_levels(model, run(watched=watched))),
+            guarded("levels", lambda: agreement.check_levels(model, run(watched=watched))),
             by_layer,
             compared,
             tflm,
@@ -175,7 +175,7 @@ def _tflm(
             model, ours, outputs, name="tflm", subject=subject, limits=limits
         )
 
-    return _guarded("tflm", compare)
+    return guarded("tflm", compare)
 
 
 def _judged(check: Check, rounding_misfits: Callable[[], list[tuple[str, str]]]) -> Check:
@@ -207,8 +207,9 @@ def _excused(check: Check) -> Check:
     return dataclasses.replace(check, verdict=Verdict.WARNING, detail=detail)
 
 
-def _guarded(name: str, check: Callable[[], Check]) -> Check:
-    """A check's outcome; a runtime that cannot run the file fails it."""
+def guarded(name: str, check: Callable[[], Check]) -> Check:
+    """A check's outcome. A runtime that cannot run the file fails it; one that lacks an operator
+    skips it."""
     try:
         return check()
     except MissingOpError as error:

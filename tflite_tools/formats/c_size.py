@@ -11,19 +11,11 @@ import tempfile
 from tflite_tools.formats import c_check
 from tflite_tools.formats.c_check import CompilerError
 from tflite_tools.formats.c_source import Sources
-from tflite_tools.formats.device import Sizes
+from tflite_tools.formats.device import Sizes, parse
 
 LEVEL = "-Os"
 _EXAMPLE = "main.c"
 _SIZE = "size"
-# Prefix of a section -> field. Records with pointers are constants that the loader relocates.
-_FIELDS = (
-    (".text", "text"),
-    (".rodata", "rodata"),
-    (".data.rel.ro", "rodata"),
-    (".data", "data"),
-    (".bss", "bss"),
-)
 
 
 def missing() -> tuple[str, ...]:
@@ -49,17 +41,6 @@ def measure(sources: Sources) -> Sizes:
         _call([str(c_check.compiler()), "-std=c99", LEVEL, "-c", *units], folder)
         objects = [f"{pathlib.Path(unit).stem}.o" for unit in units]
         return parse(_call([_SIZE, "-A", *objects], folder))
-
-
-def parse(text: str) -> Sizes:
-    """The sizes in what `size -A` prints."""
-    found = dict.fromkeys(("text", "rodata", "data", "bss"), 0)
-    for line in text.splitlines():
-        name, *numbers = line.split() or [""]
-        field = next((field for prefix, field in _FIELDS if name.startswith(prefix)), None)
-        if field is not None:
-            found[field] += int(numbers[0])
-    return Sizes(**found)
 
 
 def target() -> str:

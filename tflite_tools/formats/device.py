@@ -26,6 +26,15 @@ _CALIBRATION = 2_000_000  # instructions, as in the harness
 # 64 ns an instruction: every board's counter moves on by more than one tick meanwhile.
 _ICOUNT = "shift=6"
 
+# Prefix of a section -> field. Records with pointers are constants that the loader relocates.
+_FIELDS = (
+    (".text", "text"),
+    (".rodata", "rodata"),
+    (".data.rel.ro", "rodata"),
+    (".data", "data"),
+    (".bss", "bss"),
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class Board:
@@ -156,13 +165,18 @@ def size(sources: Sources, *, cpu: str = "cortex-m4", flags: Sequence[str] = ("-
         (unit,) = _network_units(folder, sources)
         command = [_GCC, *_FLAGS, f"-mcpu={cpu}", *flags, "-c", unit, "-o", "network.o"]
         _call(command, folder, _COMPILE_LIMIT)
-        lines = _call([_SIZE, "-A", "network.o"], folder, _COMPILE_LIMIT).splitlines()
-    sections = [line.split() for line in lines if line.startswith(".")]
+        return parse(_call([_SIZE, "-A", "network.o"], folder, _COMPILE_LIMIT))
 
-    def total(*kinds: str) -> int:
-        return sum(int(count) for name, count, *_ in sections if name.startswith(kinds))
 
-    return Sizes(total(".text"), total(".rodata"), total(".data"), total(".bss"))
+def parse(text: str) -> Sizes:
+    """The sizes in what `size -A` prints."""
+    found = dict.fromkeys(("text", "rodata", "data", "bss"), 0)
+    for line in text.splitlines():
+        name, *numbers = line.split() or [""]
+        field = next((field for prefix, field in _FIELDS if name.startswith(prefix)), None)
+        if field is not None:
+            found[field] += int(numbers[0])
+    return Sizes(**found)
 
 
 def _board(cpu: str) -> Board:
