@@ -34,9 +34,7 @@ def unpack(data: np.ndarray, bits: int, count: int) -> np.ndarray:
     Raises:
         ValueError: if `data` is longer or shorter than `count` values take, or for another width.
     """
-    _check_width(bits)
-    if len(data) != -(-count * bits // 8):
-        raise ValueError(f"{len(data)} bytes do not hold {count} values of {bits} bits.")
+    check_size(data, bits, count)
     stream = np.unpackbits(np.asarray(data, np.uint8), count=count * bits, bitorder="little")
     values = (stream.reshape(count, bits).astype(np.int16) << np.arange(bits)).sum(axis=1)
     return np.where(values > limits(bits)[1], values - 2**bits, values).astype(np.int8)
@@ -56,6 +54,17 @@ def unpack_indices(data: np.ndarray, bits: int, count: int) -> np.ndarray:
     weights = 2 ** np.arange(bits - 1, -1, -1)
     indices: np.ndarray = found[: bits * count].reshape(count, bits) @ weights
     return indices
+
+
+def check_size(data: np.ndarray, bits: int, count: int) -> None:
+    """Refuse bytes that are not as many as `count` values of `bits` bits take.
+
+    Raises:
+        ValueError: naming both; or for another width than 2 to 8 bits.
+    """
+    _check_width(bits)
+    if len(data) != -(-count * bits // 8):
+        raise ValueError(f"{len(data)} bytes do not hold {count} values of {bits} bits.")
 
 
 def _check_width(bits: int) -> None:

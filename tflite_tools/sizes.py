@@ -134,5 +134,5 @@ def _stored_bytes(graph: Graph, op: Op, counted: set[int]) -> int:
 def _sources(canonical: bytes) -> FormatSize:
     made = c_source.generate(canonical, name=_C_NAME)
     packed = c_folder.weights(made.files[f"{_C_NAME}.c"])
-    layers = tuple(codes.codes.size * codes.bits // 8 for _, codes in sorted(packed.items()))
+    layers = tuple(weights.data.size for _, weights in sorted(packed.items()))
     return FormatSize("c", made.packed_weight_bytes + made.constant_bytes, layers)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from tflite_tools import fields, pairing
+from tflite_tools import pairing
 from tflite_tools.formats import packing
 from tflite_tools.formats.c_source import RUNTIME_HEADER
 from tflite_tools.model import Model
@@ -81,11 +81,23 @@ def _text(path: pathlib.Path) -> str:
         raise ValueError(f"Cannot read {str(path)!r}: {error.strerror}.") from error
 
 
-def weights(text: str) -> dict[int, packing.Codes]:
-    """The packed weights in the C of a network.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Packed:
+    """The weights of an operator as the C holds them.
 
-    Returns:
-        Number of an operator -> its codes in one row, their bits and pre-scale.
+    Attributes:
+        data: uint8, as `packing.pack` made them.
+        bits: of a code, one of `packing.WIDTHS`.
+        prescale: the stored value of a code of 1.
+    """
+
+    data: np.ndarray
+    bits: int
+    prescale: int
+
+
+def weights(text: str) -> dict[int, Packed]:
+    """The packed weights in the C of a network, by number of the operator.
 
     Raises:
         ValueError: naming the operator, if its array is missing or does not fit its record.
@@ -101,8 +113,7 @@ def weights(text: str) -> dict[int, packing.Codes]:
         bits, prescale = map(int, numbers)
         if bits not in packing.WIDTHS:
             raise ValueError(f"op_{match[1]} has weights of {bits} bits.")
-        codes = fields.unpack(data, bits, 8 * data.size // bits)
-        found[int(match[1])] = packing.Codes(codes, bits, prescale)
+        found[int(match[1])] = Packed(data, bits, prescale)
     return found
 
 
@@ -129,18 +140,21 @@ def check_codes(text: str, model: Model) -> Check:
         if op.name not in pairing.KERNEL_OPS:
             continue
         kernel = pairing.kernel(model.main, op)
-        expected = np.moveaxis(kernel.weights, kernel.axis, 0).reshape(-1).astype(np.int64)
-        codes = packed.pop(op.index, None)
-        if codes is None:
+        rows = np.moveaxis(kernel.weights, kernel.axis, 0).astype(np.int64)
+        rows = rows.reshape(len(rows), -1)
+        stored = packed.pop(op.index, None)
+        if stored is None:
             problems.append((kernel.name, "has no weights in the C"))
             continue
-        found = codes.codes.astype(np.int64) * codes.prescale
-        count += expected.size
-        widths.add(codes.bits)
-        if found.size - expected.size not in range(8):  # the last byte is filled with zeros
-            problems.append((kernel.name, f"{found.size} weights instead of {expected.size}"))
-        elif wrong := np.count_nonzero(found[: expected.size] != expected):
-            problems.append((kernel.name, f"{wrong} of {expected.size} weights differ"))
+        count += rows.size
+        widths.add(stored.bits)
+        try:
+            codes = packing.unpack(stored.data, stored.bits, rows.shape)
+        except ValueError as error:
+            problems.append((kernel.name, str(error)))
+            continue
+        if wrong := np.count_nonzero(codes.astype(np.int64) * stored.prescale != rows):
+            problems.append((kernel.name, f"{wrong} of {rows.size} weights differ"))
     problems += [(f"op_{index}", "is no layer of the file") for index in packed]
     detail = f"{count} weights, packed at {_listed(widths)} bits in the C, are those of the file"
     return decide("codes", problems, detail, {"weights": count})

@@ -8,7 +8,6 @@ from collections.abc import Callable
 import numpy as np
 
 from tflite_tools import codes as file_codes
-from tflite_tools import fields as bit_fields
 from tflite_tools.formats import fixed_point, geometry, packing
 from tflite_tools.formats.lowering import Context, Step
 from tflite_tools.model import Tensor
@@ -196,7 +195,7 @@ def _step(
         return Step("", (), op.output.index)
     bias, bias_form = _biases(kernel, op.grid(source)[1], inside)
     multipliers, shifts, factor_form = _stored_factors(*factors)
-    packed = bit_fields.pack(kernel.packed.codes, kernel.packed.bits)
+    packed = packing.pack(kernel.packed.codes, kernel.packed.bits)
     constants = op.constants
     record = constants.record("tfb_conv", op.op, {
         "weights": constants.array(packed, weights=True),

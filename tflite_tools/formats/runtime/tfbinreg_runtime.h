@@ -2,7 +2,8 @@
  *
  * Every kernel computes bit for bit what TensorFlow Lite for Microcontrollers computes for the
  * canonical int8 file: sums in 32 bits, scaled with two roundings. Weights are codes of 2, 3, 4 or 8
- * bits, packed least significant bit first without gaps; two filters are unpacked at a time.
+ * bits, packed without gaps, least significant bit first; whole blocks of a filter's codes are in an
+ * order in which a mask takes out four (tfb_block2, 3, 4). Two filters are unpacked at a time.
  *
  * Assumed of the compiler: int is at least 32 bits, >> of a negative number is arithmetic, and
  * conversion to a signed type wraps. GCC, Clang, Arm Compiler and IAR promise all three. Words are
@@ -124,56 +125,88 @@ typedef struct {
   int32_t count; /* bits in `held`, below 8 */
 } tfb_stream;
 
-/* Four neighbouring codes of 2, 3 or 4 bits, each in the upper bits of a byte. What the shifts add
- * beside a code is masked out. */
-static inline uint32_t tfb_four2(uint32_t x) {
-  x |= x << 6;
-  return ((x | x << 12) << 6) & 0xc0c0c0c0u;
-}
-static inline uint32_t tfb_four3(uint32_t x) {
-  x = (x | x << 10) & 0x003f003fu;
-  return ((x | x << 5) << 5) & 0xe0e0e0e0u;
-}
-static inline uint32_t tfb_four4(uint32_t x, uint32_t next) {
-  x |= next << 16;
-  return ((x | x << 4) << 4) & 0xf0f0f0f0u;
+static inline uint32_t tfb_word(const void *bytes) {
+  uint32_t word;
+  memcpy(&word, bytes, 4);
+  return word;
 }
 
-static inline void tfb_put(int8_t *row, uint32_t low, uint32_t high) {
-  memcpy(row, &low, 4);
-  memcpy(row + 4, &high, 4);
+static inline void tfb_put(int8_t *row, uint32_t four) { memcpy(row, &four, 4); }
+static inline void tfb_put2(int8_t *row, uint32_t low, uint32_t high) {
+  tfb_put(row, low);
+  tfb_put(row + 4, high);
+}
+
+/* Four codes in order, each into the upper bits of a byte; `mask` takes those bits of every byte. */
+static inline uint32_t tfb_four2(uint32_t x, uint32_t mask) {
+  x |= x << 6;
+  return (x | x << 12) << 6 & mask;
+}
+static inline uint32_t tfb_four3(uint32_t x, uint32_t mask) {
+  x = (x | x << 10) & 0x003f003fu;
+  return (x | x << 5) << 5 & mask;
+}
+static inline uint32_t tfb_four4(uint32_t x, uint32_t mask) {
+  x = (x | x << 8) & 0x00ff00ffu;
+  return (x | x << 4) << 4 & mask;
+}
+
+/* A block of codes: a shift and a mask for every four. */
+static inline void tfb_block2(const uint8_t *next, int8_t *row, uint32_t mask) {
+  uint32_t x = tfb_word(next);
+  tfb_put2(row, x << 6 & mask, x << 4 & mask);
+  tfb_put2(row + 8, x << 2 & mask, x & mask);
+}
+static inline void tfb_block3(const uint8_t *next, int8_t *row, uint32_t mask) {
+  uint32_t x = tfb_word(next), y = tfb_word(next + 4), z = tfb_word(next + 8);
+  uint32_t upper = mask << 1 & mask, lowest = mask ^ upper;
+  tfb_put2(row, x << 5 & mask, x << 2 & mask);
+  tfb_put2(row + 8, y << 5 & mask, y << 2 & mask);
+  tfb_put2(row + 16, z << 5 & mask, z << 2 & mask);
+  tfb_put2(row + 24, (x & upper) | (y >> 1 & lowest), (z & upper) | (y >> 2 & lowest));
+}
+static inline void tfb_block4(const uint8_t *next, int8_t *row, uint32_t mask) {
+  uint32_t x = tfb_word(next);
+  tfb_put2(row, x << 4 & mask, x & mask);
 }
 
 /* The next n codes times 2^(8 - bits); those of 8 bits stay where they are, others go to `row`. */
 static TFB_APART const int8_t *tfb_unpack(tfb_stream *stream, int32_t bits, int8_t *row,
                                           int32_t n) {
   const uint8_t *next = stream->next;
-  uint32_t held = stream->held;
-  int32_t count = stream->count, i = 0;
+  uint32_t held = stream->held, mask = (0xff00u >> bits & 0xff) * 0x01010101u;
+  int32_t count = stream->count;
+  int8_t *to = row;
   if (bits == 8) {
     stream->next += n;
     return (const int8_t *)next;
   }
-  if (count == 0) { /* whole bytes at once, as far as they go */
-    for (; bits == 2 && i + 8 <= n; i += 8, next += 2) {
-      tfb_put(row + i, tfb_four2(next[0]), tfb_four2(next[1]));
+  /* Blocks where the row begins with a byte; then as many bits in as out, wherever it begins. */
+  if (bits == 2) {
+    for (; count == 0 && n >= 16; n -= 16, next += 4, to += 16) tfb_block2(next, to, mask);
+    for (; n >= 4; n -= 4, next += 1, to += 4, held >>= 8) {
+      held |= (uint32_t)next[0] << count;
+      tfb_put(to, tfb_four2(held & 0xff, mask));
     }
-    for (; bits == 3 && i + 8 <= n; i += 8, next += 3) {
-      uint32_t x = next[0] | (uint32_t)next[1] << 8 | (uint32_t)next[2] << 16;
-      tfb_put(row + i, tfb_four3(x & 0xfff), tfb_four3(x >> 12));
+  } else if (bits == 3) {
+    for (; count == 0 && n >= 32; n -= 32, next += 12, to += 32) tfb_block3(next, to, mask);
+    for (; n >= 8; n -= 8, next += 3, to += 8, held >>= 24) {
+      held |= (next[0] | (uint32_t)next[1] << 8 | (uint32_t)next[2] << 16) << count;
+      tfb_put2(to, tfb_four3(held & 0xfff, mask), tfb_four3(held >> 12 & 0xfff, mask));
     }
-    for (; bits == 4 && i + 8 <= n; i += 8, next += 4) {
-      tfb_put(row + i, tfb_four4(next[0], next[1]), tfb_four4(next[2], next[3]));
+  } else {
+    for (; count == 0 && n >= 8; n -= 8, next += 4, to += 8) tfb_block4(next, to, mask);
+    for (; n >= 4; n -= 4, next += 2, to += 4, held >>= 16) {
+      held |= (next[0] | (uint32_t)next[1] << 8) << count;
+      tfb_put(to, tfb_four4(held & 0xffff, mask));
     }
   }
-  for (; i < n; i++) {
+  for (; n > 0; n--, held >>= bits, count -= bits) {
     if (count < bits) {
       held |= (uint32_t)*next++ << count;
       count += 8;
     }
-    row[i] = (int8_t)(held << (8 - bits));
-    held >>= bits;
-    count -= bits;
+    *to++ = (int8_t)(held << (8 - bits));
   }
   stream->next = next;
   stream->held = held;
@@ -182,14 +215,6 @@ static TFB_APART const int8_t *tfb_unpack(tfb_stream *stream, int32_t bits, int8
 }
 
 /* ---- Dot products ---- */
-
-#if TFB_DSP
-static inline uint32_t tfb_word(const int8_t *bytes) {
-  uint32_t word;
-  memcpy(&word, bytes, 4);
-  return word;
-}
-#endif
 
 /* Sums of this many positions are kept, those of a second filter behind them; an even number. */
 #define TFB_CHUNK 16
