@@ -62,16 +62,20 @@ class Built:
         warnings: one line each.
         passes: what slimming saved.
         figures: costs by name.
+        data_bytes: what a device keeps of sources, without code; None for a file it keeps whole.
     """
 
     files: Mapping[str, bytes]
     warnings: tuple[str, ...] = ()
     passes: tuple[Pass, ...] = ()
     figures: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    data_bytes: int | None = None
 
     @property
     def size(self) -> int:
-        """Bytes of all files."""
+        """Bytes in flash; of sources, those of weights and constants."""
+        if self.data_bytes is not None:
+            return self.data_bytes
         return sum(len(data) for data in self.files.values())
 
 
@@ -137,7 +141,8 @@ def _sources(canonical: bytes, name: str) -> Built:
         "constant_bytes": made.constant_bytes,
     }
     files = {path: text.encode() for path, text in made.files.items()}
-    return Built(files, warnings, figures=figures)
+    kept = made.packed_weight_bytes + made.constant_bytes
+    return Built(files, warnings, figures=figures, data_bytes=kept)
 
 
 def _compiled(canonical: bytes, accelerator: str) -> Built:

@@ -39,9 +39,11 @@ def built_figures(output: str, options: Options, canonical: bytes, built: Built)
 
 def print_built(figures: Mapping[str, Any], built: Built, output: Console) -> None:
     """Print what `convert` has written."""
+    kind = "" if built.data_bytes is None else " of weights and constants"
     line = (
-        f"{figures['output']}: {figures['bytes']} bytes, {figures['layers']} layers; weights take "
-        f"{figures['weight_bytes']} bytes as int8, {figures['packed_weight_bytes']} packed "
+        f"{figures['output']}: {figures['bytes']} bytes{kind}, {figures['layers']} layers; "
+        f"weights take {figures['weight_bytes']} bytes as int8, "
+        f"{figures['packed_weight_bytes']} packed "
         f"({figures['seconds']:.1f} s)"
     )
     output.print(report.safe(line), soft_wrap=True)

@@ -61,6 +61,8 @@ def test_c_sources_are_compared_before_they_are_returned(two_bits, monkeypatch):
     made = build(two_bits, Options(format="c"), name="net")
     assert set(made.files) == {"net.c", "net.h", "main.c", c_source.RUNTIME_HEADER}
     assert made.figures["arena_bytes"] > 0
+    parts = made.figures["packed_weight_bytes"], made.figures["constant_bytes"]
+    assert made.size == sum(parts) < len(made.files["net.c"])
     needs = c_check.compiler() is None or not runtime.available(runtime.TFLM)
     assert bool(made.warnings) == needs
     found = Report((Check("tflm", Verdict.FAILED, "1 of 5 outputs differ"),))

@@ -139,6 +139,7 @@ def test_c_sources_are_written_and_verified(command, canonical_file, tmp_path):
     assert json.loads(out)["arena_bytes"] > 0
     code, out, _ = command("convert", canonical_file, *flags)
     assert f"check it: tflite_tools verify {folder} --canonical {canonical_file}" in out
+    assert " bytes of weights and constants, " in out
     code, out, err = command("verify", folder, "--canonical", canonical_file, "--samples", 4)
     proven = c_check.compiler() is not None and runtime.available(runtime.TFLM)
     assert (code, err) == (0 if proven else 1, "")

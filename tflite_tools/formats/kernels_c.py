@@ -53,11 +53,12 @@ def depthwise(op: Context) -> Step:
     one, height, width, channels = _shape(weights, 4)
     whole = one == 1 and channels % images[3] == 0
     op.need(whole, f"the filter {weights.shape} does not fit {images[3]} input channels")
-    fields, folded = _windows(op, images, height, width)
+    fields, _ = _windows(op, images, height, width)
     op.same_shape((images[0], fields["out_h"], fields["out_w"], channels))
     kernel = _kernel(op, weights, 2, 3)
     fields |= _sizes(images, out, height, width)
-    return _step(op, "tfb_depthwise", source, weights, kernel, fields, folded)
+    plane = _plane_bytes(fields)
+    return _step(op, "tfb_depthwise", source, weights, kernel, fields, True, plane=plane)
 
 
 def transpose_conv(op: Context) -> Step:
@@ -182,12 +183,16 @@ def _step(
     kernel: _Kernel,
     fields: dict[str, int],
     inside: bool | None,
+    *,
+    plane: int = 0,
 ) -> Step:
     """The step.
 
     Args:
         inside: whether every position sees the whole filter, so that the input's zero point can
             be folded into the biases. None for a kernel that does not use folded ones.
+        plane: bytes of scratch memory behind the one filter that is unpacked at a time; 0 for a
+            kernel that unpacks two and needs no more.
     """
     low, high = op.limits()
     factors = _factors(op, source, weights, len(kernel.rows))
@@ -207,17 +212,34 @@ def _step(
         "bits": kernel.packed.bits, "prescale": kernel.packed.prescale,
         "form": bias_form | factor_form,
     })  # fmt: skip
-    scratch = 0 if kernel.packed.bits == 8 else _scratch(op, kernel.rows)
+    scratch = _scratch_bytes(kernel, plane)
     places = f"{op.address(source)}, {op.address(op.output)}, {{scratch}}"
     return op.step(f"{function}({record}, {places});", source, scratch=scratch)
 
 
-def _scratch(op: Context, rows: np.ndarray) -> int:
-    """Bytes of the filters that are unpacked at once, each from a multiple of 4 on."""
-    channels, taps = rows.shape
-    if op.op.name == "DEPTHWISE_CONV_2D" or channels == 1:
-        return taps
-    return taps + (taps + 3) // 4 * 4
+def _scratch_bytes(kernel: _Kernel, plane: int) -> int:
+    """Filters are unpacked from a multiple of 4 on; those of 8 bits stay where they are."""
+    channels, taps = kernel.rows.shape
+    if plane:
+        return _words(taps) + plane
+    if kernel.packed.bits == 8:
+        return 0
+    return taps if channels == 1 else _words(taps) + taps
+
+
+def _words(size: int) -> int:
+    return (size + 3) // 4 * 4
+
+
+def _plane_bytes(fields: dict[str, int]) -> int:
+    """A channel with its border, and what the last four outputs of its last row read beyond it."""
+    height, width = (
+        (fields[f"out_{axis}"] - 1) * fields[f"stride_{axis}"]
+        + (fields[f"k_{axis}"] - 1) * fields[f"dilation_{axis}"]
+        + 1
+        for axis in "hw"
+    )
+    return height * width + 3 * fields["stride_w"]
 
 
 def _biases(kernel: _Kernel, zero_point: int, inside: bool | None) -> tuple[np.ndarray, int]:

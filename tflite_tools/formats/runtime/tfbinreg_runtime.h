@@ -393,15 +393,14 @@ static inline tfb_range tfb_whole(const tfb_conv *op, tfb_range rows) {
 typedef void (*tfb_line)(const tfb_conv *op, const int8_t *image, const tfb_filter *filters,
                          int32_t count, int32_t oy, int8_t *out);
 
-/* Unpacks filters, up to `group` at once, and runs each over all rows. A filter sees the channels
- * from c / multiple on. */
-static inline void tfb_filters(const tfb_conv *op, tfb_line line, int32_t group, int32_t multiple,
-                               int32_t taps, const int8_t *in, int8_t *out, int8_t *scratch) {
+/* Unpacks two filters at a time, and runs them over all rows. */
+static inline void tfb_filters(const tfb_conv *op, tfb_line line, int32_t taps, const int8_t *in,
+                               int8_t *out, int8_t *scratch) {
   int32_t c, b, y, i, image = op->in_h * op->in_w * op->in_c, row = op->out_w * op->out_c;
   tfb_stream stream = {0, 0, 0};
   stream.next = op->weights;
-  for (c = 0; c < op->out_c; c += group) {
-    int32_t count = tfb_min(group, op->out_c - c);
+  for (c = 0; c < op->out_c; c += 2) {
+    int32_t count = tfb_min(2, op->out_c - c);
     tfb_filter filters[2];
     for (i = 0; i < count; i++) {
       filters[i] = tfb_filter_of(op, c + i, &stream, scratch + i * ((taps + 3) & ~3), taps);
@@ -409,8 +408,7 @@ static inline void tfb_filters(const tfb_conv *op, tfb_line line, int32_t group,
     if (count == 1) filters[1] = filters[0];
     for (b = 0; b < op->batch; b++) {
       for (y = 0; y < op->out_h; y++) {
-        line(op, in + b * image + c / multiple, filters, count, y,
-             out + (b * op->out_h + y) * row + c);
+        line(op, in + b * image, filters, count, y, out + (b * op->out_h + y) * row + c);
       }
     }
   }
@@ -466,14 +464,26 @@ static inline void tfb_conv_line(const tfb_conv *op, const int8_t *image, const 
 /* CONV_2D; FULLY_CONNECTED as a 1x1 convolution over a row of samples. */
 static inline void tfb_conv_2d(const tfb_conv *op, const int8_t *in, int8_t *out, int8_t *scratch) {
   int32_t taps = op->k_h * op->k_w * op->in_c;
-  tfb_filters(op, tfb_conv_line, 2, op->out_c, taps, in, out, scratch);
+  tfb_filters(op, tfb_conv_line, taps, in, out, scratch);
 }
 
-/* The sums of `fours` times four neighbouring positions, all inside. */
-static TFB_APART void tfb_depthwise4(const tfb_conv *op, const int8_t *pixel, const int8_t *row,
-                                     int32_t fours, int32_t *sums) {
-  int32_t tap = op->dilation_w * op->in_c, line = op->dilation_h * op->in_w * op->in_c, ky, kx;
-  int32_t next = op->stride_w * op->in_c;
+/* A channel of an image, without what lies between, and with a border as far as filters reach. */
+static TFB_APART void tfb_plane(const tfb_conv *op, const int8_t *channel, int32_t height,
+                                int32_t width, int8_t *plane) {
+  int32_t inside = tfb_min(op->in_w, width - op->pad_w), y;
+  for (y = -op->pad_h; y < height - op->pad_h; y++, plane += width) {
+    const int8_t *pixel = channel + y * op->in_w * op->in_c;
+    int8_t *to = plane + op->pad_w, *end = to + inside;
+    memset(plane, op->in_zero, (size_t)width);
+    if (y < 0 || y >= op->in_h) continue;
+    for (; to != end; pixel += op->in_c) *to++ = *pixel;
+  }
+}
+
+/* The sums of `fours` times four neighbouring positions in a plane. */
+static TFB_APART void tfb_depthwise4(const tfb_conv *op, const int8_t *pixel, int32_t width,
+                                     const int8_t *row, int32_t fours, int32_t *sums) {
+  int32_t tap = op->dilation_w, line = op->dilation_h * width, next = op->stride_w, ky, kx;
   for (; fours > 0; fours--, pixel += 4 * next, sums += 4) {
     int32_t s0 = 0, s1 = 0, s2 = 0, s3 = 0;
     const int8_t *first = pixel, *w = row;
@@ -494,50 +504,32 @@ static TFB_APART void tfb_depthwise4(const tfb_conv *op, const int8_t *pixel, co
   }
 }
 
-/* The sum of one position whose filter may reach over the border. */
-static TFB_APART int32_t tfb_depthwise1(const tfb_conv *op, const int8_t *plane,
-                                        const tfb_filter *filter, int32_t y, int32_t x,
-                                        tfb_range rows) {
-  tfb_range columns = tfb_inside(x, op->k_w, op->dilation_w, op->in_w);
-  int32_t zero = tfb_zero(op), sum = filter->outside, tap = op->dilation_w * op->in_c, ky, kx;
-  for (ky = rows.first; ky < rows.last; ky++) {
-    const int8_t *w = filter->row + ky * op->k_w + columns.first;
-    int32_t start = (y + ky * op->dilation_h) * op->in_w + x + columns.first * op->dilation_w;
-    const int8_t *pixel = plane + start * op->in_c;
-    for (kx = columns.first; kx < columns.last; kx++, pixel += tap) sum += (*pixel - zero) * *w++;
-  }
-  return sum;
-}
-
-static inline void tfb_depthwise_line(const tfb_conv *op, const int8_t *plane,
-                                      const tfb_filter *filter, int32_t count, int32_t oy,
-                                      int8_t *out) {
-  int32_t y = oy * op->stride_h - op->pad_h, ox, n, i, done, sums[TFB_CHUNK];
-  tfb_range rows = tfb_inside(y, op->k_h, op->dilation_h, op->in_h), whole = tfb_whole(op, rows);
-  (void)count;
-  for (ox = 0; ox < op->out_w; ox += n) {
-    n = tfb_min(op->out_w - ox, TFB_CHUNK);
-    for (i = 0; i < n; i += done) {
-      int32_t first = tfb_max(whole.first - ox, 0), left = tfb_min(n, whole.last - ox) - i;
-      int32_t fours = i >= first && left > 0 && i + left - first >= 4 ? tfb_max(left / 4, 1) : 0;
-      if (fours > 0 && left < 4) i += left - 4; /* the last four overlap those before */
-      int32_t x = (ox + i) * op->stride_w - op->pad_w;
-      done = tfb_max(4 * fours, 1);
-      if (fours > 0) {
-        tfb_depthwise4(op, plane + (y * op->in_w + x) * op->in_c, filter->row, fours, sums + i);
-      } else {
-        sums[i] = tfb_depthwise1(op, plane, filter, y, x, rows);
-      }
-    }
-    tfb_store(op, filter, sums, n, out + ox * op->out_c);
-  }
-}
-
-/* DEPTHWISE_CONV_2D; output channel c reads input channel c / (out_c / in_c). */
+/* DEPTHWISE_CONV_2D; output channel c reads input channel c / (out_c / in_c). Behind one filter,
+ * `scratch` holds one channel with its border: every position sees a whole filter, in a run. */
 static inline void tfb_depthwise(const tfb_conv *op, const int8_t *in, int8_t *out,
                                  int8_t *scratch) {
-  int32_t multiple = op->out_c / op->in_c;
-  tfb_filters(op, tfb_depthwise_line, 1, multiple, op->k_h * op->k_w, in, out, scratch);
+  int32_t multiple = op->out_c / op->in_c, taps = op->k_h * op->k_w, b, c, oy, ox, n;
+  int32_t height = (op->out_h - 1) * op->stride_h + (op->k_h - 1) * op->dilation_h + 1;
+  int32_t width = (op->out_w - 1) * op->stride_w + (op->k_w - 1) * op->dilation_w + 1;
+  int32_t sums[TFB_CHUNK];
+  int8_t *plane = scratch + ((taps + 3) & ~3);
+  for (b = 0; b < op->batch; b++, in += op->in_h * op->in_w * op->in_c) {
+    tfb_stream stream = {0, 0, 0};
+    stream.next = op->weights;
+    for (c = 0; c < op->out_c; c++) {
+      tfb_filter filter = tfb_filter_of(op, c, &stream, scratch, taps);
+      int8_t *to = out + b * op->out_h * op->out_w * op->out_c + c;
+      if (c % multiple == 0) tfb_plane(op, in + c / multiple, height, width, plane);
+      for (oy = 0; oy < op->out_h; oy++) {
+        const int8_t *row = plane + oy * op->stride_h * width;
+        for (ox = 0; ox < op->out_w; ox += n, to += n * op->out_c) {
+          n = tfb_min(op->out_w - ox, TFB_CHUNK);
+          tfb_depthwise4(op, row + ox * op->stride_w, width, filter.row, (n + 3) / 4, sums);
+          tfb_store(op, &filter, sums, n, to);
+        }
+      }
+    }
+  }
 }
 
 /* TRANSPOSE_CONV: each output is the sum over the inputs at which a tap lands there. */
@@ -566,7 +558,7 @@ static inline void tfb_transpose_line(const tfb_conv *op, const int8_t *image,
 static inline void tfb_transpose_conv(const tfb_conv *op, const int8_t *in, int8_t *out,
                                       int8_t *scratch) {
   int32_t taps = op->k_h * op->k_w * op->in_c;
-  tfb_filters(op, tfb_transpose_line, 2, op->out_c, taps, in, out, scratch);
+  tfb_filters(op, tfb_transpose_line, taps, in, out, scratch);
 }
 
 /* ---- Element by element ---- */
