@@ -467,40 +467,64 @@ static inline void tfb_conv_2d(const tfb_conv *op, const int8_t *in, int8_t *out
   tfb_filters(op, tfb_conv_line, taps, in, out, scratch);
 }
 
-/* A channel of an image, without what lies between, and with a border as far as filters reach. */
+/* Sums of a depthwise filter that are kept. */
+#define TFB_PLANE_CHUNK 32
+
+/* Copies a channel of an image into the rows of a plane, inside its border. */
 static TFB_APART void tfb_plane(const tfb_conv *op, const int8_t *channel, int32_t height,
                                 int32_t width, int8_t *plane) {
-  int32_t inside = tfb_min(op->in_w, width - op->pad_w), y;
-  for (y = -op->pad_h; y < height - op->pad_h; y++, plane += width) {
-    const int8_t *pixel = channel + y * op->in_w * op->in_c;
-    int8_t *to = plane + op->pad_w, *end = to + inside;
-    memset(plane, op->in_zero, (size_t)width);
-    if (y < 0 || y >= op->in_h) continue;
-    for (; to != end; pixel += op->in_c) *to++ = *pixel;
+  int32_t rows = tfb_min(op->in_h, height - op->pad_h), next = op->in_c;
+  int32_t columns = tfb_min(op->in_w, width - op->pad_w);
+  plane += op->pad_h * width + op->pad_w;
+  for (; rows > 0; rows--, channel += op->in_w * next, plane += width) {
+    const int8_t *pixel = channel;
+    int8_t *to = plane, *end = plane + columns;
+    for (; to != end; pixel += next) *to++ = *pixel;
   }
 }
 
-/* The sums of `fours` times four neighbouring positions in a plane. */
-static TFB_APART void tfb_depthwise4(const tfb_conv *op, const int8_t *pixel, int32_t width,
-                                     const int8_t *row, int32_t fours, int32_t *sums) {
-  int32_t tap = op->dilation_w, line = op->dilation_h * width, next = op->stride_w, ky, kx;
-  for (; fours > 0; fours--, pixel += 4 * next, sums += 4) {
-    int32_t s0 = 0, s1 = 0, s2 = 0, s3 = 0;
-    const int8_t *first = pixel, *w = row;
-    for (ky = op->k_h; ky > 0; ky--, first += line) {
-      const int8_t *p = first;
-      for (kx = op->k_w; kx > 0; kx--, p += tap) {
-        int32_t weight = *w++;
-        s0 += p[0] * weight;
-        s1 += p[next] * weight;
-        s2 += p[2 * next] * weight;
-        s3 += p[3 * next] * weight;
+/* The sums of n positions in each of some rows of outputs. Four are made at a time: what is too
+ * much lies behind the last, or is overwritten by the next row. */
+static TFB_APART void tfb_depthwise4(const tfb_conv *op, const int8_t *plane, int32_t width,
+                                     const int8_t *row, int32_t n, int32_t rows, int32_t *sums) {
+  int32_t tap = op->dilation_w, line = op->dilation_h * width, next = op->stride_w, i, ky, kx;
+  for (; rows > 0; rows--, plane += op->stride_h * width, sums += n) {
+    const int8_t *pixel = plane;
+    for (i = 0; i < n; i += 4, pixel += 4 * next) {
+      int32_t s0 = 0, s1 = 0, s2 = 0, s3 = 0;
+      const int8_t *first = pixel, *w = row;
+      for (ky = op->k_h; ky > 0; ky--, first += line) {
+        const int8_t *p = first;
+        for (kx = op->k_w; kx > 0; kx--, p += tap) {
+          int32_t weight = *w++;
+          s0 += p[0] * weight;
+          s1 += p[next] * weight;
+          s2 += p[2 * next] * weight;
+          s3 += p[3 * next] * weight;
+        }
       }
+      sums[i] = s0;
+      sums[i + 1] = s1;
+      sums[i + 2] = s2;
+      sums[i + 3] = s3;
     }
-    sums[0] = s0;
-    sums[1] = s1;
-    sums[2] = s2;
-    sums[3] = s3;
+  }
+}
+
+/* All outputs of one filter, from a channel with its border. */
+static inline void tfb_depthwise_plane(const tfb_conv *op, const int8_t *plane, int32_t width,
+                                       const tfb_filter *filter, int8_t *out) {
+  int32_t n = tfb_min(op->out_w, TFB_PLANE_CHUNK), oy, ox, sums[TFB_PLANE_CHUNK + 3];
+  int32_t rows = n == op->out_w ? TFB_PLANE_CHUNK / n : 1;
+  for (oy = 0; oy < op->out_h; oy += rows) {
+    const int8_t *row = plane + oy * op->stride_h * width;
+    rows = tfb_min(rows, op->out_h - oy);
+    for (ox = 0; ox < op->out_w; ox += TFB_PLANE_CHUNK) {
+      n = tfb_min(op->out_w - ox, TFB_PLANE_CHUNK);
+      tfb_depthwise4(op, row + ox * op->stride_w, width, filter->row, n, rows, sums);
+      tfb_store(op, filter, sums, n * rows, out);
+      out += n * rows * op->out_c;
+    }
   }
 }
 
@@ -508,26 +532,19 @@ static TFB_APART void tfb_depthwise4(const tfb_conv *op, const int8_t *pixel, in
  * `scratch` holds one channel with its border: every position sees a whole filter, in a run. */
 static inline void tfb_depthwise(const tfb_conv *op, const int8_t *in, int8_t *out,
                                  int8_t *scratch) {
-  int32_t multiple = op->out_c / op->in_c, taps = op->k_h * op->k_w, b, c, oy, ox, n;
+  int32_t multiple = op->out_c / op->in_c, taps = op->k_h * op->k_w, b, c;
   int32_t height = (op->out_h - 1) * op->stride_h + (op->k_h - 1) * op->dilation_h + 1;
   int32_t width = (op->out_w - 1) * op->stride_w + (op->k_w - 1) * op->dilation_w + 1;
-  int32_t sums[TFB_CHUNK];
   int8_t *plane = scratch + ((taps + 3) & ~3);
+  memset(plane, op->in_zero, (size_t)(height * width));
   for (b = 0; b < op->batch; b++, in += op->in_h * op->in_w * op->in_c) {
     tfb_stream stream = {0, 0, 0};
     stream.next = op->weights;
     for (c = 0; c < op->out_c; c++) {
       tfb_filter filter = tfb_filter_of(op, c, &stream, scratch, taps);
-      int8_t *to = out + b * op->out_h * op->out_w * op->out_c + c;
       if (c % multiple == 0) tfb_plane(op, in + c / multiple, height, width, plane);
-      for (oy = 0; oy < op->out_h; oy++) {
-        const int8_t *row = plane + oy * op->stride_h * width;
-        for (ox = 0; ox < op->out_w; ox += n, to += n * op->out_c) {
-          n = tfb_min(op->out_w - ox, TFB_CHUNK);
-          tfb_depthwise4(op, row + ox * op->stride_w, width, filter.row, (n + 3) / 4, sums);
-          tfb_store(op, &filter, sums, n, to);
-        }
-      }
+      tfb_depthwise_plane(op, plane, width, &filter,
+                          out + b * op->out_h * op->out_w * op->out_c + c);
     }
   }
 }
