@@ -109,12 +109,12 @@ def _learned(description: Description, manifest: Manifest | None) -> list[tuple[
     folded = bool(recipe.get("fold_batch_norm"))
     bias = recipe.get("bias_bits")
     return [
-        ("weights", _widths(weight.bits for weight in kernels)),
+        ("weights", _widths((weight.bits for weight in kernels), "kernels")),
         (
             "first and last layer",
             f"{kernels[0].bits} and {kernels[-1].bits} bits" if kernels else "",
         ),
-        ("activations", _widths(entry.bits for entry in manifest.activations)),
+        ("activations", _widths((entry.bits for entry in manifest.activations), "tensors")),
         ("biases", "32 bits" if bias is None else f"{bias} bits times a power of two, in 32"),
         ("granularity", "per output channel" if channels else "per tensor"),
         ("scales", "learned step sizes (LSQ), times batch normalization's factors if folded later"),
@@ -122,9 +122,10 @@ def _learned(description: Description, manifest: Manifest | None) -> list[tuple[
     ]
 
 
-def _widths(bits: Iterable[int | None]) -> str:
+def _widths(bits: Iterable[int | None], kind: str) -> str:
     found, counts = np.unique([b for b in bits if b is not None], return_counts=True)
-    return ", ".join(f"{count} at {width} bits" for width, count in zip(found, counts, strict=True))
+    pairs = zip(found, counts, strict=True)
+    return f"{kind}: " + ", ".join(f"{count} at {width} bits" for width, count in pairs)
 
 
 def _checks(verification: Report | None) -> str:
