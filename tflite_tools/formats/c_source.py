@@ -19,6 +19,8 @@ from tflite_tools.model import Graph, Op, Tensor
 
 RUNTIME_HEADER = "tfbinreg_runtime.h"
 RUNTIME_DIR = pathlib.Path(__file__).parent / "runtime"
+# Each part uses only those before it.
+_RUNTIME_PARTS = ("basics", "packed", "convolutions", "elements", "softmax", "moves")
 LOWERINGS = {**kernels_c.LOWERINGS, **moves_c.LOWERINGS, **plain_c.LOWERINGS}
 # Names that C, its library or the generated files use.
 _RESERVED = frozenset(keyword for line in (
@@ -86,13 +88,20 @@ def generate(data: bytes, *, name: str = "model") -> Sources:
         files={
             f"{name}.c": text.source(),
             f"{name}.h": text.header(),
-            RUNTIME_HEADER: (RUNTIME_DIR / RUNTIME_HEADER).read_text(),
+            RUNTIME_HEADER: runtime_header(),
             "main.c": text.example(),
         },
         arena_bytes=placed.arena.size,
         packed_weight_bytes=constants.weight_bytes,
         constant_bytes=constants.other_bytes,
     )
+
+
+def runtime_header() -> str:
+    """The kernels, as one header."""
+    parts = ((RUNTIME_DIR / f"{part}.h").read_text() for part in _RUNTIME_PARTS)
+    guard = RUNTIME_HEADER.upper().replace(".", "_") + "_"
+    return "\n".join((f"#ifndef {guard}\n#define {guard}\n", *parts, "#endif\n"))
 
 
 def check_name(name: str) -> None:

@@ -79,7 +79,8 @@ def test_what_does_not_fit_is_refused():
 def unpack_in_c(needs_compiler, tmp_path_factory):
     folder = tmp_path_factory.mktemp("unpack")
     (folder / "unpack.c").write_text(UNPACK)
-    command = [c_check.compiler(), *c_check.FLAGS, "-shared", "-fPIC", "-I", c_source.RUNTIME_DIR]
+    (folder / c_source.RUNTIME_HEADER).write_text(c_source.runtime_header())
+    command = [c_check.compiler(), *c_check.FLAGS, "-shared", "-fPIC"]
     library = folder / "unpack.so"
     subprocess.run([*command, folder / "unpack.c", "-o", library], check=True)
     return ctypes.CDLL(str(library)).unpack

@@ -1,0 +1,115 @@
+/* Integer kernels for the C that tflite_tools generates. C99 without floating point or malloc.
+ *
+ * Every kernel computes bit for bit what TensorFlow Lite for Microcontrollers computes for the
+ * canonical int8 file: sums in 32 bits, scaled with two roundings. Weights are codes of 2, 3, 4 or 8
+ * bits, packed without gaps, least significant bit first; whole blocks of a filter's codes are in an
+ * order in which a mask takes out four (tfb_block2, 3, 4). Two filters are unpacked at a time.
+ *
+ * Assumed of the compiler: int is at least 32 bits, >> of a negative number is arithmetic, and
+ * conversion to a signed type wraps. GCC, Clang, Arm Compiler and IAR promise all three. Words are
+ * little-endian.
+ *
+ * With the DSP extension of Armv7E-M and Armv8-M two products are summed per instruction;
+ * TFBINREG_EMULATE_DSP runs the same path with functions in place of the instructions.
+ */
+#include <stdint.h>
+#include <string.h>
+
+/* The innermost loops stay functions of their own, with all registers to themselves. */
+#if defined(__GNUC__)
+#define TFB_APART __attribute__((noinline, unused))
+#else
+#define TFB_APART inline
+#endif
+
+/* tfb_even and tfb_odd: bytes 0 and 2, or 1 and 3, of a word as two signed 16-bit numbers;
+ * tfb_even_plus and tfb_odd_plus add those of `pair`. */
+#if defined(TFBINREG_EMULATE_DSP)
+#define TFB_DSP 1
+static inline uint32_t tfb_even_plus(uint32_t pair, uint32_t x) {
+  uint32_t low = pair + (uint32_t)(int8_t)x, high = (pair >> 16) + (uint32_t)(int8_t)(x >> 16);
+  return high << 16 | (low & 0xffff);
+}
+static inline uint32_t tfb_odd_plus(uint32_t pair, uint32_t x) {
+  return tfb_even_plus(pair, (x >> 8) | (x << 24));
+}
+static inline uint32_t tfb_even(uint32_t x) { return tfb_even_plus(0, x); }
+static inline uint32_t tfb_odd(uint32_t x) { return tfb_odd_plus(0, x); }
+static inline int32_t tfb_smlad(uint32_t a, uint32_t b, int32_t sum) {
+  int32_t low = (int16_t)a * (int16_t)b;
+  int32_t high = (int16_t)(a >> 16) * (int16_t)(b >> 16);
+  return (int32_t)((uint32_t)sum + (uint32_t)low + (uint32_t)high);
+}
+#elif defined(__ARM_FEATURE_DSP) && defined(__ARM_FEATURE_SIMD32)
+#define TFB_DSP 1
+#include <arm_acle.h>
+static inline uint32_t tfb_even(uint32_t x) { return (uint32_t)__sxtb16((int8x4_t)x); }
+static inline uint32_t tfb_even_plus(uint32_t pair, uint32_t x) {
+  return (uint32_t)__sxtab16((int16x2_t)pair, (int8x4_t)x);
+}
+#if defined(__GNUC__) /* one instruction, which ACLE has no name for */
+static inline uint32_t tfb_odd(uint32_t x) {
+  uint32_t y;
+  __asm__("sxtb16 %0, %1, ror #8" : "=r"(y) : "r"(x));
+  return y;
+}
+static inline uint32_t tfb_odd_plus(uint32_t pair, uint32_t x) {
+  uint32_t y;
+  __asm__("sxtab16 %0, %1, %2, ror #8" : "=r"(y) : "r"(pair), "r"(x));
+  return y;
+}
+#else
+static inline uint32_t tfb_odd(uint32_t x) { return tfb_even((x >> 8) | (x << 24)); }
+static inline uint32_t tfb_odd_plus(uint32_t pair, uint32_t x) {
+  return tfb_even_plus(pair, (x >> 8) | (x << 24));
+}
+#endif
+static inline int32_t tfb_smlad(uint32_t a, uint32_t b, int32_t sum) {
+  return __smlad((int16x2_t)a, (int16x2_t)b, sum);
+}
+#else
+#define TFB_DSP 0
+#endif
+
+static inline int32_t tfb_min(int32_t a, int32_t b) { return a < b ? a : b; }
+static inline int32_t tfb_max(int32_t a, int32_t b) { return a > b ? a : b; }
+static inline int32_t tfb_clamp(int32_t value, int32_t low, int32_t high) {
+  return tfb_min(tfb_max(value, low), high);
+}
+
+/* ---- Fixed point ---- */
+
+/* a * b / 2^31, halves upwards; not both may be INT32_MIN. */
+static inline int32_t tfb_product(int32_t a, int32_t b) {
+  return (int32_t)(((int64_t)a * b + ((int64_t)1 << 30)) >> 31);
+}
+
+/* The same with twice a, which saves shifts. */
+static inline int32_t tfb_product_of_twice(int32_t a2, int32_t b) {
+#if TFB_DSP && defined(__GNUC__) && !defined(TFBINREG_EMULATE_DSP)
+  int32_t result;
+  __asm__("smmulr %0, %1, %2" : "=r"(result) : "r"(a2), "r"(b));
+  return result;
+#else
+  return (int32_t)(((int64_t)a2 * b + ((int64_t)1 << 31)) >> 32);
+#endif
+}
+
+/* The same for any two numbers (gemmlowp's SaturatingRoundingDoublingHighMul). */
+static inline int32_t tfb_high_product(int32_t a, int32_t b) {
+  return a == INT32_MIN && b == INT32_MIN ? INT32_MAX : tfb_product(a, b);
+}
+
+/* x / 2^exponent, halves away from zero (gemmlowp's RoundingDivideByPOT). */
+static inline int32_t tfb_rounded_shift(int32_t x, int32_t exponent) {
+  int32_t mask = (int32_t)(((uint32_t)1 << exponent) - 1);
+  int32_t threshold = (mask >> 1) + (x < 0);
+  return (x >> exponent) + ((x & mask) > threshold);
+}
+
+/* x * multiplier / 2^31 * 2^shift with the two roundings of TFLM; no multiplier is negative. */
+static inline int32_t tfb_scale(int32_t x, int32_t multiplier, int32_t shift) {
+  int32_t left = tfb_max(shift, 0);
+  int32_t scaled = tfb_product((int32_t)((uint32_t)x << left), multiplier);
+  return tfb_rounded_shift(scaled, left - shift);
+}

@@ -1,0 +1,290 @@
+/* ---- Convolutions ---- */
+
+/* Flags of tfb_conv.form. */
+#define TFB_BIAS16 1          /* biases are int16_t, not int32_t */
+#define TFB_BIAS24 2          /* biases are three bytes each, least significant first */
+#define TFB_FOLDED 4          /* biases contain -in_zero * sum of the filter's weights */
+#define TFB_EACH_MULTIPLIER 8 /* a multiplier per channel, not one for all */
+#define TFB_EACH_SHIFT 16     /* a shift per channel, not one for all */
+#define TFB_JOINT_SHIFT 32    /* bits 30 and 31 of a multiplier are added to the shift */
+
+typedef struct {
+  const uint8_t *weights;
+  const void *bias;
+  const int32_t *multiplier;
+  const int8_t *shift;
+  uint16_t batch, in_h, in_w, in_c, out_h, out_w, out_c, k_h, k_w;
+  uint16_t stride_h, stride_w, dilation_h, dilation_w, pad_h, pad_w;
+  int8_t in_zero, out_zero, low, high;
+  uint8_t bits, prescale, form;
+} tfb_conv;
+
+/* A filter, and what turns sums of x * w into stored values: (sum * factor + base) * multiplier
+ * / 2^31 / 2^exponent. Factor and base are doubled. */
+typedef struct {
+  const int8_t *row;
+  int32_t outside; /* what a sum of (x - in_zero) * w is short of one of x * w */
+  int32_t factor, base, multiplier, exponent;
+} tfb_filter;
+
+/* What is taken off the inputs where a filter reaches over the border. */
+static inline int32_t tfb_zero(const tfb_conv *op) {
+  return op->form & TFB_FOLDED ? 0 : op->in_zero;
+}
+
+static inline int32_t tfb_bias(const tfb_conv *op, int32_t c) {
+  if (op->form & TFB_BIAS16) return ((const int16_t *)op->bias)[c];
+  if (op->form & TFB_BIAS24) {
+    const uint8_t *bytes = (const uint8_t *)op->bias + 3 * c;
+    uint32_t word = (uint32_t)bytes[0] << 8 | (uint32_t)bytes[1] << 16 | (uint32_t)bytes[2] << 24;
+    return (int32_t)word >> 8;
+  }
+  return ((const int32_t *)op->bias)[c];
+}
+
+static inline tfb_filter tfb_filter_of(const tfb_conv *op, int32_t c, tfb_stream *stream,
+                                       int8_t *scratch, int32_t taps) {
+  tfb_filter filter;
+  uint32_t multiplier = (uint32_t)op->multiplier[op->form & TFB_EACH_MULTIPLIER ? c : 0];
+  int32_t shift = op->shift[op->form & TFB_EACH_SHIFT ? c : 0], left;
+  if (op->form & TFB_JOINT_SHIFT) {
+    shift += (int32_t)(multiplier >> 30);
+    multiplier = (multiplier & 0x3fffffffu) | 0x40000000u;
+  }
+  left = tfb_max(shift, 0);
+  filter.row = tfb_unpack(stream, op->bits, scratch, taps);
+  filter.outside = tfb_zero(op) != 0 ? tfb_zero(op) * tfb_sum(filter.row, taps) : 0;
+  filter.factor = (int32_t)op->prescale << (left + 1);
+  filter.base =
+      tfb_bias(op, c) * ((int32_t)2 << left) - (filter.outside >> (8 - op->bits)) * filter.factor;
+  filter.multiplier = (int32_t)multiplier;
+  filter.exponent = left - shift;
+  return filter;
+}
+
+/* Stores n outputs of a filter. The second rounding is that of tfb_rounded_shift, for numbers so
+ * small that the half can be added. */
+static TFB_APART void tfb_store(const tfb_conv *op, const tfb_filter *filter, const int32_t *sums,
+                                int32_t n, int8_t *out) {
+  int32_t drop = 8 - op->bits, zero = op->out_zero, low = op->low, high = op->high;
+  int32_t factor = filter->factor, base = filter->base, multiplier = filter->multiplier;
+  int32_t exponent = filter->exponent, half = (int32_t)(((uint32_t)1 << exponent) >> 1);
+  int32_t sign = -(exponent > 0), next = op->out_c;
+  for (; n > 0; n--, out += next) {
+    int32_t value = tfb_product_of_twice((*sums++ >> drop) * factor + base, multiplier);
+    value = (value + (half + ((value >> 31) & sign))) >> exponent;
+    *out = (int8_t)tfb_clamp(value + zero, low, high);
+  }
+}
+
+/* Numbers from `first` on and below `last`. */
+typedef struct {
+  int32_t first, last;
+} tfb_range;
+
+/* The taps of a filter of size k that lie inside [0, size) from `start` on. */
+static inline tfb_range tfb_inside(int32_t start, int32_t k, int32_t dilation, int32_t size) {
+  tfb_range range;
+  range.first = start < 0 ? (dilation - 1 - start) / dilation : 0;
+  range.last = size > start ? tfb_min(k, (size - start + dilation - 1) / dilation) : 0;
+  return range;
+}
+
+/* The positions of an output row at which the whole filter lies inside, if it does vertically. */
+static inline tfb_range tfb_whole(const tfb_conv *op, tfb_range rows) {
+  int32_t room = op->in_w + op->pad_w - (op->k_w - 1) * op->dilation_w - 1;
+  tfb_range range = {0, 0};
+  if (rows.last - rows.first < op->k_h || room < 0) return range;
+  range.first = (op->pad_w + op->stride_w - 1) / op->stride_w;
+  range.last = tfb_min(op->out_w, room / op->stride_w + 1);
+  return range;
+}
+
+/* A row of outputs: of two filters, or of one that is given twice (`count`). */
+typedef void (*tfb_line)(const tfb_conv *op, const int8_t *image, const tfb_filter *filters,
+                         int32_t count, int32_t oy, int8_t *out);
+
+/* Unpacks two filters at a time, and runs them over all rows. */
+static inline void tfb_filters(const tfb_conv *op, tfb_line line, int32_t taps, const int8_t *in,
+                               int8_t *out, int8_t *scratch) {
+  int32_t c, b, y, i, image = op->in_h * op->in_w * op->in_c, row = op->out_w * op->out_c;
+  tfb_stream stream = {0, 0, 0};
+  stream.next = op->weights;
+  for (c = 0; c < op->out_c; c += 2) {
+    int32_t count = tfb_min(2, op->out_c - c);
+    tfb_filter filters[2];
+    for (i = 0; i < count; i++) {
+      filters[i] = tfb_filter_of(op, c + i, &stream, scratch + i * ((taps + 3) & ~3), taps);
+    }
+    if (count == 1) filters[1] = filters[0];
+    for (b = 0; b < op->batch; b++) {
+      for (y = 0; y < op->out_h; y++) {
+        line(op, in + b * image, filters, count, y, out + (b * op->out_h + y) * row + c);
+      }
+    }
+  }
+}
+
+/* Adds the products of one position, or of pairs of them, with the taps in `rows` and `columns`.
+ * Neighbouring taps are neighbours in memory unless they are dilated, so a filter row is one run. */
+static inline void tfb_products(const tfb_conv *op, const int8_t *image, const tfb_filter *filters,
+                                int32_t y, int32_t x, tfb_range rows, tfb_range columns,
+                                int32_t pairs, int32_t *sums) {
+  int32_t c = op->in_c, next = op->dilation_w == 1 ? op->k_w : 1, ky, kx;
+  int32_t length = op->dilation_w == 1 ? (columns.last - columns.first) * c : c;
+  int32_t row = (int32_t)(filters[1].row - filters[0].row);
+  for (ky = rows.first; ky < rows.last; ky++) {
+    const int8_t *line = image + ((y + ky * op->dilation_h) * op->in_w + x) * c;
+    for (kx = columns.first; kx < columns.last; kx += next) {
+      const int8_t *pixel = line + kx * op->dilation_w * c;
+      const int8_t *w = filters[0].row + (ky * op->k_w + kx) * c;
+      if (pairs > 0) {
+        tfb_dot4(pixel, op->stride_w * c, w, row, length, pairs, sums);
+      } else {
+        tfb_dot2(pixel, w, row, length, tfb_zero(op), sums);
+      }
+    }
+  }
+}
+
+static inline void tfb_conv_line(const tfb_conv *op, const int8_t *image, const tfb_filter *filters,
+                                 int32_t count, int32_t oy, int8_t *out) {
+  int32_t y = oy * op->stride_h - op->pad_h, ox, n, i, k, done, sums[2 * TFB_CHUNK];
+  tfb_range rows = tfb_inside(y, op->k_h, op->dilation_h, op->in_h), whole = tfb_whole(op, rows);
+  for (ox = 0; ox < op->out_w; ox += n) {
+    n = tfb_min(op->out_w - ox, TFB_CHUNK);
+    for (i = 0; i < n; i += done) {
+      int32_t x = (ox + i) * op->stride_w - op->pad_w;
+      int32_t left = ox + i >= whole.first ? tfb_min(n - i, whole.last - ox - i) : 0;
+      int32_t pairs = left > 1 ? left / 2 : 0;
+      tfb_range columns = {0, op->k_w};
+      if (pairs == 0) columns = tfb_inside(x, op->k_w, op->dilation_w, op->in_w);
+      done = tfb_max(2 * pairs, 1);
+      for (k = i; k < i + done; k++) {
+        sums[k] = pairs > 0 ? 0 : filters[0].outside;
+        sums[TFB_CHUNK + k] = pairs > 0 ? 0 : filters[1].outside;
+      }
+      tfb_products(op, image, filters, y, x, rows, columns, pairs, sums + i);
+    }
+    for (k = 0; k < count; k++) {
+      tfb_store(op, &filters[k], sums + k * TFB_CHUNK, n, out + ox * op->out_c + k);
+    }
+  }
+}
+
+/* CONV_2D; FULLY_CONNECTED as a 1x1 convolution over a row of samples. */
+static inline void tfb_conv_2d(const tfb_conv *op, const int8_t *in, int8_t *out, int8_t *scratch) {
+  int32_t taps = op->k_h * op->k_w * op->in_c;
+  tfb_filters(op, tfb_conv_line, taps, in, out, scratch);
+}
+
+/* Sums of a depthwise filter that are kept. */
+#define TFB_PLANE_CHUNK 32
+
+/* Copies a channel of an image into the rows of a plane, inside its border. */
+static TFB_APART void tfb_plane(const tfb_conv *op, const int8_t *channel, int32_t height,
+                                int32_t width, int8_t *plane) {
+  int32_t rows = tfb_min(op->in_h, height - op->pad_h), next = op->in_c;
+  int32_t columns = tfb_min(op->in_w, width - op->pad_w);
+  plane += op->pad_h * width + op->pad_w;
+  for (; rows > 0; rows--, channel += op->in_w * next, plane += width) {
+    const int8_t *pixel = channel;
+    int8_t *to = plane, *end = plane + columns;
+    for (; to != end; pixel += next) *to++ = *pixel;
+  }
+}
+
+/* The sums of n positions in each of some rows of outputs. Four are made at a time: what is too
+ * much lies behind the last, or is overwritten by the next row. */
+static TFB_APART void tfb_depthwise4(const tfb_conv *op, const int8_t *plane, int32_t width,
+                                     const int8_t *row, int32_t n, int32_t rows, int32_t *sums) {
+  int32_t tap = op->dilation_w, line = op->dilation_h * width, next = op->stride_w, i, ky, kx;
+  for (; rows > 0; rows--, plane += op->stride_h * width, sums += n) {
+    const int8_t *pixel = plane;
+    for (i = 0; i < n; i += 4, pixel += 4 * next) {
+      int32_t s0 = 0, s1 = 0, s2 = 0, s3 = 0;
+      const int8_t *first = pixel, *w = row;
+      for (ky = op->k_h; ky > 0; ky--, first += line) {
+        const int8_t *p = first;
+        for (kx = op->k_w; kx > 0; kx--, p += tap) {
+          int32_t weight = *w++;
+          s0 += p[0] * weight;
+          s1 += p[next] * weight;
+          s2 += p[2 * next] * weight;
+          s3 += p[3 * next] * weight;
+        }
+      }
+      sums[i] = s0;
+      sums[i + 1] = s1;
+      sums[i + 2] = s2;
+      sums[i + 3] = s3;
+    }
+  }
+}
+
+/* All outputs of one filter, from a channel with its border. */
+static inline void tfb_depthwise_plane(const tfb_conv *op, const int8_t *plane, int32_t width,
+                                       const tfb_filter *filter, int8_t *out) {
+  int32_t n = tfb_min(op->out_w, TFB_PLANE_CHUNK), oy, ox, sums[TFB_PLANE_CHUNK + 3];
+  int32_t rows = n == op->out_w ? TFB_PLANE_CHUNK / n : 1;
+  for (oy = 0; oy < op->out_h; oy += rows) {
+    const int8_t *row = plane + oy * op->stride_h * width;
+    rows = tfb_min(rows, op->out_h - oy);
+    for (ox = 0; ox < op->out_w; ox += TFB_PLANE_CHUNK) {
+      n = tfb_min(op->out_w - ox, TFB_PLANE_CHUNK);
+      tfb_depthwise4(op, row + ox * op->stride_w, width, filter->row, n, rows, sums);
+      tfb_store(op, filter, sums, n * rows, out);
+      out += n * rows * op->out_c;
+    }
+  }
+}
+
+/* DEPTHWISE_CONV_2D; output channel c reads input channel c / (out_c / in_c). Behind one filter,
+ * `scratch` holds one channel with its border: every position sees a whole filter, in a run. */
+static inline void tfb_depthwise(const tfb_conv *op, const int8_t *in, int8_t *out,
+                                 int8_t *scratch) {
+  int32_t multiple = op->out_c / op->in_c, taps = op->k_h * op->k_w, b, c;
+  int32_t height = (op->out_h - 1) * op->stride_h + (op->k_h - 1) * op->dilation_h + 1;
+  int32_t width = (op->out_w - 1) * op->stride_w + (op->k_w - 1) * op->dilation_w + 1;
+  int8_t *plane = scratch + ((taps + 3) & ~3);
+  memset(plane, op->in_zero, (size_t)(height * width));
+  for (b = 0; b < op->batch; b++, in += op->in_h * op->in_w * op->in_c) {
+    tfb_stream stream = {0, 0, 0};
+    stream.next = op->weights;
+    for (c = 0; c < op->out_c; c++) {
+      tfb_filter filter = tfb_filter_of(op, c, &stream, scratch, taps);
+      if (c % multiple == 0) tfb_plane(op, in + c / multiple, height, width, plane);
+      tfb_depthwise_plane(op, plane, width, &filter,
+                          out + b * op->out_h * op->out_w * op->out_c + c);
+    }
+  }
+}
+
+/* TRANSPOSE_CONV: each output is the sum over the inputs at which a tap lands there. */
+static inline void tfb_transpose_line(const tfb_conv *op, const int8_t *image,
+                                      const tfb_filter *filters, int32_t count, int32_t oy,
+                                      int8_t *out) {
+  int32_t ox, ky, kx, i, row = (int32_t)(filters[1].row - filters[0].row);
+  int32_t sums[TFB_CHUNK + 1];
+  for (ox = 0; ox < op->out_w; ox++, out += op->out_c) {
+    sums[0] = filters[0].outside;
+    sums[TFB_CHUNK] = filters[1].outside;
+    for (ky = 0; ky < op->k_h; ky++) {
+      int32_t y = oy + op->pad_h - ky;
+      if (y < 0 || y % op->stride_h != 0 || y / op->stride_h >= op->in_h) continue;
+      for (kx = 0; kx < op->k_w; kx++) {
+        int32_t x = ox + op->pad_w - kx, tap = (ky * op->k_w + kx) * op->in_c;
+        if (x < 0 || x % op->stride_w != 0 || x / op->stride_w >= op->in_w) continue;
+        tfb_dot2(image + (y / op->stride_h * op->in_w + x / op->stride_w) * op->in_c,
+                 filters[0].row + tap, row, op->in_c, tfb_zero(op), sums);
+      }
+    }
+    for (i = 0; i < count; i++) tfb_store(op, &filters[i], sums + i * TFB_CHUNK, 1, out + i);
+  }
+}
+
+static inline void tfb_transpose_conv(const tfb_conv *op, const int8_t *in, int8_t *out,
+                                      int8_t *scratch) {
+  int32_t taps = op->k_h * op->k_w * op->in_c;
+  tfb_filters(op, tfb_transpose_line, taps, in, out, scratch);
+}

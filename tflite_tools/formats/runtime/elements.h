@@ -1,0 +1,130 @@
+/* ---- Element by element ---- */
+
+/* Two operands, each with a step per axis of the output; 0 repeats it along the axis. */
+typedef struct {
+  int32_t size[4];
+  int32_t step_a[4], step_b[4];
+  int32_t multiplier_a, multiplier_b, multiplier;
+  int8_t shift_a, shift_b, shift;
+  int8_t zero_a, zero_b, zero, low, high;
+} tfb_pair;
+
+typedef int32_t (*tfb_pair_function)(const tfb_pair *op, int32_t a, int32_t b);
+
+/* Operands are compared at a common scale, 20 bits finer. */
+static inline int32_t tfb_add(const tfb_pair *op, int32_t a, int32_t b) {
+  int32_t first = tfb_scale((a - op->zero_a) * (1 << 20), op->multiplier_a, op->shift_a);
+  int32_t second = tfb_scale((b - op->zero_b) * (1 << 20), op->multiplier_b, op->shift_b);
+  return tfb_scale(first + second, op->multiplier, op->shift) + op->zero;
+}
+static inline int32_t tfb_sub(const tfb_pair *op, int32_t a, int32_t b) {
+  int32_t first = tfb_scale((a - op->zero_a) * (1 << 20), op->multiplier_a, op->shift_a);
+  int32_t second = tfb_scale((b - op->zero_b) * (1 << 20), op->multiplier_b, op->shift_b);
+  return tfb_scale(first - second, op->multiplier, op->shift) + op->zero;
+}
+static inline int32_t tfb_mul(const tfb_pair *op, int32_t a, int32_t b) {
+  int32_t product = (a - op->zero_a) * (b - op->zero_b);
+  return tfb_scale(product, op->multiplier, op->shift) + op->zero;
+}
+static inline int32_t tfb_prelu(const tfb_pair *op, int32_t a, int32_t b) {
+  int32_t value = a - op->zero_a;
+  if (value >= 0) return tfb_scale(value, op->multiplier_a, op->shift_a) + op->zero;
+  return tfb_scale(value * (b - op->zero_b), op->multiplier, op->shift) + op->zero;
+}
+static inline int32_t tfb_maximum(const tfb_pair *op, int32_t a, int32_t b) {
+  (void)op;
+  return tfb_max(a, b);
+}
+static inline int32_t tfb_minimum(const tfb_pair *op, int32_t a, int32_t b) {
+  (void)op;
+  return tfb_min(a, b);
+}
+
+static inline void tfb_combine(const tfb_pair *op, tfb_pair_function function, const int8_t *a,
+                               const int8_t *b, int8_t *out) {
+  int32_t i, j, k, l;
+  const int32_t *step_a = op->step_a, *step_b = op->step_b;
+  for (i = 0; i < op->size[0]; i++) {
+    for (j = 0; j < op->size[1]; j++) {
+      for (k = 0; k < op->size[2]; k++) {
+        const int8_t *p = a + i * step_a[0] + j * step_a[1] + k * step_a[2];
+        const int8_t *q = b + i * step_b[0] + j * step_b[1] + k * step_b[2];
+        for (l = 0; l < op->size[3]; l++, p += step_a[3], q += step_b[3]) {
+          *out++ = (int8_t)tfb_clamp(function(op, *p, *q), op->low, op->high);
+        }
+      }
+    }
+  }
+}
+
+/* A function of one int8 as the table of its 256 values; `out` may be `in`. */
+static inline void tfb_lookup(const int8_t *table, const int8_t *in, int8_t *out, int32_t n) {
+  for (; n > 0; n--) *out++ = table[*in++ + 128];
+}
+
+/* ---- Pooling and reductions ---- */
+
+typedef struct {
+  uint16_t batch, in_h, in_w, channels, out_h, out_w, k_h, k_w, stride_h, stride_w, pad_h, pad_w;
+  int8_t low, high;
+} tfb_pool;
+
+static inline int32_t tfb_pooled(const tfb_pool *op, int average, const int8_t *plane, int32_t y,
+                                 int32_t x) {
+  int32_t first_y = tfb_max(y, 0), last_y = tfb_min(y + op->k_h, op->in_h);
+  int32_t first_x = tfb_max(x, 0), last_x = tfb_min(x + op->k_w, op->in_w);
+  int32_t count = (last_y - first_y) * (last_x - first_x), best = -128, sum = 0;
+  for (y = first_y; y < last_y; y++) {
+    for (x = first_x; x < last_x; x++) {
+      int32_t value = plane[(y * op->in_w + x) * op->channels];
+      best = tfb_max(best, value);
+      sum += value;
+    }
+  }
+  if (!average) return best;
+  return (sum > 0 ? sum + count / 2 : sum - count / 2) / count;
+}
+
+static inline void tfb_pool_2d(const tfb_pool *op, int average, const int8_t *in, int8_t *out) {
+  int32_t b, y, x, c;
+  for (b = 0; b < op->batch; b++, in += op->in_h * op->in_w * op->channels) {
+    for (y = 0; y < op->out_h; y++) {
+      for (x = 0; x < op->out_w; x++) {
+        for (c = 0; c < op->channels; c++) {
+          int32_t value = tfb_pooled(op, average, in + c, y * op->stride_h - op->pad_h,
+                                     x * op->stride_w - op->pad_w);
+          *out++ = (int8_t)tfb_clamp(value, op->low, op->high);
+        }
+      }
+    }
+  }
+}
+
+typedef struct {
+  int32_t outer, count, inner; /* the middle one is reduced */
+  int32_t multiplier;
+  int8_t shift, in_zero, out_zero;
+} tfb_reduce;
+
+static inline void tfb_mean(const tfb_reduce *op, const int8_t *in, int8_t *out) {
+  int32_t i, j, k;
+  for (i = 0; i < op->outer; i++, in += op->count * op->inner) {
+    for (j = 0; j < op->inner; j++) {
+      int32_t sum = 0;
+      for (k = 0; k < op->count; k++) sum += in[k * op->inner + j] - op->in_zero;
+      sum = tfb_scale(sum, op->multiplier, op->shift) + op->out_zero;
+      *out++ = (int8_t)tfb_clamp(sum, -128, 127);
+    }
+  }
+}
+
+static inline void tfb_reduce_max(const tfb_reduce *op, const int8_t *in, int8_t *out) {
+  int32_t i, j, k;
+  for (i = 0; i < op->outer; i++, in += op->count * op->inner) {
+    for (j = 0; j < op->inner; j++) {
+      int32_t best = -128;
+      for (k = 0; k < op->count; k++) best = tfb_max(best, in[k * op->inner + j]);
+      *out++ = (int8_t)best;
+    }
+  }
+}
