@@ -7,9 +7,12 @@ import tf_keras as keras
 import tfbinreg
 from tfbinreg.deployed import Deployed
 from tfbinreg.kinds import KINDS, Role
+from tflite_tools import flatbuffer, verify
 from tflite_tools import layers as operators
 from tflite_tools import model as models
+from tflite_tools.checks import check_codes
 from tflite_tools.verdict import Verdict
+from tflite_tools.verify import Reference
 
 layers = keras.layers
 
@@ -91,6 +94,15 @@ def converted(wire, images):
     return quantized, tfbinreg.to_tflite(quantized)
 
 
+def verified(quantized, data):
+    """The file passes its own checks, with the model's codes and with the manifest's."""
+    codes = {name: coded.codes for name, coded in tfbinreg.integer_codes(quantized).items()}
+    report = verify.verify(data, reference=Reference(codes=codes), samples_count=8)
+    assert report.passed, report
+    check = check_codes(data, models.load(data), None)
+    assert check.verdict is Verdict.PASSED, check
+
+
 @pytest.mark.parametrize("name", NETS)
 def test_operators_do_what_the_layers_do(name, images):
     quantized, data = converted(fresh(NETS[name]), images)
@@ -106,6 +118,40 @@ def test_operators_do_what_the_layers_do(name, images):
     assert check.verdict is Verdict.PASSED, check
     # TFLite rounds the halves of a PRELU its own way, and a softmax is not rounded in the model.
     assert check.figures["worst_mean"] < {"PReLU": 0.15, "Softmax": 0.5}.get(name, 1e-4), check
+    verified(quantized, data)
+
+
+FIXED = {
+    "Average": lambda x: layers.Average()([x, layers.Conv2D(3, 1)(x)]),
+    "Rescaling": lambda x: layers.Rescaling(1 / 16, offset=-1)(x),
+    "BatchNormalization": lambda x: layers.BatchNormalization()(x),
+    "Normalization": lambda x: layers.Normalization(mean=[0.5] * 3, variance=[2.0] * 3)(x),
+}
+
+
+@pytest.mark.parametrize("name", FIXED)
+def test_kernels_that_are_not_trained_are_verified(name, images):
+    keras.utils.set_random_seed(0)
+    image = keras.Input((8, 8, 3), name="image")
+    x = layers.Flatten()(layers.Conv2D(4, 3, padding="same")(FIXED[name](image)))
+    model = keras.Model(image, layers.Dense(3)(x))
+    quantized = tfbinreg.quantize_apply(model, weight_bits=2, calibration_data=images)
+    tfbinreg.finalize(quantized, images)
+    data = tfbinreg.to_tflite(quantized)
+    fixed = models.load(data).require_manifest().fixed
+    assert len(fixed) == 1
+    verified(quantized, data)
+    container = flatbuffer.read(data)
+    tensor = next(
+        t for t in container.subgraphs[0].tensors if flatbuffer.text(t.name) == fixed[0].tensor
+    )
+    values = flatbuffer.constant(container, tensor).copy()
+    values.flat[0] ^= 1
+    flatbuffer.set_constant(container, tensor, values)
+    changed = flatbuffer.write(container)
+    check = check_codes(changed, models.load(changed), None)
+    assert check.verdict is Verdict.FAILED
+    assert f"{fixed[0].name}: the codes do not match" in check.detail
 
 
 def test_several_relus_of_one_convolution(images):

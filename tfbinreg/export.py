@@ -102,9 +102,10 @@ def _scope(index: int) -> str:
 
 
 def _write_numbers(container: Any, frozen: FrozenGraph) -> dict[str, Any]:
-    """Overwrite the placeholders; returns the manifest's layer and activation entries."""
+    """Overwrite the placeholders; returns the manifest's entries."""
     (graph,) = container.subgraphs
     layers: list[manifest.LayerEntry] = []
+    fixed: list[manifest.LayerEntry] = []
     activations: dict[int, manifest.ActivationEntry] = {}
     for operator in graph.operators:
         for output in operator.outputs:
@@ -115,14 +116,18 @@ def _write_numbers(container: Any, frozen: FrozenGraph) -> dict[str, Any]:
             _write_activation(tensor, op, int(output), activations)
             if op.kernel is not None:
                 entry = _write_kernel(container, graph, operator, op, frozen)
-                layers += [entry] if op.kernel.trained else []
+                (layers if op.kernel.trained else fixed).append(entry)
     for index in graph.inputs:
         tensor = graph.tensors[int(index)]
         op = _frozen_op(frozen, tensor)
         if op is not None and flatbuffer.type_name(tensor) == "INT8":
             _write_activation(tensor, op, int(index), activations)
     _order_edges(container, graph, frozen)
-    return {"layers": tuple(layers), "activations": tuple(activations.values())}
+    return {
+        "layers": tuple(layers),
+        "activations": tuple(activations.values()),
+        "fixed": tuple(fixed),
+    }
 
 
 def _order_edges(container: Any, graph: Any, frozen: FrozenGraph) -> None:

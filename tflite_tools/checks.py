@@ -8,17 +8,18 @@ from collections.abc import Mapping
 import numpy as np
 
 from tflite_tools import codes as file_codes
-from tflite_tools import flatbuffer, manifest, samples
+from tflite_tools import flatbuffer, manifest, pairing, samples
 from tflite_tools.model import Model, Op
 from tflite_tools.verdict import Check, decide
 
 INTEGER_TYPES = frozenset({"INT8", "INT4", "INT32"})
-_KERNEL_OPS = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"})
 _WEIGHTS_INPUT = 1
 
 
 def check_codes(data: bytes, model: Model, reference: Mapping[str, np.ndarray] | None) -> Check:
     """The weights in the file are the trained codes.
+
+    Kernels that were not trained are compared with the manifest.
 
     Args:
         data: the file.
@@ -30,32 +31,33 @@ def check_codes(data: bytes, model: Model, reference: Mapping[str, np.ndarray] |
     container = flatbuffer.read(data)
     problems = _unaccounted(model)
     stored: dict[str, np.ndarray] = {}
-    for entry in header.layers:
+    for entry in (*header.layers, *header.fixed):
         try:
             stored[entry.name] = file_codes.layer_codes(container, entry)
         except ValueError as error:
             problems.append((entry.name, str(error).removeprefix(f"{entry.name}: ")))
-    if reference is None:
-        for entry in header.layers:
-            codes = stored.get(entry.name)
-            if codes is not None and manifest.codes_digest(codes) != entry.sha256:
-                problems.append((entry.name, "the codes do not match the manifest's SHA-256"))
-    else:
-        problems += _compare(header.layers, stored, reference)
-    count = sum(codes.size for codes in stored.values())
+    for entry in header.fixed if reference is not None else (*header.layers, *header.fixed):
+        codes = stored.get(entry.name)
+        if codes is not None and manifest.codes_digest(codes) != entry.sha256:
+            problems.append((entry.name, "the codes do not match the manifest's SHA-256"))
+    trained = {e.name: stored[e.name] for e in header.layers if e.name in stored}
+    if reference is not None:
+        problems += _compare(header.layers, trained, reference)
+    count = sum(codes.size for codes in trained.values())
     against = "the SHA-256 in the manifest" if reference is None else "the reference model"
-    detail = f"{count} codes of {len(stored)} layers are those of {against}"
-    return decide("codes", problems, detail, {"codes": count, "layers": len(stored)})
+    detail = f"{count} codes of {len(trained)} layers are those of {against}"
+    return decide("codes", problems, detail, {"codes": count, "layers": len(trained)})
 
 
 def _unaccounted(model: Model) -> list[tuple[str, str]]:
     """Kernels that the manifest leaves out, layers that no operator uses, names used twice."""
-    entries = {entry.tensor: entry for entry in model.require_manifest().layers}
+    header = model.require_manifest()
+    entries = {entry.tensor: entry for entry in (*header.layers, *header.fixed)}
     used = [
         graph.tensors[op.inputs[_WEIGHTS_INPUT]].name
         for graph in model.graphs
         for op in graph.ops
-        if op.name in _KERNEL_OPS and len(op.inputs) > _WEIGHTS_INPUT
+        if op.name in pairing.KERNEL_OPS and len(op.inputs) > _WEIGHTS_INPUT
     ]
     names = Counter(tensor.name for graph in model.graphs for tensor in graph.tensors)
     missing = [(name, "is not in the manifest") for name in used if name not in entries]

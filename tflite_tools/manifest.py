@@ -74,12 +74,14 @@ class Manifest:
         recipe: the recipe as a JSON object.
         layers: the quantized kernels.
         activations: the activation tensors.
+        fixed: kernels that were not trained: a Rescaling, a normalization by itself, an average.
     """
 
     versions: dict[str, str]
     recipe: dict[str, Any]
     layers: tuple[LayerEntry, ...]
     activations: tuple[ActivationEntry, ...]
+    fixed: tuple[LayerEntry, ...] = ()
 
     def __post_init__(self) -> None:
         if not isinstance(self.versions, dict) or not isinstance(self.recipe, dict):
@@ -119,12 +121,12 @@ def parse(text: str) -> Manifest:
         fields = json.loads(text)
         if fields.pop("format") != FORMAT:
             raise ValueError("it has another format number")
-        layers = tuple(
-            LayerEntry(**{**entry, "shape": tuple(entry["shape"])})
-            for entry in fields.pop("layers")
+        layers, fixed = (
+            tuple(LayerEntry(**{**entry, "shape": tuple(entry["shape"])}) for entry in entries)
+            for entries in (fields.pop("layers"), fields.pop("fixed", ()))
         )
         activations = tuple(ActivationEntry(**entry) for entry in fields.pop("activations"))
-        return Manifest(layers=layers, activations=activations, **fields)
+        return Manifest(layers=layers, activations=activations, fixed=fixed, **fields)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"The manifest in the file cannot be read: {error}.") from error
 
