@@ -45,8 +45,10 @@ def main(arguments: argparse.Namespace) -> int:
 
 def _message(error: Exception) -> str:
     """An error as text: ours as written, those of libraries on one line with their type."""
-    if type(error) is ValueError:
+    if type(error) in (ValueError, RuntimeError):
         return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 

@@ -12,6 +12,7 @@ from tflite_tools import convert as conversion
 from tflite_tools.arguments import PROGRAM
 from tflite_tools.build import Options
 from tflite_tools.flash import Flash
+from tflite_tools.formats import c_folder
 from tflite_tools.quiet import native_log_hidden
 from tflite_tools.squeeze import squeeze
 
@@ -31,6 +32,9 @@ def convert(arguments: argparse.Namespace) -> int:
     )
     folder = options.format == "c"
     (files.check_folder if folder else files.check_target)(arguments.output)
+    files.check_apart(arguments.output, arguments.model, arguments.data)
+    if folder:
+        c_folder.check_replaceable(arguments.output, _identifier(arguments.output))
     if arguments.flash_budget is not None:
         if options != Options():
             raise ValueError("--flash_budget writes the int8 file: convert that file afterwards.")
@@ -67,6 +71,7 @@ def _identifier(output: str) -> str:
 def _squeeze(arguments: argparse.Namespace) -> int:
     recipe_path = arguments.recipe or f"{arguments.output}.json"
     files.check_target(recipe_path)
+    files.check_apart(recipe_path, arguments.output, arguments.model, arguments.data)
     arrays = files.read_arrays(arguments.data)
     with native_log_hidden(enabled=not arguments.verbose):
         result = squeeze(arguments.model, arguments.flash_budget, arrays)

@@ -39,6 +39,25 @@ def check_target(path: str | os.PathLike[str]) -> None:
         raise ValueError(f"Cannot write {name!r}: no permission in {str(target.parent)!r}.")
 
 
+def check_apart(output: str | os.PathLike[str], *others: str | os.PathLike[str] | None) -> None:
+    """Check that an output replaces none of the other files of the same command.
+
+    Args:
+        output: the file or folder to write.
+        others: paths, or None for a flag that was not given.
+
+    Raises:
+        ValueError: if it is one of them.
+    """
+    own = os.path.realpath(output)
+    for other in others:
+        if other is not None and os.path.realpath(other) == own:
+            raise ValueError(
+                f"Cannot write {os.fspath(output)!r}: the command needs this file itself. Give "
+                "another name."
+            )
+
+
 def write(path: str | os.PathLike[str], data: bytes) -> None:
     """Write a file in one step; an existing one is replaced.
 

@@ -152,6 +152,8 @@ def report(arguments: argparse.Namespace) -> int:
     """
     _refuse_folder(arguments.file)
     files.check_target(arguments.output)
+    needed = arguments.file, arguments.reference, arguments.canonical, arguments.inputs
+    files.check_apart(arguments.output, *needed)
     data, result = _verified(arguments)
     source = _canonical_path(arguments)
     canonical = data if source is None else files.read(source)

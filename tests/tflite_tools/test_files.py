@@ -37,6 +37,15 @@ def test_impossible_targets(tmp_path, name, message):
     assert (tmp_path / "file").read_bytes() == b"kept"
 
 
+def test_an_output_is_none_of_the_inputs(tmp_path):
+    (tmp_path / "model").write_bytes(b"kept")
+    (tmp_path / "link").symlink_to(tmp_path / "model")
+    files.check_apart(tmp_path / "new", tmp_path / "model", None)
+    for name in ("model", "./model", "link"):
+        with pytest.raises(ValueError, match="the command needs this file itself"):
+            files.check_apart(f"{tmp_path}/{name}", None, tmp_path / "model")
+
+
 def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
