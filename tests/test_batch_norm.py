@@ -59,7 +59,10 @@ def test_arrays_are_cut_into_batches_of_64():
     np.testing.assert_allclose(norm.moving_mean, moments([data[:64], data[64:]], 1)[0], rtol=1e-5)
 
 
-@pytest.mark.parametrize("data", [[], [np.zeros((2, 5, 5, 3))], "broken later", 3])
+NAN = np.full((2, 6, 6, 2), np.nan)
+
+
+@pytest.mark.parametrize("data", [[], [np.zeros((2, 5, 5, 3))], [NAN], "broken later", 3])
 def test_after_an_error_everything_is_as_before(data):
     model, norm = one_norm(momentum=0.8)
     norm.moving_mean.assign([3.0, 4.0])
@@ -74,6 +77,16 @@ def test_after_an_error_everything_is_as_before(data):
     assert norm.momentum == 0.8
     assert norm.moving_mean.numpy().tolist() == [3, 4]
     assert norm.moving_variance.numpy().tolist() == [5, 6]
+
+
+def test_statistics_that_are_not_finite_are_refused():
+    with pytest.raises(ValueError, match=r"would not be finite.* Nothing was changed"):
+        reestimate_batch_norm(one_norm()[0], NAN)
+
+
+def test_data_of_another_shape_is_refused():
+    with pytest.raises(ValueError, match=r"samples of shape \(5, 6, 2\), the model takes"):
+        reestimate_batch_norm(one_norm()[0], np.zeros((8, 5, 6, 2)))
 
 
 def test_empty_data_is_said_to_be_so():

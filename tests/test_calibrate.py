@@ -6,7 +6,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 import tfbinreg
-from tfbinreg.calibrate import calibrate, input_batches, sample_batches
+from tfbinreg.calibrate import calibrate, check_batch, input_batches, sample_batches
 from tfbinreg.sites import activation_sites, kernel_sites
 
 layers = keras.layers
@@ -67,6 +67,20 @@ class TestSamples:
     def test_no_numbers(self, data):
         with pytest.raises(ValueError, match="not numbers"):
             sample_batches(data)
+
+    def test_shapes(self):
+        inputs = keras.Model(
+            [keras.Input((3,), name="a"), keras.Input((2, 1), name="b")], []
+        ).inputs
+        good = {"b": np.zeros((4, 2, 1)), "a": np.zeros((4, 3))}
+        check_batch(good, inputs)
+        check_batch([good["a"], good["b"][..., 0]], inputs)  # Keras adds the axis
+        with pytest.raises(ValueError, match="has 1 arrays a batch, the model 2 inputs"):
+            check_batch(good["a"], inputs)
+        with pytest.raises(ValueError, match=r"input 'a' has samples of shape \(2, 1\), .* \(3,\)"):
+            check_batch([good["b"], good["a"]], inputs)
+        with pytest.raises(ValueError, match=r"input 'a' has samples of shape \(\), .* \(3,\)"):
+            sample_batches(numbers(4)[0], inputs[:1])  # the batch axis is forgotten
 
     @pytest.mark.parametrize("data", [3, None])
     def test_wrong_type(self, data):

@@ -123,9 +123,9 @@ def test_operators_do_what_the_layers_do(name, images):
 
 FIXED = {
     "Average": lambda x: layers.Average()([x, layers.Conv2D(3, 1)(x)]),
-    "Rescaling": lambda x: layers.Rescaling(1 / 16, offset=-1)(x),
-    "BatchNormalization": lambda x: layers.BatchNormalization()(x),
-    "Normalization": lambda x: layers.Normalization(mean=[0.5] * 3, variance=[2.0] * 3)(x),
+    "Rescaling": layers.Rescaling(1 / 16, offset=-1),
+    "BatchNormalization": layers.BatchNormalization(),
+    "Normalization": layers.Normalization(mean=[0.5] * 3, variance=[2.0] * 3),
 }
 
 
@@ -133,7 +133,7 @@ FIXED = {
 def test_kernels_that_are_not_trained_are_verified(name, images):
     keras.utils.set_random_seed(0)
     image = keras.Input((8, 8, 3), name="image")
-    x = layers.Flatten()(layers.Conv2D(4, 3, padding="same")(FIXED[name](image)))
+    x = layers.Flatten()(layers.Conv2D(4, 3, padding="same")(fresh(FIXED[name])(image)))
     model = keras.Model(image, layers.Dense(3)(x))
     quantized = tfbinreg.quantize_apply(model, weight_bits=2, calibration_data=images)
     tfbinreg.finalize(quantized, images)

@@ -117,6 +117,14 @@ def test_two_bit_codes_times_scale_is_the_kernel_the_model_runs():
     np.testing.assert_allclose(site.grid().values(site.codes()), quantized, rtol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["beta", "moving_variance"])
+def test_batch_normalization_that_is_not_finite_is_refused_by_name(name):
+    model, _ = build([1.0, 1.0, 1.0, 1.0])
+    getattr(model.get_layer("norm"), name).assign([0.5, np.nan, 0.5, 0.5])
+    with pytest.raises(ValueError, match="conv: its bias or batch normalization has NaN"):
+        freeze(model)
+
+
 def test_a_bias_beyond_32_bits_is_refused_by_name():
     model, _ = build([1.0, 1.0, 1.0, 1e-4])
     norm = model.get_layer("norm")

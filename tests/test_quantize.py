@@ -168,6 +168,11 @@ class TestErrors:
         with pytest.raises(ValueError, match="activation_bits must be an integer from 2 to 8"):
             verb(float_net, activation_bits=wrong)
 
+    @pytest.mark.parametrize("bits", ["weight_bits", "activation_bits"])
+    def test_a_recipe_and_bits(self, verb, bits, float_net):
+        with pytest.raises(ValueError, match=f"Give a recipe or {bits}, not both"):
+            verb(float_net, tfbinreg.Recipe(), **{bits: 8})
+
     def test_all_layers_are_listed_at_once(self, verb):
         net = sequential(
             layers.Conv2D(4, 3, activation="elu", name="conv"),

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfbinreg import _compat
-from tfbinreg.calibrate import input_batches
+from tfbinreg.calibrate import check_batch, input_batches
 from tfbinreg.folded import FoldedKernel
 
 keras = _compat.keras
@@ -33,7 +33,8 @@ def reestimate_batch_norm(model: Any, data: Any, *, batches: int = 50) -> None:
         batches: how many batches to use.
 
     Raises:
-        ValueError: if the data is empty or of an unknown form.
+        ValueError: if the data is empty, of an unknown form or of other shapes than the inputs, or
+            gives statistics that are not finite; nothing is changed then.
     """
     norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
     if not norms:
@@ -53,6 +54,7 @@ def reestimate_batch_norm(model: Any, data: Any, *, batches: int = 50) -> None:
             model(inputs, training=True)
 
         for batch in itertools.islice(input_batches(data), batches):
+            check_batch(batch, model.inputs)
             run(tf.nest.map_structure(tf.convert_to_tensor, batch))
             totals = [
                 total + variable.numpy() for total, variable in zip(totals, moving, strict=True)
@@ -65,6 +67,11 @@ def reestimate_batch_norm(model: Any, data: Any, *, batches: int = 50) -> None:
             variable.assign(value)
     if not count:
         raise ValueError("The data for re-estimating batch normalization is empty.")
+    if not all(np.all(np.isfinite(total)) for total in totals):
+        raise ValueError(
+            "Batch normalization's statistics would not be finite: the data has NaN or infinite "
+            "values, or training diverged. Nothing was changed."
+        )
     for total, variable in zip(totals, moving, strict=True):
         variable.assign((total / count).astype(np.float32))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -38,11 +38,42 @@ def input_batches(data: Any) -> Iterator[Any]:
         )
 
 
-def sample_batches(data: Any) -> list[Any]:
-    """The first 8 batches of `data`, 512 samples of an array.
+def check_batch(batch: Any, inputs: Sequence[Any]) -> None:
+    """Check that a batch has the shapes of a model's inputs, but for axes of length 1 at the end.
+
+    Args:
+        batch: an array, a list of arrays, or a dictionary of them by the inputs' names.
+        inputs: `model.inputs`.
 
     Raises:
-        ValueError: if there are none, or they hold NaN or infinite values, or no numbers.
+        ValueError: naming the input and both shapes.
+    """
+    parts = tf.nest.flatten(batch)
+    if len(parts) != len(inputs):
+        count = f"{len(parts)} arrays a batch, the model {len(inputs)} inputs"
+        raise ValueError(f"The data has {count}.")
+    if isinstance(batch, dict):
+        parts = [batch.get(tensor.name, part) for tensor, part in zip(inputs, parts, strict=True)]
+    for tensor, part in zip(inputs, parts, strict=True):
+        found, wanted = tuple(np.shape(part)[1:]), tuple(tensor.shape[1:])
+        pairs = list(itertools.zip_longest(found, wanted, fillvalue=1))
+        if any(size is not None and have != size for have, size in pairs):
+            raise ValueError(
+                f"The data for input {tensor.name!r} has samples of shape {found}, the model takes "
+                f"{wanted}."
+            )
+
+
+def sample_batches(data: Any, inputs: Sequence[Any] | None = None) -> list[Any]:
+    """The first 8 batches of `data`, 512 samples of an array.
+
+    Args:
+        data: see `input_batches`.
+        inputs: `model.inputs`, whose shapes they must have; None does not check that.
+
+    Raises:
+        ValueError: if there are none, or they hold NaN or infinite values, or no numbers, or do
+            not fit `inputs`.
     """
     batches = list(itertools.islice(input_batches(data), MAX_BATCHES))
     if not batches:
@@ -52,6 +83,9 @@ def sample_batches(data: Any) -> list[Any]:
             raise ValueError(f"The calibration data holds {np.asarray(part).dtype}, not numbers.")
         if not np.all(np.isfinite(np.asarray(part))):
             raise ValueError("The calibration data has NaN or infinite values.")
+    if inputs is not None:
+        for batch in batches:
+            check_batch(batch, inputs)
     return batches
 
 

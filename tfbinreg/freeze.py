@@ -251,6 +251,10 @@ class _Freezer:
         rows = channels_last(op.kind, codes)
         channels = rows.shape[1]
         factor, offset = norm_factors(op, channels)
+        if not np.all(np.isfinite(factor)) or not np.all(np.isfinite(offset)):
+            what = "its bias or batch normalization has NaN or infinite values"
+            self._problem(op.name, what, "training diverged: train again at a lower rate")
+            return op
         if isinstance(op.layer, FoldedKernel):
             factor = np.ones(channels)  # the codes are those of the folded kernel
         rows, scale = _fold(rows, grid, factor, source, target)

@@ -30,16 +30,16 @@ def plan(
     model: Any,
     recipe: Recipe | None = None,
     *,
-    weight_bits: int = 4,
-    activation_bits: int = 8,
+    weight_bits: int | None = None,
+    activation_bits: int | None = None,
 ) -> Plan:
     """Say, layer by layer and without touching anything, what `quantize_apply` would do.
 
     Args:
         model: a built Sequential or Functional model of tf_keras or Keras 3, or the path of one.
-        recipe: bits per layer; takes the place of the two arguments below.
-        weight_bits: bits of the kernels, 2 to 8.
-        activation_bits: bits of the unsigned activations, 2 to 8.
+        recipe: bits per layer, in place of the two arguments below.
+        weight_bits: bits of the kernels, 2 to 8; 4 by default.
+        activation_bits: bits of the unsigned activations, 2 to 8; 8 by default.
 
     Returns:
         A `Plan`; `print` shows it as a table, `problems` lists what stands in the way of the
@@ -47,7 +47,8 @@ def plan(
 
     Raises:
         TypeError: if `model` is not a Keras model.
-        ValueError: if it is unbuilt or subclassed, or listing every layer that is not supported.
+        ValueError: if it is unbuilt or subclassed, if there are both a recipe and bits, or listing
+            every layer that is not supported.
     """
     model = _opened(model)
     recipe = _recipe(recipe, weight_bits, activation_bits)
@@ -59,8 +60,8 @@ def quantize_apply(
     model: Any,
     recipe: Recipe | None = None,
     *,
-    weight_bits: int = 4,
-    activation_bits: int = 8,
+    weight_bits: int | None = None,
+    activation_bits: int | None = None,
     calibration_data: Any = None,
     detach_step: bool = True,
     scale_free: bool = False,
@@ -78,9 +79,9 @@ def quantize_apply(
             is rewritten to plain tf_keras layers first (`normalize`). The layers of a tf_keras
             model may be annotated with tfmot's `quantize_annotate_layer` and an
             `LSQQuantizeConfig`, whose settings win.
-        recipe: bits per layer; takes the place of the two arguments below.
-        weight_bits: bits of the kernels, 2 to 8.
-        activation_bits: bits of the unsigned activations, 2 to 8.
+        recipe: bits per layer, in place of the two arguments below.
+        weight_bits: bits of the kernels, 2 to 8; 4 by default.
+        activation_bits: bits of the unsigned activations, 2 to 8; 8 by default.
         calibration_data: typical inputs: an array, a list of arrays (one per input), a
             tf.data.Dataset or an iterable of batches, of which 8 are used. Shows also whether the
             inputs are never negative and so can use an unsigned grid. The model runs in inference
@@ -94,11 +95,12 @@ def quantize_apply(
 
     Raises:
         TypeError: if `model` is not a Keras model.
-        ValueError: if it is unbuilt or subclassed, or listing every problem of every layer.
+        ValueError: if it is unbuilt or subclassed, if there are both a recipe and bits, if the
+            calibration data does not fit, or listing every problem of every layer.
     """
     model = _opened(model)
     recipe = _recipe(recipe, weight_bits, activation_bits)
-    batches = None if calibration_data is None else sample_batches(calibration_data)
+    batches = None if calibration_data is None else sample_batches(calibration_data, model.inputs)
     if batches is not None and recipe.unsigned_input is None:
         recipe = dataclasses.replace(recipe, unsigned_input=_never_negative(batches))
     normal, configs = _normalize(model)
@@ -143,11 +145,15 @@ def _strip_annotations(model: Any) -> tuple[Any, dict[str, Any]]:
     return stripped, {wrapper.layer.name: wrapper.quantize_config for wrapper in wrappers}
 
 
-def _recipe(recipe: Recipe | None, weight_bits: int, activation_bits: int) -> Recipe:
+def _recipe(recipe: Recipe | None, weight_bits: int | None, activation_bits: int | None) -> Recipe:
+    bits = {"weight_bits": weight_bits, "activation_bits": activation_bits}
+    given: dict[str, Any] = {name: value for name, value in bits.items() if value is not None}
     if recipe is None:
-        return Recipe(weight_bits=weight_bits, activation_bits=activation_bits)
+        return Recipe(**given)
     if not isinstance(recipe, Recipe):
         raise TypeError(f"recipe must be a Recipe, got {type(recipe).__name__}.")
+    if given:
+        raise ValueError(f"Give a recipe or {' and '.join(given)}, not both.")
     return recipe
 
 

@@ -56,8 +56,12 @@ def stored_range(entry: ActivationEntry) -> tuple[int, int]:
 
 
 def input_names(model: Model) -> list[str]:
-    """Names of a file's inputs: those of the Keras model, whose order may be another."""
-    return [_edge_partner(model, tensor).name for tensor in _inputs(model)]
+    """Names of a file's inputs: those of the Keras model, whose order may be another.
+
+    Those without a name, in a slim file, are called by their places.
+    """
+    names = [_edge_partner(model, tensor).name for tensor in _inputs(model)]
+    return [name or f"input {place}" for place, name in enumerate(names)]
 
 
 def output_names(model: Model) -> list[str]:

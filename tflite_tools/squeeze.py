@@ -6,6 +6,7 @@ Like `convert` it imports tfbinreg, and only when it is called.
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -142,6 +143,8 @@ def _samples(
     model: Any, arrays: Mapping[str, np.ndarray]
 ) -> tuple[list[np.ndarray], np.ndarray | None]:
     """The model's inputs in order, float32, and the labels if there are any."""
+    from tfbinreg.calibrate import check_batch
+
     labels = arrays.get(LABELS)
     rest = {name: array for name, array in arrays.items() if name != LABELS}
     names = [tensor.name.split(":")[0] for tensor in model.inputs]
@@ -151,19 +154,23 @@ def _samples(
         found = ", ".join(sorted(rest)) or "none"
         raise ValueError(f"The calibration data needs an array for each of {names}; found {found}.")
     inputs = [np.asarray(rest[name], np.float32) for name in names]
-    for name, array, tensor in zip(names, inputs, model.inputs, strict=True):
-        shape = tuple(tensor.shape[1:])
-        fits = array.ndim == len(shape) + 1 and len(array) > 0
-        if not fits or any(
-            size not in (None, own) for size, own in zip(shape, array.shape[1:], strict=True)
-        ):
-            raise ValueError(
-                f"The calibration data for {name!r} has samples of shape {array.shape[1:]}, the "
-                f"model takes {shape}."
-            )
+    if any(array.ndim == 0 or len(array) == 0 for array in inputs):
+        raise ValueError("The calibration data is empty.")
+    check_batch(inputs, model.inputs)
     if len({len(part) for part in (*inputs, *([] if labels is None else [labels]))}) > 1:
         raise ValueError("The arrays of the calibration data have different numbers of samples.")
+    if labels is not None:
+        _check_labels(labels, model.outputs[0].shape[1:])
     return inputs, labels
+
+
+def _check_labels(labels: np.ndarray, shape: Sequence[int | None]) -> None:
+    """Labels are places in an output of that shape, one for each sample."""
+    sizes = [size for size in shape if size is not None]
+    last = math.prod(sizes) - 1 if len(sizes) == len(shape) else np.inf
+    whole = labels.dtype.kind in "iu" and labels.size == len(labels)
+    if not whole or labels.min() < 0 or labels.max() > last:
+        raise ValueError(f"The labels must be a whole number for each sample, from 0 to {last}.")
 
 
 def _best(outputs: Any) -> np.ndarray:

@@ -68,7 +68,8 @@ def verify_variant(
     Checks: operators, grids and connections are the same ("structure"), every weight is the same
     number ("codes"), every bias is, to the nearest step ("biases"), INT4 operators alone differ by
     documented rounding only ("rounding"), and the outputs are bit for bit those of the canonical
-    file, or for INT4 those of its own integers as int8, in every runtime ("litert", "tflm").
+    file, or for INT4 those of its own integers as int8, in every runtime ("litert", "tflm"). If
+    none is there to run the file, that nothing is proven fails ("proof").
 
     Args:
         data: the file.
@@ -104,9 +105,13 @@ def verify_variant(
     ]
     if coarse:
         checks.append(guarded("rounding", lambda: _rounding(files, runtimes)))
-    for name in runtimes:
-        checks.append(guarded(name.lower(), functools.partial(_outputs, files, name, limits)))
-    return Report(tuple(checks))
+    runs = [
+        guarded(name.lower(), functools.partial(_outputs, files, name, limits)) for name in runtimes
+    ]
+    if runs and all(check.verdict is Verdict.SKIPPED for check in runs):
+        told = f"nothing was proven of what the file computes: no {' or '.join(runtimes)} to run it"
+        runs.append(Check("proof", Verdict.FAILED, told))
+    return Report((*checks, *runs))
 
 
 def twin(data: bytes) -> bytes:

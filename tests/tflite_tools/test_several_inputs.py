@@ -5,7 +5,8 @@ import pytest
 import tf_keras as keras
 
 import tfbinreg
-from tflite_tools import convert
+from tflite_tools import build, convert
+from tflite_tools.variant import verify_variant
 from tflite_tools.verdict import Verdict
 from tflite_tools.verify import default_inputs, verify
 
@@ -38,3 +39,18 @@ def test_inputs_and_outputs_are_told_apart_by_name(two_net, input_type, tmp_path
     assert [check.verdict for check in report.checks[:5]] == [Verdict.PASSED] * 5
     with pytest.raises(ValueError, match="inputs are called"):
         verify(data, inputs={"left": inputs["left"]})
+
+
+def test_inputs_without_names_keep_their_shapes():
+    pixels, numbers = layers.Input((4, 4, 2), name="pixels"), layers.Input((6,), name="numbers")
+    x = layers.Flatten()(layers.Conv2D(3, 1, activation="relu")(pixels))
+    net = keras.Model([pixels, numbers], [layers.Dense(3)(x), layers.Dense(2)(numbers)])
+    random = np.random.default_rng(0)
+    data = [random.normal(size=(16, *shape)).astype(np.float32) for shape in ((4, 4, 2), (6,))]
+    canonical = tfbinreg.to_tflite(
+        tfbinreg.quantize_apply(net, weight_bits=2, calibration_data=data)
+    )
+    made = build.build(canonical, build.Options(slim=True))
+    inputs = default_inputs(made.files[""], samples_count=3)
+    assert sorted(array.shape for array in inputs.values()) == [(3, 4, 4, 2), (3, 6)]
+    assert verify_variant(made.files[""], canonical, samples_count=8).passed

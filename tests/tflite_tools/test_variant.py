@@ -168,6 +168,8 @@ def test_runtimes_that_fail_or_are_missing(two_bits, monkeypatch):
     assert verdicts(two_bits, two_bits)["tflm"] is Verdict.SKIPPED
     monkeypatch.setattr(runtime, "available", lambda name: False)
     assert verdicts(two_bits, two_bits)["tflm"] is Verdict.SKIPPED
+    found = verdicts(tables, two_bits)
+    assert (found["tflm"], found["proof"]) == (Verdict.SKIPPED, Verdict.FAILED)
 
 
 def test_other_networks_fail_at_the_first_difference(two_bits, int8_file, edit):
