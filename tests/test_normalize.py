@@ -220,6 +220,12 @@ class TestProblems:
         (problem,) = listed(keras.Model(length, layers.Conv1D(4, 3, name="conv")(length)))
         assert problem.startswith("conv: unknown size in")
 
+    def test_outputs_that_are_not_finite_are_said_to_be_so(self):
+        model = chain(layers.Conv2D(4, 3, name="conv"), layers.BatchNormalization(name="norm"))
+        model.get_layer("norm").moving_variance.assign([1.0, 1.0, -1.0, 1.0])
+        with pytest.raises(ValueError, match=r"is not finite .* a negative variance"):
+            normalize(model)
+
     def test_a_rewrite_that_computes_something_else_is_noticed(self, monkeypatch):
         model = chain(layers.Conv2D(4, 3, name="conv"), layers.ReLU())
         wrong = {**rewrites.LAYERS, "ReLU": lambda build, step, values: values[0]}

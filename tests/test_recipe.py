@@ -49,6 +49,11 @@ def test_json_is_plain_data():
     assert fields["rules"][0]["layer"] == "head"
 
 
+def test_a_single_rule_is_no_sequence():
+    with pytest.raises(ValueError, match="rules must be a sequence of Rules"):
+        Recipe(rules=Rule(layer="head", weight_bits=8))
+
+
 def test_numpy_bits_are_bits():
     recipe = Recipe(
         weight_bits=np.int64(3),

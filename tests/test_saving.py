@@ -176,6 +176,17 @@ class TestErrors:
         with pytest.raises(ValueError, match=r"float\.keras' is not quantized: call quantize_app"):
             tfbinreg.load_model(tmp_path / "float.keras")
 
+    @pytest.mark.parametrize("suffix", ["keras", "h5"])
+    def test_not_quantized_of_keras_3(self, suffix, tmp_path):
+        model = keras_3.Sequential([keras_3.Input((4,)), keras_3.layers.Dense(2)])
+        path = tmp_path / f"float.{suffix}"
+        model.save(path)
+        with pytest.raises(
+            ValueError, match="is not quantized: call quantize_apply first"
+        ) as caught:
+            tfbinreg.load_model(path)
+        assert len(str(caught.value)) < 200
+
     @pytest.mark.parametrize("name", FORMATS[:2])
     def test_truncated(self, name, trained_net, tmp_path):
         path = tmp_path / name

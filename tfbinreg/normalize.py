@@ -124,6 +124,11 @@ def _check_equal(model: Any, normal: Any) -> None:
     tolerance = _HALF_TOLERANCE if types & {"float16", "bfloat16"} else _TOLERANCE
     ours, theirs = (_outputs(net, inputs) for net in (normal, model))
     for index, (new, old) in enumerate(zip(ours, theirs, strict=True)):
+        if not np.all(np.isfinite(old)):
+            raise ValueError(
+                f"Output {index} of model {model.name!r} is not finite for inputs from -1 to 1: "
+                "look for NaN or infinite weights, or a negative variance."
+            )
         largest = max(1.0, float(np.max(np.abs(old))))
         off = float(np.max(np.abs(new.reshape(old.shape) - old)))
         if not off <= tolerance * largest:

@@ -140,6 +140,8 @@ class Recipe:
             raise ValueError(f"stored_bits must be 4 or 8, got {self.stored_bits!r}.")
         if self.stored_bits == 4 and self.bias_bits is not None:
             raise ValueError("bias_bits needs stored_bits=8, whose unit it is made for.")
+        if isinstance(self.rules, Rule):
+            raise ValueError("rules must be a sequence of Rules: (rule,) or [rule].")
         object.__setattr__(self, "rules", tuple(self.rules))
 
     def settings(self, *layers: tuple[str, str]) -> LayerSettings:

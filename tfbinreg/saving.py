@@ -27,6 +27,7 @@ from tfbinreg.quantizers import LSQWeightQuantizer
 
 keras = _compat.keras
 
+_MOST_TEXT = 500  # characters of a library's error, which may hold a whole model
 _CLASSES = (
     QuantizedModel,
     QuantizedKernel,
@@ -76,7 +77,8 @@ def load_model(
     """
     path = os.fspath(path)
     with _reading(path), quantize_scope(custom_objects):
-        model = keras.models.load_model(path)
+        keras3 = _saved_by(path).startswith("3.")
+        model = None if keras3 else keras.models.load_model(path)
     if not isinstance(model, QuantizedModel):
         raise ValueError(f"The model in {path!r} is not quantized: call quantize_apply first.")
     return _rebuilt(model) if os.path.isdir(path) else model
@@ -105,7 +107,9 @@ def _reading(path: str) -> Iterator[None]:
     try:
         yield
     except (OSError, KeyError, TypeError, AttributeError, ValueError, BadZipFile) as error:
-        raise ValueError(f"{path!r} cannot be read as a Keras model: {error}") from error
+        text = " ".join(str(error).split())
+        short = text if len(text) <= _MOST_TEXT else f"{text[:_MOST_TEXT]}..."
+        raise ValueError(f"{path!r} cannot be read as a Keras model: {short}") from error
 
 
 def _saved_by(path: str) -> str:

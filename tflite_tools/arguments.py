@@ -45,6 +45,10 @@ class _Parser(argparse_flags.ArgumentParser):
         print(f"{PROGRAM}: error: {message}", file=sys.stderr)
         raise SystemExit(USAGE_ERROR)
 
+    def option_names(self) -> list[str]:
+        """Every flag, hidden ones too."""
+        return [flag for action in self._actions for flag in action.option_strings]
+
     def flags(self) -> list[str]:
         """The flags that the help shows."""
         return [
@@ -72,16 +76,25 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     first = next((argument for argument in arguments if not argument.startswith("-")), None)
     if first is not None and first not in commands:
         parser.error(f"no command {first!r}{_suggestion(first, commands)}")
+    if first is not None:  # before a flag that is mistyped is missed
+        _check_flags(parser, commands[first], arguments)
     namespace, unknown = parser.parse_known_args(arguments)
     if namespace.command is None:
         parser.error(f"a command is needed: {', '.join(commands)} (see --help)")
     _check_together(parser, namespace)
     if unknown:
-        flag = unknown[0].partition("=")[0]
+        what = "unknown flag" if unknown[0].startswith("-") else "unexpected argument"
         known = commands[namespace.command].flags()
-        what = "unknown flag" if flag.startswith("-") else "unexpected argument"
-        parser.error(f"{what} {flag!r}{_suggestion(flag, known)}")
+        parser.error(f"{what} {unknown[0]!r}{_suggestion(unknown[0], known)}")
     return namespace
+
+
+def _check_flags(parser: _Parser, command: _Parser, arguments: Sequence[str]) -> None:
+    known = {*parser.option_names(), *command.option_names()}
+    for argument in arguments:
+        flag = argument.partition("=")[0]
+        if flag.startswith("--") and len(flag) > 2 and flag not in known:
+            parser.error(f"unknown flag {flag!r}{_suggestion(flag, command.flags())}")
 
 
 def _check_together(parser: _Parser, namespace: argparse.Namespace) -> None:

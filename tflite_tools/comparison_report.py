@@ -15,7 +15,7 @@ from tflite_tools.describe import describe
 
 _TOLD = (
     *("output", "format", "target", "bytes", "canonical_bytes", "weight_bytes"),
-    *("packed_weight_bytes", "layers", "saved", "warnings", "seconds"),
+    *("packed_weight_bytes", "stored_weight_bytes", "layers", "saved", "warnings", "seconds"),
 )
 
 
@@ -30,6 +30,7 @@ def built_figures(output: str, options: Options, canonical: bytes, built: Built)
         "canonical_bytes": len(canonical),
         "weight_bytes": description.size_by_category["weights"],
         "packed_weight_bytes": description.packed_weight_bytes,
+        "stored_weight_bytes": _stored(built),
         "layers": len(models.load(canonical).require_manifest().layers),
         "saved": {step.name: step.saved for step in built.passes},
         "warnings": list(built.warnings),
@@ -37,13 +38,21 @@ def built_figures(output: str, options: Options, canonical: bytes, built: Built)
     }
 
 
+def _stored(built: Built) -> int:
+    """Bytes of the weights in what was written, with their tables."""
+    if "packed_weight_bytes" in built.figures:  # C
+        return int(built.figures["packed_weight_bytes"])
+    sizes = describe(built.files[""]).size_by_category
+    return sizes["weights"] + sizes["tables"]
+
+
 def print_built(figures: Mapping[str, Any], built: Built, output: Console) -> None:
     """Print what `convert` has written."""
     kind = "" if built.data_bytes is None else " of weights and constants"
     line = (
         f"{figures['output']}: {figures['bytes']} bytes{kind}, {figures['layers']} layers; "
-        f"weights take {figures['weight_bytes']} bytes as int8, "
-        f"{figures['packed_weight_bytes']} packed "
+        f"weights take {figures['stored_weight_bytes']} bytes "
+        f"({figures['weight_bytes']} as int8, {figures['packed_weight_bytes']} at their bits) "
         f"({figures['seconds']:.1f} s)"
     )
     output.print(report.safe(line), soft_wrap=True)

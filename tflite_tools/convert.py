@@ -51,11 +51,15 @@ def canonical(path: str | os.PathLike[str], *, input_type: str | None = None) ->
         ValueError: if the model cannot be loaded, or an input type is asked of a .tflite file.
         RuntimeError: if TensorFlow is missing, or the converter lost codes.
     """
-    if not is_tflite(path):
+    if not is_tflite(path) and not _named_tflite(path):
         return convert(path, input_type=input_type or INPUT_TYPES[0])
     if input_type is not None:
         raise ValueError("--input_type is for Keras models: a .tflite file has its types already.")
     return files.read(path)
+
+
+def _named_tflite(path: str | os.PathLike[str]) -> bool:
+    return os.fspath(path).endswith(".tflite") and os.path.isfile(path)
 
 
 def reference(path: str | os.PathLike[str], inputs: Mapping[str, np.ndarray]) -> Reference:

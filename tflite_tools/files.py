@@ -31,6 +31,8 @@ def check_target(path: str | os.PathLike[str]) -> None:
     """
     target = pathlib.Path(path)
     name = os.fspath(path)
+    if not name:
+        raise ValueError("Cannot write: the name of the file is empty.")
     if target.is_dir():
         raise ValueError(f"Cannot write {name!r}: it is a folder.")
     if not target.parent.is_dir():

@@ -30,7 +30,8 @@ def add_convert(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data",
         metavar="FILE",
-        help="calibration samples for --flash_budget: .npy, or .npz by input name, with `labels`",
+        help="calibration samples for --flash_budget, as the model takes them: .npy, or .npz with "
+        "an array by each input's name; `labels` (whole numbers) are optional",
     )
     parser.add_argument(
         "--recipe", metavar="FILE", help="where --flash_budget writes the recipe (OUTPUT.json)"
@@ -89,7 +90,7 @@ def add_report(parser: argparse.ArgumentParser) -> None:
         metavar="FIELD=TEXT",
         help=f"what the file does not know, for its card: {', '.join(page.CARD_FIELDS)}",
     )
-    add_verify(parser)
+    _add_verify(parser, "a .tflite file of convert")
 
 
 def _field(text: str) -> tuple[str, str]:
@@ -103,11 +104,13 @@ def _field(text: str) -> tuple[str, str]:
 
 def add_verify(parser: argparse.ArgumentParser) -> None:
     """File, what it is compared with, inputs and limits."""
-    parser.add_argument(
-        "file",
-        metavar="FILE",
-        help="a .tflite file of convert, or a folder of its C, which is compiled and run",
+    _add_verify(
+        parser, "a .tflite file of convert, or a folder of its C, which is compiled and run"
     )
+
+
+def _add_verify(parser: argparse.ArgumentParser, file: str) -> None:
+    parser.add_argument("file", metavar="FILE", help=file)
     parser.add_argument(
         "--reference", metavar="MODEL", help="the trained model it was made from, or as --canonical"
     )
@@ -186,7 +189,8 @@ def _add_source(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--inputs",
         metavar="FILE",
-        help="an .npy file of samples, or an .npz file with one array per input",
+        help="samples in the units that the trained model takes, not stored integers: an .npy "
+        "file, or an .npz file with one array by each input's name",
     )
     parser.add_argument(
         "--seed",

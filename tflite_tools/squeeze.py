@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from tflite_tools import flash
+from tflite_tools.convert import is_tflite
 from tflite_tools.flash import Flash
 
 LABELS = "labels"
@@ -84,6 +85,10 @@ def squeeze(path: str | os.PathLike[str], limit: int, arrays: Mapping[str, np.nd
         raise RuntimeError(
             f"Reading a Keras model needs TensorFlow and tf_keras ({error}): pip install tfbinreg"
         ) from error
+    if is_tflite(path):
+        raise ValueError(
+            f"--flash_budget needs a float Keras model: {os.fspath(path)!r} is TFLite."
+        )
     model = load_float_model(path)
     inputs, labels = _samples(model, arrays)
     budget, quantized, data, used = _fitting(model, sensitivities(model, inputs), inputs, limit)

@@ -61,8 +61,7 @@ def _verified(arguments: argparse.Namespace) -> tuple[bytes, Report]:
     if source is not None:
         return _variant(arguments, source)
     limits = _limits(arguments)
-    data = files.read(arguments.file)
-    model = models.load(data)
+    data, model = _opened(arguments.file)
     model.require_manifest()
     if model.main.encoded:
         raise ValueError("Only TFLM runs the file: verify it with --canonical, its int8 file.")
@@ -90,8 +89,8 @@ def _folder(arguments: argparse.Namespace) -> Report:
         raise ValueError(
             "A folder of C is verified against the int8 file it was made from: give --canonical."
         )
-    folder, canonical = c_folder.read(arguments.file), files.read(source)
-    model = models.load(canonical)
+    folder = c_folder.read(arguments.file)
+    canonical, model = _opened(source)
     inputs = samples.stored(model, _inputs(arguments, model, variant.VERIFY_SAMPLES))
     return c_verify.verify_folder(
         folder, canonical, inputs=inputs, seed=arguments.seed, limits=_limits(arguments)
@@ -100,9 +99,8 @@ def _folder(arguments: argparse.Namespace) -> Report:
 
 def _variant(arguments: argparse.Namespace, source: str) -> tuple[bytes, Report]:
     """The file, and what comparing it with the canonical file finds."""
-    data, canonical = files.read(arguments.file), files.read(source)
-    models.load(data)
-    model = models.load(canonical)
+    data, _ = _opened(arguments.file)
+    canonical, model = _opened(source)
     inputs = samples.stored(model, _inputs(arguments, model, variant.VERIFY_SAMPLES))
     result = variant.verify_variant(
         data, canonical, inputs=inputs, seed=arguments.seed, limits=_limits(arguments)
@@ -125,8 +123,7 @@ def compare(arguments: argparse.Namespace) -> int:
     """
     if not arguments.max_lsb >= 0 or not 0 <= arguments.min_top1 <= 1:
         raise ValueError("--max_lsb must not be negative, --min_top1 must be from 0 to 1.")
-    first, second = read_file(arguments.first), read_file(arguments.second)
-    model = models.load(first)
+    (first, model), (second, _) = _opened(arguments.first), _opened(arguments.second)
     inputs = samples.stored(model, _inputs(arguments, model, comparison.SAMPLES))
     found = comparison.compare(first, second, inputs=inputs)
     within = found.within(max_lsb=arguments.max_lsb, min_top1=arguments.min_top1)
@@ -180,6 +177,15 @@ def _rounding(arguments: argparse.Namespace, data: bytes) -> Rounding:
     model = models.load(data)
     inputs = samples.stored(model, _inputs(arguments, model, samples.DEFAULT_SAMPLES))
     return rounding.measure(data, inputs)
+
+
+def _opened(path: str) -> tuple[bytes, Model]:
+    """A .tflite file, and what is in it; errors name it."""
+    data = read_file(path)
+    try:
+        return data, models.load(data)
+    except ValueError as error:
+        raise ValueError(f"{path!r}: {error}") from error
 
 
 def read_file(path: str) -> bytes:

@@ -175,7 +175,8 @@ def test_folders_have_one_line_of_advice(command, canonical_file, saved_net, tmp
 
 def test_c_sources_fill_a_folder(command, canonical_file, tmp_path, monkeypatch):
     def generate(canonical, options, *, name):
-        return build.Built({f"{name}.c": b"x", f"{name}.h": b"y"}, ("a warning",))
+        files = {f"{name}.c": b"x", f"{name}.h": b"y"}
+        return build.Built(files, ("a warning",), figures={"packed_weight_bytes": 1})
 
     monkeypatch.setattr(build, "build", generate)
     folder = tmp_path / "2 nets"
@@ -211,6 +212,7 @@ def test_inspect_json(command, model_file):
             ["xyz"],
             "no command 'xyz' (there are convert, verify, compare, inspect, benchmark, report)",
         ),
+        (["convert", "x", "--ouput", "y"], "unknown flag '--ouput': did you mean '--output'?"),
         (["inspect", "x", "--jsn"], "unknown flag '--jsn': did you mean '--json'?"),
         (["verify", "x", "--min-top=0.9"], "unknown flag '--min_top': did you mean '--min_top1'?"),
         (["inspect", "x", "y"], "unexpected argument 'y'"),
@@ -273,7 +275,14 @@ def test_usage_errors(command, arguments, message):
         (["verify", "{model}", "--canonical", "{model}", "--reference", "x"], "not both"),
         (["verify", "{tables}"], "verify it with --canonical"),
         (["compare", "{model}", "{junk}"], "Not a TFLite model"),
-        (["compare", "{short}", "{model}"], "damaged or cut short"),
+        (["compare", "{short}", "{model}"], "/short': The TFLite model is damaged or cut short"),
+        (["verify", "{model}", "--canonical", "{named}"], "/bad.tflite': Not a TFLite model"),
+        (["convert", "{named}", "--output", "x", "--format", "int4"], "Not a TFLite model"),
+        (["convert", "{net}", "--output", ""], "name of the file is empty"),
+        (
+            ["convert", "{model}", "--output", "y", "--flash_budget", "9KB", "--data", "{npy}"],
+            "needs a float Keras model",
+        ),
         (["compare", "{model}", "{tables}"], "another shape or type"),
         (["compare", "{model}", "{model}", "--max_lsb", "-1"], "must not be negative"),
     ],
@@ -290,6 +299,10 @@ def test_errors_are_one_line(
     for name, data in contents.items():
         paths[name] = tmp_path / name
         paths[name].write_bytes(data)
+    paths["named"] = tmp_path / "bad.tflite"
+    paths["named"].write_bytes(contents["junk"])
+    paths["npy"] = tmp_path / "x.npy"
+    np.save(paths["npy"], np.zeros((4, 8, 8, 3)))
     code, out, err = command(*(argument.format(**paths) for argument in arguments))
     assert (code, out) == (1, "")
     assert err.startswith("tflite_tools: error: ")
