@@ -5,6 +5,7 @@ import re
 
 import tf_keras as keras
 
+import tfbinreg
 from tfbinreg.kinds import support_table
 
 README = pathlib.Path(__file__).parent.parent.joinpath("README.md").read_text()
@@ -14,10 +15,10 @@ def blocks():
     return re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
-def test_quickstart_and_recipe_run(tmp_path, monkeypatch):
+def test_quickstart_and_recipes_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     keras.utils.set_random_seed(0)
-    quickstart, recipe = blocks()
+    quickstart, recipe, squeezed = blocks()
     scope = {}
     exec(
         quickstart.replace("epochs=10", "epochs=6").replace('two_stage", 5', 'two_stage", 3'), scope
@@ -32,6 +33,10 @@ def test_quickstart_and_recipe_run(tmp_path, monkeypatch):
         ),
         scope,
     )
+    scope["recipe"] = None
+    (tmp_path / "first.tflite.json").write_text(tfbinreg.Recipe(weight_bits=3).to_json())
+    exec(squeezed, scope)
+    assert scope["q_model"].recipe.weight_bits == 3
 
 
 def test_quickstart_is_short():
