@@ -96,7 +96,8 @@ def encode(data: bytes, *, split_convs: int | None = None) -> tuple[bytes, list[
     plans = plan(container)
     chosen = [entry for entry in plans if entry.shrinks]
     notes = [
-        f"{entry.layer}: left int8, tables would take {entry.after} bytes for {entry.before}"
+        f"{entry.layer}: left int8, tables and their operator would take "
+        f"{entry.after + OPERATOR_BYTES} bytes for {entry.before}"
         for entry in plans
         if not entry.shrinks
     ]
