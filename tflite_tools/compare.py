@@ -93,8 +93,11 @@ def compare(
     if inputs is None:
         drawn = samples.seeded(ours, samples=samples_count, seed=seed)
         inputs = samples.stored(ours, drawn)
-    for model in (ours, theirs):
-        runtime.check_inputs(model, inputs)
+    runtime.check_inputs(ours, inputs)
+    try:
+        runtime.check_inputs(theirs, inputs)
+    except ValueError as error:
+        raise ValueError(f"The files take other inputs. Of the second: {error}") from error
     tensors = _by_name(ours.main, theirs.main) if pairs is None else pairs.tensors
     name = TFLM if runtime.available(TFLM) else LITERT
 
