@@ -130,7 +130,7 @@ def difference(first: bytes, second: bytes) -> rows.Row:
     """Codes that differ, and numbers of all activations that do, over a few random inputs."""
     count = compare.KEPT_SAMPLES
     found = compare.compare(first, second, samples_count=count)
-    tensors = {t.name or f"tensor {t.index}": t for t in load(first).main.tensors}
+    tensors = {t.label: t for t in load(first).main.tensors}
     sizes = [count * math.prod(tensors[row.tensor].shape) for row in found.tensors]
     shares = [row.different for row in found.tensors]
     return {

@@ -181,7 +181,7 @@ def _kernels(graph: Graph) -> list[pairing.Kernel]:
 def _tensor(first: Tensor, second: Tensor, ours: np.ndarray, theirs: np.ndarray) -> TensorRow:
     difference = _apart(first, second, ours.reshape(len(ours), -1), theirs.reshape(len(theirs), -1))
     share = float(np.mean(ours.reshape(-1) != theirs.reshape(-1)))
-    name = first.name or second.name or f"tensor {first.index}"
+    name = first.name or second.name or first.label
     return TensorRow(name, difference.mean_lsb, difference.max_lsb, share)
 
 

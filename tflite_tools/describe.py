@@ -115,7 +115,7 @@ def describe(data: bytes) -> Description:
 def _tensor(tensor: Tensor) -> TensorSummary:
     parameters = tensor.quantization
     return TensorSummary(
-        name=tensor.name,
+        name=tensor.label,
         dtype=tensor.dtype,
         shape=tensor.shape,
         scale=None if parameters is None else tuple(float(s) for s in parameters.scale),
@@ -127,8 +127,8 @@ def _op(graph: Graph, op: Op) -> OpSummary:
     output = next(iter(graph.made(op)), None)
     return OpSummary(
         name=op.name,
-        inputs=tuple(tensor.name for tensor in graph.taken(op)),
-        output="" if output is None else output.name,
+        inputs=tuple(tensor.label for tensor in graph.taken(op)),
+        output="" if output is None else output.label,
         dtype="" if output is None else output.dtype,
         shape=() if output is None else output.shape,
         activation=op.activation,
@@ -163,7 +163,7 @@ def _weight(
         data = codes.unscaled(entry, data)
     values, counts = np.unique(data, return_counts=True)
     return WeightSummary(
-        layer=(name or f"tensor {stored.index}") if entry is None else entry.name,
+        layer=stored.label if entry is None else entry.name,
         tensor=name,
         shape=tensor.shape,
         dtype=dtype,

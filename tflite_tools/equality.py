@@ -27,7 +27,7 @@ def check_structure(ours: Model, theirs: Model, pairs: Pairing) -> Check:
     problems = []
     for index, twin in pairs.tensors.items():
         first, second = ours.main.tensors[index], theirs.main.tensors[twin]
-        name = first.name or f"tensor {index}"
+        name = first.label
         if (first.shape, first.dtype) != (second.shape, second.dtype):
             problems.append((name, f"is {second.dtype} {second.shape}, not {first.dtype}"))
         elif not pairing.same_grid(first.quantization, second.quantization):

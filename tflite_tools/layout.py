@@ -14,7 +14,7 @@ from ai_edge_litert import schema_py_generated as schema
 from tflite_tools.model import Model, Op
 
 CATEGORIES = (
-    "other",
+    "structure",
     "weights",
     "tables",
     "biases",
@@ -48,8 +48,8 @@ def bytes_by_category(data: bytes, model: Model, manifest_name: str) -> dict[str
         manifest_name: name of the metadata entry that counts as the manifest.
 
     Returns:
-        Category -> bytes. The rest (tables, offsets, padding) is "other"; the sum is the file's
-        size.
+        Category -> bytes. The rest (operators, shapes, offsets, padding) is "structure"; the sum
+        is the file's size.
     """
     owner = np.zeros(len(data), np.uint8)
     root = schema.Model.GetRootAs(data, 0)

@@ -42,6 +42,11 @@ class Tensor:
     quantization: Quantization | None
     data: np.ndarray | None
 
+    @property
+    def label(self) -> str:
+        """The name, or the index of a tensor without one."""
+        return self.name or f"tensor {self.index}"
+
 
 @dataclasses.dataclass(frozen=True)
 class Op:

@@ -65,7 +65,7 @@ def measure(
     except RuntimeFailedError as error:
         return Rounding((), 0, str(error))
     rows = [
-        _row(tensor.name or f"tensor {tensor.index}", mine, other)
+        _row(tensor.label, mine, other)
         for tensor, mine, other in zip(tensors, ours, theirs, strict=True)
     ]
     return Rounding(tuple(rows), count)
