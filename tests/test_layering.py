@@ -88,13 +88,13 @@ tflite_tools.runtime
 tflite_tools.samples
 tflite_tools.verdict
 tflite_tools.agreement
+tflite_tools.pairing
 tflite_tools.checks
 tflite_tools.isolate
 tflite_tools.layers
 tflite_tools.verify
 tflite_tools.files
 tflite_tools.quiet
-tflite_tools.pairing
 tflite_tools.equality
 tflite_tools.variant
 tflite_tools.formats.c_check
