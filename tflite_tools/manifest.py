@@ -89,8 +89,11 @@ class Manifest:
         _check_text(*self.versions.values())
 
     def to_json(self) -> str:
-        """JSON text that `parse` reads back."""
-        return json.dumps({"format": FORMAT, **dataclasses.asdict(self)})
+        """JSON text that `parse` reads back; most files have no `fixed` and leave it out."""
+        fields = {"format": FORMAT, **dataclasses.asdict(self)}
+        if not self.fixed:
+            del fields["fixed"]
+        return json.dumps(fields)
 
 
 def _check_text(*values: object) -> None:

@@ -16,6 +16,9 @@ HEADER = Manifest({"tfbinreg": "1"}, {"weight_bits": 2}, (LAYER,), (ACTIVATION,)
 
 def test_text_reads_back():
     assert manifest.parse(HEADER.to_json()) == HEADER
+    assert "fixed" not in HEADER.to_json()
+    header = dataclasses.replace(HEADER, fixed=(dataclasses.replace(LAYER, name="rescaling"),))
+    assert manifest.parse(header.to_json()) == header
 
 
 @pytest.mark.parametrize(
