@@ -25,7 +25,7 @@ class _Kernel:
     Attributes:
         rows: stored weights, int8, (channels, taps).
         bias: int64, (channels,).
-        packing: the same weights as packed codes.
+        packed: the same weights as codes.
     """
 
     rows: np.ndarray

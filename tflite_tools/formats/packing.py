@@ -24,7 +24,7 @@ class Codes:
     """Weights as they are packed: stored = codes * prescale.
 
     Attributes:
-        codes: int8.
+        codes: int8, (rows, taps).
         bits: one of `WIDTHS`; every code fits.
         prescale: 1 to 128.
     """
