@@ -31,12 +31,12 @@ def check_codes(data: bytes, model: Model, reference: Mapping[str, np.ndarray] |
     container = flatbuffer.read(data)
     problems = _unaccounted(model)
     stored: dict[str, np.ndarray] = {}
-    for entry in (*header.layers, *header.fixed):
+    for entry in header.kernels:
         try:
             stored[entry.name] = file_codes.layer_codes(container, entry)
         except ValueError as error:
             problems.append((entry.name, str(error).removeprefix(f"{entry.name}: ")))
-    for entry in header.fixed if reference is not None else (*header.layers, *header.fixed):
+    for entry in header.kernels if reference is None else header.fixed:
         codes = stored.get(entry.name)
         if codes is not None and manifest.codes_digest(codes) != entry.sha256:
             problems.append((entry.name, "the codes do not match the manifest's SHA-256"))
@@ -51,8 +51,7 @@ def check_codes(data: bytes, model: Model, reference: Mapping[str, np.ndarray] |
 
 def _unaccounted(model: Model) -> list[tuple[str, str]]:
     """Kernels that the manifest leaves out, layers that no operator uses, names used twice."""
-    header = model.require_manifest()
-    entries = {entry.tensor: entry for entry in (*header.layers, *header.fixed)}
+    entries = {entry.tensor: entry for entry in model.require_manifest().kernels}
     used = [
         graph.tensors[op.inputs[_WEIGHTS_INPUT]].name
         for graph in model.graphs

@@ -11,7 +11,7 @@ from tflite_tools import model as models
 from tflite_tools import report
 from tflite_tools.build import Built, Options
 from tflite_tools.compare import Comparison
-from tflite_tools.describe import describe
+from tflite_tools.describe import Description, describe
 
 _TOLD = (
     *("output", "format", "target", "bytes", "canonical_bytes", "weight_bytes"),
@@ -30,7 +30,7 @@ def built_figures(output: str, options: Options, canonical: bytes, built: Built)
         "canonical_bytes": len(canonical),
         "weight_bytes": description.size_by_category["weights"],
         "packed_weight_bytes": description.packed_weight_bytes,
-        "stored_weight_bytes": _stored(built),
+        "stored_weight_bytes": _stored(built, canonical, description),
         "layers": len(models.load(canonical).require_manifest().layers),
         "saved": {step.name: step.saved for step in built.passes},
         "warnings": list(built.warnings),
@@ -38,11 +38,12 @@ def built_figures(output: str, options: Options, canonical: bytes, built: Built)
     }
 
 
-def _stored(built: Built) -> int:
+def _stored(built: Built, canonical: bytes, description: Description) -> int:
     """Bytes of the weights in what was written, with their tables."""
-    if "packed_weight_bytes" in built.figures:  # C
+    if built.data_bytes is not None:  # C
         return int(built.figures["packed_weight_bytes"])
-    sizes = describe(built.files[""]).size_by_category
+    data = built.files[""]
+    sizes = (description if data is canonical else describe(data)).size_by_category
     return sizes["weights"] + sizes["tables"]
 
 

@@ -173,11 +173,11 @@ def _weight(
         channels=_channels(tensor.quantization),
         distinct=int(values.size),
         histogram=dict(zip(values.tolist(), counts.tolist(), strict=True)) if integer else None,
-        stored_bytes=_stored_bytes(stored),
+        stored_bytes=stored_bytes(stored),
     )
 
 
-def _stored_bytes(tensor: Tensor) -> int:
+def stored_bytes(tensor: Tensor) -> int:
     """What a constant takes in the file; INT4 and INT2 values are unpacked in `data`."""
     if tensor.data is None:
         return 0

@@ -90,7 +90,7 @@ def add_report(parser: argparse.ArgumentParser) -> None:
         metavar="FIELD=TEXT",
         help=f"what the file does not know, for its card: {', '.join(page.CARD_FIELDS)}",
     )
-    _add_verify(parser, "a .tflite file of convert")
+    add_verify(parser, file="a .tflite file of convert")
 
 
 def _field(text: str) -> tuple[str, str]:
@@ -102,14 +102,12 @@ def _field(text: str) -> tuple[str, str]:
     return field, value
 
 
-def add_verify(parser: argparse.ArgumentParser) -> None:
+def add_verify(
+    parser: argparse.ArgumentParser,
+    *,
+    file: str = "a .tflite file of convert, or a folder of its C, which is compiled and run",
+) -> None:
     """File, what it is compared with, inputs and limits."""
-    _add_verify(
-        parser, "a .tflite file of convert, or a folder of its C, which is compiled and run"
-    )
-
-
-def _add_verify(parser: argparse.ArgumentParser, file: str) -> None:
     parser.add_argument("file", metavar="FILE", help=file)
     parser.add_argument(
         "--reference", metavar="MODEL", help="the trained model it was made from, or as --canonical"

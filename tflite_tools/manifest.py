@@ -88,6 +88,11 @@ class Manifest:
             raise ValueError("versions and recipe must be objects")
         _check_text(*self.versions.values())
 
+    @property
+    def kernels(self) -> tuple[LayerEntry, ...]:
+        """The layers, and what was not trained."""
+        return (*self.layers, *self.fixed)
+
     def to_json(self) -> str:
         """JSON text that `parse` reads back; most files have no `fixed` and leave it out."""
         fields = {"format": FORMAT, **dataclasses.asdict(self)}

@@ -9,7 +9,7 @@ import numpy as np
 
 from tflite_tools import build, pairing
 from tflite_tools import model as models
-from tflite_tools.describe import Description, describe
+from tflite_tools.describe import Description, describe, stored_bytes
 from tflite_tools.formats import c_folder, c_source, int4, lut, slim
 from tflite_tools.model import Graph, Op
 
@@ -127,8 +127,7 @@ def _stored_bytes(graph: Graph, op: Op, counted: set[int]) -> int:
             counted |= places
             parts = (graph.tensors[index].data for index in places)
             return sum(part.nbytes for part in parts if part is not None)
-    size = 0 if weights.data is None else weights.data.nbytes
-    return -(-size // 2) if weights.dtype == "INT4" else size  # INT4 is read as bytes
+    return stored_bytes(weights)
 
 
 def _sources(canonical: bytes) -> FormatSize:

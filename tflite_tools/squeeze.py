@@ -148,8 +148,6 @@ def _samples(
     model: Any, arrays: Mapping[str, np.ndarray]
 ) -> tuple[list[np.ndarray], np.ndarray | None]:
     """The model's inputs in order, float32, and the labels if there are any."""
-    from tfbinreg.calibrate import check_batch
-
     labels = arrays.get(LABELS)
     rest = {name: array for name, array in arrays.items() if name != LABELS}
     names = [tensor.name.split(":")[0] for tensor in model.inputs]
@@ -161,7 +159,6 @@ def _samples(
     inputs = [np.asarray(rest[name], np.float32) for name in names]
     if any(array.ndim == 0 or len(array) == 0 for array in inputs):
         raise ValueError("The calibration data is empty.")
-    check_batch(inputs, model.inputs)
     if len({len(part) for part in (*inputs, *([] if labels is None else [labels]))}) > 1:
         raise ValueError("The arrays of the calibration data have different numbers of samples.")
     if labels is not None:

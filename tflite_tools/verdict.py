@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+from collections.abc import Sequence
 
 
 class Verdict(str, enum.Enum):
@@ -59,3 +60,12 @@ def decide(
     text = "; ".join(f"{layer}: {what}" for layer, what in problems)
     layers = tuple(dict.fromkeys(layer for layer, _ in problems))
     return Check(name, Verdict.FAILED, text, layers, figures or {})
+
+
+def unproven(deciding: Sequence[Check], what: str) -> tuple[Check, ...]:
+    """The failed check "proof" if all checks that run `what` were skipped; nothing otherwise."""
+    if not deciding or any(check.verdict is not Verdict.SKIPPED for check in deciding):
+        return ()
+    reasons = "; ".join(dict.fromkeys(check.detail for check in deciding))
+    told = f"nothing was proven of what the {what} computes: {reasons}"
+    return (Check("proof", Verdict.FAILED, told),)

@@ -176,7 +176,7 @@ def test_folders_have_one_line_of_advice(command, canonical_file, saved_net, tmp
 def test_c_sources_fill_a_folder(command, canonical_file, tmp_path, monkeypatch):
     def generate(canonical, options, *, name):
         files = {f"{name}.c": b"x", f"{name}.h": b"y"}
-        return build.Built(files, ("a warning",), figures={"packed_weight_bytes": 1})
+        return build.Built(files, ("a warning",), figures={"packed_weight_bytes": 1}, data_bytes=1)
 
     monkeypatch.setattr(build, "build", generate)
     folder = tmp_path / "2 nets"

@@ -49,7 +49,7 @@ def check_replaceable(path: str | os.PathLike[str], name: str) -> None:
         ValueError: naming the files that somebody else wrote.
     """
     folder, foreign = pathlib.Path(path), []
-    for file in (f"{name}.c", f"{name}.h", RUNTIME_HEADER, EXAMPLE):
+    for file in (f"{name}.c", *_beside(name)):
         there = folder / file
         if there.exists() and not (there.is_file() and _GENERATED in _text(there)[:_HEAD]):
             foreign.append(file)
@@ -80,11 +80,16 @@ def read(path: str | os.PathLike[str]) -> Folder:
         raise ValueError(f"{shown!r} must hold one network that convert wrote as C, holds {names}.")
     ((name, source),) = found.items()
     files = {f"{name}.c": source}
-    for other in (f"{name}.h", RUNTIME_HEADER, EXAMPLE):
+    for other in _beside(name):
         if not (folder / other).is_file():
             raise ValueError(f"{shown!r} has no {other}, which convert writes beside {name}.c.")
         files[other] = _text(folder / other)
     return Folder(name, files)
+
+
+def _beside(name: str) -> tuple[str, ...]:
+    """The files that are written beside a network's own."""
+    return f"{name}.h", RUNTIME_HEADER, EXAMPLE
 
 
 def _network(text: str) -> str | None:
