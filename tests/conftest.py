@@ -1,4 +1,7 @@
-"""Small nets and data that several test files share. Session fixtures are not to be changed."""
+"""Small nets and data that several test files share. Session fixtures are not to be changed, and
+say so at the end if they were."""
+
+import contextlib
 
 import numpy as np
 import pytest
@@ -53,28 +56,51 @@ def labels():
     return np.random.default_rng(4).integers(0, 3, 48)
 
 
+@contextlib.contextmanager
+def left_alone(model):
+    """Asserts that the model's weights are the same afterwards."""
+    before = model.get_weights()
+    yield model
+    for weight, value in zip(model.weights, before, strict=True):
+        np.testing.assert_array_equal(weight, value, f"A test has changed {weight.name}")
+
+
 @pytest.fixture(scope="session")
 def float_net():
-    return residual_net()
+    with left_alone(residual_net()) as net:
+        yield net
 
 
 @pytest.fixture(scope="session")
 def quantized_net(float_net, images):
     """`float_net` at two bits, calibrated and not trained."""
-    return tfbinreg.quantize_apply(float_net, weight_bits=2, calibration_data=images)
+    model = tfbinreg.quantize_apply(float_net, weight_bits=2, calibration_data=images)
+    with left_alone(model) as net:
+        yield net
 
 
 @pytest.fixture(scope="session")
-def trained_net(float_net, images, labels):
+def make_trained(float_net, images, labels):
+    """Makes a new `trained_net`, for tests that change it."""
+
+    def make():
+        recipe = tfbinreg.Recipe(weight_bits=2, activation_bits=4, per_channel=True)
+        model = tfbinreg.quantize_apply(
+            float_net, recipe, calibration_data=images, detach_step=False, scale_free=True
+        )
+        model.compile(keras.optimizers.Adam(0.01), "sparse_categorical_crossentropy")
+        model.fit(images, labels, batch_size=16, shuffle=False, verbose=0)
+        tfbinreg.finalize(model)
+        return model
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def trained_net(make_trained):
     """`float_net` at two bits after an epoch, compiled and finalized."""
-    recipe = tfbinreg.Recipe(weight_bits=2, activation_bits=4, per_channel=True)
-    model = tfbinreg.quantize_apply(
-        float_net, recipe, calibration_data=images, detach_step=False, scale_free=True
-    )
-    model.compile(keras.optimizers.Adam(0.01), "sparse_categorical_crossentropy")
-    model.fit(images, labels, batch_size=16, shuffle=False, verbose=0)
-    tfbinreg.finalize(model)
-    return model
+    with left_alone(make_trained()) as net:
+        yield net
 
 
 @pytest.fixture

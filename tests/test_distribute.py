@@ -1,5 +1,6 @@
 """One device, two replicas and two workers come to the same model."""
 
+import contextlib
 import os
 import pathlib
 import socket
@@ -58,12 +59,19 @@ def test_two_replicas_go_on_as_if_they_had_not_stopped(tmp_path):
             np.testing.assert_array_equal(resumed[variable], whole[variable], err_msg=variable)
 
 
+@contextlib.contextmanager
+def held_port():
+    """A port that nobody else is given meanwhile, and on which a server can listen: both it and
+    this socket, which does not listen, set SO_REUSEADDR."""
+    with socket.socket() as own:
+        own.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        own.bind(("127.0.0.1", 0))
+        yield own.getsockname()[1]
+
+
 def test_two_workers(alone, tmp_path):
-    with socket.socket() as one, socket.socket() as other:  # two free ports
-        for own in (one, other):
-            own.bind(("127.0.0.1", 0))
-        ports = [own.getsockname()[1] for own in (one, other)]
     paths = [tmp_path / f"{index}.npz" for index in range(2)]
-    finish(*(start("worker", path, index, *ports) for index, path in enumerate(paths)))
+    with held_port() as one, held_port() as other:
+        finish(*(start("worker", path, index, one, other) for index, path in enumerate(paths)))
     for path in paths:
         check_equal(path, alone)

@@ -46,8 +46,13 @@ def test_without_beta_the_moving_mean_moves():
     other.set_weights(
         [w for w, name in zip(weights, names, strict=True) if not name.endswith("beta:0")]
     )
+    norm = other.get_layer("norm")
+    mean, variance = norm.moving_mean.numpy(), norm.moving_variance.numpy()
+    assert bias_fractions(other) > 0.05
     tfbinreg.finalize(other)
     assert bias_fractions(other) < 0.05
+    assert np.all(norm.moving_mean.numpy() != mean)
+    np.testing.assert_array_equal(norm.moving_variance, variance)
 
 
 def test_file_and_model_agree_code_by_code_afterwards():

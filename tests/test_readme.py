@@ -7,6 +7,7 @@ import tf_keras as keras
 
 import tfbinreg
 from tfbinreg.kinds import support_table
+from tfbinreg.sites import kernel_sites
 
 README = pathlib.Path(__file__).parent.parent.joinpath("README.md").read_text()
 
@@ -15,28 +16,32 @@ def blocks():
     return re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
+def changed(text, old, new):
+    """The text with another word in it, which has to be there."""
+    assert old in text
+    return text.replace(old, new)
+
+
 def test_quickstart_and_recipes_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     keras.utils.set_random_seed(0)
     quickstart, recipe, squeezed = blocks()
     scope = {}
-    exec(
-        quickstart.replace("epochs=10", "epochs=6").replace('two_stage", 5', 'two_stage", 3'), scope
-    )
+    quickstart = changed(quickstart, "epochs=10", "epochs=6")
+    exec(changed(quickstart, 'two_stage", 5', 'two_stage", 3'), scope)
     assert (tmp_path / "q.keras").exists()
     history = scope["q_model"].history.history
     assert history["accuracy"][-1] > 0.5 and history["br_stage"][-1] == 2
 
-    exec(
-        recipe.replace('layer="block_1_.*"', 'layer="dense.*"').replace(
-            "DepthwiseConv2D", "Conv2D"
-        ),
-        scope,
-    )
-    scope["recipe"] = None
+    recipe = changed(recipe, 'layer="block_1_.*"', 'layer="dense.*"')
+    exec(changed(recipe, "DepthwiseConv2D", "Conv2D"), scope)
+    kernels = {site.name: site.quantizer for site in kernel_sites(scope["q_model"])}
+    assert {(k.bits, k.axis) for name, k in kernels.items() if "conv" in name} == {(4, 3)}
+    assert {(k.bits, k.axis) for name, k in kernels.items() if "dense" in name} == {(8, None)}
     (tmp_path / "first.tflite.json").write_text(tfbinreg.Recipe(weight_bits=3).to_json())
     exec(squeezed, scope)
-    assert scope["q_model"].recipe.weight_bits == 3
+    made = scope["q_model"].recipe
+    assert (made.weight_bits, made.rules) == (3, ())
 
 
 def test_quickstart_is_short():

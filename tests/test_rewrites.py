@@ -92,9 +92,12 @@ def test_activations_compute_the_same(name, fused):
         return layers.Activation(name, name="act")(x)
 
     normal = normalized(wire, IMAGE)
-    assert any(layer.name.startswith("conv" if fused else "act") for layer in normal.layers) or (
-        name == "linear"
-    )
+    own = "conv" if fused else "act"
+    made = [layer.name for layer in normal.layers if layer.name.startswith(own)]
+    if name == "linear":
+        assert made == (["conv"] if fused else [])
+    else:
+        assert len(made) >= 1 + fused
 
 
 @pytest.mark.parametrize(

@@ -244,7 +244,8 @@ def check_inputs(model: Model, inputs: Sequence[np.ndarray]) -> None:
 def quantize(values: np.ndarray, parameters: Quantization, dtype: type[np.generic]) -> np.ndarray:
     """Real numbers -> stored integers: value / scale rounded half up, plus the zero point."""
     limits = np.iinfo(dtype)  # type: ignore[type-var]
-    scaled = np.asarray(values, np.float32) / parameters.scale[0] + np.float32(0.5)
+    with np.errstate(over="ignore"):  # what is beyond float32 is clipped all the same
+        scaled = np.asarray(values, np.float32) / parameters.scale[0] + np.float32(0.5)
     stored = np.floor(scaled) + np.float32(parameters.zero_point[0])
     return np.clip(stored, limits.min, limits.max).astype(dtype)
 
