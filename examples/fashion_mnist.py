@@ -124,7 +124,8 @@ class Study:
         path = self.path(f"{setting}_{seed}_{variant}.keras")
         if not os.path.exists(path):
             model = tfbinreg.load_model(self.trunk(seed, setting))
-            model.bin_options = tfbinreg.BinOptions(detach_step=variant != "br_attached")
+            if variant == "br_attached":  # as in the paper
+                model.bin_options = tfbinreg.BinOptions(detach_step=False, bounded_pull=False)
             strength = 0.0 if variant == "lsq" else self.strength
             callback = tfbinreg.BinRegularization("two_stage", self.switch_epoch, strength)
             self.fit(model, seed, self.switch_epoch, self.epochs, [callback])

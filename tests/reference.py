@@ -47,16 +47,34 @@ def lsq_plus(
     return (code - zero_point) * step, 1.0, code - ratio, 0.0
 
 
-def bin_penalty(weights: np.ndarray, step: float, qmin: int, qmax: int) -> float:
-    """Bin regularization (Han et al., equations 5-7) as a loop over bins: mean term + variance."""
+def bin_penalty(
+    weights: np.ndarray, step: float, qmin: int, qmax: int, damping: float = 0.0
+) -> float:
+    """Bin regularization (Han et al., equations 5-7) as a loop over bins: mean term + variance, of
+    which `damping` more members are taken to lie on the level."""
     weights = np.asarray(weights, np.float64).ravel()
     codes = _codes(weights, step, qmin, qmax)
     total = 0.0
     for code in range(qmin, qmax + 1):
         members = weights[codes == code]
         if members.size:
-            total += (members.mean() - code * step) ** 2 + members.var()
+            own = (members.mean() - code * step) ** 2 + members.var()
+            total += own * members.size / (members.size + damping)
     return total
+
+
+def proximal_bin_step(
+    weights: np.ndarray, step: float, qmin: int, qmax: int, strength: float, rate: float
+) -> np.ndarray:
+    """The u with least strength * bin_penalty(u) + sum((u - weights)^2) / (2 rate), codes held:
+    each is where both parts' derivatives cancel."""
+    weights = np.asarray(weights, np.float64)
+    codes = _codes(weights, step, qmin, qmax)
+    moved = np.empty_like(weights)
+    for index in np.ndindex(weights.shape):
+        stiffness, level = strength / np.sum(codes == codes[index]), codes[index] * step
+        moved[index] = (2 * stiffness * level + weights[index] / rate) / (2 * stiffness + 1 / rate)
+    return moved
 
 
 def bin_gradients(

@@ -188,6 +188,12 @@ class TestFreezeBatchNorm:
         with pytest.raises(ValueError, match="must not be negative, got -1"):
             tfbinreg.FreezeBatchNorm(-1)
 
+    def test_an_epoch_that_never_comes_is_told(self):
+        callback = tfbinreg.FreezeBatchNorm(3)
+        callback.set_params({"epochs": 3})
+        with pytest.warns(tfbinreg.QuantizationWarning, match="epoch is 3, and the last of its 3"):
+            callback.on_train_begin()
+
     def test_a_model_that_folds_nothing(self, quantized_net):
         with pytest.raises(ValueError, match="folds no batch normalization"):
             tfbinreg.FreezeBatchNorm(1).set_model(quantized_net)

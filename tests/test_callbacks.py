@@ -7,6 +7,8 @@ import sys
 
 import numpy as np
 import pytest
+import reference
+import tensorflow as tf
 import tf_keras as keras
 
 import tfbinreg
@@ -27,7 +29,8 @@ def build(learning_rate=0.05, **options):
             layers.Dense(3, activation="softmax"),
         ]
     )
-    quantized = tfbinreg.quantize_apply(model, weight_bits=2, **options)
+    bits = {} if "recipe" in options else {"weight_bits": 2}
+    quantized = tfbinreg.quantize_apply(model, **bits, **options)
     optimizer = keras.optimizers.SGD(learning_rate, momentum=0.9)
     quantized.compile(optimizer, "sparse_categorical_crossentropy")
     return quantized
@@ -83,8 +86,8 @@ def test_two_stages_in_fit_without_tracing_again():
     assert history["br_stage"] == [1, 1, 2, 2]
     assert history["br_strength"] == [0, 0, 0.25, 0.25]
     assert float(model.bin_strength) == 0  # at rest after training
-    fit(model, callback, record, epochs=1)
-    assert record.strengths == [0]  # a second fit from epoch 0 starts over
+    fit(model, callback, record, epochs=3)
+    assert record.strengths == [0, 0, 0.25]  # a second fit from epoch 0 starts over
     fit(model, callback, record, epochs=4, initial_epoch=3)
     assert record.strengths == [0.25]
     assert len(record.traces) == 1
@@ -114,8 +117,67 @@ def test_strength_zero_is_plain_lsq_bit_for_bit():
 
 def test_a_schedule_gives_the_strength():
     record = Record()
-    fit(build(), tfbinreg.BinRegularization("two_stage", 1, lambda epoch: epoch / 10), record)
-    np.testing.assert_allclose(record.strengths, [0, 0.1, 0.2, 0.3], rtol=1e-6)
+    callback = tfbinreg.BinRegularization("two_stage", 1, lambda epoch: epoch / 10 - 0.05)
+    fit(build(), callback, record)  # which would be negative in epoch 0, where it does not act
+    np.testing.assert_allclose(record.strengths, [0, 0.05, 0.15, 0.25], rtol=1e-6)
+
+
+@pytest.mark.parametrize("option, callback", [
+    ("switch_epoch is 5", tfbinreg.BinRegularization("two_stage", 5)),
+    ("period is 3", tfbinreg.BinRegularization("alternating", period=3)),
+])  # fmt: skip
+def test_a_regularization_that_never_starts_is_told(option, callback):
+    with pytest.warns(tfbinreg.QuantizationWarning, match=f"{option}, and the last of its 2"):
+        fit(build(), callback, epochs=2)
+
+
+OPTIMIZERS = {
+    "plain": lambda: keras.optimizers.SGD(0.02),
+    "momentum": lambda: keras.optimizers.SGD(0.02, 0.9),
+    "nesterov": lambda: keras.optimizers.SGD(0.02, 0.9, nesterov=True),
+    "legacy": lambda: keras.optimizers.legacy.SGD(0.02, 0.9),
+    "schedule": lambda: keras.optimizers.SGD(keras.optimizers.schedules.CosineDecay(0.02, 80)),
+    "adam": lambda: keras.optimizers.Adam(1e-3),
+}
+
+
+@pytest.mark.parametrize("optimizer, options", [
+    *((optimizer, {}) for optimizer in OPTIMIZERS),
+    ("nesterov", {"detach_step": False}),
+    ("momentum", {"scale_free": True}),
+])  # fmt: skip
+def test_no_strength_makes_weights_diverge(optimizer, options):
+    model = build(**options)
+    model.compile(OPTIMIZERS[optimizer](), "sparse_categorical_crossentropy")
+    kernel = kernel_sites(model)[1].kernel
+    kernel.assign(tf.tensor_scatter_nd_update(kernel, [[0, 0, 0, 0]], [0.9]))  # alone in its bin
+    callback = tfbinreg.BinRegularization("joint", strength=1e4)
+    history = fit(model, callback, epochs=8)
+    assert max(history["br_loss"]) < 10.0
+
+
+@pytest.mark.filterwarnings("ignore:.*encountered")
+def test_the_papers_formula_is_there_on_request_and_diverges():
+    model = build(0.02, bounded_pull=False)
+    kernel = kernel_sites(model)[1].kernel
+    kernel.assign(tf.tensor_scatter_nd_update(kernel, [[0, 0, 0, 0]], [0.9]))
+    with pytest.raises(ValueError, match="training diverged"):
+        fit(model, tfbinreg.BinRegularization("joint", strength=1e4), epochs=20)
+
+
+def test_the_pull_follows_the_learning_rate_and_knows_the_bin_weight():
+    recipe = tfbinreg.Recipe(weight_bits=2, rules=[tfbinreg.Rule(layer="middle", bin_weight=3.0)])
+    model = build(recipe=recipe)
+    model.bin_strength.assign(100.0)
+    for rate in (0.05, 0.5):
+        model.optimizer.learning_rate = rate
+        expected = 0.0
+        for site in kernel_sites(model):
+            weight = 3.0 if site.name == "middle" else 1.0
+            expected += 100.0 * weight * reference.bin_penalty(
+                site.kernel.numpy(), float(site.step), site.quantizer.qmin, site.quantizer.qmax,
+                2 * 100.0 * weight * rate)  # fmt: skip
+        assert float(model.bin_loss()) == pytest.approx(expected, rel=1e-5)
 
 
 def test_alternating_holds_the_steps_still_despite_momentum():
@@ -135,7 +197,7 @@ def test_alternating_works_on_a_model_that_was_trained_before():
 
 
 def test_the_penalty_reaches_every_kernel_and_counts_once():
-    model = build()
+    model = build(bounded_pull=False)
     (loss,) = model.losses
     assert float(loss) == 0
     model.bin_strength.assign(0.5)

@@ -161,6 +161,25 @@ class TestBias:
             np.testing.assert_array_equal(first, second)
 
 
+def test_no_strength_makes_folded_kernels_diverge(rows):
+    model = quantized(rows, bits=2)
+    norm = folded(model).norms[0]
+    norm.gamma.assign(20.0 * norm.gamma)  # the folded kernel moves 400 times as fast
+    folded(model).initialize_steps()
+    model.compile(keras.optimizers.SGD(0.01), "mse")
+    gamma = norm.gamma.numpy()
+    model.bin_strength.assign(1e8)
+    with tf.GradientTape() as tape:
+        loss = model.bin_loss()
+    kernel, _, _ = folded(model).kernels[0]
+    gradient = tape.gradient(loss, [kernel, norm.gamma])
+    assert gradient[1] is None  # it would sum the pulls of a whole channel
+    kernel.assign_sub(0.01 * gradient[0])
+    np.testing.assert_array_equal(norm.gamma, gamma)
+    before = float(loss)
+    assert 0 < float(model.bin_loss()) < before
+
+
 @pytest.mark.parametrize("bits", [2, 4, 8])
 def test_after_training_model_and_integers_agree(bits, make_net, images, labels):
     recipe = recipes.hardware_friendly(bits)

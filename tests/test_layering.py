@@ -21,6 +21,7 @@ tflite_tools.codes
 tflite_tools
 
 tfbinreg.version
+tfbinreg.warning
 tfbinreg._compat
 tfbinreg.grid
 tfbinreg.ops

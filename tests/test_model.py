@@ -74,6 +74,13 @@ def test_recipe_and_options_are_part_of_the_configuration():
     assert len(again.losses) == 1
 
 
+def test_models_saved_before_keep_the_papers_penalty():
+    model = build()[0]
+    config = model.get_config()
+    del config["tfbinreg"]["bin_options"]["bounded_pull"]
+    assert type(model).from_config(config).bin_options == tfbinreg.BinOptions(bounded_pull=False)
+
+
 @pytest.mark.parametrize("detach_step", [True, False])
 def test_detached_steps_get_no_gradient_from_the_penalty(detach_step):
     model = build(detach_step=detach_step)[0]

@@ -107,6 +107,51 @@ def test_one_small_step_moves_every_weight_towards_its_level():
     assert np.all(np.abs(after[moved]) < np.abs(before[moved]))
 
 
+@pytest.mark.parametrize("bits", [2, 4, 8])
+@pytest.mark.parametrize("strength", [0.5, 1e3, 1e9])
+def test_damped_by_the_rate_a_step_is_the_proximal_one(bits, strength):
+    weights, qmin, qmax = kernel(bits, (200,))
+    rate, step = 0.05, np.float32(0.1)
+    penalty, gradient, _ = run(weights, step, qmin, qmax, damping=2 * strength * rate)
+    expected = reference.bin_penalty(weights, step, qmin, qmax, 2 * strength * rate)
+    assert penalty == pytest.approx(expected, rel=1e-5)
+    moved = weights - rate * strength * gradient.astype(np.float64)
+    expected = reference.proximal_bin_step(weights, step, qmin, qmax, strength, rate)
+    np.testing.assert_allclose(moved, expected, atol=1e-6)
+
+
+def test_damping_is_shared_out_over_channels_and_divided_by_the_squared_step():
+    weights, qmin, qmax = kernel(3)
+    step = np.linspace(0.05, 0.2, 16).astype(np.float32)
+    options = {"detach_step": False, "scale_free": True}
+    penalty, to_weights, to_step = run(weights, step, qmin, qmax, 3, damping=8.0, **options)
+    rows = [
+        run(weights[..., channel], own, qmin, qmax, damping=8.0 / 16 / own**2, detach_step=False)
+        for channel, own in enumerate(step)
+    ]
+    assert penalty == pytest.approx(
+        np.mean([row[0] / own**2 for row, own in zip(rows, step, strict=True)]), rel=1e-5
+    )
+    for found, part in ((np.moveaxis(to_weights, 3, 0), 1), (to_step, 2)):
+        for own, channel, row in zip(step, found, rows, strict=True):
+            np.testing.assert_allclose(channel, row[part] / own**2 / 16, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("strength", [1.0, 1e9])
+def test_a_damped_step_moves_towards_its_optimum_and_not_beyond(strength):
+    weights, qmin, qmax = kernel(8)
+    step, rate = np.float64(0.1), 0.05
+    damping = 2 * strength * rate
+    codes = np.floor(np.clip(weights / np.float32(step), qmin, qmax) + 0.5).ravel()
+    counts = np.array([np.sum(codes == code) for code in codes])
+    share = 1 / (counts + damping)
+    best = np.sum(share * codes * weights.ravel()) / np.sum(share * codes**2)
+    gradient = run(weights, np.float32(step), qmin, qmax, damping=damping, detach_step=False)[2]
+    way = (step - rate * strength * gradient - step) / (best - step)
+    assert 0 < way < 1.001
+    assert way == pytest.approx(1.0, abs=1e-3) or strength == 1.0
+
+
 def test_half_precision_weights_are_binned_in_float32():
     weights, qmin, qmax = kernel(8)
     half = tf.cast(weights, tf.float16)

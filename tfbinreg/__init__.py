@@ -30,6 +30,7 @@ from tfbinreg.regularizers import bin_regularization
 from tfbinreg.saving import load_model, quantize_scope
 from tfbinreg.scheme import LSQQuantizeScheme
 from tfbinreg.version import __version__
+from tfbinreg.warning import QuantizationWarning
 
 __all__ = [
     "BatchNormReestimation",
@@ -45,6 +46,7 @@ __all__ = [
     "LSQQuantizeScheme",
     "LSQWeightQuantizer",
     "Plan",
+    "QuantizationWarning",
     "QuantizedModel",
     "Recipe",
     "Rule",

@@ -91,6 +91,17 @@ class PreparedTrainFunction:
             model.compiled_metrics.build(model.output, targets)
 
 
+def learning_rate(optimizer: Any) -> tf.Tensor:
+    """The rate of the optimizer's next step, float32 scalar."""
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    if isinstance(optimizer, keras.optimizers.legacy.Optimizer):
+        return optimizer._decayed_lr(tf.float32)
+    rate = optimizer._learning_rate  # the property would tell a schedule's rate of the step before
+    if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
+        rate = rate(optimizer.iterations)
+    return tf.cast(rate, tf.float32)
+
+
 def versions() -> dict[str, str]:
     """Versions of the libraries that decide how a model is trained and converted."""
     return {

@@ -15,6 +15,7 @@ import tensorflow as tf
 from tfbinreg import _compat
 from tfbinreg.calibrate import check_batch, input_batches
 from tfbinreg.folded import FoldedKernel
+from tfbinreg.warning import warn_never_acts
 
 keras = _compat.keras
 
@@ -109,7 +110,8 @@ class FreezeBatchNorm(keras.callbacks.Callback):
 
     Before it training normalizes by the statistics of each batch, from it on by the moving ones, as
     inference does and the device will. Freeze late, when the moving statistics have settled, and
-    leave some epochs for the weights to adapt; nothing is traced again.
+    leave some epochs for the weights to adapt; nothing is traced again. A training too short to
+    reach the epoch gets a `QuantizationWarning`.
 
     Args:
         epoch: first epoch, counted from 0, with frozen statistics. It is compared with the epoch
@@ -133,6 +135,11 @@ class FreezeBatchNorm(keras.callbacks.Callback):
                 f"Model {model.name!r} folds no batch normalization: quantize it with "
                 "recipes.hardware_friendly or Recipe(fold_batch_norm=True)."
             )
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        epochs = self.params.get("epochs", 0)
+        if self._epoch >= epochs:
+            warn_never_acts("FreezeBatchNorm", "epoch", self._epoch, epochs)
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         for layer in self._layers:

@@ -13,6 +13,7 @@ from tfbinreg import _compat
 from tfbinreg.model import QuantizedModel
 from tfbinreg.sites import check_finite
 from tfbinreg.statistics import bin_statistics, write_histograms
+from tfbinreg.warning import warn_never_acts
 
 keras = _compat.keras
 
@@ -33,7 +34,8 @@ class BinRegularization(keras.callbacks.Callback):
     The stage is a function of the epoch number Keras reports, so `initial_epoch` and
     `BackupAndRestore` resume in the right stage, and a second `fit` that starts at epoch 0 starts
     over, as with `LearningRateScheduler`. Switching only sets variables: nothing is traced again.
-    When training ends the strength is back at 0.
+    When training ends the strength is back at 0. A regularization that would never act, because
+    training is too short for it, is told with a `QuantizationWarning`.
 
     At the end of each epoch these are added to `logs`, for the callbacks that come later in the
     list (History and the progress bar always do): `br_stage` (1 LSQ, 2 BR), `br_strength`,
@@ -43,8 +45,10 @@ class BinRegularization(keras.callbacks.Callback):
     Args:
         strategy: "joint", "two_stage" or "alternating".
         switch_epoch: first epoch, counted from 0, of the second stage of "two_stage".
-        strength: lambda, or a function epoch -> lambda. It acts through the learning rate: a weight
-            is pulled by lr * 2 * strength / (size of its bin) per step.
+        strength: lambda, or a function epoch -> lambda, which is asked for the epochs in which the
+            regularization acts. It acts through the learning rate: with x = lr * 2 * strength, a
+            weight goes the part x / (size of its bin + x) of its way to its level per step, or the
+            part x / (size of its bin), as in the paper, without `BinOptions.bounded_pull`.
         period: epochs per half cycle of "alternating".
         histogram_dir: folder for TensorBoard histograms of each kernel in steps, None for none.
         histogram_freq: epochs between histograms.
@@ -97,13 +101,22 @@ class BinRegularization(keras.callbacks.Callback):
         if self.strategy == "alternating":
             model.enable_step_holding()
 
+    def on_train_begin(self, logs: Any = None) -> None:
+        epochs = self.params.get("epochs", 0)
+        if not any(self.stage(epoch) == STAGE_BR for epoch in range(epochs)):
+            option = "switch_epoch" if self.strategy == "two_stage" else "period"
+            warn_never_acts("The bin regularization", option, getattr(self, option), epochs)
+
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         acts = self.stage(epoch) == STAGE_BR
+        self.model.bin_strength.assign(self._strength_of(epoch) if acts else 0.0)
+        self.model.steps_held.assign(int(acts and self.strategy == "alternating"))
+
+    def _strength_of(self, epoch: int) -> float:
         strength = self.strength(epoch) if callable(self.strength) else self.strength
         if strength < 0:
             raise ValueError(f"The strength of epoch {epoch} is negative: {strength}.")
-        self.model.bin_strength.assign(strength if acts else 0.0)
-        self.model.steps_held.assign(int(acts and self.strategy == "alternating"))
+        return strength
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         check_finite(self.model)

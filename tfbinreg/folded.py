@@ -110,8 +110,12 @@ class FoldedKernel(BoundLayer, QuantizedKernel):
         """Those of its normalizations that have statistics."""
         return [norm for norm in self.norms if not isinstance(norm, ChannelAffine)]
 
-    def latent(self, kernel: tf.Variable) -> tf.Tensor:
-        return self._times(kernel, self.fold()[0])
+    def latent(self, kernel: tf.Variable, attached: bool = True) -> tf.Tensor:
+        factor, _ = self.fold()
+        return self._times(kernel, factor if attached else tf.stop_gradient(factor))
+
+    def largest_slope(self) -> tf.Tensor:
+        return tf.reduce_max(tf.square(self.fold()[0]))
 
     def fold(self) -> tuple[tf.Tensor, tf.Tensor]:
         """(K, C) at the moving statistics, float32, (output channels,)."""

@@ -82,9 +82,18 @@ class QuantizedKernel(_compat.QuantizeWrapper):
             return super().non_trainable_weights
         return self.layer.weights + self._trainable_weights + self._non_trainable_weights
 
-    def latent(self, kernel: tf.Variable) -> Any:
-        """What of a kernel is quantized: here the kernel itself."""
+    def latent(self, kernel: tf.Variable, attached: bool = True) -> Any:
+        """What of a kernel is quantized: here the kernel itself.
+
+        Args:
+            kernel: the trained variable.
+            attached: whether a factor it is multiplied by gets a gradient.
+        """
         return kernel
+
+    def largest_slope(self) -> Any:
+        """The largest square of d latent / d kernel."""
+        return 1.0
 
     def initialize_steps(self) -> None:
         """Set the steps from the kernel as it is now."""

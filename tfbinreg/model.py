@@ -13,17 +13,27 @@ from tfbinreg.deployed import Deployed
 from tfbinreg.layers import BoundLayer
 from tfbinreg.recipe import Recipe
 from tfbinreg.regularizers import bin_pulls
-from tfbinreg.sites import kernel_sites, sites
+from tfbinreg.sites import Site, kernel_sites, sites
 
 keras = _compat.keras
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BinOptions:
-    """How the attached bin regularization is computed; see `bin_regularization`."""
+    """How the attached bin regularization is computed.
+
+    Attributes:
+        detach_step: whether the steps get no gradient from it (`bin_regularization`).
+        scale_free: whether it is divided by the step squared (`bin_regularization`).
+        bounded_pull: whether no strength can make a weight overshoot its level: the damping of
+            `bin_regularization` follows the strength and the learning rate of the optimizer the
+            model is compiled with. The factor of a folded normalization gets no gradient then, for
+            it sums the pulls of a whole channel. False is the paper's formula.
+    """
 
     detach_step: bool = True
     scale_free: bool = False
+    bounded_pull: bool = True
 
 
 @_compat.register
@@ -73,13 +83,15 @@ class QuantizedModel(_compat.Functional):
         return [variable for site in sites(self) for variable in site.learned]
 
     def bin_penalty(self) -> tf.Tensor:
-        """L_BR summed over the quantized kernels, without the strength; float32 scalar."""
+        """L_BR summed over the quantized kernels, as in the paper, without the strength; float32
+        scalar."""
         latents, steps = self._kernel_tensors()
-        return self._bin_pulls(latents, steps)[0]
+        return self._bin_pulls(latents, steps, [0.0] * len(latents))[0]
 
     def bin_loss(self) -> tf.Tensor:
         """bin_strength * L_BR, 0 without computing anything while the strength is 0."""
         strength = tf.convert_to_tensor(self.bin_strength)
+        dampings = self._dampings(strength)
 
         @tf.custom_gradient
         def loss(latents: list[tf.Tensor], steps: list[tf.Tensor]) -> Any:
@@ -87,7 +99,7 @@ class QuantizedModel(_compat.Functional):
                 return tf.constant(0.0), [tf.zeros(t.shape) for t in (*latents, *steps)]
 
             penalty, pulls = tf.cond(
-                strength > 0.0, lambda: self._bin_pulls(latents, steps), nothing
+                strength > 0.0, lambda: self._bin_pulls(latents, steps, dampings), nothing
             )
 
             def gradient(upstream: tf.Tensor) -> Any:
@@ -99,33 +111,54 @@ class QuantizedModel(_compat.Functional):
 
         return loss(*self._kernel_tensors())
 
+    def _dampings(self, strength: tf.Tensor) -> list[Any]:
+        """What keeps each kernel's pull from overshooting: 0 of a model that is not compiled."""
+        found = kernel_sites(self)
+        optimizer = getattr(self, "optimizer", None)
+        if optimizer is None or not self.bin_options.bounded_pull:
+            return [0.0] * len(found)
+        damping = 2.0 * strength * _compat.learning_rate(optimizer)
+        if not self.bin_options.detach_step:
+            damping *= 2.0  # the weights and the step share what may move at once
+        with _compat.float32_variables():
+            return [damping * _bin_weight(site) * site.layer.largest_slope() for site in found]
+
     def _kernel_tensors(self) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
         """The latent kernels and their steps, float32."""
+        attached = not self.bin_options.bounded_pull
         with _compat.float32_variables():
             found = kernel_sites(self)
             return (
-                [tf.convert_to_tensor(site.latent) for site in found],
+                [tf.convert_to_tensor(site.layer.latent(site.kernel, attached)) for site in found],
                 [tf.convert_to_tensor(site.step) for site in found],
             )
 
     def _bin_pulls(
-        self, latents: list[tf.Tensor], steps: list[tf.Tensor]
+        self, latents: list[tf.Tensor], steps: list[tf.Tensor], dampings: list[Any]
     ) -> tuple[tf.Tensor, list[tf.Tensor]]:
         """L_BR, and half its gradients for the kernels and then the steps."""
-        options = dataclasses.asdict(self.bin_options)
+        options = self.bin_options
         penalties: list[tf.Tensor] = []
         to_latents: list[tf.Tensor] = []
         to_steps: list[tf.Tensor] = []
-        for site, latent, step in zip(kernel_sites(self), latents, steps, strict=True):
-            quantizer, weight = site.quantizer, site.layer.quantize_config.settings.bin_weight
+        found = zip(kernel_sites(self), latents, steps, dampings, strict=True)
+        for site, latent, step, damping in found:
+            quantizer, weight = site.quantizer, _bin_weight(site)
             penalty, pulls = bin_pulls(
-                latent, step, quantizer.qmin, quantizer.qmax, quantizer.axis, **options
+                latent,
+                step,
+                quantizer.qmin,
+                quantizer.qmax,
+                quantizer.axis,
+                detach_step=options.detach_step,
+                scale_free=options.scale_free,
+                damping=damping,
             )
-            found = [penalty, *pulls]
-            if weight is not None:
-                found = [weight * part for part in found]
-            for parts, part in zip((penalties, to_latents, to_steps), found, strict=True):
-                parts.append(part)
+            parts = [penalty, *pulls]
+            if weight != 1.0:
+                parts = [weight * part for part in parts]
+            for collected, part in zip((penalties, to_latents, to_steps), parts, strict=True):
+                collected.append(part)
         return tf.add_n(penalties), to_latents + to_steps
 
     def enable_step_holding(self) -> None:
@@ -223,7 +256,13 @@ class QuantizedModel(_compat.Functional):
         model = super().from_config(plain, custom_objects)
         # Not model.made_from = ...: Keras would take it for a part of the model to be saved.
         object.__setattr__(model, "made_from", config)
-        model.attach(
-            Recipe.from_json(quantization["recipe"]), BinOptions(**quantization["bin_options"])
-        )
+        # Models of version 0.1.0 have the paper's formula.
+        options = {"bounded_pull": False, **quantization["bin_options"]}
+        model.attach(Recipe.from_json(quantization["recipe"]), BinOptions(**options))
         return model
+
+
+def _bin_weight(site: Site) -> float:
+    """The factor of a kernel's part in the bin regularization."""
+    weight = site.layer.quantize_config.settings.bin_weight
+    return 1.0 if weight is None else weight

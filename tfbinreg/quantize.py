@@ -65,6 +65,7 @@ def quantize_apply(
     calibration_data: Any = None,
     detach_step: bool = True,
     scale_free: bool = False,
+    bounded_pull: bool = True,
 ) -> QuantizedModel:
     """Prepare a model for LSQ training with bin regularization.
 
@@ -89,6 +90,8 @@ def quantize_apply(
         detach_step: whether the bin regularization leaves the steps alone.
         scale_free: divide each kernel's penalty by its step squared; needs a far smaller strength
             (see `bin_regularization`).
+        bounded_pull: whether no strength of the bin regularization can make a weight overshoot its
+            level (see `BinOptions`); False for the paper's formula.
 
     Returns:
         A `QuantizedModel`, not compiled.
@@ -107,7 +110,8 @@ def quantize_apply(
     decided = decide(trace(normal), recipe, layer_settings(configs))
     raise_problems(decided.problems, f"quantize model {model.name!r}")
     quantized = place(decided, QuantizedModel)
-    quantized.attach(recipe, BinOptions(detach_step=detach_step, scale_free=scale_free))
+    options = BinOptions(detach_step=detach_step, scale_free=scale_free, bounded_pull=bounded_pull)
+    quantized.attach(recipe, options)
     if batches is not None:
         calibrate(quantized, batches)
     return quantized

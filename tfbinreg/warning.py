@@ -1,0 +1,19 @@
+"""The class of every warning of this package."""
+
+from __future__ import annotations
+
+import warnings
+
+
+class QuantizationWarning(UserWarning):
+    """Something works, but most likely not as it was meant to."""
+
+
+def warn_never_acts(what: str, option: str, value: int, epochs: int) -> None:
+    """Warn that `what` begins, as `option` says, behind the last epoch of a training."""
+    warnings.warn(
+        f"{what} never acts in this training: {option} is {value}, and the last of its {epochs} "
+        f"epochs, counted from 0, is epoch {epochs - 1}. Make {option} smaller, or train longer.",
+        QuantizationWarning,
+        stacklevel=2,
+    )
