@@ -16,6 +16,7 @@ import rows
 import tf_keras as keras
 from formats_nets import Work
 from measure import Summary, interleave
+from stock import stock_converter
 
 import tfbinreg
 from tfbinreg import export
@@ -37,7 +38,7 @@ def convert_times(model: Any) -> rows.Row:
 
     def stock(_: int) -> float:
         start = time.perf_counter()
-        converter = export.stock_converter(model, frozen, "int8")
+        converter = stock_converter(frozen)
         middle = time.perf_counter()
         converter.convert()
         traced.append(time.perf_counter() - middle)

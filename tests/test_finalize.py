@@ -5,19 +5,19 @@ from ai_edge_litert.interpreter import Interpreter
 from test_freeze import GAMMAS, build
 
 import tfbinreg
-from tfbinreg.freeze import freeze, norm_factors
+from tfbinreg.freeze import freeze, freeze_with_offsets, norm_factors
 
 
 def bias_fractions(model):
     """How far the real biases are from integers, in int32 units, over all layers."""
-    frozen = freeze(model)
+    frozen = freeze_with_offsets(model)
     worst = 0.0
-    for op in frozen.ops:
-        if op.kernel is not None:
-            source = frozen.ops[op.inputs[0]].grid
-            unit = float(source.scale) * np.asarray(op.kernel.scale, float) / op.kernel.prescale
-            _, offset = norm_factors(op, op.kernel.bias.size)
-            worst = max(worst, float(np.max(np.abs(offset / unit - op.kernel.bias))))
+    for index, offsets in frozen.offsets.items():
+        op = frozen.graph.ops[index]
+        source = frozen.graph.source_grid(op)
+        unit = float(source.scale) * np.asarray(op.kernel.scale, float) / op.kernel.prescale
+        _, offset = norm_factors(offsets, op.kernel.bias.size)
+        worst = max(worst, float(np.max(np.abs(offset / unit - op.kernel.bias))))
     return worst
 
 

@@ -5,7 +5,7 @@ between two levels that decides which one is taken, and in a deep net the differ
 layer to layer. Kernels, additions and products are therefore computed here as LiteRT's XNNPACK
 kernels do (github.com/google/XNNPACK, src/reference/qs8 and src/operators): exact integer sums,
 multiplied by one float32 factor and rounded half to even; additions in fixed point. What remains
-runs as in the Keras model: it moves numbers, averages them or takes them from a table.
+moves numbers, or is rounded as in the Keras model.
 """
 
 from __future__ import annotations
@@ -16,14 +16,19 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfbinreg.emit import KERNEL_OPS
-from tfbinreg.freeze import FrozenKernel, FrozenOp, channels_last, freeze
-from tfbinreg.graph import trace
+from tfbinreg.channel_folding import channels_last
+from tfbinreg.freeze import freeze
+from tfbinreg.frozen import FrozenKernel, FrozenOp
 from tfbinreg.grid import Grid
+from tfbinreg.hard_swish import hard_swish_table
+from tfbinreg.kinds import KINDS, Role
+from tfbinreg.tf_ops import KERNEL_OPS, PLAIN_OPS
 
 _FLOAT32_INTEGERS = 2**24  # float32 counts exactly as far as this
 # Of XNNPACK's multipliers: bits in an addition, steps of 1 in a leaky ReLU.
 _ADD_BITS, _LEAKY_UNIT = 20, 256.0
+# In levels: more than float32's error in an average, less than half of 1 / (window size).
+_TIE_NUDGE = 2.0**-10
 
 
 class Deployed:
@@ -37,47 +42,37 @@ class Deployed:
     """
 
     def __init__(self, model: Any) -> None:
-        self._graph, self._frozen = trace(model), freeze(model)
+        self._frozen = freeze(model)
+        self._feeding = {index for op in self._frozen.ops for index in op.inputs}
 
     def __call__(self, inputs: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         """The model's outputs, on their grids, for its inputs in order."""
         values = self._values(inputs)
-        return [values[index] for index in self._graph.outputs]
+        return [values[index] for index in self._frozen.outputs]
 
     def activations(self, inputs: Sequence[tf.Tensor]) -> dict[str, tf.Tensor]:
         """The output of every operation, by the name of its layer."""
         values = self._values(inputs)
-        return {
-            self._frozen.ops[number].name: values[index]  # of several nodes the last counts
-            for index, number in sorted(self._frozen.op_of.items())
-        }
+        return {op.name: value for op, value in zip(self._frozen.ops, values, strict=True)}
 
     def output_names(self) -> list[str]:
         """Names of the layers that make the model's outputs."""
         return [self._frozen.ops[index].name for index in self._frozen.outputs]
 
-    def _values(self, inputs: Sequence[tf.Tensor]) -> dict[int, Any]:
-        """What every node of the layer graph makes."""
-        values: dict[int, Any] = {}
-        exact: dict[int, tf.Tensor] = {}  # by index of the operation
-        given = dict(zip(self._graph.inputs, inputs, strict=True))
-        for node in self._graph.nodes:
-            if node.index in given:
-                values[node.index] = given[node.index]
+    def _values(self, inputs: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+        """What every operation makes."""
+        values: list[tf.Tensor] = []
+        given = dict(zip(self._frozen.inputs, inputs, strict=True))
+        for index, op in enumerate(self._frozen.ops):
+            if index in given:
+                values.append(_put_on_grid(op, given[index]))
                 continue
-            taken = [values[index] for index in node.inputs]
-            number = self._frozen.op_of[node.index]
-            op = self._frozen.ops[number]
-            if op.kind == "InputLayer":
-                values[node.index] = _put_on_grid(op, taken[0])
-                continue
-            compute = None if op.grid is None or len(op.inputs) > 2 else _EXACT.get(op.kind)
-            if compute is None:
-                values[node.index] = node.call(taken)
-                continue
-            if number not in exact:
-                exact[number] = self._computed(op, compute, taken)
-            values[node.index] = exact[number]
+            taken = [values[number] for number in op.inputs]
+            compute = None if len(op.inputs) > 2 else _EXACT.get(op.kind)
+            if compute is not None:
+                values.append(self._computed(op, compute, taken))
+            else:
+                values.append(self._rounded(index, op, taken))
         return values
 
     def _computed(
@@ -92,6 +87,18 @@ class Deployed:
         low, high = _code_limits(op)
         result = tf.clip_by_value(compute(op, codes, grids), low, high)
         return tf.cast(result * _grid(op).scale, taken[0].dtype)
+
+    def _rounded(self, index: int, op: FrozenOp, taken: Sequence[tf.Tensor]) -> tf.Tensor:
+        """As the Keras model computes it: a result in floats, rounded half up to the grid.
+
+        Outputs on a prescribed grid are not rounded.
+        """
+        result = PLAIN_OPS[op.kind](op, [tf.cast(value, tf.float32) for value in taken])
+        if KINDS[op.kind].role is not Role.FIXED or index in self._feeding:
+            low, high = _code_limits(op)
+            codes = tf.floor(tf.clip_by_value(result / _grid(op).scale, low, high) + 0.5)
+            result = codes * _grid(op).scale
+        return tf.cast(result, taken[0].dtype)
 
 
 def _put_on_grid(op: FrozenOp, inputs: tf.Tensor) -> tf.Tensor:
@@ -123,7 +130,7 @@ def _kernel(op: FrozenOp, codes: Sequence[tf.Tensor], grids: Sequence[Grid]) -> 
     kernel, source = op.kernel, grids[0]
     assert kernel is not None
     dtype = tf.float32 if _largest_sum(op.kind, kernel, source) < _FLOAT32_INTEGERS else tf.float64
-    sums = KERNEL_OPS[op.kind](op.layer, tf.cast(codes[0], dtype), tf.cast(kernel.codes, dtype))
+    sums = KERNEL_OPS[op.kind](op, tf.cast(codes[0], dtype), tf.cast(kernel.codes, dtype))
     sums = tf.cast(sums, tf.int32) * kernel.prescale + kernel.bias
     weight_scale = (kernel.scale / np.float32(kernel.prescale)).astype(np.float32)
     factor = source.scale * weight_scale / _grid(op).scale  # float32, in XNNPACK's order
@@ -153,19 +160,38 @@ def _add(op: FrozenOp, codes: Sequence[tf.Tensor], grids: Sequence[Grid]) -> tf.
     return tf.cast(rounded, tf.float32)
 
 
+def _average(op: FrozenOp, codes: Sequence[tf.Tensor], grids: Sequence[Grid]) -> tf.Tensor:
+    """The stored values are averaged, and halves rounded away from their zero."""
+    zero_point = float(grids[0].zero_point)
+    stored = PLAIN_OPS[op.kind](op, [codes[0]]) + zero_point
+    return tf.sign(stored) * tf.floor(tf.abs(stored) + (0.5 + _TIE_NUDGE)) - zero_point
+
+
+def _hard_swish(op: FrozenOp, codes: Sequence[tf.Tensor], grids: Sequence[Grid]) -> tf.Tensor:
+    source, target = grids[0], _grid(op)
+    table = hard_swish_table(
+        tf.constant(source.scale),
+        tf.constant(source.zero_point),
+        tf.constant(target.scale),
+        tf.constant(target.zero_point),
+    )
+    places = tf.cast(codes[0], tf.int32) + source.zero_point + 128
+    return tf.cast(tf.gather(table, places) - target.zero_point, tf.float32)
+
+
 def _mean(op: FrozenOp, codes: Sequence[tf.Tensor], grids: Sequence[Grid]) -> tf.Tensor:
     """The stored values are averaged: their zero points are in the sum and in the rounding."""
     source, target = grids[0], _grid(op)
     size = np.float32(np.prod(codes[0].shape[1:3]))
     factor = source.scale / target.scale * (np.float32(1.0) / size)
     offset = np.float32(target.zero_point) - np.float32(source.zero_point) * size * factor
-    sums = tf.reduce_sum(codes[0] + source.zero_point, [1, 2], keepdims=op.layer.keepdims)
+    sums = tf.reduce_sum(codes[0] + source.zero_point, [1, 2], keepdims=op.attributes["keepdims"])
     return tf.round(sums * factor + offset) - target.zero_point
 
 
 def _leaky_relu(op: FrozenOp, codes: Sequence[tf.Tensor], grids: Sequence[Grid]) -> tf.Tensor:
     ratio = grids[0].scale / _grid(op).scale
-    slopes = (ratio, ratio * np.float32(op.layer.alpha))
+    slopes = (ratio, ratio * np.float32(op.attributes["alpha"]))
     positive, negative = (np.rint(np.float32(_LEAKY_UNIT) * slope) for slope in slopes)
     products = codes[0] * tf.where(codes[0] >= 0.0, positive, negative)
     return tf.floor(products / _LEAKY_UNIT + 0.5)
@@ -174,6 +200,8 @@ def _leaky_relu(op: FrozenOp, codes: Sequence[tf.Tensor], grids: Sequence[Grid])
 _EXACT: Mapping[str, Callable[..., tf.Tensor]] = {
     **dict.fromkeys(KERNEL_OPS, _kernel),
     "Add": _add,
+    "AveragePooling2D": _average,
+    "HardSwish": _hard_swish,
     "GlobalAveragePooling2D": _mean,
     "LeakyReLU": _leaky_relu,
     "Multiply": _multiply,

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from tfbinreg.batch_norm import reestimate_batch_norm
-from tfbinreg.freeze import FrozenKernel, FrozenOp, affine, freeze, norm_factors
+from tfbinreg.freeze import Offsets, affine, freeze_with_offsets, norm_factors
+from tfbinreg.frozen import FrozenKernel
 from tfbinreg.grid import Grid
 from tfbinreg.plain_layers import ChannelAffine
 
@@ -35,24 +36,24 @@ def finalize(model: Any, data: Any = None, *, batches: int = 50) -> None:
     """
     if data is not None:
         reestimate_batch_norm(model, data, batches=batches)
-    frozen = freeze(model)
-    for op in frozen.ops:
-        source = frozen.ops[op.inputs[0]].grid if op.inputs else None
-        if op.kernel is not None and source is not None:
-            _round_bias(op, op.kernel, source)
+    frozen = freeze_with_offsets(model)
+    for index, offsets in frozen.offsets.items():
+        op = frozen.graph.ops[index]
+        if op.kernel is not None:
+            _round_bias(offsets, op.kernel, frozen.graph.source_grid(op))
     model.finalized.assign(1)
 
 
-def _round_bias(op: FrozenOp, kernel: FrozenKernel, source: Grid) -> None:
+def _round_bias(offsets: Offsets, kernel: FrozenKernel, source: Grid) -> None:
     """Move the bias, or an offset of the last normalization, by what the integer bias differs."""
-    _, offset = norm_factors(op, kernel.bias.size)
+    _, offset = norm_factors(offsets, kernel.bias.size)
     unit = float(source.scale) * np.asarray(kernel.scale, np.float64) / kernel.prescale
     change = kernel.bias * unit - offset
-    if not op.norms:
-        if op.bias is not None:
-            _shift(op.bias, change)
+    if not offsets.norms:
+        if offsets.bias is not None:
+            _shift(offsets.bias, change)
         return
-    last = op.norms[-1]
+    last = offsets.norms[-1]
     if isinstance(last, ChannelAffine):
         _shift(last.offset, change)
     elif last.center:

@@ -8,99 +8,57 @@ sign of k, so the codes stay the trained integers.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import itertools
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from tfbinreg import _compat
+from tfbinreg.channel_folding import channels_last, fold, original_layout
 from tfbinreg.folded import FoldedKernel
+from tfbinreg.frozen import FrozenGraph, FrozenKernel, FrozenOp
 from tfbinreg.graph import Graph, Node, trace
 from tfbinreg.grid import CodedTensor, Grid, prescale
-from tfbinreg.kinds import KINDS, Role, fixed_grid, relu_limit
+from tfbinreg.kinds import KINDS, Role, fixed_grid, operation_attributes, relu_limit
 from tfbinreg.layers import QuantizeActivation, QuantizedHardSwish, QuantizedKernel
 from tfbinreg.plain_layers import ChannelAffine
 from tfbinreg.plan import Problem, raise_problems
 from tfbinreg.sites import Site, check_finite, kernel_sites, require_quantized
+from tfbinreg.version import __version__
 
-# A channel that can move its output by less than this part of a level counts as constant.
-_NEGLIGIBLE = 2.0**-12
 # A normalization without a kernel before it multiplies by 64 codes of 1/64: a power of two keeps
 # its factors exact, and large codes keep the rounding of the runtimes' multipliers small.
 _UNIT_CODE = 64
 _UNIT_GRID = Grid(8, True, np.array(1.0 / _UNIT_CODE), -127, 127)
+_WITH_KERNEL = (Role.KERNEL, Role.NORM)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class FrozenKernel:
-    """A deployed kernel: value = codes * scale, bias value = bias * input scale * scale / prescale.
+class Offsets:
+    """The variables that a kernel's bias is made of.
 
     Attributes:
-        codes: int8, Keras layout; the trained codes, negated in channels whose BatchNormalization
-            gamma is negative, zero in channels whose gamma makes them constant.
-        scale: float32, () or (output channels,).
-        bias: int32, (output channels,).
-        bits: width the codes were trained at.
-        prescale: P, by which the file's weights are multiplied.
-        trained: False for the factors of a normalization that has no kernel before it, whose codes
-            are all one number.
-    """
-
-    codes: np.ndarray
-    scale: np.ndarray
-    bias: np.ndarray
-    bits: int
-    prescale: int
-    trained: bool = True
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class FrozenOp:
-    """One integer operation.
-
-    Attributes:
-        name: the Keras layer's name.
-        kind: its class.
-        layer: the float layer, for strides, padding and the like; weights are not read from it.
-        inputs: indices of the operations whose outputs it takes.
-        grid: grid of the output.
-        relu: whether a ReLU is fused.
-        relu_limit: the largest output of that ReLU, None if the grid alone limits it.
-        kernel: weights, if it has any.
-        bias: the variable that is added before the normalizations, if there is one.
+        bias: added before the normalizations, None if there is none.
         norms: the normalizations that are folded into the kernel, in order.
     """
 
-    name: str
-    kind: str
-    layer: Any
-    inputs: tuple[int, ...]
-    grid: Grid | None
-    relu: bool = False
-    relu_limit: float | None = None
-    kernel: FrozenKernel | None = None
     bias: Any = None
     norms: tuple[Any, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class FrozenGraph:
-    """The integer operations of a model in topological order.
+class Frozen:
+    """A frozen graph and where it comes from, for `finalize`.
 
     Attributes:
-        ops: the operations.
-        inputs: indices of the operations that are the model's inputs, in the model's order.
-        outputs: indices of those whose results are its outputs, in the model's order.
-        op_of: node of the model's layer graph -> index of the operation it is part of.
+        graph: plain values.
+        offsets: index of an operation with a kernel -> the variables behind its bias.
     """
 
-    ops: tuple[FrozenOp, ...]
-    inputs: tuple[int, ...]
-    outputs: tuple[int, ...]
-    op_of: Mapping[int, int]
-
-    def trained_kernels(self) -> dict[str, FrozenKernel]:
-        """The kernels that hold trained codes, by layer name."""
-        return {op.name: op.kernel for op in self.ops if op.kernel and op.kernel.trained}
+    graph: FrozenGraph
+    offsets: Mapping[int, Offsets]
 
 
 def freeze(model: Any) -> FrozenGraph:
@@ -110,11 +68,31 @@ def freeze(model: Any) -> FrozenGraph:
         ValueError: if the model is not quantized, or listing by layer name everything that has no
             exact integer form.
     """
+    return freeze_with_offsets(model).graph
+
+
+def freeze_with_offsets(model: Any) -> Frozen:
+    """`freeze`, and the variables that the biases come from."""
     require_quantized(model)
     check_finite(model)
     own = {id(site.layer): site for site in kernel_sites(model)}
     freezer = _Freezer(trace(model), own, model.recipe.stored_bits)
-    return freezer.run(model.name)
+    ops, offsets = freezer.run(model.name)
+    graph = FrozenGraph(
+        ops=ops,
+        inputs=tuple(freezer.op_of[index] for index in freezer.graph.inputs),
+        outputs=tuple(freezer.outputs),
+        input_names=_edge_names(model._nested_inputs, model.input_names),
+        output_names=_edge_names(model._nested_outputs, model.output_names),
+        recipe=json.loads(model.recipe.to_json()),
+        versions={"tfbinreg": __version__, **_compat.versions()},
+    )
+    return Frozen(graph, offsets)
+
+
+def _edge_names(structure: Any, names: Sequence[str]) -> tuple[str, ...]:
+    """What the user calls inputs or outputs: the keys of a dictionary, else the model's names."""
+    return tuple(sorted(structure)) if isinstance(structure, dict) else tuple(names)
 
 
 def integer_codes(model: Any) -> dict[str, CodedTensor]:
@@ -142,20 +120,23 @@ class _Freezer:
     def __init__(self, graph: Graph, sites: Mapping[int, Site], stored_bits: int) -> None:
         self.graph, self.sites, self.stored_bits = graph, sites, stored_bits
         self.ops: list[FrozenOp] = []
+        self.layers: list[Any] = []  # of each operation, the Keras layer it comes from
+        self.offsets: list[Offsets] = []  # of each operation
         self.op_of: dict[int, int] = {}  # node index -> index of the operation it is part of
+        self.outputs: list[int] = []
         self.problems: list[Problem] = []
 
-    def run(self, model_name: str) -> FrozenGraph:
+    def run(self, model_name: str) -> tuple[tuple[FrozenOp, ...], dict[int, Offsets]]:
         for node in self.graph.nodes:
             self._visit(node)
+        self._end_outputs()
         raise_problems(self.problems, f"convert model {model_name!r}")
-        for index, op in enumerate(self.ops):
-            if KINDS[op.kind].role in (Role.KERNEL, Role.NORM):
-                self.ops[index] = self._with_kernel(op)
+        self._drop_unused()
+        kernels = [i for i, op in enumerate(self.ops) if KINDS[op.kind].role in _WITH_KERNEL]
+        for index in kernels:
+            self.ops[index] = self._with_kernel(index)
         raise_problems(self.problems, f"convert model {model_name!r}")
-        inputs = tuple(self.op_of[index] for index in self.graph.inputs)
-        outputs = tuple(self.op_of[index] for index in self.graph.outputs)
-        return FrozenGraph(tuple(self.ops), inputs, outputs, self.op_of)
+        return tuple(self.ops), {index: self.offsets[index] for index in kernels}
 
     def _visit(self, node: Node) -> None:
         if isinstance(node.layer, QuantizeActivation):
@@ -164,48 +145,96 @@ class _Freezer:
             self._set_grid(node)
             return
         inner = node.layer.layer if isinstance(node.layer, QuantizedKernel) else node.layer
-        kind = KINDS.get(type(inner).__name__)
-        if kind is None or (kind.role is Role.KERNEL and inner is node.layer):
+        name = type(inner).__name__
+        if name not in KINDS or (KINDS[name].role is Role.KERNEL and inner is node.layer):
             self._problem(inner.name, "is not quantized", "quantize the whole model")
-            kind = kind or KINDS["Dropout"]
-        if self._fuse(node, kind.role):
-            return
-        self._add(node, inner.name, type(inner).__name__)
+            self.op_of[node.index] = self.op_of[node.inputs[0]]
+        elif KINDS[name].op == "none" or self._keeps_shape(node, name):
+            self.op_of[node.index] = self.op_of[node.inputs[0]]
+        elif not self._fuse(node, KINDS[name].role):
+            self._add(node, inner.name, name)
+
+    def _keeps_shape(self, node: Node, name: str) -> bool:
+        """Whether a node only reshapes, to the shape that is there already."""
+        if KINDS[name].op != "RESHAPE":
+            return False
+        return None not in node.shape and self.ops[self.op_of[node.inputs[0]]].shape == node.shape
 
     def _add(self, node: Node, name: str, kind_name: str) -> None:
-        role = KINDS[kind_name].role if kind_name in KINDS else Role.SAME
-        inputs = () if role is Role.INPUT else tuple(self.op_of[i] for i in node.inputs)
+        kind = KINDS[kind_name]
+        inputs = () if kind.role is Role.INPUT else tuple(self.op_of[i] for i in node.inputs)
         self._need_grid(name, inputs)
+        while kind.op == "RESHAPE" and KINDS[self.ops[inputs[0]].kind].op == "RESHAPE":
+            inputs = self.ops[inputs[0]].inputs  # one instead of two
         grid = None
-        if role is Role.FIXED:
+        if kind.role is Role.FIXED:
             grid = fixed_grid(node.layer)
-        elif role in (Role.SAME, Role.RELU, Role.JOIN):
+        elif kind.role in (Role.SAME, Role.RELU, Role.JOIN):
             grid = self.ops[inputs[0]].grid
-        norms = (node.layer,) if role is Role.NORM else tuple(getattr(node.layer, "norms", ()))
-        op = FrozenOp(
-            name, kind_name, node.layer, inputs, grid, bias=_bias(node.layer), norms=norms
-        )
+        inner = node.layer.layer if isinstance(node.layer, QuantizedKernel) else node.layer
+        attributes = operation_attributes(inner, kind)
         self.op_of[node.index] = len(self.ops)
-        self.ops.append(op)
+        self.ops.append(
+            FrozenOp(self._unique(name), kind_name, inputs, grid, node.shape, attributes)
+        )
+        self.layers.append(node.layer)
+        norms = (node.layer,) if kind.role is Role.NORM else tuple(getattr(node.layer, "norms", ()))
+        self.offsets.append(Offsets(_bias(node.layer), norms))
+
+    def _end_outputs(self) -> None:
+        """Give every output of the model an operation of its own, a copy where it has none."""
+        for node_index in self.graph.outputs:
+            index = self.op_of[node_index]
+            op = self.ops[index]
+            self._need_grid(op.name, (index,))
+            if index in self.outputs or op.kind == "InputLayer":
+                copy = FrozenOp(self._unique(op.name), "Reshape", (index,), op.grid, op.shape)
+                index = len(self.ops)
+                self.ops.append(copy)
+                self.layers.append(None)
+                self.offsets.append(Offsets())
+            self.outputs.append(index)
+
+    def _drop_unused(self) -> None:
+        """Drop the operations whose results nothing takes, and number the others anew."""
+        taken = {index for op in self.ops for index in op.inputs} | set(self.outputs)
+        kept = [i for i, op in enumerate(self.ops) if i in taken or op.kind == "InputLayer"]
+        if len(kept) == len(self.ops):
+            return
+        place = {index: number for number, index in enumerate(kept)}
+        self.ops = [
+            dataclasses.replace(self.ops[i], inputs=tuple(place[j] for j in self.ops[i].inputs))
+            for i in kept
+        ]
+        self.layers, self.offsets = [self.layers[i] for i in kept], [self.offsets[i] for i in kept]
+        self.outputs = [place[index] for index in self.outputs]
+        self.op_of = {node: place[i] for node, i in self.op_of.items() if i in place}
+        self._drop_unused()
+
+    def _unique(self, name: str) -> str:
+        """The name of a layer, numbered where the layer is called again."""
+        taken = {op.name for op in self.ops}
+        numbered = (f"{name}_{number}" for number in itertools.count(1))
+        return next(text for text in itertools.chain([name], numbered) if text not in taken)
 
     def _fuse(self, node: Node, role: Role) -> bool:
         """Make a normalization or ReLU part of the operation before it, if that has no grid yet."""
         if role not in (Role.NORM, Role.RELU):
             return False
         index = self.op_of[node.inputs[0]]
-        op = self.ops[index]
-        head = KINDS.get(op.kind)
-        if op.grid is not None or head is None or op.relu:
+        op, head = self.ops[index], KINDS[self.ops[index].kind]
+        if op.grid is not None or op.relu:
             return False
         if role is Role.NORM:
-            if head.role not in (Role.KERNEL, Role.NORM):
+            if head.role not in _WITH_KERNEL:
                 return False
-            op = dataclasses.replace(op, norms=(*op.norms, node.layer))
+            before = self.offsets[index]
+            self.offsets[index] = Offsets(before.bias, (*before.norms, node.layer))
         elif not head.fuses_relu:
             return False
         else:
-            op = dataclasses.replace(op, relu=True, relu_limit=relu_limit(node.layer))
-        self.ops[index] = op
+            limit = relu_limit(node.layer)
+            self.ops[index] = dataclasses.replace(op, relu=True, relu_limit=limit)
         self.op_of[node.index] = index
         return True
 
@@ -229,39 +258,39 @@ class _Freezer:
     def _need_grid(self, name: str, inputs: tuple[int, ...]) -> None:
         for index in inputs:
             if self.ops[index].grid is None:
-                what = f"its input {self.ops[index].name!r} is not on a grid"
+                what = f"the output of {self.ops[index].name!r} is not on a grid"
                 self._problem(name, what, "quantize the whole model")
 
     def _problem(self, name: str, what: str, remedy: str) -> None:
         self.problems.append(Problem(name, what, remedy))
 
-    def _with_kernel(self, op: FrozenOp) -> FrozenOp:
+    def _with_kernel(self, index: int) -> FrozenOp:
+        op, layer = self.ops[index], self.layers[index]
         source, target = self.ops[op.inputs[0]].grid, op.grid
         if source is None or target is None:
             self._problem(op.name, "its output is not on a grid", "quantize the whole model")
             return op
-        trained = isinstance(op.layer, QuantizedKernel)
+        trained = isinstance(layer, QuantizedKernel)
         if trained:
-            inner, site = op.layer.layer, self.sites[id(op.layer)]
+            site = self.sites[id(layer)]
             grid, codes = site.grid(), site.codes()
         else:
-            inner, grid = op.layer, _UNIT_GRID
-            channels = int(inner.input_shape[-1])
-            codes = np.full((1, 1, channels, 1), _UNIT_CODE, np.int32)
+            grid = _UNIT_GRID
+            codes = np.full((1, 1, int(op.shape[-1] or 0), 1), _UNIT_CODE, np.int32)
         rows = channels_last(op.kind, codes)
         channels = rows.shape[1]
-        factor, offset = norm_factors(op, channels)
+        factor, offset = norm_factors(self.offsets[index], channels)
         if not np.all(np.isfinite(factor)) or not np.all(np.isfinite(offset)):
             what = "its bias or batch normalization has NaN or infinite values"
             self._problem(op.name, what, "training diverged: train again at a lower rate")
             return op
-        if isinstance(op.layer, FoldedKernel):
+        if isinstance(layer, FoldedKernel):
             factor = np.ones(channels)  # the codes are those of the folded kernel
-        rows, scale = _fold(rows, grid, factor, source, target)
         multiple = prescale(grid.bits, self.stored_bits)
+        rows, scale = fold(rows, grid, factor, offset * multiple, source, target)
         bias = np.floor(offset * multiple / (float(source.scale) * scale) + 0.5)
-        if isinstance(op.layer, FoldedKernel) and op.layer.bias_bits is not None:
-            bias = op.layer.integer_bias()
+        if isinstance(layer, FoldedKernel) and layer.bias_bits is not None:
+            bias = layer.integer_bias()
         if np.any(np.abs(bias) >= 2**31):
             worst = int(np.argmax(np.abs(bias)))
             what = f"the bias of output channel {worst} does not fit 32 bits"
@@ -272,68 +301,21 @@ class _Freezer:
             )
             return op
         kernel = FrozenKernel(
-            _original_layout(op.kind, rows, codes.shape).astype(np.int8),
+            original_layout(op.kind, rows, codes.shape).astype(np.int8),
             scale,
             bias.astype(np.int32),
             grid.bits,
             multiple,
             trained,
         )
-        return dataclasses.replace(op, layer=inner, kernel=kernel)
+        return dataclasses.replace(op, kernel=kernel)
 
 
-def channels_last(kind: str, codes: np.ndarray) -> np.ndarray:
-    """Codes as (weights per output channel, output channels)."""
-    if kind == "Conv2DTranspose":  # (h, w, out, in)
-        codes = np.swapaxes(codes, 2, 3)
-    channels = codes.shape[-1]
-    if codes.ndim == 4 and kind not in ("Conv2D", "Conv2DTranspose"):
-        channels *= codes.shape[2]  # depthwise: (h, w, in, multiplier)
-    return codes.reshape(-1, channels)
-
-
-def _original_layout(kind: str, rows: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """The inverse of `_channels_last`."""
-    if kind != "Conv2DTranspose":
-        return rows.reshape(shape)
-    height, width, filters, inputs = shape
-    return np.swapaxes(rows.reshape(height, width, inputs, filters), 2, 3)
-
-
-def _fold(
-    rows: np.ndarray, grid: Grid, factor: np.ndarray, source: Grid, target: Grid
-) -> tuple[np.ndarray, np.ndarray]:
-    """Multiply each channel's scale by |factor| and its codes by the sign of factor.
-
-    Args:
-        rows: codes, (weights per channel, output channels).
-        grid: the kernel's grid.
-        factor: k, float64, (output channels,).
-        source: grid of the inputs.
-        target: grid of the outputs.
-
-    Returns:
-        The folded codes, and the float32 scale: () if all channels share it, else per channel.
-    """
-    step = np.repeat(grid.scale.astype(np.float64), rows.shape[1] // grid.scale.size)
-    folded = step * np.abs(factor)
-    # How many levels of the output each channel's weights can move at the very most.
-    reach = np.abs(rows).sum(axis=0) * folded * source.qmax_abs
-    reach *= float(source.scale) / float(target.scale)
-    constant = (reach < _NEGLIGIBLE) & (factor != 1.0)
-    if np.any(constant):
-        # A scale near zero would need an enormous bias; without weights any scale will do.
-        folded[constant] = folded[~constant].max() if not np.all(constant) else step[constant]
-    rows = np.where(constant, 0, rows * np.where(factor < 0, -1, 1))
-    scale = folded.astype(np.float32)
-    return rows, scale[0] if np.all(scale == scale[0]) else scale
-
-
-def norm_factors(op: FrozenOp, channels: int) -> tuple[np.ndarray, np.ndarray]:
+def norm_factors(offsets: Offsets, channels: int) -> tuple[np.ndarray, np.ndarray]:
     """(k, c), float64: the norms of (conv + bias) are k * conv + c, per output channel."""
-    factor = np.ones(channels)
-    offset = np.zeros(channels) if op.bias is None else op.bias.numpy().astype(np.float64)
-    for norm in op.norms:
+    factor, bias = np.ones(channels), offsets.bias
+    offset = np.zeros(channels) if bias is None else bias.numpy().astype(np.float64)
+    for norm in offsets.norms:
         own_factor, own_offset = affine(norm, channels)
         factor, offset = own_factor * factor, own_factor * offset + own_offset
     return factor, offset

@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from tensorflow import nest
+
 from tfbinreg import _compat
 
 keras = _compat.keras
@@ -20,12 +22,14 @@ class Node:
         layer: the Keras layer that is called.
         inputs: indices of the nodes whose outputs it takes.
         options: keyword arguments of the call.
+        shape: of the output, without the batch axis; None for an unknown size.
     """
 
     index: int
     layer: Any
     inputs: tuple[int, ...]
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    shape: tuple[int | None, ...] = ()
 
     @property
     def name(self) -> str:
@@ -82,6 +86,7 @@ def trace(model: Any) -> Graph:
             node.outbound_layer,
             tuple(index_of(tensor) for tensor in node.keras_inputs),
             dict(node.call_kwargs or {}),
+            tuple(nest.flatten(node.outputs)[0].shape[1:]),
         )
         for index, node in enumerate(keras_nodes)
     )

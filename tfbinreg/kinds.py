@@ -49,6 +49,7 @@ class Kind:
         lopsided: whether its outputs reach far on the positive side only, so that a grid with a
             learned offset serves them better than a symmetric one.
         check: returns what of a layer's configuration is not supported, given its input shapes.
+        attributes: what of a layer's configuration its operation needs in a file.
         title: what users call it, where that is not the class.
     """
 
@@ -61,6 +62,7 @@ class Kind:
     keeps_sign: bool = False
     lopsided: bool = False
     check: Callable[[Any, Sequence[Shape]], Problems] = lambda layer, shapes: []
+    attributes: tuple[str, ...] = ()
     title: str = ""
 
 
@@ -104,6 +106,25 @@ def relu_limit(layer: Any) -> float | None:
 def fixed_grid(layer: Any) -> Grid:
     """The output grid of a layer of role FIXED."""
     return _FIXED_GRIDS["softmax" if type(layer).__name__ == "Softmax" else activation_name(layer)]
+
+
+def operation_attributes(layer: Any, kind: Kind) -> dict[str, Any]:
+    """The attributes of a layer that its operation needs, as plain values."""
+    return {name: _plain(layer, name) for name in kind.attributes}
+
+
+def _plain(layer: Any, name: str) -> Any:
+    """An attribute as numbers, text, tuples or a float32 array."""
+    value = getattr(layer, name)
+    if callable(value):
+        return activation_name(layer)
+    if hasattr(value, "numpy"):
+        return np.asarray(value.numpy(), np.float32)
+    if isinstance(value, np.ndarray):  # what Keras has made of a number
+        return value.tolist()
+    if isinstance(value, (list, tuple)):
+        return tuple(tuple(part) if isinstance(part, (list, tuple)) else part for part in value)
+    return value
 
 
 def check_activation(name: str) -> Problems:
@@ -193,6 +214,9 @@ def _check_prelu(layer: Any, shapes: Sequence[Shape]) -> Problems:
     return [(f"shared_axes={layer.shared_axes}", "share the slopes over all axes but the last")]
 
 
+_CONV = ("strides", "dilation_rate", "padding")
+_POOL = ("pool_size", "strides", "padding")
+
 KINDS: dict[str, Kind] = {
     "InputLayer": Kind(role=Role.INPUT, op=""),
     "Conv2D": Kind(
@@ -202,6 +226,7 @@ KINDS: dict[str, Kind] = {
         channel_axis=3,
         fuses_relu=True,
         check=_check_conv,
+        attributes=_CONV,
     ),
     "DepthwiseConv2D": Kind(
         role=Role.KERNEL,
@@ -210,6 +235,7 @@ KINDS: dict[str, Kind] = {
         channel_axis=2,
         fuses_relu=True,
         check=_check_conv,
+        attributes=_CONV,
     ),
     "Conv2DTranspose": Kind(
         role=Role.KERNEL,
@@ -218,6 +244,7 @@ KINDS: dict[str, Kind] = {
         channel_axis=2,
         fuses_relu=True,
         check=_check_transpose,
+        attributes=("strides", "padding"),
     ),
     "Dense": Kind(
         role=Role.KERNEL,
@@ -249,11 +276,17 @@ KINDS: dict[str, Kind] = {
     ),
     "Rescaling": Kind(role=Role.REWRITE, op="folded or DEPTHWISE_CONV_2D"),
     "Normalization": Kind(role=Role.REWRITE, op="folded or DEPTHWISE_CONV_2D"),
-    "ReLU": Kind(role=Role.RELU, op="fused", regrid=True, check=_check_relu),
-    "LeakyReLU": Kind(role=Role.MERGE, op="LEAKY_RELU", lopsided=True),
-    "PReLU": Kind(role=Role.MERGE, op="PRELU", lopsided=True, check=_check_prelu),
+    "ReLU": Kind(
+        role=Role.RELU, op="fused", regrid=True, check=_check_relu, attributes=("max_value",)
+    ),
+    "LeakyReLU": Kind(role=Role.MERGE, op="LEAKY_RELU", lopsided=True, attributes=("alpha",)),
+    "PReLU": Kind(
+        role=Role.MERGE, op="PRELU", lopsided=True, check=_check_prelu, attributes=("alpha",)
+    ),
     "HardSwish": Kind(role=Role.MERGE, op="HARD_SWISH", lopsided=True, title="hard swish"),
-    "Activation": Kind(role=Role.FIXED, op="LOGISTIC or TANH", title="sigmoid, tanh"),
+    "Activation": Kind(
+        role=Role.FIXED, op="LOGISTIC or TANH", title="sigmoid, tanh", attributes=("activation",)
+    ),
     "Softmax": Kind(role=Role.FIXED, op="SOFTMAX", check=_check_last_axis),
     "Add": Kind(
         role=Role.MERGE, op="ADD", fuses_relu=True, keeps_sign=True, check=_check_same_shape
@@ -265,24 +298,47 @@ KINDS: dict[str, Kind] = {
     "Average": Kind(role=Role.REWRITE, op="ADD + DEPTHWISE_CONV_2D", check=_check_same_shape),
     "Concatenate": Kind(role=Role.JOIN, op="CONCATENATION", check=_check_concatenate),
     "GlobalAveragePooling2D": Kind(
-        role=Role.MERGE, op="MEAN", keeps_sign=True, check=_check_channels_last
+        role=Role.MERGE,
+        op="MEAN",
+        keeps_sign=True,
+        check=_check_channels_last,
+        attributes=("keepdims",),
     ),
     "GlobalAveragePooling1D": Kind(role=Role.REWRITE, op="MEAN", check=_check_channels_last),
     "AveragePooling2D": Kind(
-        role=Role.SAME, op="AVERAGE_POOL_2D", regrid=True, check=_check_channels_last
+        role=Role.SAME,
+        op="AVERAGE_POOL_2D",
+        regrid=True,
+        check=_check_channels_last,
+        attributes=_POOL,
     ),
     "AveragePooling1D": Kind(role=Role.REWRITE, op="AVERAGE_POOL_2D", check=_check_channels_last),
-    "MaxPooling2D": Kind(role=Role.SAME, op="MAX_POOL_2D", check=_check_channels_last),
+    "MaxPooling2D": Kind(
+        role=Role.SAME, op="MAX_POOL_2D", check=_check_channels_last, attributes=_POOL
+    ),
     "MaxPooling1D": Kind(role=Role.REWRITE, op="MAX_POOL_2D", check=_check_channels_last),
-    "GlobalMaxPooling2D": Kind(role=Role.SAME, op="REDUCE_MAX", check=_check_channels_last),
+    "GlobalMaxPooling2D": Kind(
+        role=Role.SAME, op="REDUCE_MAX", check=_check_channels_last, attributes=("keepdims",)
+    ),
     "GlobalMaxPooling1D": Kind(role=Role.REWRITE, op="REDUCE_MAX", check=_check_channels_last),
-    "UpSampling2D": Kind(role=Role.SAME, op="RESIZE_NEAREST_NEIGHBOR", check=_check_upsampling),
+    "UpSampling2D": Kind(
+        role=Role.SAME, op="RESIZE_NEAREST_NEIGHBOR", check=_check_upsampling, attributes=("size",)
+    ),
     "UpSampling1D": Kind(role=Role.REWRITE, op="RESIZE_NEAREST_NEIGHBOR"),
-    "ZeroPadding2D": Kind(role=Role.SAME, op="PAD", check=_check_channels_last),
+    "ZeroPadding2D": Kind(
+        role=Role.SAME, op="PAD", check=_check_channels_last, attributes=("padding",)
+    ),
     "ZeroPadding1D": Kind(role=Role.REWRITE, op="PAD"),
-    "Cropping2D": Kind(role=Role.SAME, op="STRIDED_SLICE", check=_check_channels_last),
+    "Cropping2D": Kind(
+        role=Role.SAME, op="STRIDED_SLICE", check=_check_channels_last, attributes=("cropping",)
+    ),
     "Cropping1D": Kind(role=Role.REWRITE, op="STRIDED_SLICE"),
-    "Slice": Kind(role=Role.SAME, op="STRIDED_SLICE", title="`x[:, a:b]`"),
+    "Slice": Kind(
+        role=Role.SAME,
+        op="STRIDED_SLICE",
+        title="`x[:, a:b]`",
+        attributes=("begin", "end", "strides"),
+    ),
     "Flatten": Kind(role=Role.SAME, op="RESHAPE"),
     "Reshape": Kind(role=Role.SAME, op="RESHAPE"),
     "Dropout": Kind(role=Role.SAME, op="none"),

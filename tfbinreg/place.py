@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,6 +18,8 @@ from tfbinreg.graph import Node, apply, clone_layer, rebuild
 from tfbinreg.kinds import KINDS, Role, fixed_grid
 from tfbinreg.layers import QuantizeActivation, QuantizedHardSwish, QuantizedKernel
 from tfbinreg.plan import GridPlan, KernelPlan, Plan
+
+_NO_SCOPE = r"[^A-Za-z0-9_.\\/>-]"  # characters that a TensorFlow scope cannot have
 
 
 def place(plan: Plan, make_model: Callable[..., Any]) -> Any:
@@ -108,8 +112,16 @@ class _Placer:
         owner = self.plan.same_grid.get(index) if grid is None else grid.nodes[0]
         return None if owner is None else self.grid_layers.get(owner)
 
+    def _grid_name(self, node: Node) -> str:
+        """`<layer>_grid`, made fit for a TensorFlow scope: an Input may have any name."""
+        wanted = f"{re.sub(_NO_SCOPE, '_', node.name)}_grid"
+        wanted = wanted if wanted[0].isalnum() else f"input{wanted}"
+        taken = {layer.name for layer in self.grid_layers.values()}
+        numbered = (f"{wanted}_{number}" for number in itertools.count(1))
+        return next(name for name in itertools.chain([wanted], numbered) if name not in taken)
+
     def _grid_layer(self, grid: GridPlan, node: Node) -> QuantizeActivation:
-        quantizer, name = _quantizer(grid, node), f"{node.name}_grid"
+        quantizer, name = _quantizer(grid, node), self._grid_name(node)
         source = self._source(node) if self._is_exact(node) else None
         if source is None:
             return QuantizeActivation(quantizer, name=name)

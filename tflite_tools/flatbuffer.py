@@ -231,6 +231,21 @@ def set_metadata(model: Any, name: str, data: bytes) -> None:
     model.metadata = [*others, entry]
 
 
+def signature(model: Any) -> tuple[dict[str, int], dict[str, int]]:
+    """Tensor indices of the inputs and outputs by the names the first signature gives them.
+
+    Two empty mappings if the file has no signature.
+    """
+    if not model.signatureDefs:
+        return {}, {}
+    first = model.signatureDefs[0]
+    inputs, outputs = (
+        {text(entry.name): int(entry.tensorIndex) for entry in edges or []}
+        for edges in (first.inputs, first.outputs)
+    )
+    return inputs, outputs
+
+
 def drop_unused_buffers(model: Any) -> None:
     """Remove the buffers that no tensor and no metadata refers to; buffer 0 stays, empty."""
     tensors = [tensor for graph in model.subgraphs for tensor in graph.tensors]
