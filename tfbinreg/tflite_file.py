@@ -135,11 +135,13 @@ class _FileWriter:
         return index
 
     def _manifest(self) -> manifest.Manifest:
+        pairs = zip(self.graph.ops, self.tensors, strict=True)
         activations = [
             manifest.ActivationEntry(
                 self.writer.name(tensor), grid.bits, grid.qmin, grid.qmax, grid.zero_point
             )
-            for tensor, grid in zip(self.tensors, map(_grid, self.graph.ops), strict=True)
+            for op, tensor in sorted(pairs, key=lambda pair: pair[0].kind == "InputLayer")
+            for grid in (_grid(op),)
         ]
         return manifest.Manifest(
             versions=dict(self.graph.versions),
