@@ -55,13 +55,13 @@ tfbinreg.normalize
 tfbinreg.decide
 tfbinreg.config
 tfbinreg.place
-tfbinreg.scheme
 tfbinreg.sites
 tfbinreg.freeze
 tfbinreg.tf_ops
 tfbinreg.deployed
 tfbinreg.statistics
 tfbinreg.model
+tfbinreg.scheme
 tfbinreg.saving
 tfbinreg.calibrate
 tfbinreg.batch_norm

@@ -43,6 +43,13 @@ class QuantizedKernel(_compat.QuantizeWrapper):
     own kernel attribute as it found it.
     """
 
+    made_with: Any = None
+
+    def remember(self, *made_with: Any) -> None:
+        """Keep what the model was made with, for a model that is cloned from its layers."""
+        # Not self.made_with = ...: Keras would wrap the tuple.
+        object.__setattr__(self, "made_with", made_with)
+
     def build(self, input_shape: Any) -> None:
         with _compat.own_scope(self):
             keras.layers.Wrapper.build(self, input_shape)

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from tfbinreg import _compat
 from tfbinreg.deployed import Deployed
-from tfbinreg.layers import BoundLayer
+from tfbinreg.layers import BoundLayer, QuantizedKernel
 from tfbinreg.recipe import Recipe
 from tfbinreg.regularizers import bin_pulls
 from tfbinreg.sites import Site, kernel_sites, sites
@@ -40,6 +40,8 @@ class BinOptions:
 class QuantizedModel(_compat.Functional):
     """The model `quantize_apply` returns: a functional tf_keras model with three additions.
 
+    tfmot's own `quantize_apply` returns one as well, given an `LSQQuantizeScheme`.
+
     - One `add_loss` callable over all quantized kernels adds bin_strength * L_BR. At strength zero
       (the start) it is skipped and training is plain LSQ, bit for bit. Keras counts it once, not
       once per replica, and it is attached again whenever the model is built from its config.
@@ -53,8 +55,6 @@ class QuantizedModel(_compat.Functional):
         finalized: int32 variable; 1 after `finalize`, when inference is what the file computes.
     """
 
-    # No __init__: Keras writes the layer graph into the configuration only of classes that keep
-    # the constructor of a functional model.
     made_from: dict[str, Any]  # of a loaded model: the configuration
     recipe = Recipe()
     bin_options = BinOptions()
@@ -62,12 +62,16 @@ class QuantizedModel(_compat.Functional):
     _deployed: Deployed | None = None
     _deployed_mark: int | None = None  # of the weights that `_deployed` was made from
 
-    def attach(self, recipe: Recipe, bin_options: BinOptions) -> None:
-        """Give a freshly built model its recipe, state variables and penalty. Call once."""
-        self.recipe, self.bin_options = recipe, bin_options
+    def __init__(
+        self, inputs: Any, outputs: Any, name: Any = None, trainable: bool = True, **kwargs: Any
+    ) -> None:
+        # A functional model's own arguments, by which Keras knows that it can clone and save it.
+        super().__init__(inputs, outputs, name, trainable, **kwargs)
         for layer in self.layers:
             if isinstance(layer, BoundLayer) and layer.source is not None:
                 layer.bind(self.get_layer(layer.source))
+            if isinstance(layer, QuantizedKernel) and layer.made_with is not None:
+                self.recipe, self.bin_options = layer.made_with
         options: dict[str, Any] = {
             "trainable": False,
             "aggregation": tf.VariableAggregation.ONLY_FIRST_REPLICA,
@@ -76,6 +80,13 @@ class QuantizedModel(_compat.Functional):
         self.steps_held = tf.Variable(0, name="steps_held", dtype=tf.int32, **options)
         self.finalized = tf.Variable(0, name="finalized", dtype=tf.int32, **options)
         self.add_loss(self.bin_loss)
+
+    def describe(self, recipe: Recipe, bin_options: BinOptions) -> None:
+        """Tell the model what it was made with, and every model that is cloned from its layers."""
+        self.recipe, self.bin_options = recipe, bin_options
+        for layer in self.layers:
+            if isinstance(layer, QuantizedKernel):
+                layer.remember(recipe, bin_options)
 
     @property
     def step_variables(self) -> list[tf.Variable]:
@@ -258,7 +269,7 @@ class QuantizedModel(_compat.Functional):
         object.__setattr__(model, "made_from", config)
         # Models of version 0.1.0 have the paper's formula.
         options = {"bounded_pull": False, **quantization["bin_options"]}
-        model.attach(Recipe.from_json(quantization["recipe"]), BinOptions(**options))
+        model.describe(Recipe.from_json(quantization["recipe"]), BinOptions(**options))
         return model
 
 

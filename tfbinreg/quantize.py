@@ -111,7 +111,7 @@ def quantize_apply(
     raise_problems(decided.problems, f"quantize model {model.name!r}")
     quantized = place(decided, QuantizedModel)
     options = BinOptions(detach_step=detach_step, scale_free=scale_free, bounded_pull=bounded_pull)
-    quantized.attach(recipe, options)
+    quantized.describe(recipe, options)
     if batches is not None:
         calibrate(quantized, batches)
     return quantized

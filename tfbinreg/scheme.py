@@ -10,12 +10,11 @@ from tfbinreg.config import LSQQuantizeConfig, layer_settings
 from tfbinreg.decide import decide
 from tfbinreg.graph import trace
 from tfbinreg.kinds import KINDS
+from tfbinreg.model import BinOptions, QuantizedModel
 from tfbinreg.normalize import normalize
 from tfbinreg.place import place
 from tfbinreg.plan import raise_problems
 from tfbinreg.recipe import Recipe
-
-keras = _compat.keras
 
 
 class LSQQuantizeRegistry(_compat.QuantizeRegistry):
@@ -32,7 +31,9 @@ class LSQQuantizeRegistry(_compat.QuantizeRegistry):
 
     def supports(self, layer: Any) -> bool:
         kind = KINDS.get(type(layer).__name__)
-        return kind is not None and kind.kernel is not None and layer.name not in self._placed
+        if kind is None or kind.kernel is None or layer.name in self._placed:
+            return False
+        return not self._recipe.settings((layer.name, type(layer).__name__)).skip
 
     def get_quantize_config(self, layer: Any) -> LSQQuantizeConfig:
         if not self.supports(layer):
@@ -42,6 +43,8 @@ class LSQQuantizeRegistry(_compat.QuantizeRegistry):
             settings.weight_bits or self._recipe.weight_bits,
             settings.activation_bits or self._recipe.activation_bits,
             settings.per_channel,
+            learned_offset=settings.learned_offset,
+            bin_weight=settings.bin_weight,
         )
 
 
@@ -50,16 +53,17 @@ class LSQLayoutTransform(_compat.QuantizeLayoutTransform):
 
     Args:
         recipe: bits per layer.
+        bin_options: how the bin regularization is computed.
         placed: filled with the names of all layers of the transformed model.
     """
 
-    def __init__(self, recipe: Recipe, placed: set[str]) -> None:
-        self._recipe, self._placed = recipe, placed
+    def __init__(self, recipe: Recipe, bin_options: BinOptions, placed: set[str]) -> None:
+        self._recipe, self._bin_options, self._placed = recipe, bin_options, placed
 
     def apply(
         self, model: Any, layer_quantize_map: Mapping[str, Any]
     ) -> tuple[Any, dict[str, Any]]:
-        """Transform `model`; the returned map is empty as nothing is left for tfmot to wrap.
+        """A `QuantizedModel`, and an empty map as nothing is left for tfmot to wrap.
 
         Raises:
             ValueError: listing every layer that cannot be quantized.
@@ -71,7 +75,9 @@ class LSQLayoutTransform(_compat.QuantizeLayoutTransform):
         annotated = {name: given[source] for name, source in origin.items() if source in given}
         plan = decide(trace(normal), self._recipe, annotated)
         raise_problems(plan.problems, f"quantize model {model.name!r}")
-        quantized = place(plan, keras.Model)
+        quantized = place(plan, QuantizedModel)
+        # tfmot clones the model, layer by layer, and keeps its class.
+        quantized.describe(self._recipe, self._bin_options)
         self._placed.update(layer.name for layer in quantized.layers)
         return quantized, {}
 
@@ -79,14 +85,23 @@ class LSQLayoutTransform(_compat.QuantizeLayoutTransform):
 class LSQQuantizeScheme(_compat.QuantizeScheme):
     """LSQ as a tfmot scheme: `tfmot.quantization.keras.quantize_apply(model, LSQQuantizeScheme())`.
 
-    One scheme object serves one `quantize_apply`.
+    What tfmot returns is a `QuantizedModel`, to be trained, finalized and converted like one of
+    `tfbinreg.quantize_apply`. Its activation steps start from the first training batch. One scheme
+    object serves one `quantize_apply`.
+
+    Args:
+        recipe: bits per layer, for annotated layers without a config of their own.
+        bin_options: how the bin regularization is computed.
     """
 
-    def __init__(self, recipe: Recipe | None = None) -> None:
+    def __init__(
+        self, recipe: Recipe | None = None, *, bin_options: BinOptions | None = None
+    ) -> None:
         self._recipe, self._placed = recipe or Recipe(), set[str]()
+        self._bin_options = bin_options or BinOptions()
 
     def get_layout_transformer(self) -> LSQLayoutTransform:
-        return LSQLayoutTransform(self._recipe, self._placed)
+        return LSQLayoutTransform(self._recipe, self._bin_options, self._placed)
 
     def get_quantize_registry(self) -> LSQQuantizeRegistry:
         return LSQQuantizeRegistry(self._recipe, self._placed)
