@@ -148,6 +148,25 @@ class TestGrids:
         (grid,) = {id(g): g for g in plan.grids.values() if len(g.nodes) == 2}.values()
         assert not grid.signed and len(plan.absorbed) == 2
 
+    @pytest.mark.parametrize(
+        ("start", "signed", "offset"),
+        [("relu", False, False), ("linear", True, False), ("leaky", True, True)],
+    )
+    def test_a_shared_grid_may_feed_itself(self, start, signed, offset):
+        """A sum of concatenated tensors is concatenated with them."""
+
+        def wire(x):
+            starts = {"relu": layers.ReLU(), "leaky": layers.LeakyReLU()}
+            x = starts.get(start, layers.Dropout(0.5))(conv("a", x))
+            total = layers.Add(name="total")([x, layers.Add(name="double")([x, x])])
+            return conv("b", layers.Concatenate()([x, total]))
+
+        graph = functional(wire)
+        plan = decide(graph, Recipe())
+        grid = plan.grids[[node.name for node in graph.nodes].index("total")]
+        assert len(grid.nodes) == 2
+        assert (grid.signed, grid.offset) == (signed, offset)
+
     @pytest.mark.parametrize("learned_offset", [True, False])
     def test_swish_like_outputs_get_a_learned_offset(self, learned_offset):
         def wire(x):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 import numpy as np
@@ -57,7 +59,6 @@ class _Decision:
             self.groups.setdefault(self._find(tail), []).append(tail)
         self.inner = self._feeding_operations()
         self.first, self.last = self._first_and_last_kernels()
-        self._signs: dict[int, bool] = {}
 
     def plan(self) -> Plan:
         kernels = {
@@ -223,13 +224,13 @@ class _Decision:
                 prescribed=True,
                 reason="fixed output grid",
             )
-        signed, given = self._signed(leader), self._is_input_grid(leader)
+        signed, given = leader in self._signed, self._is_input_grid(leader)
         bits, reason = max(self._grid_bits(tail, signed) for tail in tails)
         return GridPlan(
             nodes=tuple(tails),
             bits=bits,
             signed=signed,
-            offset=signed and self._lopsided(leader) and self._may_have_offset(tails),
+            offset=leader in self._lopsided and self._may_have_offset(tails),
             upper_limit=self._common_limit(tails),
             from_range=bits > _FEW_BITS or given or any(self._is_output(tail) for tail in tails),
             fixed=given,
@@ -247,13 +248,25 @@ class _Decision:
         }
         return limits.pop() if len(limits) == 1 else None
 
-    def _signed(self, leader: int) -> bool:
-        """Whether any tensor on the grid can be negative."""
-        if leader not in self._signs:
-            self._signs[leader] = any(self._chain_signed(tail) for tail in self.groups[leader])
-        return self._signs[leader]
+    @functools.cached_property
+    def _signed(self) -> set[int]:
+        """Leaders of the grids with a tensor that can be negative.
 
-    def _chain_signed(self, tail: int) -> bool:
+        A grid may hold what is computed from another tensor on it, so they are found in rounds.
+        """
+        signed: set[int] = set()
+        while True:
+            found = {
+                leader
+                for leader, tails in self.groups.items()
+                if any(self._chain_signed(tail, signed) for tail in tails)
+            }
+            if found == signed:
+                return signed
+            signed = found
+
+    def _chain_signed(self, tail: int, signed: AbstractSet[int]) -> bool:
+        """Whether a chain's result can be negative if grids with negative numbers are `signed`."""
         head = self.chains[tail][0]
         if self.roles[head] is Role.INPUT:
             return not self.recipe.unsigned_input
@@ -264,24 +277,35 @@ class _Decision:
         keeps = self.kinds[head].keeps_sign or (
             self._is_input_grid(tail) and self._is_growing(self.chains[tail])
         )
-        return not keeps or any(self._signed(source) for source in self._sources(head))
+        return not keeps or any(source in signed for source in self._sources(head))
 
     def _is_growing(self, chain: Iterable[int]) -> bool:
         """Whether ChannelAffines make no number negative that was not."""
         layers = [self.graph.nodes[index].layer for index in chain]
         return all(np.all(w >= 0) for layer in layers for w in layer.get_weights())
 
-    def _lopsided(self, leader: int) -> bool:
-        """Whether all tensors on a signed grid reach far on the positive side only."""
-        return all(self._chain_lopsided(tail) for tail in self.groups[leader])
+    @functools.cached_property
+    def _lopsided(self) -> set[int]:
+        """Leaders of the signed grids all of whose tensors reach far on the positive side only."""
+        lopsided = set(self._signed)
+        while True:
+            found = {
+                leader
+                for leader in lopsided
+                if all(self._chain_lopsided(tail, lopsided) for tail in self.groups[leader])
+            }
+            if found == lopsided:
+                return lopsided
+            lopsided = found
 
-    def _chain_lopsided(self, tail: int) -> bool:
+    def _chain_lopsided(self, tail: int, lopsided: AbstractSet[int]) -> bool:
+        """The same for a chain's result, if this is true of the grids `lopsided`."""
         head = self.chains[tail][0]
         if self.roles[tail] is Role.RELU or self.kinds[head].lopsided or self._self_gated(head):
             return True
         if self.roles[head] is Role.FIXED or not self.kinds[head].keeps_sign:
             return False
-        return all(not self._signed(s) or self._lopsided(s) for s in self._sources(head))
+        return all(s in lopsided or s not in self._signed for s in self._sources(head))
 
     def _self_gated(self, index: int) -> bool:
         """Whether a node is x * sigmoid(x)."""
