@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import tensorflow as tf
 from tfbinreg.calibrate import sample_batches
 from tfbinreg.grid import weight_code_range
 from tfbinreg.quantize import quantize_apply
+from tfbinreg.quantizers import LSQWeightQuantizer
 from tfbinreg.recipe import Recipe
 from tfbinreg.sites import Site, kernel_sites
 
@@ -44,8 +46,9 @@ def sensitivities(
 ) -> tuple[Sensitivity, ...]:
     """Measure every kernel of a model at 2, 3, 4 and 8 bits.
 
-    Each kernel in turn is given each width, with the step of least squared error and everything
-    else at 8 bits, and the model's outputs are compared with those at 8 bits throughout.
+    Each kernel in turn is given each width, with the step of least squared error (one for each
+    channel where the recipe says so) and everything else at 8 bits, and the model's outputs are
+    compared with those at 8 bits throughout. A kernel that trains folded is measured folded.
 
     Args:
         model: as for `quantize_apply`; it is left alone.
@@ -61,7 +64,7 @@ def sensitivities(
     quantized = quantize_apply(model, eight, calibration_data=batches)
     sites = kernel_sites(quantized)
     for site in sites:
-        _set_step(site, best_step(site.layer.kernels[0][0].numpy(), max(WIDTHS)))
+        _set_best_step(site, site.quantizer.bits)
     expected = _outputs(quantized, batches)
     found = []
     for site in sites:
@@ -96,34 +99,51 @@ def _moved(
     """How far the outputs move when a kernel has these bits."""
     if bits == max(WIDTHS):
         return 0.0
-    kernel, step = site.layer.kernels[0][0], site.step
-    before = kernel.numpy(), step.numpy()
-    coarse = best_step(before[0], bits)
-    # At 8 bits, codes of fewer bits are codes as well: with their step they stay what they are.
-    kernel.assign(_rounded(before[0], coarse, bits))
-    _set_step(site, coarse)
-    outputs = _outputs(model, batches)
-    kernel.assign(before[0])
-    step.assign(before[1])
+    with at_width(site, bits):
+        outputs = _outputs(model, batches)
     spread = float(np.var(expected - expected.mean(axis=0))) or 1.0
     return float(np.mean(np.square(outputs - expected))) / spread
 
 
-def best_step(kernel: np.ndarray, bits: int) -> float:
-    """The step whose grid of `bits` bits has the least squared error; 1 for zeros."""
-    _, qmax = weight_code_range(bits)
-    largest = float(np.max(np.abs(kernel)))
-    if not largest:
-        return 1.0
-    steps = np.linspace(1.0 / _STEPS_TRIED, 1.0, _STEPS_TRIED) * largest / qmax
-    errors = [np.sum(np.square(_rounded(kernel, step, bits) - kernel)) for step in steps]
-    return float(steps[int(np.argmin(errors))])
+@contextlib.contextmanager
+def at_width(site: Site, bits: int) -> Iterator[None]:
+    """Scope in which a kernel has these bits and the best step for them; no weight changes."""
+    kernels, step = site.layer.kernels, site.step.numpy()
+    ((kernel, quantizer, variables),) = kernels
+    try:
+        kernels[0] = (kernel, LSQWeightQuantizer(bits, quantizer.axis), variables)
+        _set_best_step(site, bits)
+        yield
+    finally:
+        kernels[0] = (kernel, quantizer, variables)
+        site.step.assign(step)
 
 
-def _rounded(kernel: np.ndarray, step: float, bits: int) -> np.ndarray:
+def _set_best_step(site: Site, bits: int) -> None:
+    site.step.assign(best_step(np.asarray(site.latent), bits, site.quantizer.axis))
+
+
+def best_step(kernel: np.ndarray, bits: int, axis: int | None = None) -> np.ndarray:
+    """The step whose grid of `bits` bits has the least squared error, for zeros 1.
+
+    Args:
+        kernel: float, any shape.
+        bits: 2 to 8.
+        axis: channel axis for a step per channel, None for one step.
+
+    Returns:
+        float32, () or (channels,).
+    """
+    rows = kernel.reshape(1, -1) if axis is None else np.moveaxis(kernel, axis, 0)
+    rows = rows.reshape(len(rows), -1).astype(np.float64)
     qmin, qmax = weight_code_range(bits)
-    return (step * np.clip(np.floor(kernel / step + 0.5), qmin, qmax)).astype(np.float32)
-
-
-def _set_step(site: Site, step: float) -> None:
-    site.step.assign(tf.fill(site.step.shape, step))
+    largest = np.max(np.abs(rows), axis=1) / qmax
+    tried = np.outer(largest, np.linspace(1.0 / _STEPS_TRIED, 1.0, _STEPS_TRIED))
+    tried = np.where(tried > 0, tried, 1.0)
+    errors = np.empty_like(tried)
+    for index, steps in enumerate(tried.T):
+        scaled = rows / steps[:, None]
+        codes = np.clip(np.floor(scaled + 0.5), qmin, qmax)
+        errors[:, index] = np.sum(np.square(codes - scaled), axis=1) * np.square(steps)
+    best = tried[np.arange(len(rows)), np.argmin(errors, axis=1)].astype(np.float32)
+    return best[0] if axis is None else best
