@@ -1,5 +1,9 @@
 """Frozen graphs as bytes."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -48,3 +52,27 @@ def test_an_operation_without_an_input_grid_is_named():
         graph.source_grid(op)
     with pytest.raises(ValueError, match="output of 'plain' is not on a grid"):
         tflite_file.write(graph)
+
+
+_WITHOUT_TENSORFLOW = """
+import pathlib, sys, types
+package = types.ModuleType("tfbinreg")  # its own __init__ loads the training side
+package.__path__ = [sys.argv[1]]
+sys.modules.update({"tfbinreg": package, "tensorflow": None, "tf_keras": None})
+from tfbinreg import frozen, proof, tflite_file
+graph = frozen.FrozenGraph.from_bytes(pathlib.Path(sys.argv[2]).read_bytes())
+data = tflite_file.write(graph)
+proof.prove(data, graph)
+sys.stdout.buffer.write(data)
+"""
+
+
+def test_from_the_frozen_graph_on_nothing_needs_tensorflow(quantized_net, tmp_path):
+    graph = freeze(quantized_net)
+    path = tmp_path / "net.frozen"
+    path.write_bytes(graph.to_bytes())
+    package = Path(frozen.__file__).parent
+    command = [sys.executable, "-c", _WITHOUT_TENSORFLOW, str(package), str(path)]
+    run = subprocess.run(command, cwd=package.parent, capture_output=True, check=False)
+    assert run.returncode == 0, run.stderr.decode()
+    assert run.stdout == tflite_file.write(graph)
