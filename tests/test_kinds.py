@@ -34,6 +34,7 @@ SUPPORTED = [
     (layers.Reshape((4, 64)), IMAGE),
     (layers.Dropout(0.5), IMAGE),
     (layers.SpatialDropout2D(0.5), IMAGE),
+    (layers.RandomCrop(8, 8), IMAGE),
     (layers.Softmax(), ROW),
     (layers.Conv1D(4, 3, padding="causal"), ROWS),
     (layers.SeparableConv1D(4, 3), ROWS),
@@ -60,12 +61,7 @@ REFUSED = [
         "channels_last",
     ),
     (layers.DepthwiseConv2D(3, strides=(1, 2)), [IMAGE], "unequal strides", "both directions"),
-    (
-        layers.SeparableConv2D(2, 3, pointwise_regularizer="l2"),
-        [IMAGE],
-        "weight regularizer",
-        "DepthwiseConv2D",
-    ),
+    (layers.RandomCrop(6, 8), [IMAGE], "a resize at inference", "input pipeline"),
     (layers.BatchNormalization(axis=1), [IMAGE], "axis=1", "last axis"),
     (layers.ReLU(threshold=0.5), [IMAGE], "threshold", "plain ReLU"),
     (

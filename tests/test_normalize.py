@@ -1,3 +1,4 @@
+import keras as keras_3
 import numpy as np
 import pytest
 import tf_keras as keras
@@ -183,7 +184,17 @@ class TestProblems:
     def test_a_layer_used_twice(self):
         shared = layers.Dense(4, name="shared")
         problems = listed(chain(layers.Flatten(), layers.Dense(4), shared, shared))
-        assert problems == ["shared_: layer used several times; use one layer per place"]
+        assert problems == ["shared: layer used several times; use one layer per place"]
+
+    def test_layers_with_the_same_problem_share_a_line(self):
+        norms = [layers.LayerNormalization(name=f"norm{index}") for index in range(30)]
+        (problem,) = listed(chain(layers.Conv2D(4, 1), *norms))
+        assert problem.startswith("norm0, norm1, ")
+        assert "norm19 and 10 more: layer class LayerNormalization" in problem
+
+    def test_lists_of_a_layer_are_shown_as_lists(self):
+        (problem,) = listed(chain(layers.PReLU(shared_axes=[1], name="slopes")))
+        assert problem.startswith("slopes: shared_axes=[1];")
 
     @pytest.mark.parametrize("value", [np.nan, np.inf])
     def test_weights_that_are_not_finite(self, value):
@@ -251,3 +262,61 @@ def test_types_of_the_layers_are_kept(images):
     assert types["soft"] == "float32"
     assert {types[name] for name, source in origin.items() if source == "sep"} == {"float16"}
     assert keras.mixed_precision.global_policy() is policy
+
+
+@pytest.mark.parametrize("own", [keras, keras_3], ids=["tf_keras", "Keras 3"])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda own: own.Bidirectional(own.LSTM(4), name="it"),
+        lambda own: own.GRU(4, return_sequences=True, name="it"),
+        lambda own: own.Lambda(lambda x: x / 255.0, name="it"),
+        lambda own: own.LayerNormalization(name="it"),
+        lambda own: own.ConvLSTM1D(4, 1, name="it"),
+        lambda own: type("QDense", (own.Dense,), {"__module__": "qkeras.qlayers"})(4, name="it"),
+    ],
+    ids=["Bidirectional", "GRU", "Lambda", "LayerNormalization", "ConvLSTM1D", "QDense"],
+)
+def test_foreign_layers_are_refused_by_name_in_a_sentence(make, own):
+    layer = make(own.layers)
+    shape = (4, 5, 6) if "ConvLSTM" in type(layer).__name__ else (5, 6)
+    with pytest.raises(ValueError) as caught:
+        normalize(own.Sequential([own.Input(shape), layer]))
+    (problem,) = str(caught.value).splitlines()[1:]
+    assert problem.startswith(f"  - it: layer class {type(layer).__name__} is ")
+    assert len(problem) < 300
+    assert ("QKeras" in problem) == ("QDense" in problem)
+
+
+@pytest.mark.filterwarnings("ignore:Layer InputLayer does not have a `quantize` method")
+def test_keras_3s_own_quantized_layers():
+    model = keras_3.Sequential([keras_3.Input((6,)), keras_3.layers.Dense(4, name="dense")])
+    model.quantize("int8")
+    with pytest.raises(ValueError, match="dense: layer class Dense is quantized by Keras already"):
+        normalize(model)
+
+
+def test_parts_of_a_keras_3_layer_that_tf_keras_lacks():
+    class Mine(keras_3.regularizers.Regularizer):
+        def __call__(self, x):
+            return keras_3.ops.sum(x)
+
+        def get_config(self):
+            return {}
+
+    layer = keras_3.layers.Dense(4, kernel_regularizer=Mine(), name="dense")
+    with pytest.raises(ValueError, match="dense: kernel_regularizer Mine cannot be rebuilt"):
+        normalize(keras_3.Sequential([keras_3.Input((6,)), layer]))
+
+
+def test_regularizers_of_ones_own_are_kept():
+    class Mine(keras.regularizers.Regularizer):
+        def __call__(self, x):
+            return 2.0 * keras.backend.sum(x)
+
+        def get_config(self):
+            return {}
+
+    rule = Mine()
+    normal, _ = normalize(chain(layers.Conv2D(4, 3, kernel_regularizer=rule, name="conv")))
+    assert normal.get_layer("conv").kernel_regularizer is rule

@@ -31,6 +31,8 @@ def kinds(model):
     return [type(layer).__name__ for layer in model.layers if layer.name[:2] != "in"]
 
 
+each = layers.TimeDistributed
+
 LAYERS = [
     (layers.Conv2DTranspose(4, 3, strides=2, padding="same", activation="relu"), IMAGE),
     (layers.Conv1D(4, 3, strides=2, activation="relu"), ROWS),
@@ -69,6 +71,14 @@ LAYERS = [
     (layers.Reshape((24,)), ROWS),
     (layers.Flatten(), ROWS),
     (layers.Flatten(), ROW),
+    (each(layers.Dense(4, activation="relu")), ROWS),
+    (each(layers.BatchNormalization()), ROWS),
+    (each(layers.Dropout(0.5)), ROWS),
+    (each(layers.Conv1D(4, 3, strides=2, padding="causal", activation="relu")), IMAGE),
+    (each(layers.SeparableConv1D(4, 3)), IMAGE),
+    (each(layers.DepthwiseConv1D(3)), IMAGE),
+    (each(layers.MaxPooling1D(2)), IMAGE),
+    (each(layers.Flatten()), IMAGE),
     (HardSwish(), IMAGE),
     (ChannelAffine(), IMAGE),
 ]
@@ -192,3 +202,55 @@ def test_options_of_the_kernel_are_kept():
     assert isinstance(conv.kernel_regularizer, keras.regularizers.L2)
     assert isinstance(conv.bias_constraint, keras.constraints.NonNeg)
     assert isinstance(pointwise.kernel_constraint, keras.constraints.NonNeg)
+
+
+def test_constraints_keep_their_axes():
+    norm = keras.constraints.MaxNorm
+    model = keras.Sequential(
+        [
+            layers.Input(ROWS),
+            layers.Conv1D(4, 3, kernel_constraint=norm(2.0, axis=[0, 1]), name="conv"),
+            layers.DepthwiseConv1D(3, depthwise_constraint=norm(2.0, axis=0), name="depth"),
+            layers.Dense(4, kernel_constraint=norm(2.0, axis=0), name="dense"),
+            layers.SeparableConv1D(4, 3, pointwise_constraint=norm(2.0, axis=-1), name="sep"),
+        ]
+    )
+    normal, _ = normalize(model)
+    attributes = {"depth": "depthwise", "sep_pointwise": "kernel"}
+    axes = {
+        name: getattr(normal.get_layer(name), f"{attributes.get(name, 'kernel')}_constraint").axis
+        for name in ("conv", "depth", "dense", "sep_pointwise")
+    }
+    assert axes == {"conv": [1, 2], "depth": [1], "dense": [2], "sep_pointwise": [-1]}
+
+
+def test_every_regularizer_is_kept():
+    rules = {"depthwise_regularizer": "l1", "bias_regularizer": "l2"}
+    model = keras.Sequential(
+        [
+            layers.Input(ROWS),
+            layers.DepthwiseConv1D(3, **rules),
+            layers.SeparableConv1D(4, 3, pointwise_regularizer="l2", **rules),
+            layers.PReLU(shared_axes=[1], alpha_regularizer="l2"),
+        ]
+    )
+    normal, _ = normalize(randomized(model))
+    ours, theirs = (sum(float(loss) for loss in net.losses) for net in (normal, model))
+    assert len(normal.losses) == 6
+    assert np.isclose(ours, theirs)
+
+
+REFUSED_OVER_TIME = [
+    (layers.Conv2D(4, 3), (2, 8, 6, 3), "use 1 to 3 axes a sample"),
+    (layers.PReLU(), ROWS, "TimeDistributed PReLU"),
+    (layers.DepthwiseConv1D(3, strides=2), IMAGE, "strides inside TimeDistributed"),
+    (layers.Dense(4, activity_regularizer="l2"), ROWS, "put it outside"),
+    (layers.LayerNormalization(), ROWS, "layer class LayerNormalization"),
+]
+
+
+@pytest.mark.parametrize("case", REFUSED_OVER_TIME, ids=lambda case: type(case[0]).__name__)
+def test_what_time_distributed_cannot_hold(case):
+    layer, shape, message = case
+    with pytest.raises(ValueError, match=message):
+        normalized(each(layer, name="each"), shape)

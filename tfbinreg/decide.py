@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any
 
@@ -99,12 +99,32 @@ class _Decision:
             if self.roles[node.index] in (Role.KERNEL, Role.NORM):
                 while self._follower(chain[-1], Role.NORM) is not None:
                     chain.append(self.graph.consumers(chain[-1])[0].index)
+            while self._is_augmented(chain[-1]) and self._is_input(chain):
+                chain.append(self.graph.consumers(chain[-1])[0].index)
             if self.kinds[node.index].fuses_relu:
                 relu = self._follower(chain[-1], Role.RELU)
                 chain += [] if relu is None else [relu]
             chains[chain[-1]] = tuple(chain)
             fused.update(chain)
         return chains
+
+    def _is_input(self, chain: Sequence[int]) -> bool:
+        """Whether a chain is a model input, or constants applied to one."""
+        head = self.graph.nodes[chain[0]]
+        if self.roles[head.index] is Role.INPUT:
+            return True
+        acting = [i for i in chain if not self.kinds[i].augments]
+        if any(self.graph.nodes[i].kind != "ChannelAffine" for i in acting):
+            return False
+        (source,) = head.inputs
+        while self.roles[source] is Role.SAME:
+            (source,) = self.graph.nodes[source].inputs
+        return self.roles[source] is Role.INPUT
+
+    def _is_augmented(self, index: int) -> bool:
+        """Whether the only user of a node is augmentation."""
+        follower = self.graph.sole_consumer(index)
+        return follower is not None and self.kinds[follower.index].augments
 
     def _follower(self, index: int, role: Role) -> int | None:
         """The only user of a node, if it has this role."""
@@ -162,12 +182,8 @@ class _Decision:
         return first, {i for i in kernels if i not in feeds}
 
     def _is_input_grid(self, tail: int) -> bool:
-        """Whether the chain is a model input, or constants applied to one."""
-        chain = self.chains.get(tail, (tail,))
-        if self.roles[chain[0]] is Role.INPUT:
-            return True
-        constant = all(self.graph.nodes[i].kind == "ChannelAffine" for i in chain)
-        return constant and self.roles[self._source(chain[0])] is Role.INPUT
+        """Whether a grid is that of a model input, or of constants applied to one."""
+        return self._is_input(self.chains.get(tail, (tail,)))
 
     def _settings(self, chain: Iterable[int]) -> LayerSettings:
         """Rules for a fused chain, then its annotations; of several the last wins."""

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from tfbinreg import _compat
-from tfbinreg.kinds import ACTIVATIONS, HARD_SIGMOID_FIFTH, activation_name
+from tfbinreg.kinds import ACTIVATIONS, HARD_SIGMOID_FIFTH, KINDS, activation_name
+from tfbinreg.plain_layers import Augmentation
 
 keras = _compat.keras
 
@@ -33,7 +34,7 @@ class Reading:
     """What a call means: a tf_keras layer or an operation, as in `program.Step`.
 
     `options` are arguments that the target holds itself, `renames` gives those of the call the
-    names that `rewrites` knows.
+    names that `rewrites` knows. `over_time` and `activity_regularizer` are as in `program.Step`.
     """
 
     layer: Any = None
@@ -43,6 +44,8 @@ class Reading:
     operation: str | None = None
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     renames: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    over_time: bool = False
+    activity_regularizer: Any = None
     problems: tuple[Problem, ...] = ()
 
 
@@ -76,15 +79,20 @@ class Keras2:
                 yield Call(node.layer, node.call_args or (), node.call_kwargs or {}, outputs)
 
     def read(self, call: Call) -> Reading:
-        layer = call.target
-        if type(layer).__name__ in _LAMBDAS:
-            return self._operation(layer)
+        if type(call.target).__name__ in _LAMBDAS:
+            return self._operation(call.target)
+        if isinstance(call.target, keras.layers.TimeDistributed):
+            return _over_time(self._layer(call.target.layer))
+        return self._layer(call.target)
+
+    def _layer(self, layer: Any) -> Reading:
+        if not type(layer).__module__.startswith(("tf_keras.", "tfbinreg.")):
+            return Reading(layer=layer, problems=(unknown_layer(layer),))
         constant = _affine_constants(layer)
         if constant is not None:
             return Reading(operation="affine", options=constant)
-        problems: tuple[Problem, ...] = ()
-        if not type(layer).__module__.startswith(("tf_keras.", "tfbinreg.")):
-            problems = (unknown_layer(type(layer).__name__),)
+        if type(layer).__name__ not in KINDS:
+            return Reading(layer=layer, problems=(unknown_layer(layer),))
         name = activation_name(layer) if hasattr(layer, "activation") else "linear"
         if name == "hard_sigmoid":
             name = HARD_SIGMOID_FIFTH
@@ -93,7 +101,7 @@ class Keras2:
             weights=tuple(layer.get_weights()),
             weight_names=tuple(v.name.split("/")[-1].split(":")[0] for v in layer.weights),
             activation=ACTIVATIONS.get(name, name),
-            problems=problems,
+            activity_regularizer=layer._activity_regularizer,
         )
 
     def _operation(self, layer: Any) -> Reading:
@@ -129,23 +137,49 @@ class Keras3:
         target = call.target
         if not self.is_layer(target):
             return self._operation(target)
-        constant = _affine_constants(target)
+        if isinstance(target, self._keras.layers.TimeDistributed):
+            return _over_time(self._layer(target.layer))
+        return self._layer(target)
+
+    def _layer(self, layer: Any) -> Reading:
+        problems = self._problems(layer)
+        if problems:
+            return Reading(layer=layer, problems=problems)
+        constant = _affine_constants(layer)
         if constant is not None:
             return Reading(operation="affine", options=constant)
-        name = type(target).__name__
-        known = getattr(keras.layers, name, None)
-        if known is None or not type(target).__module__.startswith("keras."):
-            return Reading(layer=target, problems=(unknown_layer(name),))
-        config = target.get_config()
-        function = activation_name(target) if "activation" in config else "linear"
+        if self._augments(layer):
+            return Reading(layer=Augmentation(layer, name=layer.name, dtype=layer.compute_dtype))
+        config = layer.get_config()
+        function = activation_name(layer) if "activation" in config else "linear"
         to_numpy = self._keras.ops.convert_to_numpy
-        weights = [weight for weight in target.weights if "seed_generator" not in weight.path]
+        weights = [weight for weight in layer.weights if "seed_generator" not in weight.path]
+        known = _keras2_layer(getattr(keras.layers, type(layer).__name__), config)
         return Reading(
-            layer=_keras2_layer(known, config),
+            layer=known,
             weights=tuple(to_numpy(weight) for weight in weights),
             weight_names=tuple(weight.name for weight in weights),
             activation=ACTIVATIONS.get(function, function),
+            activity_regularizer=known._activity_regularizer
+            or _keras2_option("activity_regularizer", config.get("activity_regularizer")),
         )
+
+    def _problems(self, layer: Any) -> tuple[Problem, ...]:
+        """Why a layer cannot be rebuilt in tf_keras."""
+        name = type(layer).__name__
+        own = type(layer).__module__.startswith("keras.")
+        known = self._augments(layer) or (name in KINDS and hasattr(keras.layers, name))
+        if not own or not known:
+            return (unknown_layer(layer),)
+        if getattr(layer, "quantization_mode", None) is not None:
+            return (_quantized_layer(layer, "Keras"),)
+        return _foreign_parts(layer.get_config())
+
+    def _augments(self, layer: Any) -> bool:
+        """Whether a layer varies images in training and leaves them alone at inference."""
+        if type(layer) is self._keras.layers.Pipeline:
+            return all(self._augments(part) for part in layer.layers)
+        return type(layer).__name__ in _KERAS3_AUGMENTATION
 
     def _operation(self, target: Any) -> Reading:
         class_name = type(target).__name__
@@ -209,8 +243,36 @@ def _affine_constants(layer: Any) -> dict[str, Any] | None:
     return {"scale": 1.0 / deviation, "offset": -mean / deviation}
 
 
-def unknown_layer(kind: str) -> Problem:
-    """The problem of a layer class that has no row in the table."""
+def _over_time(reading: Reading) -> Reading:
+    return dataclasses.replace(reading, over_time=True)
+
+
+def _foreign_parts(config: Mapping[str, Any]) -> tuple[Problem, ...]:
+    """Regularizers and constraints of a Keras 3 layer that tf_keras does not have."""
+    problems = []
+    for key, value in config.items():
+        module = {"regularizer": keras.regularizers, "constraint": keras.constraints}.get(
+            key.rpartition("_")[2]
+        )
+        if module is None or not isinstance(value, dict):
+            continue
+        own = value.get("module") or ""
+        if not own.startswith("keras.") or not hasattr(module, value["class_name"]):
+            what = f"{key} {value['class_name']} cannot be rebuilt in tf_keras"
+            problems.append((what, "use one that both Kerases have, or a tf_keras model"))
+    return tuple(problems)
+
+
+def _quantized_layer(layer: Any, library: str) -> Problem:
+    what = f"layer class {type(layer).__name__} is quantized by {library} already"
+    return (what, "start from the float model")
+
+
+def unknown_layer(layer: Any) -> Problem:
+    """The problem of a layer whose class has no row in the table."""
+    kind, library = type(layer).__name__, type(layer).__module__.split(".")[0]
+    if library in _QUANTIZING_LIBRARIES:
+        return _quantized_layer(layer, _QUANTIZING_LIBRARIES[library])
     return (
         f"layer class {kind} is not supported",
         'replace it by supported layers (README, "What is supported"), or say how with '
@@ -222,6 +284,40 @@ def _unknown_operation(name: str) -> Problem:
     supported = ", ".join(sorted(set(_KERAS3_OPERATIONS.values())))
     return (f"operation {name} is not supported", f"use a layer, or one of {supported}")
 
+
+_QUANTIZING_LIBRARIES = {
+    "qkeras": "QKeras",
+    "hgq": "HGQ",
+    "tensorflow_model_optimization": "tfmot",
+    "larq": "Larq",
+}
+
+# They do nothing at inference; `Pipeline` too if it holds nothing else.
+_KERAS3_AUGMENTATION = frozenset(
+    {
+        "AugMix",
+        "RandAugment",
+        "RandomBrightness",
+        "RandomColorDegeneration",
+        "RandomColorJitter",
+        "RandomContrast",
+        "RandomElasticTransform",
+        "RandomErasing",
+        "RandomFlip",
+        "RandomGaussianBlur",
+        "RandomGrayscale",
+        "RandomHue",
+        "RandomInvert",
+        "RandomPerspective",
+        "RandomPosterization",
+        "RandomRotation",
+        "RandomSaturation",
+        "RandomSharpness",
+        "RandomShear",
+        "RandomTranslation",
+        "RandomZoom",
+    }
+)
 
 _LAMBDAS = ("TFOpLambda", "SlicingOpLambda", "ClassMethod", "InstanceMethod", "InstanceProperty")
 

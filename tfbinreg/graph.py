@@ -115,8 +115,21 @@ def rebuild(
 
 
 def clone_layer(layer: Any, **changes: Any) -> Any:
-    """A new, unbuilt layer of the same configuration but for `changes`."""
-    return type(layer).from_config({**layer.get_config(), **changes})
+    """A new, unbuilt layer of the same configuration but for `changes`.
+
+    Initializers, regularizers and constraints of the user's own, which Keras may not know by name,
+    are the same objects.
+    """
+    config = layer.get_config()
+    own = {
+        key: getattr(layer, key)
+        for key, value in config.items()
+        if key.endswith(("_initializer", "_regularizer", "_constraint"))
+        and isinstance(value, dict)
+        and not (value.get("module") or "").startswith("keras.")
+        and hasattr(layer, key)
+    }
+    return type(layer).from_config({**config, **own, **changes})
 
 
 def apply(layer: Any, tensors: Sequence[Any], **options: Any) -> Any:

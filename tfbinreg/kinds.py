@@ -48,6 +48,8 @@ class Kind:
         keeps_sign: whether its outputs are never negative if its inputs are not.
         lopsided: whether its outputs reach far on the positive side only, so that a grid with a
             learned offset serves them better than a symmetric one.
+        augments: whether it varies the samples in training only, as the world would: at a model
+            input it acts before the input's grid.
         check: returns what of a layer's configuration is not supported, given its input shapes.
         attributes: what of a layer's configuration its operation needs in a file.
         title: what users call it, where that is not the class.
@@ -61,6 +63,7 @@ class Kind:
     fuses_relu: bool = False
     keeps_sign: bool = False
     lopsided: bool = False
+    augments: bool = False
     check: Callable[[Any, Sequence[Shape]], Problems] = lambda layer, shapes: []
     attributes: tuple[str, ...] = ()
     title: str = ""
@@ -158,13 +161,6 @@ def _check_transpose(layer: Any, shapes: Sequence[Shape]) -> Problems:
     return problems
 
 
-def _check_separable(layer: Any, shapes: Sequence[Shape]) -> Problems:
-    problems = _check_conv(layer, shapes)
-    if layer.depthwise_regularizer is not None or layer.pointwise_regularizer is not None:
-        problems.append(("weight regularizer", "use DepthwiseConv2D and a 1x1 Conv2D instead"))
-    return problems
-
-
 def _check_dense(layer: Any, shapes: Sequence[Shape]) -> Problems:
     if 2 <= len(shapes[0]) <= 4:
         return []
@@ -211,9 +207,20 @@ def _check_prelu(layer: Any, shapes: Sequence[Shape]) -> Problems:
     shared = tuple(layer.shared_axes or ())
     if shared == tuple(range(1, len(shapes[0]) - 1)):
         return []
-    return [(f"shared_axes={layer.shared_axes}", "share the slopes over all axes but the last")]
+    what = f"shared_axes={list(shared) or None}"
+    return [(what, "share the slopes over all axes but the last")]
 
 
+def _check_crop(layer: Any, shapes: Sequence[Shape]) -> Problems:
+    if tuple(shapes[0][1:3]) == (layer.height, layer.width):
+        return []
+    remedy = "crop in the input pipeline, before the model"
+    return [("a crop that is a resize at inference", remedy)]
+
+
+_IMAGE_AUGMENTATION = Kind(
+    role=Role.SAME, op="none", augments=True, title="RandomFlip and other augmentation"
+)
 _CONV = ("strides", "dilation_rate", "padding")
 _POOL = ("pool_size", "strides", "padding")
 
@@ -254,14 +261,10 @@ KINDS: dict[str, Kind] = {
         fuses_relu=True,
         check=_check_dense,
     ),
-    "SeparableConv2D": Kind(
-        role=Role.REWRITE, op="DEPTHWISE_CONV_2D + CONV_2D", check=_check_separable
-    ),
+    "SeparableConv2D": Kind(role=Role.REWRITE, op="DEPTHWISE_CONV_2D + CONV_2D", check=_check_conv),
     "Conv1D": Kind(role=Role.REWRITE, op="CONV_2D", check=_check_conv),
     "DepthwiseConv1D": Kind(role=Role.REWRITE, op="DEPTHWISE_CONV_2D", check=_check_conv),
-    "SeparableConv1D": Kind(
-        role=Role.REWRITE, op="DEPTHWISE_CONV_2D + CONV_2D", check=_check_separable
-    ),
+    "SeparableConv1D": Kind(role=Role.REWRITE, op="DEPTHWISE_CONV_2D + CONV_2D", check=_check_conv),
     "BatchNormalization": Kind(
         role=Role.NORM,
         op="folded or DEPTHWISE_CONV_2D",
@@ -344,6 +347,18 @@ KINDS: dict[str, Kind] = {
     "Dropout": Kind(role=Role.SAME, op="none"),
     "SpatialDropout1D": Kind(role=Role.REWRITE, op="none"),
     "SpatialDropout2D": Kind(role=Role.SAME, op="none"),
+    "GaussianNoise": Kind(role=Role.SAME, op="none", augments=True),
+    "GaussianDropout": Kind(role=Role.SAME, op="none"),
+    "AlphaDropout": Kind(role=Role.SAME, op="none"),
+    "ActivityRegularization": Kind(role=Role.SAME, op="none"),
+    "RandomFlip": _IMAGE_AUGMENTATION,
+    "RandomRotation": _IMAGE_AUGMENTATION,
+    "RandomZoom": _IMAGE_AUGMENTATION,
+    "RandomTranslation": _IMAGE_AUGMENTATION,
+    "RandomContrast": _IMAGE_AUGMENTATION,
+    "RandomBrightness": _IMAGE_AUGMENTATION,
+    "RandomCrop": dataclasses.replace(_IMAGE_AUGMENTATION, check=_check_crop),
+    "Augmentation": _IMAGE_AUGMENTATION,
 }
 
 
@@ -354,7 +369,7 @@ def support_table() -> str:
         if kind.role is not Role.INPUT:
             weights = "2-8 bits" if "Conv" in name or name == "Dense" else ""
             lines.append(f"| {kind.title or name} | {kind.op} | {weights} | {_output_grid(kind)} |")
-    return "\n".join(lines)
+    return "\n".join(dict.fromkeys(lines))
 
 
 def _output_grid(kind: Kind) -> str:

@@ -178,7 +178,8 @@ class QuantizedModel(_compat.Functional):
             self._can_hold_steps = True
             self.train_function = None
 
-    def call(self, inputs: Any, training: Any = None, mask: Any = None) -> Any:
+    # False, not None, which Keras' augmentation layers take for training.
+    def call(self, inputs: Any, training: Any = False, mask: Any = None) -> Any:
         if tf.is_tensor(training) or training:
             return super().call(inputs, training, mask)
         if tf.distribute.in_cross_replica_context() or not tf.distribute.has_strategy():

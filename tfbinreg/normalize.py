@@ -13,13 +13,12 @@ import numpy as np
 
 from tfbinreg import _compat
 from tfbinreg.builder import Builder, UnsupportedError, Value
-from tfbinreg.frontends import unknown_layer
 from tfbinreg.kinds import KINDS, check_activation
 from tfbinreg.operations import OPERATIONS
 from tfbinreg.plan import Problem, raise_problems
 from tfbinreg.program import Ref, Step, refs, replaced
 from tfbinreg.reader import read
-from tfbinreg.rewrites import LAYERS
+from tfbinreg.rewrites import LAYERS, regularize_activity, rewrite_over_time
 
 keras = _compat.keras
 
@@ -55,9 +54,10 @@ def normalize(model: Any) -> tuple[Any, dict[str, str]]:
             try:
                 with _compat.dtype_policy(step.layer):
                     value = _rewrite(builder, step, values)
+                    value = regularize_activity(builder, step, value)
             except UnsupportedError as error:
                 found = error.problems
-        problems += [Problem(step.name, *problem) for problem in found]
+        problems += [Problem(step.origin or step.name, *problem) for problem in found]
         # After a problem the rest is still read, for there may be more.
         value = value or Value(step.shape, keras.Input(step.shape[1:]))
         builder.finish(value, uses)
@@ -92,8 +92,8 @@ def _rewrite(builder: Builder, step: Step, values: list[Value]) -> Value:
     if step.operation is not None:
         return OPERATIONS[step.operation](builder, step, *args, **kwargs)
     taken = [values[ref.index] for ref in refs((step.args, step.kwargs))]
-    if step.kind not in LAYERS:
-        raise UnsupportedError(unknown_layer(step.kind))
+    if step.over_time:
+        return rewrite_over_time(builder, step, taken)
     problems = KINDS[step.kind].check(step.layer, [value.shape for value in taken])
     problems += check_activation(step.activation)
     if problems:

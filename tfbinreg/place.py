@@ -56,14 +56,19 @@ class _Placer:
         if grid is not None:
             leader = grid.nodes[0]
             if leader not in self.grid_layers:
-                first = self.plan.graph.nodes[leader]
-                self.grid_layers[leader] = self._grid_layer(grid, first)
+                self.grid_layers[leader] = self._grid_layer(grid, self._namesake(leader))
             return self.grid_layers[leader](output, member=grid.nodes.index(node.index))
         owner = self.plan.same_grid.get(node.index)
         if owner is not None and KINDS[node.kind].regrid:
             averaged = node.kind == "AveragePooling2D"
             return self.grid_layers[owner](output, member=None, averaged=averaged)
         return output
+
+    def _namesake(self, tail: int) -> Node:
+        """The layer after which the grid behind `tail` is called: an input, or the last one."""
+        head = self.plan.graph.nodes[self.plan.chains[tail][0]]
+        is_input = KINDS[head.kind].role is Role.INPUT
+        return head if is_input else self.plan.graph.nodes[tail]
 
     def _compute(self, node: Node, tensors: Sequence[Any]) -> Any:
         absorbed = node.index in self.absorbed | self.folded or self._is_exact(node)

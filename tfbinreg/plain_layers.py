@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -73,3 +74,50 @@ class Slice(keras.layers.Layer):
     def get_config(self) -> dict[str, Any]:
         own = {"begin": self.begin, "end": self.end, "strides": self.strides}
         return {**super().get_config(), **own}
+
+
+@_compat.register
+class Augmentation(keras.layers.Layer):
+    """A Keras 3 layer that varies the samples in training and does nothing at inference.
+
+    Keras 3 computes it: tf_keras has no counterpart of some of these layers, and others of the
+    same name that do something else.
+
+    Args:
+        layer: the Keras 3 layer, or its serialized configuration as JSON.
+    """
+
+    def __init__(self, layer: Any, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        import keras as keras3
+
+        if not isinstance(layer, str):
+            layer = json.dumps(keras3.saving.serialize_keras_object(layer))
+        self.layer_config = layer
+        made = keras3.saving.deserialize_keras_object(json.loads(layer))
+        # Not self.layer = ...: tf_keras would search it for weights of its own kind.
+        object.__setattr__(self, "layer", made)
+        for index, variable in enumerate(made.variables):  # states of random generators
+            if isinstance(variable.value, tf.Variable):
+                self._track_trackable(variable.value, f"state{index}")
+
+    @property
+    def non_trainable_weights(self) -> list[tf.Variable]:
+        """None: Keras takes the states for weights once it has loaded them from a folder."""
+        return []
+
+    @_compat.without_autograph
+    def call(self, inputs: Any, training: Any = None) -> Any:
+        if tf.is_tensor(training):
+            return tf.cond(tf.cast(training, tf.bool), lambda: self._vary(inputs), lambda: inputs)
+        return self._vary(inputs) if training else inputs
+
+    def _vary(self, inputs: Any) -> tf.Tensor:
+        varied = tf.convert_to_tensor(self.layer(inputs, training=True))
+        return tf.ensure_shape(tf.cast(varied, inputs.dtype), inputs.shape)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "layer": self.layer_config}

@@ -35,6 +35,8 @@ class Step:
         kwargs: keyword arguments.
         shape: shape of the result, batch first.
         trainable: whether the layer is to be trained.
+        over_time: whether the layer is called on each part of the second axis (TimeDistributed).
+        activity_regularizer: the tf_keras regularizer of the layer's outputs, None without one.
         problems: what the front end could not read, (what, remedy).
     """
 
@@ -49,6 +51,8 @@ class Step:
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = dataclasses.field(default_factory=dict)
     trainable: bool = True
+    over_time: bool = False
+    activity_regularizer: Any = None
     problems: tuple[tuple[str, str], ...] = ()
 
     @property

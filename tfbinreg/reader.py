@@ -127,7 +127,7 @@ class _Reader:
         if reading.weights:
             self.with_weights.add(id(target))
         kwargs = {reading.renames.get(k, k): v for k, v in kwargs.items() if k not in _CONTEXT}
-        shape = tuple(call.outputs[0].shape)
+        shape, parts = tuple(call.outputs[0].shape), (target, reading.layer)
         step = self._add(
             target.name,
             prefix,
@@ -140,7 +140,9 @@ class _Reader:
             args=args,
             kwargs={**reading.options, **kwargs},
             shape=shape,
-            trainable=trainable and bool(getattr(target, "trainable", True)),
+            trainable=trainable and all(getattr(x, "trainable", True) for x in parts),
+            over_time=reading.over_time,
+            activity_regularizer=reading.activity_regularizer,
             problems=tuple(problems),
         )
         return [step] * len(call.outputs)

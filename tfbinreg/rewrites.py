@@ -10,11 +10,12 @@ import numpy as np
 from tfbinreg import _compat
 from tfbinreg.builder import Builder, PendingAffine, PendingReLU, UnsupportedError, Value
 from tfbinreg.graph import clone_layer
-from tfbinreg.kinds import HARD_SIGMOID_FIFTH
+from tfbinreg.kinds import HARD_SIGMOID_FIFTH, KINDS, check_activation
 from tfbinreg.plain_layers import ChannelAffine, HardSwish
 from tfbinreg.program import Step
 
 keras = _compat.keras
+_regularizers = keras.regularizers
 
 Rewrite = Callable[[Builder, Step, list[Value]], Value]
 
@@ -77,7 +78,8 @@ _ACTIVATIONS: Mapping[str, Callable[[Builder, Value], Value]] = {
 
 def _linear(step: Step, **changes: Any) -> Any:
     """The step's layer without its activation function, new and unbuilt."""
-    return clone_layer(step.layer, activation="linear", name=step.name, **changes)
+    options = {"activation": "linear", "activity_regularizer": None, **changes}
+    return clone_layer(step.layer, name=step.name, **options)
 
 
 def _kernel(build: Builder, step: Step, values: list[Value]) -> Value:
@@ -89,19 +91,34 @@ def _dense(build: Builder, step: Step, values: list[Value]) -> Value:
     if len(step.shape) == 2:
         tensor = build.call(_linear(step), build.plain(values[0]), step.weights)
     else:  # at every position
-        layer = keras.layers.Conv2D(step.shape[-1], 1, **_options(step.layer, "kernel", "bias"))
+        options = _options(step.layer, "kernel", "bias", name=step.name, new_axes=2)
+        layer = keras.layers.Conv2D(step.shape[-1], 1, **options)
         kernel, *bias = step.weights
         tensor = build.call(layer, build.image(values[0]), [kernel[None, None], *bias])
     return activate(build, step.activation, Value(step.shape, tensor))
 
 
-def _options(layer: Any, *parts: str, name: str | None = None) -> dict[str, Any]:
-    """Name, bias, regularizers and constraints of `layer` for the layer that takes its place."""
-    options = {"name": name or layer.name, "use_bias": layer.use_bias}
+def _options(layer: Any, *parts: str, name: str, new_axes: int = 0) -> dict[str, Any]:
+    """Name, bias, regularizers and constraints of `layer` for the layer that takes its place, whose
+    kernel has `new_axes` more axes in front."""
+    options = {"name": name, "use_bias": layer.use_bias}
     for part in parts:
-        for what in ("regularizer", "constraint"):
-            options[f"{part}_{what}"] = getattr(layer, f"{part}_{what}", None)
+        axes = 0 if part == "bias" else new_axes
+        regularizer = getattr(layer, f"{part}_regularizer")
+        if axes and isinstance(regularizer, _regularizers.OrthogonalRegularizer):
+            what = f"{part} regularizer OrthogonalRegularizer"
+            raise UnsupportedError((what, "use L1, L2 or L1L2"))
+        options[f"{part}_regularizer"] = regularizer
+        options[f"{part}_constraint"] = _moved(getattr(layer, f"{part}_constraint"), axes)
     return options
+
+
+def _moved(constraint: Any, new_axes: int) -> Any:
+    """A constraint for a kernel with `new_axes` more axes in front."""
+    if not new_axes or getattr(constraint, "axis", None) is None:
+        return constraint
+    axes = [axis + new_axes if axis >= 0 else axis for axis in np.ravel(constraint.axis).tolist()]
+    return type(constraint).from_config({**constraint.get_config(), "axis": axes})
 
 
 def _conv1d(build: Builder, step: Step, values: list[Value]) -> Value:
@@ -113,7 +130,7 @@ def _conv1d(build: Builder, step: Step, values: list[Value]) -> Value:
         strides=(1, *layer.strides),
         dilation_rate=(1, *layer.dilation_rate),
         padding=padding,
-        **{**_options(layer, "kernel", "bias"), "name": step.name},
+        **_options(layer, "kernel", "bias", name=step.name, new_axes=1),
     )
     kernel, *bias = step.weights
     output = Value(step.shape, build.call(conv, tensor, [kernel[None], *bias]))
@@ -132,22 +149,24 @@ def _causal(build: Builder, layer: Any, tensor: Any) -> tuple[Any, str]:
 def _depthwise1d(build: Builder, step: Step, values: list[Value]) -> Value:
     tensor = build.image(values[0])
     kernel, *bias = step.weights
-    layer, tensor = _flat_depthwise(build, step.layer, tensor, name=step.name)
+    options = _options(step.layer, "depthwise", "bias", name=step.name, new_axes=1)
+    layer, tensor = _flat_depthwise(build, step.layer, tensor, options)
     output = Value(step.shape, build.call(layer, tensor, [kernel[None], *bias]))
     return activate(build, step.activation, output)
 
 
-def _flat_depthwise(build: Builder, layer: Any, tensor: Any, **options: Any) -> tuple[Any, Any]:
+def _flat_depthwise(
+    build: Builder, layer: Any, tensor: Any, options: Mapping[str, Any]
+) -> tuple[Any, Any]:
     """A DepthwiseConv2D over (1, length) for a layer over length, and its input."""
     tensor, padding = _causal(build, layer, tensor)
-    own = {"use_bias": layer.use_bias, **options}
     depthwise = keras.layers.DepthwiseConv2D(
         (1, *layer.kernel_size),
         strides=layer.strides * 2,
         dilation_rate=(1, *layer.dilation_rate),
         padding=padding,
         depth_multiplier=layer.depth_multiplier,
-        **own,
+        **options,
     )
     return depthwise, tensor
 
@@ -155,9 +174,12 @@ def _flat_depthwise(build: Builder, layer: Any, tensor: Any, **options: Any) -> 
 def _separable(build: Builder, step: Step, values: list[Value]) -> Value:
     layer, tensor = step.layer, build.image(values[0])
     depth_kernel, point_kernel, *bias = step.weights
-    name = build.part_name("depthwise")
-    if depth_kernel.ndim == 3:
-        depthwise, tensor = _flat_depthwise(build, layer, tensor, use_bias=False, name=name)
+    new_axes = 4 - depth_kernel.ndim
+    name, point_name = build.part_name("depthwise"), build.part_name("pointwise")
+    options = _options(layer, "depthwise", name=name, new_axes=new_axes)
+    options["use_bias"] = False
+    if new_axes:
+        depthwise, tensor = _flat_depthwise(build, layer, tensor, options)
         depth_kernel, point_kernel = depth_kernel[None], point_kernel[None]
     else:
         depthwise = keras.layers.DepthwiseConv2D(
@@ -166,16 +188,11 @@ def _separable(build: Builder, step: Step, values: list[Value]) -> Value:
             padding=layer.padding,
             depth_multiplier=layer.depth_multiplier,
             dilation_rate=layer.dilation_rate,
-            use_bias=False,
-            depthwise_constraint=layer.depthwise_constraint,
-            name=name,
+            **options,
         )
-    pointwise = keras.layers.Conv2D(
-        layer.filters,
-        1,
-        kernel_constraint=layer.pointwise_constraint,
-        **_options(layer, "bias", name=build.part_name("pointwise")),
-    )
+    own = _options(layer, "pointwise", "bias", name=point_name, new_axes=new_axes)
+    own = {key.replace("pointwise", "kernel"): value for key, value in own.items()}
+    pointwise = keras.layers.Conv2D(layer.filters, 1, **own)
     tensor = build.call(depthwise, tensor, [depth_kernel])
     output = Value(step.shape, build.call(pointwise, tensor, [point_kernel, *bias]))
     return activate(build, step.activation, output)
@@ -195,7 +212,12 @@ def _relu_layer(build: Builder, step: Step, values: list[Value]) -> Value:
 
 def _prelu(build: Builder, step: Step, values: list[Value]) -> Value:
     tensor = build.tensor(values[0])
-    layer = keras.layers.PReLU(shared_axes=list(range(1, len(tensor.shape) - 1)), name=step.name)
+    layer = keras.layers.PReLU(
+        alpha_regularizer=step.layer.alpha_regularizer,
+        alpha_constraint=step.layer.alpha_constraint,
+        shared_axes=list(range(1, len(tensor.shape) - 1)),
+        name=step.name,
+    )
     (slopes,) = step.weights
     weights = [slopes.reshape(*[1] * (len(tensor.shape) - 2), -1)]
     return Value(step.shape, build.call(layer, tensor, weights))
@@ -282,10 +304,14 @@ def _named(step: Step) -> Any:
     return clone_layer(step.layer, name=step.name)
 
 
-def _dropout(build: Builder, step: Step, values: list[Value]) -> Value:
-    if step.layer.noise_shape is None:
-        return _keep_any(build, step, values)
+def _keep_plain(build: Builder, step: Step, values: list[Value]) -> Value:
+    """The same layer on numbers in the form that the user's model has there."""
     return Value(step.shape, build.call(_named(step), build.plain(values[0])))
+
+
+def _dropout(build: Builder, step: Step, values: list[Value]) -> Value:
+    keep = _keep_any if step.layer.noise_shape is None else _keep_plain
+    return keep(build, step, values)
 
 
 def _flatten(build: Builder, step: Step, values: list[Value]) -> Value:
@@ -347,6 +373,50 @@ def _pool_options(layer: Any) -> dict[str, Any]:
     }
 
 
+def regularize_activity(build: Builder, step: Step, value: Value) -> Value:
+    """`value`, with the loss that the step's layer takes of its outputs in training."""
+    regularizer = step.activity_regularizer
+    if regularizer is None:
+        return value
+    if type(regularizer) not in (_regularizers.L1, _regularizers.L2, _regularizers.L1L2):
+        what = f"activity regularizer {type(regularizer).__name__}"
+        raise UnsupportedError((what, "use L1, L2 or L1L2"))
+    strengths = {key: float(getattr(regularizer, key, 0.0)) for key in ("l1", "l2")}
+    layer = keras.layers.ActivityRegularization(**strengths, name=build.name("activity"))
+    return _elementwise(build, layer, value)
+
+
+_EVERYWHERE = ("Dense", "BatchNormalization", "ReLU", "LeakyReLU", "Activation", "Softmax")
+_RANDOM = ("Dropout", "GaussianNoise", "GaussianDropout", "AlphaDropout")
+_ALONG_ROWS = ("Conv1D", "DepthwiseConv1D", "SeparableConv1D", "MaxPooling1D", "AveragePooling1D",
+               "ZeroPadding1D", "Cropping1D", "UpSampling1D")  # fmt: skip
+# Layer class inside a TimeDistributed -> the class that does the same to all times at once: the
+# last axis stays the last, and what works along one axis works along the rows of an image.
+_OVER_TIME: Mapping[str, str] = {
+    **{name: name for name in (*_EVERYWHERE, *_RANDOM, *_ALONG_ROWS)},
+    **{"Flatten": "Reshape", "Reshape": "Reshape"},
+}
+
+
+def rewrite_over_time(build: Builder, step: Step, values: list[Value]) -> Value:
+    """A TimeDistributed layer, called once on all times."""
+    kind, layer = step.kind, step.layer
+    shape = values[0].shape
+    if kind not in _OVER_TIME or len(shape) > 4:
+        what = f"TimeDistributed {kind} on inputs of shape {tuple(shape)}"
+        remedy = f"it can hold {', '.join(_OVER_TIME)} on inputs of 2 or 3 axes a sample"
+        raise UnsupportedError((what, remedy))
+    problems = KINDS[kind].check(layer, [(shape[0], *shape[2:])])
+    problems += check_activation(step.activation)
+    if step.activity_regularizer is not None:
+        problems.append(("activity regularizer inside TimeDistributed", "put it outside"))
+    if kind in ("DepthwiseConv1D", "SeparableConv1D") and set(layer.strides) != {1}:
+        problems.append(("strides inside TimeDistributed", "use Conv1D, or strides of 1"))
+    if problems:
+        raise UnsupportedError(*problems)
+    return LAYERS[_OVER_TIME[kind]](build, step, values)
+
+
 LAYERS: Mapping[str, Rewrite] = {
     "Conv2D": _kernel,
     "DepthwiseConv2D": _kernel,
@@ -393,4 +463,21 @@ LAYERS: Mapping[str, Rewrite] = {
     "Dropout": _dropout,
     "SpatialDropout1D": _flat(keras.layers.SpatialDropout2D, lambda layer: {"rate": layer.rate}),
     "SpatialDropout2D": _keep,
+    "GaussianNoise": _keep_any,
+    "GaussianDropout": _keep_any,
+    "AlphaDropout": _dropout,
+    "ActivityRegularization": lambda build, step, values: values[0],
+    **dict.fromkeys(
+        (
+            "RandomFlip",
+            "RandomRotation",
+            "RandomZoom",
+            "RandomTranslation",
+            "RandomContrast",
+            "RandomBrightness",
+            "RandomCrop",
+            "Augmentation",
+        ),
+        _keep_plain,
+    ),
 }

@@ -22,7 +22,7 @@ from tfbinreg.config import LSQQuantizeConfig
 from tfbinreg.folded import FoldedKernel
 from tfbinreg.layers import QuantizeActivation, QuantizedHardSwish, QuantizedKernel
 from tfbinreg.model import QuantizedModel
-from tfbinreg.plain_layers import ChannelAffine, HardSwish, Slice
+from tfbinreg.plain_layers import Augmentation, ChannelAffine, HardSwish, Slice
 from tfbinreg.quantizers import LSQWeightQuantizer
 
 keras = _compat.keras
@@ -42,6 +42,7 @@ _CLASSES = (
     ChannelAffine,
     HardSwish,
     Slice,
+    Augmentation,
 )
 
 
