@@ -69,6 +69,8 @@ tfbinreg.quantize
 tfbinreg.sensitivity
 tfbinreg.budget
 tfbinreg.callbacks
+tfbinreg.finalize_report
+tfbinreg.best_statistics
 tfbinreg.finalize
 tfbinreg.proof
 tfbinreg.export

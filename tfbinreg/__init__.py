@@ -17,6 +17,7 @@ from tfbinreg.callbacks import BinRegularization
 from tfbinreg.config import LSQQuantizeConfig
 from tfbinreg.export import to_tflite
 from tfbinreg.finalize import finalize
+from tfbinreg.finalize_report import FinalizeReport
 from tfbinreg.freeze import integer_codes
 from tfbinreg.grid import CodedTensor, Grid
 from tfbinreg.model import BinOptions, QuantizedModel
@@ -37,6 +38,7 @@ __all__ = [
     "BinOptions",
     "BinRegularization",
     "CodedTensor",
+    "FinalizeReport",
     "FlashBudget",
     "FreezeBatchNorm",
     "Grid",

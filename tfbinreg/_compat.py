@@ -91,6 +91,41 @@ class PreparedTrainFunction:
             model.compiled_metrics.build(model.output, targets)
 
 
+class PerShape:
+    """A function of a batch of tensors, traced once for each shape of a sample.
+
+    Not called as a tf.function, which TensorFlow would blame for being made anew for every model.
+    """
+
+    def __init__(self, function: Any) -> None:
+        self._function = tf.function(function)
+        self._traced: dict[Any, Any] = {}
+
+    def __call__(self, batch: Any) -> Any:
+        tensors = tf.nest.map_structure(tf.convert_to_tensor, batch)
+        specs = tf.nest.map_structure(
+            lambda tensor: tf.TensorSpec((None, *tensor.shape[1:]), tensor.dtype), tensors
+        )
+        key = tuple(tf.nest.flatten(specs))
+        if key not in self._traced:
+            self._traced[key] = self._function.get_concrete_function(specs)
+        return self._traced[key](tensors)
+
+
+def takes_training(layer: Any) -> bool:
+    """Whether a layer computes differently in training."""
+    return layer._call_spec.expects_training_arg
+
+
+def flat_inputs(model: Any, inputs: Any) -> list[tf.Tensor]:
+    """The tensors of a batch in the order and of the shapes and types of the model's inputs."""
+    tensors = model._flatten_to_reference_inputs(inputs)
+    return [
+        model._conform_to_reference_input(tensor, ref_input=reference)
+        for tensor, reference in zip(tensors, model.inputs, strict=True)
+    ]
+
+
 def learning_rate(optimizer: Any) -> tf.Tensor:
     """The rate of the optimizer's next step, float32 scalar."""
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)

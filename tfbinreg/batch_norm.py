@@ -10,7 +10,6 @@ import itertools
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from tfbinreg import _compat
 from tfbinreg.calibrate import check_batch, input_batches
@@ -49,14 +48,11 @@ def reestimate_batch_norm(model: Any, data: Any, *, batches: int = 50) -> None:
         for norm in norms:
             norm.momentum = 0.0  # the moving statistics become the batch's own
 
-        # Traced here, so that momentum 0 is part of this function and of no other.
-        @tf.function(reduce_retracing=True)
-        def run(inputs: Any) -> None:
-            model(inputs, training=True)
-
+        # Traced in here, so that momentum 0 is part of this function and of no other.
+        run = _compat.PerShape(lambda inputs: model(inputs, training=True))
         for batch in itertools.islice(input_batches(data), batches):
             check_batch(batch, model.inputs)
-            run(tf.nest.map_structure(tf.convert_to_tensor, batch))
+            run(batch)
             totals = [
                 total + variable.numpy() for total, variable in zip(totals, moving, strict=True)
             ]

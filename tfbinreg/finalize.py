@@ -6,42 +6,57 @@ from typing import Any
 
 import numpy as np
 
-from tfbinreg.batch_norm import reestimate_batch_norm
+from tfbinreg.best_statistics import channels_on_thresholds, choose_statistics, rewindable
+from tfbinreg.deployed import Deployed
+from tfbinreg.finalize_report import FinalizeReport
 from tfbinreg.freeze import Offsets, affine, freeze_with_offsets, norm_factors
 from tfbinreg.frozen import FrozenKernel
 from tfbinreg.grid import Grid
 from tfbinreg.plain_layers import ChannelAffine
 
 
-def finalize(model: Any, data: Any = None, *, batches: int = 50) -> None:
+def finalize(model: Any, data: Any = None, *, batches: int = 50) -> FinalizeReport:
     """Make a trained quantized model ready to be evaluated, saved and converted.
 
     From then on, in inference mode, it computes what LiteRT computes with its file, level by level
     (see `Deployed`), until `fit` trains it again. It has no gradients in this form. A `tf.function`
     of your own keeps the weights as they were when it was traced.
 
-    Re-estimates batch normalization, if `data` is given, and then rounds every bias to the int32
-    grid it is deployed on (input scale * weight scale / pre-scale), a change of less than half such
-    a unit. At low bits that matters: a bias that rounds later than the model was evaluated moves
-    the odd activation by a whole level, and the difference grows from layer to layer.
+    If `data` is given, batch normalization is re-estimated, and the better of the new and the old
+    statistics is kept: with labels those of higher accuracy or, if they are no classes, of smaller
+    loss; without, those whose outputs are nearer to the ones with the statistics of each batch. The
+    integer models are compared, on the given data and no other.
+
+    Then every bias is rounded to the int32 grid it is deployed on (input scale * weight scale /
+    pre-scale), a change of less than half such a unit. At low bits that matters: a bias that rounds
+    later than the model was evaluated moves the odd activation by a whole level, and the difference
+    grows from layer to layer.
 
     Args:
         model: a trained model from `quantize_apply`; biases, betas and moving statistics change.
-        data: training inputs in batches, as for `reestimate_batch_norm`; None leaves batch
-            normalization as it is.
+        data: training inputs in batches, as for `reestimate_batch_norm`, best with labels: a tuple
+            (inputs, labels) of arrays, or a tf.data.Dataset or iterable of such batches. None
+            leaves batch normalization as it is.
         batches: how many of them to use.
+
+    Returns:
+        What was kept and why, and the channels that lie on a rounding threshold; `print` it.
 
     Raises:
         ValueError: if the model has no exact integer form, as `freeze`.
     """
+    choice = None
     if data is not None:
-        reestimate_batch_norm(model, data, batches=batches)
+        data = rewindable(data, batches)
+        choice = choose_statistics(model, data, batches, lambda: Deployed(model))
     frozen = freeze_with_offsets(model)
     for index, offsets in frozen.offsets.items():
         op = frozen.graph.ops[index]
         if op.kernel is not None:
             _round_bias(offsets, op.kernel, frozen.graph.source_grid(op))
+    on_threshold = () if data is None else channels_on_thresholds(model, data, batches)
     model.finalized.assign(1)
+    return FinalizeReport(statistics=choice, on_threshold=on_threshold)
 
 
 def _round_bias(offsets: Offsets, kernel: FrozenKernel, source: Grid) -> None:

@@ -94,6 +94,27 @@ def trace(model: Any) -> Graph:
     return Graph(nodes, inputs, tuple(index_of(tensor) for tensor in model.outputs), model.name)
 
 
+def evaluate(graph: Graph, inputs: Sequence[Any], *, training: Callable[[Any], bool]) -> list[Any]:
+    """What every node makes of the model's inputs.
+
+    Args:
+        graph: of a built model.
+        inputs: tensors for its inputs, in order.
+        training: which layers compute as in training.
+    """
+    given = dict(zip(graph.inputs, inputs, strict=True))
+    values: list[Any] = []
+    for node in graph.nodes:
+        if node.index in given:
+            values.append(given[node.index])
+            continue
+        options = dict(node.options)
+        if _compat.takes_training(node.layer):
+            options["training"] = training(node.layer)
+        values.append(apply(node.layer, [values[index] for index in node.inputs], **options))
+    return values
+
+
 def rebuild(
     graph: Graph,
     call: Callable[[Node, Sequence[Any]], Any],
