@@ -116,7 +116,7 @@ def main() -> None:
         trained[name] = tfbinreg.quantize_apply(model, weight_bits=2, calibration_data=x)
         callback = tfbinreg.BinRegularization("two_stage", SWITCH_EPOCH, strength)
         train(trained[name], x, y, EPOCHS, 0.02, [callback])
-        tfbinreg.finalize(trained[name], x)
+        tfbinreg.finalize(trained[name], (x, y))
 
     path = os.path.join(options.output_dir, "digits_w2a8.keras")
     tell(f"saving, reloading and converting {path}")

@@ -130,7 +130,7 @@ class Study:
             callback = tfbinreg.BinRegularization("two_stage", self.switch_epoch, strength)
             self.fit(model, seed, self.switch_epoch, self.epochs, [callback])
             images = self.split.train_images[:6400].astype(np.float32)
-            tfbinreg.finalize(model, images, batches=100)
+            print(tfbinreg.finalize(model, (images, self.split.train_labels[:6400]), batches=100))
             model.save(path)
         return tfbinreg.load_model(path)
 

@@ -50,7 +50,8 @@ def fine_tune(
         callbacks=[callback],
         verbose=2,
     )
-    tfbinreg.finalize(quantized, images[:6400], batches=100)
+    seen = images[:6400], split.train_labels[:6400]
+    print(tfbinreg.finalize(quantized, seen, batches=100))
     return quantized
 
 

@@ -3,7 +3,7 @@
     q_model = tfbinreg.quantize_apply(model, weight_bits=2, activation_bits=8)
     q_model.compile(...)
     q_model.fit(..., callbacks=[tfbinreg.BinRegularization("two_stage", switch_epoch=30)])
-    tfbinreg.finalize(q_model, train)
+    print(tfbinreg.finalize(q_model, train))
     q_model.save("q.keras")
 
 Then `tflite_tools convert q.keras --output model.tflite`.
