@@ -110,7 +110,9 @@ class TestActivations:
 
     def test_without_a_start_there_is_no_grid(self):
         quantizer, variables = built(LSQActivationQuantizer(4))
-        with pytest.raises(ValueError, match=r"'relu' was never initialised: .*calibration_data"):
+        with pytest.raises(
+            ValueError, match=r"'relu' was never initialised: .*calibration_data.*dead"
+        ):
             quantizer.settle(variables, "relu")
         quantizer(batch(0), True, variables)
         grid = quantizer.settle(variables, "relu")

@@ -226,7 +226,8 @@ class LSQActivationQuantizer(LSQQuantizer):
         if not variables["initialized"].numpy():
             raise ValueError(
                 f"The activation step of {name!r} was never initialised: train the model, or pass "
-                "calibration_data to quantize_apply."
+                "calibration_data to quantize_apply. If that was done, all data gave zeros there: "
+                "remove what is dead."
             )
         return super().settle(variables, name)
 
