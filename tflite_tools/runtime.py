@@ -14,14 +14,13 @@ import os
 import pathlib
 import re
 import signal
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
 
 import numpy as np
 
-from tflite_tools import worker
+from tflite_tools import bounded, worker
 from tflite_tools.model import Model, Quantization
 
 LITERT, TFLM = "LiteRT", "TFLM"
@@ -108,15 +107,23 @@ def run(
 
 
 def least_arena(data: bytes, model: Model, *, time_limit: float = TIME_LIMIT) -> int:
-    """Bytes of working memory that TFLM needs for a file on this machine, to 16 bytes.
+    """Bytes of working memory that TFLM needs to run a file on this machine, to 16 bytes.
 
     Pointers take 8 bytes here and 4 on a microcontroller, where it is a little less.
 
     Raises:
-        RuntimeFailedError: if TFLM refuses the file.
+        ValueError: if the file has inputs of a type that is not supported.
+        RuntimeFailedError: if TFLM refuses the file, crashes on it with ample memory or takes too
+            long.
     """
-    job = dataclasses.replace(_job(data, model, TFLM, ()), measure_arena=True)
-    return int(_perform(job, data, (), time_limit)[worker.ARENA])
+    random = np.random.default_rng(0)
+    tensors = [model.main.tensors[index] for index in model.main.inputs]
+    inputs = [
+        random.integers(-128, 128, tensor.shape).astype(numpy_type(tensor.dtype))
+        for tensor in tensors
+    ]
+    job = dataclasses.replace(_job(data, model, TFLM, inputs), measure_arena=True)
+    return int(_perform(job, data, inputs, time_limit)[worker.ARENA])
 
 
 def seconds(
@@ -180,21 +187,13 @@ def _spawn(folder: pathlib.Path, runtime: str, time_limit: float) -> None:
     source = str(pathlib.Path(__file__).resolve().parent.parent)
     search = [source, os.environ.get("PYTHONPATH", "")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, search))}
+    command = [sys.executable, "-m", "tflite_tools.worker", str(folder)]
     try:
-        done = subprocess.run(
-            [sys.executable, "-m", "tflite_tools.worker", str(folder)],
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            timeout=time_limit,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        message = f"{runtime} did not finish within {time_limit:g} seconds."
-        raise RuntimeFailedError(message) from error
-    if done.returncode != 0:
-        raise _failure(runtime, done.returncode, done.stderr.decode("utf-8", "replace"))
+        done = bounded.run(command, time_limit=time_limit, environment=environment)
+    except bounded.TooSlowError as error:
+        raise RuntimeFailedError(f"{runtime} {error}.") from error
+    if done.code != 0:
+        raise _failure(runtime, done.code, done.stderr)
 
 
 def _failure(runtime: str, code: int, stderr: str) -> RuntimeFailedError:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import pathlib
 import sys
 import time
@@ -155,28 +156,40 @@ class TFLM:
         return np.array(self._interpreter.GetTensor(index, 0)["tensor_data"])
 
 
-def least_arena(data: bytes, enough: int) -> int:
-    """The least working memory, to 16 bytes, with which TFLM prepares a file.
+def least_arena(data: bytes, job: Job, inputs: Sequence[np.ndarray]) -> int:
+    """The least working memory, to 16 bytes, with which TFLM prepares and runs a file.
+
+    With too little TFLM refuses the file, or writes beyond its memory and crashes or computes
+    something else. Every size is therefore tried in a process of its own; it is enough if the
+    outputs are those with `job.arena` bytes. That much is tried in this process: a crash there is
+    the file's.
 
     Raises:
-        RuntimeError: if `enough` is not.
+        RuntimeError: if `job.arena` bytes are not enough.
     """
-    from tflite_micro import runtime
-
-    def prepares(size: int) -> bool:
-        try:
-            runtime.Interpreter.from_bytes(data, arena_size=16 * size)
-        except RuntimeError:
-            return False
-        return True
-
-    low, high = 0, -(-enough // 16)
-    if not prepares(high):
-        raise RuntimeError(f"{enough} bytes of arena are not enough.")
+    expected = TFLM(data, job)(inputs)
+    low, high = 0, -(-job.arena // 16)
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if prepares(middle) else (middle, high)
+        smaller = dataclasses.replace(job, arena=16 * middle)
+        low, high = (low, middle) if _enough(data, smaller, inputs, expected) else (middle, high)
     return 16 * high
+
+
+def _enough(
+    data: bytes, job: Job, inputs: Sequence[np.ndarray], expected: Sequence[np.ndarray]
+) -> bool:
+    """Whether a process with `job.arena` bytes computes what is expected."""
+    child = os.fork()
+    if child == 0:  # it says nothing and never returns
+        code = FAILED
+        try:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+            made = TFLM(data, job)(inputs)
+            code = 0 if all(map(np.array_equal, made, expected)) else FAILED
+        finally:
+            os._exit(code)
+    return os.waitpid(child, 0)[1] == 0
 
 
 RUNTIMES: dict[str, Any] = {"LiteRT": LiteRT, "TFLM": TFLM}
@@ -217,7 +230,7 @@ def main(path: str) -> int:
             inputs = [archive[input_name(index)] for index in range(job.inputs)]
         data = (folder / "model.tflite").read_bytes()
         if job.measure_arena:
-            results = {ARENA: np.array(least_arena(data, job.arena))}
+            results = {ARENA: np.array(least_arena(data, job, inputs))}
         elif job.timed:
             one = [array[:1] for array in inputs]
             seconds = LiteRT(data, job).seconds(one, warm_up=job.warm_up, timed=job.timed)

@@ -6,12 +6,13 @@ import functools
 import os
 import pathlib
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from tflite_tools import bounded
+from tflite_tools.bounded import Finished
 from tflite_tools.model import Model
 
 FLAGS = ("-std=c99", "-Wall", "-Wextra", "-Werror", "-O2")
@@ -19,6 +20,10 @@ SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 EMULATE_DSP = "-DTFBINREG_EMULATE_DSP"
 _COMPILERS = ("gcc", "cc", "clang")
 _COMPILE_LIMIT = 300.0
+TIME_LIMIT = 300.0  # of a program, for all samples
+MEMORY = 2**31  # bytes that a program may use
+_COMPILER_MEMORY, _COMPILER_OUTPUT = 2**33, 2**28  # bytes
+_MESSAGES = 2**20  # bytes that a program may write beside its results
 MISSING = f"no C compiler: set CC, or install one of {', '.join(_COMPILERS)}"
 
 
@@ -47,12 +52,10 @@ def _usable(found: str) -> tuple[str, ...]:
         source.write_text("int main(void) { return 0; }\n")
         for command in ([found, *SANITIZERS, str(source), "-o", str(program)], [str(program)]):
             try:
-                done = subprocess.run(
-                    command, capture_output=True, timeout=_COMPILE_LIMIT, check=False
-                )
-            except (OSError, subprocess.TimeoutExpired):
+                done = bounded.run(command, time_limit=_COMPILE_LIMIT)
+            except (OSError, bounded.TooSlowError):
                 return ()
-            if done.returncode != 0:
+            if done.code != 0:
                 return ()
     return SANITIZERS
 
@@ -63,9 +66,10 @@ def run(
     inputs: Sequence[np.ndarray],
     *,
     flags: Sequence[str] = SANITIZERS,
-    time_limit: float = 300.0,
+    time_limit: float = TIME_LIMIT,
 ) -> tuple[np.ndarray, ...]:
-    """Compile the example program and run it on samples.
+    """Compile the example program and run it on samples, with `MEMORY` at most, without this
+    process's environment, in a folder of its own.
 
     Args:
         files: the C files by name, with the example program.
@@ -84,8 +88,22 @@ def run(
     rows = stacked(model, inputs)
     with tempfile.TemporaryDirectory(prefix="tflite_tools_c_") as path:
         program = compile_to(pathlib.Path(path), files, flags)
-        output = _execute(program, rows.tobytes(), time_limit)
-    return parted(model, output, len(rows))
+        done = _execute(
+            program,
+            rows.tobytes(),
+            most_output=len(rows) * _output_bytes(model) + _MESSAGES,
+            sanitized=SANITIZERS[0] in flags,
+            time_limit=time_limit,
+        )
+    if done.code != 0:
+        raise CompilerError(f"The program failed: {done.reason}")
+    return parted(model, done.stdout, len(rows))
+
+
+def _output_bytes(model: Model) -> int:
+    """What a program writes for a sample."""
+    tensors = model.main.tensors
+    return sum(int(np.prod(tensors[index].shape)) for index in model.main.outputs)
 
 
 def stacked(model: Model, inputs: Sequence[np.ndarray]) -> np.ndarray:
@@ -139,25 +157,34 @@ def compile_to(
     units = sorted(str(folder / name) for name in files if name.endswith(".c"))
     command = [found, *FLAGS, *flags, *units, "-o", str(program)]
     try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=_COMPILE_LIMIT, check=False
+        done = bounded.run(
+            command,
+            time_limit=_COMPILE_LIMIT,
+            memory=_COMPILER_MEMORY,
+            most_output=_COMPILER_OUTPUT,
         )
-    except subprocess.TimeoutExpired as error:
-        raise CompilerError(f"{found} did not finish in {_COMPILE_LIMIT:g} seconds.") from error
-    if done.returncode != 0:
-        raise CompilerError(f"{found} refuses the generated C:\n{done.stderr[:2000]}")
+    except bounded.TooSlowError as error:
+        raise CompilerError(f"{found} {error}.") from error
+    if done.code != 0:
+        raise CompilerError(f"{found} refuses the generated C: {done.reason}")
     return program
 
 
-def _execute(program: pathlib.Path, stdin: bytes, time_limit: float) -> bytes:
+def _execute(
+    program: pathlib.Path, stdin: bytes, *, most_output: int, sanitized: bool, time_limit: float
+) -> Finished:
+    """Run a compiled program within its bounds, in its folder, with an empty environment."""
+    # The address sanitizer reserves far more addresses than there is memory, and counts itself.
+    bound = {"ASAN_OPTIONS": f"hard_rss_limit_mb={MEMORY >> 20}"} if sanitized else {}
     try:
-        done = subprocess.run(
-            [str(program)], input=stdin, capture_output=True, timeout=time_limit, check=False
+        return bounded.run(
+            [str(program)],
+            stdin=stdin,
+            time_limit=time_limit,
+            memory=None if sanitized else MEMORY,
+            most_output=most_output,
+            environment=bound,
+            folder=program.parent,
         )
-    except subprocess.TimeoutExpired as error:
-        message = f"The program did not finish in {time_limit:g} seconds."
-        raise CompilerError(message) from error
-    if done.returncode != 0:
-        text = done.stderr.decode("utf-8", "replace")[:2000]
-        raise CompilerError(f"The program failed with exit code {done.returncode}:\n{text}")
-    return done.stdout
+    except bounded.TooSlowError as error:
+        raise CompilerError(f"The program {error}.") from error
