@@ -93,6 +93,7 @@ tflite_tools.layout
 tflite_tools.describe
 tflite_tools.svg
 tflite_tools.worker
+tflite_tools.bounded
 tflite_tools.runtime
 tflite_tools.samples
 tflite_tools.verdict

@@ -146,3 +146,20 @@ def canonical():
 def two_bits(canonical):
     """The file at two bits with a scale per channel."""
     return canonical(2, True)
+
+
+@pytest.fixture(scope="session")
+def two_inputs():
+    """The file, at four bits, of a net with an image and six numbers as inputs."""
+    keras.utils.set_random_seed(6)
+    image, extra = keras.Input((16, 16, 1), name="image"), keras.Input((6,), name="extra")
+    x = layers.Flatten()(layers.Conv2D(8, 3, strides=2, activation="relu")(image))
+    x = layers.Concatenate()([x, layers.Dense(8, activation="relu")(extra)])
+    x = layers.Dense(4, activation="softmax")(layers.Dense(16, activation="relu")(x))
+    random = np.random.default_rng(7)
+    data = [random.random((32, *shape), "float32") for shape in ((16, 16, 1), (6,))]
+    model = tfbinreg.quantize_apply(
+        keras.Model([image, extra], x), weight_bits=4, calibration_data=data
+    )
+    tfbinreg.finalize(model, data)
+    return tfbinreg.to_tflite(model)

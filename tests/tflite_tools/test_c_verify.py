@@ -2,7 +2,8 @@
 
 import pytest
 
-from tflite_tools import c_verify, runtime
+from tflite_tools import c_verify, runtime, samples
+from tflite_tools import model as models
 from tflite_tools.agreement import Limits
 from tflite_tools.formats import c_check, c_source
 from tflite_tools.formats.c_folder import Folder
@@ -138,3 +139,24 @@ def test_wrong_inputs_and_files_are_errors(folder, two_bits, float_file):
         c_verify.verify_folder(folder, two_bits, inputs=[])
     with pytest.raises(ValueError, match="no tfbinreg manifest"):
         c_verify.verify_folder(folder, float_file)
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        ("for (;;) {}", "did not finish within 2 seconds"),
+        ('for (;;) fputs("0123456789abcdef", stdout);', "it wrote more than it may"),
+        ("for (;;) *(volatile int *)calloc(1 << 12, 4) = 1;", "SIG|rss limit"),
+        ('return getenv("HOME") == NULL ? 7 : 0;', "exit code 7"),
+    ],
+)
+@pytest.mark.parametrize("flags", [(), c_check.SANITIZERS])
+def test_a_program_is_bounded(folder, two_bits, can_run, body, why, flags):
+    """Time, output and memory; and it sees nothing of the environment."""
+    head = "/* tflite_tools */\n#include <stdio.h>\n#include <stdlib.h>\n"
+    program = {"main.c": f"{head}int main(void) {{ {body} }}\n"}
+    model = models.load(two_bits)
+    inputs = samples.stored(model, samples.seeded(model, samples=1, seed=0))
+    limit = 2 if "finish" in why else 100
+    with pytest.raises(c_check.CompilerError, match=why):
+        c_check.run({**folder.files, **program}, model, inputs, flags=flags, time_limit=limit)

@@ -1,10 +1,14 @@
 """Interpreters in a process of their own."""
 
+import dataclasses
+import os
+
 import numpy as np
 import pytest
 
 from tflite_tools import model as models
 from tflite_tools import runtime, samples, worker
+from tflite_tools.formats import lut
 from tflite_tools.model import Quantization
 
 GRID = Quantization(np.array([0.5], np.float32), np.array([3]), 0)
@@ -91,3 +95,53 @@ def test_huge_tensors_are_refused_before_the_run(int8_file, edit, tensor_of):
 def test_inputs_must_fit(int8_file, arrays, message):
     with pytest.raises(ValueError, match=message):
         runtime.run(int8_file, models.load(int8_file), arrays)
+
+
+needs_tflm = pytest.mark.skipif(
+    not runtime.available(runtime.TFLM), reason="tflite_micro is not installed"
+)
+
+
+@needs_tflm
+class TestLeastArena:
+    def test_it_is_enough_and_16_bytes_less_are_not(self, int8_file):
+        model, inputs = _seeded(int8_file, 1)
+        least = runtime.least_arena(int8_file, model)
+        job = dataclasses.replace(runtime._job(int8_file, model, runtime.TFLM, inputs), arena=least)
+        expected = runtime.run(int8_file, model, inputs, runtime=runtime.TFLM).outputs
+        assert worker._enough(int8_file, job, inputs, expected)
+        assert not worker._enough(
+            int8_file, dataclasses.replace(job, arena=least - 16), inputs, expected
+        )
+
+    @pytest.mark.parametrize(
+        "way", ["os.kill(os.getpid(), 9)", "raise RuntimeError", "other outputs"]
+    )
+    def test_a_crash_below_what_is_needed_is_too_little(self, monkeypatch, way):
+        """TFLM refuses, crashes or computes something else, depending on the size."""
+
+        class Interpreter:
+            def __init__(self, data, job):
+                self._arena = job.arena
+
+            def __call__(self, inputs):
+                enough = self._arena >= 4000
+                if not enough and way != "other outputs":
+                    exec(way, {"os": os})
+                return [inputs[0] if enough else inputs[0] + 1]
+
+        monkeypatch.setattr(worker, "TFLM", Interpreter)
+        job = worker.Job("TFLM", 1, 1, (), arena=100_000, memory=0)
+        assert worker.least_arena(b"", job, [np.zeros(3)]) == 4000
+
+    def test_a_crash_with_ample_memory_is_an_error(self, int8_file, monkeypatch):
+        model = models.load(int8_file)
+        ample = worker.Job("TFLM", 1, 1, (), arena=64, memory=2**33)  # here TFLM crashes
+        monkeypatch.setattr(runtime, "_job", lambda *_: ample)
+        with pytest.raises(runtime.RuntimeFailedError, match=r"TFLM crashed on the file \(SIG"):
+            runtime.least_arena(int8_file, model)
+
+    def test_tables_of_two_inputs(self, two_inputs):
+        """Of this file TFLM's preparation crashes at most sizes that are too small."""
+        made = lut.convert(two_inputs)
+        assert 4096 < made.figures["arena_bytes"] < 65536
