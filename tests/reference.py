@@ -95,3 +95,15 @@ def bin_gradients(
 
 def _codes(weights: np.ndarray, step: float, qmin: int, qmax: int) -> np.ndarray:
     return np.floor(np.clip(weights / step, qmin, qmax) + 0.5).astype(int)
+
+
+def least_squares_step(weights, qmin, qmax, count=20001):
+    """The step of least squared error among `count`, for one row of weights."""
+    widest = max(np.max(weights) / qmax, np.min(weights) / qmin)
+    best = (np.inf, 0.0)
+    for step in np.linspace(widest / 200, widest * 1.2, count):
+        error = sum(
+            (w - min(max(math.floor(w / step + 0.5), qmin), qmax) * step) ** 2 for w in weights
+        )
+        best = min(best, (error, step))
+    return best[1], best[0]

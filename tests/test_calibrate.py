@@ -45,9 +45,39 @@ class TestBatches:
 
 
 class TestSamples:
-    def test_eight_batches_are_enough(self):
+    def test_five_hundred_and_twelve_samples_are_enough(self):
         assert [len(batch) for batch in sample_batches(numbers(1000))] == [64] * 8
-        assert len(sample_batches(itertools.repeat(numbers(2)))) == 8
+        assert [len(batch) for batch in sample_batches(itertools.repeat(numbers(3)))] == [64] * 8
+
+    def test_samples_are_gathered_into_batches_of_some_size(self):
+        singles = [row[None] for row in numbers(100)]
+        (whole,) = sample_batches(iter(singles))
+        np.testing.assert_array_equal(whole, numbers(100))
+        assert [len(batch) for batch in sample_batches(numbers(200))] == [66, 67, 67]
+        sizes = [np.zeros((3, side, side)) + 1 for side in (4, 5)]
+        assert [batch.shape for batch in sample_batches(iter(sizes))] == [(3, 4, 4), (3, 5, 5)]
+
+    def test_forms(self, tmp_path):
+        inputs = keras.Model([keras.Input((3,), name="a")], []).inputs
+        wanted = numbers(40)
+        np.save(tmp_path / "a.npy", wanted)
+        np.savez(tmp_path / "a.npz", a=wanted, labels=np.arange(40))
+        for data in (wanted, [wanted], (wanted, np.arange(40)), [wanted[:20], wanted[20:]]):
+            (batch,) = sample_batches(data, inputs)
+            np.testing.assert_array_equal(tf.nest.flatten(batch)[0], wanted)
+        for path in (tmp_path / "a.npy", str(tmp_path / "a.npz")):
+            (batch,) = sample_batches(path, inputs)
+            np.testing.assert_array_equal(tf.nest.flatten(batch)[0], wanted)
+
+    @pytest.mark.parametrize("name", ["missing.npy", "other.npz"])
+    def test_files_that_cannot_be_read(self, name, tmp_path):
+        (tmp_path / "other.npz").write_text("no archive")
+        with pytest.raises(ValueError, match=f"{name}' cannot be read as .npy or .npz"):
+            sample_batches(tmp_path / name)
+
+    def test_zeros_say_nothing(self):
+        with pytest.raises(ValueError, match="is all zeros"):
+            sample_batches(np.zeros((30, 3)))
 
     @pytest.mark.parametrize("data", [np.zeros((0, 3)), [], iter([])])
     def test_nothing(self, data):
@@ -63,7 +93,7 @@ class TestSamples:
         with pytest.raises(ValueError, match="NaN or infinite"):
             sample_batches([numbers(200), data])
 
-    @pytest.mark.parametrize("data", ["images.npy", [["a", "b"]]])
+    @pytest.mark.parametrize("data", [[["a", "b"]]])
     def test_no_numbers(self, data):
         with pytest.raises(ValueError, match="not numbers"):
             sample_batches(data)
@@ -113,6 +143,10 @@ class TestCalibrate:
         ]
         assert all("activation" in name for name in changed)
         assert len(changed) == 4
+
+    def test_few_samples_are_told_where_statistics_are_needed(self, make_net, images):
+        with pytest.warns(tfbinreg.QuantizationWarning, match="has 4 samples, too few"):
+            tfbinreg.quantize_apply(make_net(), calibration_data=images[:4])
 
     def test_data_without_information_leaves_steps_unset(self, model):
         calibrate(model, [np.zeros((4, 3), np.float32)])

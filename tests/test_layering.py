@@ -32,6 +32,7 @@ tfbinreg.tflite_operators
 tfbinreg.tflite_file
 tfbinreg.ops
 tfbinreg.regularizers
+tfbinreg.weight_starts
 tfbinreg.recipe
 tfbinreg.recipes
 tfbinreg.kinds
@@ -63,6 +64,7 @@ tfbinreg.statistics
 tfbinreg.model
 tfbinreg.scheme
 tfbinreg.saving
+tfbinreg.batch_statistics
 tfbinreg.calibrate
 tfbinreg.batch_norm
 tfbinreg.quantize

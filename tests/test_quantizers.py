@@ -23,21 +23,21 @@ class TestWeights:
         kernel = np.float32([[0.5, -0.25], [0.75, -0.5]])
         for bits, expected in [(2, 1.0), (3, 1 / np.sqrt(3)), (8, 1 / np.sqrt(127))]:
             quantizer, variables = built(LSQWeightQuantizer(bits), kernel.shape)
-            quantizer.initialize(variables, kernel)
+            quantizer.initialize(variables, kernel, "lsq")
             assert step(variables) == pytest.approx(expected, rel=2e-7)
 
     @pytest.mark.parametrize(("axis", "shape"), [(3, (3, 3, 2, 5)), (2, (3, 3, 5, 1))])
     def test_one_step_per_channel(self, axis, shape):
         kernel = batch(0, shape)
         quantizer, variables = built(LSQWeightQuantizer(4, axis), shape)
-        quantizer.initialize(variables, kernel)
+        quantizer.initialize(variables, kernel, "lsq")
         rows = np.moveaxis(kernel, axis, 0).reshape(5, -1).astype(np.float64)
         expected = 2 * np.abs(rows).mean(axis=1) / np.sqrt(7)
         np.testing.assert_allclose(step(variables), expected, rtol=2e-7)
 
     def test_a_channel_of_zeros_takes_the_mean_of_the_others(self):
         quantizer, variables = built(LSQWeightQuantizer(2, 1), (2, 3))
-        quantizer.initialize(variables, np.float32([[0.5, 0.0, -1.0], [0.5, 0.0, 1.0]]))
+        quantizer.initialize(variables, np.float32([[0.5, 0.0, -1.0], [0.5, 0.0, 1.0]]), "lsq")
         assert step(variables).tolist() == [1.0, 1.5, 2.0]
 
     @pytest.mark.parametrize("value", [0.0, np.nan, np.inf])

@@ -38,6 +38,13 @@ def is_graph_network(model: object) -> bool:
     return isinstance(model, keras.Model) and bool(getattr(model, "_is_graph_network", False))
 
 
+def graph_inputs(model: Any, inputs: Any) -> list[Any]:
+    """A batch of inputs of a functional model as a list in the model's order, of its types."""
+    flat = model._flatten_to_reference_inputs(inputs)
+    pairs = zip(flat, model.inputs, strict=True)
+    return [model._conform_to_reference_input(tensor, own) for tensor, own in pairs]
+
+
 def is_revived(model: object) -> bool:
     """Whether Keras itself has loaded `model` from a SavedModel folder."""
     return hasattr(model, "_serialized_attributes")

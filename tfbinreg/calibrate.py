@@ -1,8 +1,11 @@
-"""Start values of the activation steps from sample inputs."""
+"""Start values of the activation steps, and moving statistics, from sample inputs."""
 
 from __future__ import annotations
 
 import itertools
+import operator
+import os
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -10,14 +13,18 @@ import numpy as np
 import tensorflow as tf
 
 from tfbinreg import activation_quantizers
+from tfbinreg.batch_statistics import BatchStatistics
+from tfbinreg.warning import QuantizationWarning
 
 BATCH_SIZE = 64
-MAX_BATCHES = 8
+MAX_SAMPLES = 512
+LEAST_SAMPLES = 16  # for batch normalization's statistics to mean anything
+LABELS = "labels"  # of an .npz file, which are no input
 
 
 def input_batches(data: Any) -> Iterator[Any]:
-    """Batches of model inputs from an array, a list of arrays (one per input), a tf.data.Dataset
-    or an iterable of batches; the labels of (inputs, labels) batches are dropped.
+    """Batches of model inputs from an array, a list or dict of arrays (one per input), a
+    tf.data.Dataset or an iterable of batches; the labels of (inputs, labels) batches are dropped.
 
     Raises:
         ValueError: if the data is of none of these forms.
@@ -28,6 +35,10 @@ def input_batches(data: Any) -> Iterator[Any]:
     elif isinstance(data, list) and data and all(isinstance(part, np.ndarray) for part in data):
         for start in range(0, len(data[0]), BATCH_SIZE):
             yield [part[start : start + BATCH_SIZE] for part in data]
+    elif isinstance(data, dict) and data:
+        for start in range(0, len(tf.nest.flatten(data)[0]), BATCH_SIZE):
+            rows = slice(start, start + BATCH_SIZE)
+            yield tf.nest.map_structure(operator.itemgetter(rows), data)
     elif hasattr(data, "__iter__"):
         for batch in data:
             yield batch[0] if isinstance(batch, tuple) else batch
@@ -65,38 +76,104 @@ def check_batch(batch: Any, inputs: Sequence[Any]) -> None:
 
 
 def sample_batches(data: Any, inputs: Sequence[Any] | None = None) -> list[Any]:
-    """The first 8 batches of `data`, 512 samples of an array.
+    """The first 512 samples of `data`, in batches of 64 or somewhat more.
 
     Args:
-        data: see `input_batches`.
+        data: see `input_batches`; also (inputs, labels), whose labels are dropped, a list of
+            batches, or the path of an .npy file (one input) or an .npz file (an array by each
+            input's name).
         inputs: `model.inputs`, whose shapes they must have; None does not check that.
 
     Raises:
-        ValueError: if there are none, or they hold NaN or infinite values, or no numbers, or do
-            not fit `inputs`.
+        ValueError: if there are none, or they hold NaN or infinite values, or no numbers, or only
+            zeros, or do not fit `inputs`.
     """
-    batches = list(itertools.islice(input_batches(data), MAX_BATCHES))
-    if not batches:
+    batches = []
+    count = 0
+    for batch in input_batches(_opened(data, inputs)):
+        _check_numbers(batch)
+        if inputs is not None:
+            check_batch(batch, inputs)
+        batches.append(batch)
+        count += len(tf.nest.flatten(batch)[0])
+        if count >= MAX_SAMPLES:
+            break
+    if not count:
         raise ValueError("The calibration data is empty.")
-    for part in tf.nest.flatten(batches):
+    if not any(np.any(np.asarray(part)) for part in tf.nest.flatten(batches)):
+        raise ValueError("The calibration data is all zeros: no range can be seen in it.")
+    return _cut_evenly(batches)
+
+
+def _opened(data: Any, inputs: Sequence[Any] | None) -> Any:
+    """Data that is a path, labelled arrays or a list of batches, as `input_batches` takes it."""
+    if isinstance(data, (str, os.PathLike)):
+        return _read(os.fspath(data))
+    if isinstance(data, tuple):
+        return data[0] if data else data
+    single = inputs is not None and len(inputs) == 1
+    if isinstance(data, list) and len(data) > 1 and single and hasattr(data[0], "shape"):
+        return iter(data)  # not an array per input
+    return data
+
+
+def _read(path: str) -> Any:
+    """The array of an .npy file, or those of an .npz file by name, without labels."""
+    try:
+        loaded = np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path!r} cannot be read as .npy or .npz: {error}") from None
+    if isinstance(loaded, np.ndarray):
+        return loaded
+    with loaded:
+        return {name: loaded[name] for name in loaded.files if name != LABELS}
+
+
+def _check_numbers(batch: Any) -> None:
+    for part in tf.nest.flatten(batch):
         if np.asarray(part).dtype.kind in "OSU":
             raise ValueError(f"The calibration data holds {np.asarray(part).dtype}, not numbers.")
         if not np.all(np.isfinite(np.asarray(part))):
             raise ValueError("The calibration data has NaN or infinite values.")
-    if inputs is not None:
-        for batch in batches:
-            check_batch(batch, inputs)
-    return batches
+
+
+def _cut_evenly(batches: list[Any]) -> list[Any]:
+    """The same samples in as many batches of at least 64 as they fill: the statistics of smaller
+    batches say little. Batches whose samples differ in shape stay as they are."""
+    shapes = {tuple(np.shape(part)[1:] for part in tf.nest.flatten(batch)) for batch in batches}
+    if len(shapes) > 1:
+        return batches
+    whole = tf.nest.map_structure(lambda *parts: np.concatenate(parts)[:MAX_SAMPLES], *batches)
+    count = len(tf.nest.flatten(whole)[0])
+    edges = np.linspace(0, count, max(1, count // BATCH_SIZE) + 1).astype(int)
+    rows = [slice(start, end) for start, end in itertools.pairwise(edges)]
+    return [tf.nest.map_structure(operator.itemgetter(part), whole) for part in rows]
 
 
 def calibrate(model: Any, batches: list[Any]) -> None:
-    """Set every activation step to the mean of its start value over `batches`.
+    """Start every activation step from its values over `batches`, and set the moving statistics.
+
+    Normalizations take the statistics of each batch meanwhile, as they do in training: quantized
+    weights give other statistics than the float ones that the moving averages come from, and steps
+    that start from those are several times too small at low bits. Each layer sees inputs that are
+    quantized already. Afterwards the moving statistics are those of the quantized model.
 
     Args:
-        model: a model from `quantize_apply`; only its activation steps change.
+        model: a model from `quantize_apply`; its activation steps and moving statistics change.
         batches: model inputs, see `sample_batches`.
     """
+    by_batch = BatchStatistics(model)
+    count = sum(len(tf.nest.flatten(batch)[0]) for batch in batches)
+    if by_batch.norms and count < LEAST_SAMPLES:
+        warnings.warn(
+            f"The calibration data has {count} samples, too few for the statistics of batch "
+            f"normalization: give at least {LEAST_SAMPLES}.",
+            QuantizationWarning,
+            stacklevel=3,
+        )
     estimates: activation_quantizers.Estimates = {}
-    for batch in batches:
-        with activation_quantizers.calibration(estimates):
-            model(tf.nest.map_structure(tf.convert_to_tensor, batch), training=False)
+    with by_batch.momentum(1.0):  # which leaves the moving statistics alone
+        for batch in batches:
+            with activation_quantizers.calibration(estimates):
+                by_batch(batch)
+    by_batch.measure(batches)

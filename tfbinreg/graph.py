@@ -39,9 +39,9 @@ class Node:
     def kind(self) -> str:
         return type(self.layer).__name__
 
-    def call(self, tensors: Sequence[Any]) -> Any:
-        """What the layer makes of other tensors, called with the same options."""
-        return apply(self.layer, tensors, **self.options)
+    def call(self, tensors: Sequence[Any], **options: Any) -> Any:
+        """What the layer makes of other tensors, called with the same options and these."""
+        return apply(self.layer, tensors, **{**self.options, **options})
 
 
 @dataclasses.dataclass(frozen=True)

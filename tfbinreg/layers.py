@@ -102,10 +102,10 @@ class QuantizedKernel(_compat.QuantizeWrapper):
         """The largest square of d latent / d kernel."""
         return 1.0
 
-    def initialize_steps(self) -> None:
-        """Set the steps from the kernel as it is now."""
+    def initialize_steps(self, start: str = "mse") -> None:
+        """Set the steps from the kernel as it is now; `start` as `Recipe.weight_start`."""
         for weight, quantizer, variables in self.kernels:
-            quantizer.initialize(variables, self.latent(weight).numpy())
+            quantizer.initialize(variables, self.latent(weight).numpy(), start)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return self.layer.compute_output_shape(input_shape)

@@ -22,12 +22,13 @@ from tfbinreg.plan import GridPlan, KernelPlan, Plan
 _NO_SCOPE = r"[^A-Za-z0-9_.\\/>-]"  # characters that a TensorFlow scope cannot have
 
 
-def place(plan: Plan, make_model: Callable[..., Any]) -> Any:
+def place(plan: Plan, make_model: Callable[..., Any], *, weight_start: str) -> Any:
     """Build the quantized model that `plan` describes, with the weights of the planned one.
 
     Args:
         plan: without problems.
         make_model: called as make_model(inputs, outputs, name=...).
+        weight_start: where the weight steps start, as `Recipe.weight_start`.
     """
     placer = _Placer(plan)
     quantized = rebuild(plan.graph, placer.call, make_model)
@@ -36,7 +37,7 @@ def place(plan: Plan, make_model: Callable[..., Any]) -> Any:
             set_weights(source.get_weights())
     for layer in quantized.layers:
         if isinstance(layer, QuantizedKernel):
-            layer.initialize_steps()
+            layer.initialize_steps(weight_start)
     return quantized
 
 

@@ -69,11 +69,11 @@ def quantize_apply(
 ) -> QuantizedModel:
     """Prepare a model for LSQ training with bin regularization.
 
-    The model itself is left alone: the result has weights of its own. The weight steps start at
-    2 * mean|w| / sqrt(qmax). The activation steps start from `calibration_data`, or else from the
-    first training batch. The first and last kernels stay at 8 bits unless the recipe says
-    otherwise. The bin regularization is attached at strength 0; the `BinRegularization` callback
-    turns it on.
+    The model itself is left alone: the result has weights of its own. The weight steps start with
+    the least squared error (`Recipe.weight_start`), the activation steps from `calibration_data`,
+    or else from the first training batch. The first and last kernels stay at 8 bits unless the
+    recipe says otherwise. The bin regularization is attached at strength 0; the `BinRegularization`
+    callback turns it on.
 
     Args:
         model: a built Sequential or Functional model of tf_keras or Keras 3, or the path of one. It
@@ -83,10 +83,11 @@ def quantize_apply(
         recipe: bits per layer, in place of the two arguments below.
         weight_bits: bits of the kernels, 2 to 8; 4 by default.
         activation_bits: bits of the unsigned activations, 2 to 8; 8 by default.
-        calibration_data: typical inputs: an array, a list of arrays (one per input), a
-            tf.data.Dataset or an iterable of batches, of which 8 are used. Shows also whether the
-            inputs are never negative and so can use an unsigned grid. The model runs in inference
-            mode on it: leave it out for a net whose batch normalization has no settled statistics.
+        calibration_data: typical inputs, of which 512 samples are used: an array, a list or dict
+            of arrays (one per input), (inputs, labels), a tf.data.Dataset, an iterable of batches,
+            or the path of an .npy or .npz file. The activation steps start from it, and batch
+            normalization's moving statistics are set to those of the quantized model. It shows
+            also whether the inputs are never negative and so can use an unsigned grid.
         detach_step: whether the bin regularization leaves the steps alone.
         scale_free: divide each kernel's penalty by its step squared; needs a far smaller strength
             (see `bin_regularization`).
@@ -109,7 +110,7 @@ def quantize_apply(
     normal, configs = _normalize(model)
     decided = decide(trace(normal), recipe, layer_settings(configs))
     raise_problems(decided.problems, f"quantize model {model.name!r}")
-    quantized = place(decided, QuantizedModel)
+    quantized = place(decided, QuantizedModel, weight_start=recipe.weight_start)
     options = BinOptions(detach_step=detach_step, scale_free=scale_free, bounded_pull=bounded_pull)
     quantized.describe(recipe, options)
     if batches is not None:

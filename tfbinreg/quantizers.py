@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from tfbinreg import _compat, ops
 from tfbinreg.grid import Grid, check_bits, weight_code_range
+from tfbinreg.weight_starts import start_step
 
 Variables = dict[str, tf.Variable]
 
@@ -94,22 +95,16 @@ class LSQWeightQuantizer(LSQQuantizer):
         return {"step": self.add_step(layer, name, shape, initializer=initializer)}
 
     def _initial_value(self, shape: Any, dtype: Any = None) -> tf.Tensor:
-        step = self._initial_step(self._start)
+        step = ops.initial_step(self._start, self.qmax, self.axis)
         return tf.where(is_usable(step), step, tf.ones_like(step))
 
-    def _initial_step(self, kernel: Any) -> tf.Tensor:
-        """The start value; an all-zero channel takes the mean of the others."""
-        step = ops.initial_step(kernel, self.qmax, self.axis)
-        mean = tf.reduce_sum(step) / tf.cast(tf.math.count_nonzero(step), step.dtype)
-        return tf.where(step > 0, step, mean)
-
-    def initialize(self, variables: Variables, kernel: np.ndarray) -> None:
-        """Set the step from the actual weights; an all-zero channel takes the mean of the others.
+    def initialize(self, variables: Variables, kernel: np.ndarray, start: str = "mse") -> None:
+        """Set the step from the actual weights; see `start_step` for the ways to `start`.
 
         Raises:
             ValueError: if every weight is zero, or the step would not be finite.
         """
-        step = self._initial_step(kernel)
+        step = start_step(kernel, self.qmin, self.qmax, self.axis, how=start)
         if not np.all(is_usable(step)):
             raise ValueError("No step can be derived from weights that are all zero or not finite.")
         variables["step"].assign(step)

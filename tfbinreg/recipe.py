@@ -12,6 +12,7 @@ import re
 from typing import Any
 
 from tfbinreg.grid import check_bits
+from tfbinreg.weight_starts import STARTS
 
 _BIT_FIELDS = ("weight_bits", "activation_bits")
 
@@ -104,6 +105,7 @@ class Recipe:
         stored_bits: 8, or 4 for models that are deployed as INT4 files: kernels of 4 bits and fewer
             are then the same integers there as in the int8 file, which makes both compute the same
             bits, with coarser biases in both.
+        weight_start: where the weight steps start: "mse", "lsq" or "range" (`start_step`).
         float_activations: whether activations stay float, for studies of weights alone; such a
             model trains but cannot be converted.
         rules: exceptions, applied in order; they win over everything above.
@@ -121,6 +123,7 @@ class Recipe:
     fold_batch_norm: bool = False
     bias_bits: int | None = None
     stored_bits: int = 8
+    weight_start: str = "mse"
     float_activations: bool = False
     rules: tuple[Rule, ...] = ()
 
@@ -140,6 +143,10 @@ class Recipe:
             raise ValueError(f"stored_bits must be 4 or 8, got {self.stored_bits!r}.")
         if self.stored_bits == 4 and self.bias_bits is not None:
             raise ValueError("bias_bits needs stored_bits=8, whose unit it is made for.")
+        if self.weight_start not in STARTS:
+            raise ValueError(
+                f"weight_start must be one of {', '.join(STARTS)}, got {self.weight_start!r}."
+            )
         if isinstance(self.rules, Rule):
             raise ValueError("rules must be a sequence of Rules: (rule,) or [rule].")
         object.__setattr__(self, "rules", tuple(self.rules))

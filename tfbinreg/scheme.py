@@ -75,7 +75,7 @@ class LSQLayoutTransform(_compat.QuantizeLayoutTransform):
         annotated = {name: given[source] for name, source in origin.items() if source in given}
         plan = decide(trace(normal), self._recipe, annotated)
         raise_problems(plan.problems, f"quantize model {model.name!r}")
-        quantized = place(plan, QuantizedModel)
+        quantized = place(plan, QuantizedModel, weight_start=self._recipe.weight_start)
         # tfmot clones the model, layer by layer, and keeps its class.
         quantized.describe(self._recipe, self._bin_options)
         self._placed.update(layer.name for layer in quantized.layers)

@@ -1,0 +1,109 @@
+"""A pass through a model whose normalizations take the statistics of the batch, as in training.
+
+Nothing else is as in training: nothing is dropped, no noise is added, no variable changes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import numpy as np
+
+from tfbinreg import _compat
+from tfbinreg.folded import FoldedKernel
+from tfbinreg.graph import Node, trace
+
+keras = _compat.keras
+
+# Called with each node and its output.
+Observer = Callable[[Node, Any], None]
+
+
+class BatchStatistics:
+    """Runs a model on the statistics of each batch.
+
+    Args:
+        model: a Sequential or Functional model, quantized or not. Models inside it, whose layers
+            cannot be told apart from here, run as in training.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self._model, self._graph = model, trace(model)
+        own = [
+            layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)
+        ]
+        folded = [layer for layer in model.layers if isinstance(layer, FoldedKernel)]
+        self._unfolded = len(own)
+        self.norms = own + [norm for layer in folded for norm in layer.batch_norms]
+
+    @contextlib.contextmanager
+    def momentum(self, momentum: float) -> Iterator[None]:
+        """Scope in which a batch moves the moving statistics with this momentum; afterwards they
+        and the momenta are what they were."""
+        momenta = [norm.momentum for norm in self.norms]
+        moving = [v for norm in self.norms for v in (norm.moving_mean, norm.moving_variance)]
+        before = [variable.numpy() for variable in moving]
+        try:
+            for norm in self.norms:
+                norm.momentum = momentum
+            yield
+        finally:
+            for norm, own in zip(self.norms, momenta, strict=True):
+                norm.momentum = own
+            for variable, value in zip(moving, before, strict=True):
+                variable.assign(value)
+
+    def measure(self, batches: Iterable[Any]) -> None:
+        """Set the moving statistics of the normalizations that are layers to their means over
+        `batches`. Those of folded ones are part of the trained codes and stay.
+
+        Raises:
+            ValueError: if they would not be finite; nothing is changed then.
+        """
+        norms = self.norms[: self._unfolded]
+        moving = [v for norm in norms for v in (norm.moving_mean, norm.moving_variance)]
+        found: list[list[np.ndarray]] = []
+        with self.momentum(0.0):  # the moving statistics become the batch's own
+            for batch in batches:
+                self(batch)
+                found.append([variable.numpy() for variable in moving])
+        means = [np.mean(values, axis=0, dtype=np.float64) for values in zip(*found, strict=True)]
+        if not all(np.all(np.isfinite(mean)) for mean in means):
+            raise ValueError(
+                "Batch normalization's statistics would not be finite: the data has NaN or "
+                "infinite values, or the weights have. Nothing was changed."
+            )
+        for variable, mean in zip(moving, means, strict=True):
+            variable.assign(mean.astype(np.float32))
+
+    def __call__(self, inputs: Any, observer: Observer | None = None) -> list[Any]:
+        """The model's outputs in order.
+
+        Args:
+            inputs: a batch of model inputs.
+            observer: shown every layer call's output.
+        """
+        given = dict(
+            zip(self._graph.inputs, _compat.graph_inputs(self._model, inputs), strict=True)
+        )
+        tensors: list[Any] = []
+        for node in self._graph.nodes:
+            if node.index in given:
+                tensors.append(given[node.index])
+            else:
+                taken = [tensors[index] for index in node.inputs]
+                tensors.append(node.call(taken, **_mode(node.layer)))
+            if observer is not None:
+                observer(node, tensors[-1])
+        return [tensors[index] for index in self._graph.outputs]
+
+
+def _mode(layer: Any) -> dict[str, bool]:
+    """The training argument for a layer that has one."""
+    if "training" not in inspect.signature(layer.call).parameters:
+        return {}
+    by_batch = (keras.layers.BatchNormalization, FoldedKernel, keras.Model)
+    return {"training": isinstance(layer, by_batch)}
