@@ -131,6 +131,7 @@ tflite_tools.page
 tflite_tools.report
 tflite_tools.comparison_report
 tflite_tools.flash
+tflite_tools.model_samples
 tflite_tools.convert
 tflite_tools.squeeze
 tflite_tools.bench

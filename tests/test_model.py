@@ -1,3 +1,5 @@
+import warnings
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -117,3 +119,22 @@ def test_rules_weigh_the_penalty_of_a_layer():
     none, one, three = penalties
     assert one == pytest.approx(float(plain.bin_penalty()))
     assert three - none == pytest.approx(3 * (one - none), rel=1e-5)
+
+
+def test_training_after_finalize_tells_that_inference_is_the_files_no_longer(tmp_path):
+    model, inputs, targets = build()
+    model.compile("sgd", "mse")
+    model.fit(inputs, targets, verbose=0)
+    with pytest.warns(tfbinreg.QuantizationWarning, match="saved without having been finalized"):
+        model.save(tmp_path / "q.keras")
+    with pytest.warns(tfbinreg.QuantizationWarning, match="converted without having been final"):
+        tfbinreg.to_tflite(model)
+    tfbinreg.finalize(model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", tfbinreg.QuantizationWarning)
+        model.save(tmp_path / "q.keras")
+        tfbinreg.to_tflite(model)
+        tfbinreg.load_model(tmp_path / "q.keras").save(tmp_path / "again.keras")
+    with pytest.warns(tfbinreg.QuantizationWarning, match="Call finalize again"):
+        model.fit(inputs, targets, verbose=0)
+    assert not model.finalized.numpy()

@@ -7,6 +7,7 @@ from typing import Any
 from tfbinreg.freeze import freeze
 from tfbinreg.proof import prove
 from tfbinreg.tflite_file import write
+from tfbinreg.warning import warn_unfinalized
 
 
 def to_tflite(model: Any, *, input_type: str = "int8", output_type: str | None = None) -> bytes:
@@ -16,6 +17,8 @@ def to_tflite(model: Any, *, input_type: str = "int8", output_type: str | None =
     int32, b-bit activations in the top 2^b values of int8. The file carries a manifest (layers,
     bits, recipe, library versions, SHA-256 of the codes) and a signature with the names of the
     model's inputs and outputs.
+
+    A model that was not finalized is converted with a `QuantizationWarning`.
 
     Args:
         model: a trained model from `quantize_apply`.
@@ -33,6 +36,8 @@ def to_tflite(model: Any, *, input_type: str = "int8", output_type: str | None =
     """
     output_type = input_type if output_type is None else output_type
     frozen = freeze(model)
+    if not model.finalized.numpy():
+        warn_unfinalized("converted", stacklevel=3)
     data = write(frozen, input_type=input_type, output_type=output_type)
     prove(data, frozen)
     return data

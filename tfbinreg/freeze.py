@@ -86,6 +86,7 @@ def freeze_with_offsets(model: Any) -> Frozen:
         output_names=_edge_names(model._nested_outputs, model.output_names),
         recipe=json.loads(model.recipe.to_json()),
         versions={"tfbinreg": __version__, **_compat.versions()},
+        finalized=bool(model.finalized.numpy()),
     )
     return Frozen(graph, offsets)
 

@@ -83,6 +83,7 @@ class FrozenGraph:
         output_names: what the user calls the outputs.
         recipe: the recipe as a JSON object.
         versions: of the libraries that the model was trained with, by name.
+        finalized: whether the model was finalized; None if that is not known.
     """
 
     ops: tuple[FrozenOp, ...]
@@ -92,6 +93,7 @@ class FrozenGraph:
     output_names: tuple[str, ...]
     recipe: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    finalized: bool | None = None
 
     def trained_kernels(self) -> dict[str, FrozenKernel]:
         """The kernels that hold trained codes, by layer name."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 import zlib
 from typing import Any
 
@@ -14,6 +15,7 @@ from tfbinreg.layers import BoundLayer, QuantizedKernel
 from tfbinreg.recipe import Recipe
 from tfbinreg.regularizers import bin_pulls
 from tfbinreg.sites import Site, kernel_sites, sites
+from tfbinreg.warning import QuantizationWarning, warn_unfinalized
 
 keras = _compat.keras
 
@@ -59,6 +61,7 @@ class QuantizedModel(_compat.Functional):
     recipe = Recipe()
     bin_options = BinOptions()
     _can_hold_steps = False
+    _is_trained = False  # since it was built or loaded
     _deployed: Deployed | None = None
     _deployed_mark: int | None = None  # of the weights that `_deployed` was made from
 
@@ -216,12 +219,26 @@ class QuantizedModel(_compat.Functional):
                 "Keras can only run a quantized model that it loads from a SavedModel folder, not "
                 "train it. Load it with tfbinreg.load_model."
             )
+        if self.finalized.numpy():
+            warnings.warn(
+                "Training ends what finalize did: inference no longer computes what the file does. "
+                "Call finalize again when training is over.",
+                QuantizationWarning,
+                stacklevel=2,
+            )
         self.finalized.assign(0)
+        self._is_trained = True
         if self.train_function is None or force:
             function: Any = super().make_train_function(force)
             function = _compat.PreparedTrainFunction(self, function)
             self.train_function = function
         return self.train_function
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        """As in tf_keras; a model that was trained and not finalized is saved with a warning."""
+        if self._is_trained and not self.finalized.numpy():
+            warn_unfinalized("saved", stacklevel=3)
+        super().save(*args, **kwargs)
 
     def train_step(self, data: Any) -> Any:
         if not self._can_hold_steps:

@@ -149,6 +149,7 @@ class _FileWriter:
             layers=tuple(self.entries[True]),
             activations=tuple(activations),
             fixed=tuple(self.entries[False]),
+            finalized=self.graph.finalized,
         )
 
 

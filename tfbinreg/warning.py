@@ -17,3 +17,14 @@ def warn_never_acts(what: str, option: str, value: int, epochs: int) -> None:
         QuantizationWarning,
         stacklevel=2,
     )
+
+
+def warn_unfinalized(doing: str, stacklevel: int) -> None:
+    """Warn that a model is saved or converted that has not been finalized."""
+    warnings.warn(
+        f"The model is {doing} without having been finalized. Its batch normalization may lag "
+        "behind the weights, which can cost many points at few bits: call "
+        "tfbinreg.finalize(model, data) first.",
+        QuantizationWarning,
+        stacklevel=stacklevel,
+    )

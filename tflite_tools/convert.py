@@ -2,16 +2,65 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
+import tempfile
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from tflite_tools import files, layers, samples
+from tflite_tools.model_samples import model_samples
 from tflite_tools.verify import Reference
 
 INPUT_TYPES = ("int8", "float32")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Finalized:
+    """A model that was finalized on the way.
+
+    Attributes:
+        data: its canonical int8 file.
+        model: the finalized model as the bytes of a .keras file.
+        report: what `finalize` did, as text.
+    """
+
+    data: bytes
+    model: bytes
+    report: str
+
+
+def finalized(
+    path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray], *, input_type: str = "int8"
+) -> Finalized:
+    """Finalize a saved quantized model and convert it; what was saved stays as it is.
+
+    Args:
+        path: a .keras or .h5 file, or a SavedModel folder.
+        arrays: training inputs: one unnamed array, or arrays by input name; integer classes as
+            `labels` let `finalize` choose by accuracy.
+        input_type: as for `convert`.
+
+    Raises:
+        ValueError: if the model or the arrays cannot be used.
+        RuntimeError: as `convert`.
+    """
+    if is_tflite(path):
+        raise ValueError(f"--finalize_data needs a Keras model: {os.fspath(path)!r} is TFLite.")
+    model = load(path)
+    from tfbinreg.export import to_tflite
+    from tfbinreg.finalize import finalize
+
+    inputs, labels = model_samples(model, arrays)
+    given = inputs if len(inputs) > 1 else inputs[0]
+    report = finalize(model, given if labels is None else (given, labels.reshape(-1)))
+    with tempfile.TemporaryDirectory() as folder:
+        saved = os.path.join(folder, "finalized.keras")
+        model.save(saved)
+        return Finalized(to_tflite(model, input_type=input_type), files.read(saved), str(report))
 
 
 def convert(path: str | os.PathLike[str], *, input_type: str = "int8") -> bytes:
@@ -27,8 +76,12 @@ def convert(path: str | os.PathLike[str], *, input_type: str = "int8") -> bytes:
     """
     model = load(path)
     from tfbinreg.export import to_tflite
+    from tfbinreg.warning import QuantizationWarning
 
-    return to_tflite(model, input_type=input_type)
+    with warnings.catch_warnings():
+        # The command tells it from the manifest.
+        warnings.simplefilter("ignore", QuantizationWarning)
+        return to_tflite(model, input_type=input_type)
 
 
 def is_tflite(path: str | os.PathLike[str]) -> bool:

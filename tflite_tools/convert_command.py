@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import argparse
+import os
 import pathlib
 import sys
 import time
 
-from tflite_tools import build, comparison_report, files, flash, report
+from tflite_tools import build, comparison_report, files, flash, flatbuffer, manifest, report
 from tflite_tools import convert as conversion
 from tflite_tools.arguments import PROGRAM
 from tflite_tools.build import Options
+from tflite_tools.convert import Finalized
 from tflite_tools.flash import Flash
 from tflite_tools.formats import c_folder
 from tflite_tools.quiet import native_log_hidden
 from tflite_tools.squeeze import squeeze
+
+_NOT_FINALIZED = (
+    "the model was not finalized: its batch normalization may lag behind the weights, which can "
+    "cost many points at few bits. Call tfbinreg.finalize(model, data) before saving it, or give "
+    "--finalize_data FILE"
+)
 
 
 def convert(arguments: argparse.Namespace) -> int:
@@ -32,16 +40,19 @@ def convert(arguments: argparse.Namespace) -> int:
     )
     folder = options.format == "c"
     (files.check_folder if folder else files.check_target)(arguments.output)
-    files.check_apart(arguments.output, arguments.model, arguments.data)
+    files.check_apart(arguments.output, arguments.model, arguments.data, arguments.finalize_data)
     if folder:
         c_folder.check_replaceable(arguments.output, _identifier(arguments.output))
     if arguments.flash_budget is not None:
+        if arguments.finalize_data is not None:
+            raise ValueError(
+                "--finalize_data is for trained models, --flash_budget for float ones."
+            )
         if options != Options():
             raise ValueError("--flash_budget writes the int8 file: convert that file afterwards.")
         return _squeeze(arguments)
     start = time.monotonic()
-    with native_log_hidden(enabled=not arguments.verbose):
-        canonical = conversion.canonical(arguments.model, input_type=arguments.input_type)
+    canonical, finalized = _canonical(arguments)
     built = build.build(canonical, options, name=_identifier(arguments.output))
     if folder:
         files.write_folder(arguments.output, built.files)
@@ -49,17 +60,47 @@ def convert(arguments: argparse.Namespace) -> int:
         files.write(arguments.output, built.files[""])
     figures = comparison_report.built_figures(arguments.output, options, canonical, built)
     figures["seconds"] = round(time.monotonic() - start, 2)
+    figures["finalized"] = manifest.require(flatbuffer.read(canonical)).finalized
+    reference = arguments.model
+    if finalized is not None:
+        reference = _saved_beside(arguments.output)
+        files.write(reference, finalized.model)
+        figures["finalized_model"], figures["finalize"] = reference, finalized.report
     if arguments.json:
         print(report.to_json(figures))
         return 0
-    for line in built.warnings:
+    if finalized is not None:
+        print(report.printable(finalized.report))
+        print(f"{reference}: the finalized model")
+    unfinalized = (_NOT_FINALIZED,) if figures["finalized"] is False else ()
+    for line in (*built.warnings, *unfinalized):
         print(f"{PROGRAM}: warning: {report.printable(line)}", file=sys.stderr)
     comparison_report.print_built(figures, built, report.console())
     if options == Options():
-        print(f"check it: {PROGRAM} verify {arguments.output} --reference {arguments.model}")
+        print(f"check it: {PROGRAM} verify {arguments.output} --reference {reference}")
     elif folder and conversion.is_tflite(arguments.model):
         print(f"check it: {PROGRAM} verify {arguments.output} --canonical {arguments.model}")
     return 0
+
+
+def _canonical(arguments: argparse.Namespace) -> tuple[bytes, Finalized | None]:
+    """The canonical file, and the model if it was finalized on the way."""
+    input_type = arguments.input_type
+    if arguments.finalize_data is None:
+        with native_log_hidden(enabled=not arguments.verbose):
+            return conversion.canonical(arguments.model, input_type=input_type), None
+    saved = _saved_beside(arguments.output)
+    files.check_target(saved)
+    files.check_apart(saved, arguments.output, arguments.model, arguments.finalize_data)
+    arrays = files.read_arrays(arguments.finalize_data)
+    with native_log_hidden(enabled=not arguments.verbose):
+        finalized = conversion.finalized(arguments.model, arrays, input_type=input_type or "int8")
+    return finalized.data, finalized
+
+
+def _saved_beside(output: str) -> str:
+    """Where the finalized model is saved."""
+    return f"{os.path.normpath(output)}.keras"
 
 
 def _identifier(output: str) -> str:

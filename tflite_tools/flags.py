@@ -34,6 +34,12 @@ def add_convert(parser: argparse.ArgumentParser) -> None:
         "an array by each input's name; `labels` (whole numbers) are optional",
     )
     parser.add_argument(
+        "--finalize_data",
+        metavar="FILE",
+        help="MODEL was not finalized: do it with these training samples (as for --data; with "
+        "`labels` by accuracy) and save the finalized model beside OUTPUT, as OUTPUT.keras",
+    )
+    parser.add_argument(
         "--recipe", metavar="FILE", help="where --flash_budget writes the recipe (OUTPUT.json)"
     )
     parser.add_argument(

@@ -75,6 +75,7 @@ class Manifest:
         layers: the quantized kernels.
         activations: the activation tensors.
         fixed: kernels that were not trained: a Rescaling, a normalization by itself, an average.
+        finalized: whether the model was finalized; None in files that do not say.
     """
 
     versions: dict[str, str]
@@ -82,11 +83,14 @@ class Manifest:
     layers: tuple[LayerEntry, ...]
     activations: tuple[ActivationEntry, ...]
     fixed: tuple[LayerEntry, ...] = ()
+    finalized: bool | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.versions, dict) or not isinstance(self.recipe, dict):
             raise ValueError("versions and recipe must be objects")
         _check_text(*self.versions.values())
+        if self.finalized not in (None, True, False):
+            raise ValueError(f"finalized {self.finalized!r}")
 
     @property
     def kernels(self) -> tuple[LayerEntry, ...]:

@@ -6,7 +6,6 @@ Like `convert` it imports tfbinreg, and only when it is called.
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -17,8 +16,8 @@ import numpy as np
 from tflite_tools import flash
 from tflite_tools.convert import is_tflite
 from tflite_tools.flash import Flash
+from tflite_tools.model_samples import model_samples
 
-LABELS = "labels"
 _MOST_TRIES = 6  # files that are made to come close to the limit, once one fits
 _UNITS = {"": 1, "B": 1, "K": 1024, "KB": 1024, "KIB": 1024, "M": 2**20, "MB": 2**20, "MIB": 2**20}
 
@@ -90,7 +89,7 @@ def squeeze(path: str | os.PathLike[str], limit: int, arrays: Mapping[str, np.nd
             f"--flash_budget needs a float Keras model: {os.fspath(path)!r} is TFLite."
         )
     model = load_float_model(path)
-    inputs, labels = _samples(model, arrays)
+    inputs, labels = model_samples(model, arrays)
     budget, quantized, data, used = _fitting(model, sensitivities(model, inputs), inputs, limit)
     given = inputs if len(inputs) > 1 else inputs[0]
     best = [_best(net.predict(given, verbose=0)) for net in (model, quantized)]
@@ -142,37 +141,6 @@ def _fitting(
             )
     assert best is not None  # as long as nothing fits, the next choice is smaller
     return best
-
-
-def _samples(
-    model: Any, arrays: Mapping[str, np.ndarray]
-) -> tuple[list[np.ndarray], np.ndarray | None]:
-    """The model's inputs in order, float32, and the labels if there are any."""
-    labels = arrays.get(LABELS)
-    rest = {name: array for name, array in arrays.items() if name != LABELS}
-    names = [tensor.name.split(":")[0] for tensor in model.inputs]
-    if len(rest) == len(names) == 1:
-        rest = {names[0]: next(iter(rest.values()))}
-    if set(rest) != set(names):
-        found = ", ".join(sorted(rest)) or "none"
-        raise ValueError(f"The calibration data needs an array for each of {names}; found {found}.")
-    inputs = [np.asarray(rest[name], np.float32) for name in names]
-    if any(array.ndim == 0 or len(array) == 0 for array in inputs):
-        raise ValueError("The calibration data is empty.")
-    if len({len(part) for part in (*inputs, *([] if labels is None else [labels]))}) > 1:
-        raise ValueError("The arrays of the calibration data have different numbers of samples.")
-    if labels is not None:
-        _check_labels(labels, model.outputs[0].shape[1:])
-    return inputs, labels
-
-
-def _check_labels(labels: np.ndarray, shape: Sequence[int | None]) -> None:
-    """Labels are places in an output of that shape, one for each sample."""
-    sizes = [size for size in shape if size is not None]
-    last = math.prod(sizes) - 1 if len(sizes) == len(shape) else np.inf
-    whole = labels.dtype.kind in "iu" and labels.size == len(labels)
-    if not whole or labels.min() < 0 or labels.max() > last:
-        raise ValueError(f"The labels must be a whole number for each sample, from 0 to {last}.")
 
 
 def _best(outputs: Any) -> np.ndarray:

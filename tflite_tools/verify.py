@@ -70,7 +70,8 @@ def verify(
         time_limit: seconds for each run.
 
     Returns:
-        A report with one check of each name.
+        A report with one check of each name, led by a warning called "finalized" if the file is of
+        a model that was not.
 
     Raises:
         ValueError: if the file is damaged or has no manifest, or inputs or reference do not fit.
@@ -107,6 +108,7 @@ def verify(
         tflm = _judged(tflm, rounding_misfits)
     return Report(
         (
+            *_unfinalized(model),
             checks.check_codes(data, model, reference.codes),
             checks.check_integer(model),
             guarded("levels", lambda: agreement.check_levels(model, run(watched=watched))),
@@ -115,6 +117,17 @@ def verify(
             tflm,
         )
     )
+
+
+def _unfinalized(model: Model) -> tuple[Check, ...]:
+    """A warning, if the file is of a model that was not finalized."""
+    if model.require_manifest().finalized is not False:
+        return ()
+    detail = (
+        "the model was converted without tfbinreg.finalize: its batch normalization may lag behind "
+        "the weights, which can cost many points at few bits"
+    )
+    return (Check("finalized", Verdict.WARNING, detail),)
 
 
 def default_inputs(
