@@ -37,6 +37,7 @@ tfbinreg.recipe
 tfbinreg.recipes
 tfbinreg.kinds
 tfbinreg.graph
+tfbinreg.sizes
 tfbinreg.plan
 tfbinreg.quantizers
 tfbinreg.activation_quantizers

@@ -1,6 +1,7 @@
 import keras as keras_3
 import numpy as np
 import pytest
+import tensorflow as tf
 import tf_keras as keras
 
 from tfbinreg import rewrites
@@ -227,9 +228,11 @@ class TestProblems:
         x = layers.Conv2D(4, 1)(image)
         x = layers.GlobalAveragePooling2D(keepdims=True)(x)
         normalize(keras.Model(image, layers.Flatten()(x)))  # needs none
-        length = keras.Input((None, 3), name="length")
-        (problem,) = listed(keras.Model(length, layers.Conv1D(4, 3, name="conv")(length)))
-        assert problem.startswith("conv: unknown size in")
+        rows = keras.Input((None, 3), name="rows")
+        normalize(keras.Model(rows, layers.Conv1D(4, 3, name="conv")(rows)))  # one is worked out
+        rows = keras.Input((None, None, 3), name="rows")
+        (problem,) = listed(keras.Model(rows, tf.expand_dims(layers.Dense(4)(rows), 1)))
+        assert problem.startswith("tf.expand_dims: unknown sizes in (None, 1, None, None, 4)")
 
     def test_outputs_that_are_not_finite_are_said_to_be_so(self):
         model = chain(layers.Conv2D(4, 3, name="conv"), layers.BatchNormalization(name="norm"))

@@ -144,6 +144,12 @@ def learning_rate(optimizer: Any) -> tf.Tensor:
     return tf.cast(rate, tf.float32)
 
 
+def traced_for_each_shape(function: Any) -> Any:
+    """A tf.function of Keras' that is not traced for unknown sizes after two different ones."""
+    python_function = getattr(function, "python_function", None)  # None if run eagerly
+    return function if python_function is None else tf.function(python_function)
+
+
 def versions() -> dict[str, str]:
     """Versions of the libraries that decide how a model is trained and converted."""
     return {

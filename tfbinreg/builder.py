@@ -59,6 +59,14 @@ class PendingReLU(Value):
     limit: float | None
 
 
+def target(shape: Shape) -> tuple[int, ...]:
+    """What a Reshape to this shape is given; one size may be unknown."""
+    sizes = shape[1:]
+    if sizes.count(None) > 1:
+        raise UnsupportedError((f"unknown sizes in {shape}", "fix the model's input shape"))
+    return tuple(-1 if size is None else size for size in sizes)
+
+
 class Builder:
     """The model under construction.
 
@@ -191,9 +199,7 @@ class Builder:
     def _reshape(self, tensor: Any, shape: Shape) -> Any:
         key = (id(tensor), shape)
         if key not in self._reshaped:
-            if None in shape[1:]:
-                raise UnsupportedError((f"unknown size in {shape}", "fix the model's input shape"))
-            layer = keras.layers.Reshape(shape[1:], name=self.part_name("reshape"))
+            layer = keras.layers.Reshape(target(shape), name=self.part_name("reshape"))
             self._reshaped[key] = self.call(layer, tensor)
         return self._reshaped[key]
 

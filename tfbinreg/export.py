@@ -6,11 +6,19 @@ from typing import Any
 
 from tfbinreg.freeze import freeze
 from tfbinreg.proof import prove
+from tfbinreg.sites import require_quantized
+from tfbinreg.sizes import InputShape, fixed_shapes
 from tfbinreg.tflite_file import write
 from tfbinreg.warning import warn_unfinalized
 
 
-def to_tflite(model: Any, *, input_type: str = "int8", output_type: str | None = None) -> bytes:
+def to_tflite(
+    model: Any,
+    *,
+    input_type: str = "int8",
+    output_type: str | None = None,
+    input_shape: InputShape | None = None,
+) -> bytes:
     """Convert a trained quantized model to a TFLite file of integer operators.
 
     Weights are stored as int8 codes times the pre-scale (32, 16, 8 for 2, 3, 4 bits), biases as
@@ -25,17 +33,20 @@ def to_tflite(model: Any, *, input_type: str = "int8", output_type: str | None =
         input_type: "int8", or "float32" for a file that quantizes its inputs itself.
         output_type: "int8", or "float32" for a file that dequantizes its outputs itself; None for
             the input type.
+        input_shape: for a model that leaves sizes of its inputs open, the sizes of a sample; for
+            several inputs a list of them, or a dict by their names. The model itself stays open.
 
     Returns:
         The file's bytes; inputs and outputs have batch size 1.
 
     Raises:
         ValueError: if the model has no exact integer form, listing every layer that stands in the
-            way, or a type is unknown.
+            way, a type is unknown, or a size is open and not given.
         RuntimeError: if the file, read back, is not what was frozen.
     """
     output_type = input_type if output_type is None else output_type
-    frozen = freeze(model)
+    require_quantized(model)
+    frozen = freeze(model, input_shape=fixed_shapes(model, input_shape))
     if not model.finalized.numpy():
         warn_unfinalized("converted", stacklevel=3)
     data = write(frozen, input_type=input_type, output_type=output_type)

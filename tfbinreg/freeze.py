@@ -26,6 +26,7 @@ from tfbinreg.layers import QuantizeActivation, QuantizedHardSwish, QuantizedKer
 from tfbinreg.plain_layers import ChannelAffine
 from tfbinreg.plan import Problem, raise_problems
 from tfbinreg.sites import Site, check_finite, kernel_sites, require_quantized
+from tfbinreg.sizes import InputShape, fixed_shapes, with_input_shapes
 from tfbinreg.version import __version__
 
 # A normalization without a kernel before it multiplies by 64 codes of 1/64: a power of two keeps
@@ -61,22 +62,31 @@ class Frozen:
     offsets: Mapping[int, Offsets]
 
 
-def freeze(model: Any) -> FrozenGraph:
+def freeze(model: Any, *, input_shape: InputShape | None = None) -> FrozenGraph:
     """Turn a trained quantized model into integer operations.
+
+    Args:
+        model: a trained model from `quantize_apply`.
+        input_shape: sizes for the inputs of a model that leaves some open (`sizes.InputShape`);
+            None leaves them open.
 
     Raises:
         ValueError: if the model is not quantized, or listing by layer name everything that has no
             exact integer form.
     """
-    return freeze_with_offsets(model).graph
+    return freeze_with_offsets(model, input_shape=input_shape).graph
 
 
-def freeze_with_offsets(model: Any) -> Frozen:
+def freeze_with_offsets(model: Any, *, input_shape: InputShape | None = None) -> Frozen:
     """`freeze`, and the variables that the biases come from."""
     require_quantized(model)
     check_finite(model)
     own = {id(site.layer): site for site in kernel_sites(model)}
-    freezer = _Freezer(trace(model), own, model.recipe.stored_bits)
+    layers = trace(model)
+    shapes = None if input_shape is None else fixed_shapes(model, input_shape)
+    if shapes is not None:
+        layers = with_input_shapes(layers, shapes)
+    freezer = _Freezer(layers, own, model.recipe.stored_bits)
     ops, offsets = freezer.run(model.name)
     graph = FrozenGraph(
         ops=ops,

@@ -189,7 +189,14 @@ class QuantizedModel(_compat.Functional):
             self._refresh()
         if self._deployed is None:
             return super().call(inputs, training, mask)
-        outputs = self._deployed(self._flatten_to_reference_inputs(inputs))
+        flat = self._flatten_to_reference_inputs(inputs)
+        if any(None in tensor.shape[1:] for tensor in flat):
+            raise ValueError(
+                "A finalized model whose inputs have open sizes computes batches of a known size "
+                f"only, got {', '.join(str(tuple(tensor.shape)) for tensor in flat)}: give arrays, "
+                "set the shape of the dataset's elements, or save the model as .keras or .h5."
+            )
+        outputs = self._deployed(flat)
         return tf.nest.pack_sequence_as(self._nested_outputs, outputs)
 
     def _refresh(self) -> None:
@@ -207,11 +214,20 @@ class QuantizedModel(_compat.Functional):
 
     def make_test_function(self, force: bool = False) -> Any:
         self._refresh()
-        return super().make_test_function(force)
+        if self.test_function is None or force:
+            self.test_function = self._by_size(super().make_test_function(force))
+        return self.test_function
 
     def make_predict_function(self, force: bool = False) -> Any:
         self._refresh()
-        return super().make_predict_function(force)
+        if self.predict_function is None or force:
+            self.predict_function = self._by_size(super().make_predict_function(force))
+        return self.predict_function
+
+    def _by_size(self, function: Any) -> Any:
+        """`function`, traced for each size of the inputs if the model leaves sizes open."""
+        is_open = any(None in tensor.shape[1:] for tensor in self.inputs)
+        return _compat.traced_for_each_shape(function) if is_open else function
 
     def make_train_function(self, force: bool = False) -> Any:
         if _compat.is_revived(self):

@@ -8,7 +8,14 @@ from typing import Any
 import numpy as np
 
 from tfbinreg import _compat
-from tfbinreg.builder import Builder, PendingAffine, PendingReLU, UnsupportedError, Value
+from tfbinreg.builder import (
+    Builder,
+    PendingAffine,
+    PendingReLU,
+    UnsupportedError,
+    Value,
+    target,
+)
 from tfbinreg.graph import clone_layer
 from tfbinreg.kinds import HARD_SIGMOID_FIFTH, KINDS, check_activation
 from tfbinreg.plain_layers import ChannelAffine, HardSwish
@@ -323,13 +330,10 @@ def _flatten(build: Builder, step: Step, values: list[Value]) -> Value:
 
 def _reshaped(build: Builder, step: Step, values: list[Value]) -> Value:
     """Any layer or operation that only changes the shape."""
-    if None in step.shape[1:]:
-        what = f"unknown size in {step.shape}"
-        raise UnsupportedError((what, "fix the model's input shape"))
     if tuple(step.shape) == tuple(values[0].shape):
         return values[0]
     tensor = build.tensor(values[0])
-    layer = keras.layers.Reshape(step.shape[1:], name=step.name)
+    layer = keras.layers.Reshape(target(step.shape), name=step.name)
     return Value(step.shape, build.call(layer, tensor))
 
 

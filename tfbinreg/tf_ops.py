@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 import tensorflow as tf
@@ -23,7 +24,12 @@ def _depthwise(op: FrozenOp, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
 
 
 def _transpose(op: FrozenOp, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-    own, shape = op.attributes, [tf.shape(inputs)[0], *op.shape]
+    own, size = op.attributes, list(op.shape)
+    for axis in (0, 1):
+        stride = own["strides"][axis]
+        reach = 0 if own["padding"] == "same" else max(kernel.shape[axis] - stride, 0)
+        size[axis] = inputs.shape[axis + 1] * stride + reach
+    shape = [tf.shape(inputs)[0], *size]
     return tf.nn.conv2d_transpose(inputs, kernel, shape, own["strides"], own["padding"].upper())
 
 
@@ -61,7 +67,9 @@ def _crop(op: FrozenOp, inputs: Sequence[tf.Tensor]) -> tf.Tensor:
 
 
 def _reshape(op: FrozenOp, inputs: Sequence[tf.Tensor]) -> tf.Tensor:
-    return tf.reshape(inputs[0], [-1, *op.shape])
+    known = math.prod(size for size in op.shape if size is not None)
+    left = math.prod(inputs[0].shape[1:]) // known  # for the one size that may be open
+    return tf.reshape(inputs[0], [-1, *(left if size is None else size for size in op.shape)])
 
 
 def _upsample(op: FrozenOp, inputs: Sequence[tf.Tensor]) -> tf.Tensor:

@@ -105,6 +105,8 @@ def _check_together(parser: _Parser, namespace: argparse.Namespace) -> None:
         parser.error("--flash_budget and --data go together")
     if namespace.recipe is not None and namespace.flash_budget is None:
         parser.error("--recipe goes with --flash_budget")
+    if namespace.input_shape and (namespace.flash_budget or namespace.finalize_data):
+        parser.error("samples are given, which tell the sizes: leave --input_shape out")
     if namespace.flash_budget is not None and namespace.input_type is not None:
         parser.error("--flash_budget writes int8 inputs: leave --input_type out")
 

@@ -6,7 +6,7 @@ import dataclasses
 import os
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -60,15 +60,24 @@ def finalized(
     with tempfile.TemporaryDirectory() as folder:
         saved = os.path.join(folder, "finalized.keras")
         model.save(saved)
-        return Finalized(to_tflite(model, input_type=input_type), files.read(saved), str(report))
+        shape = [array.shape[1:] for array in inputs]
+        data = to_tflite(model, input_type=input_type, input_shape=shape)
+        return Finalized(data, files.read(saved), str(report))
 
 
-def convert(path: str | os.PathLike[str], *, input_type: str = "int8") -> bytes:
+def convert(
+    path: str | os.PathLike[str],
+    *,
+    input_type: str = "int8",
+    input_shape: Sequence[tuple[str | None, tuple[int, ...]]] = (),
+) -> bytes:
     """Convert a saved quantized model to the canonical int8 file.
 
     Args:
         path: a .keras or .h5 file, or a SavedModel folder.
         input_type: "int8", or "float32" for a file that quantizes its inputs itself.
+        input_shape: of a model that leaves sizes of its inputs open, the shape of a sample, without
+            a name or one for each input's name.
 
     Raises:
         ValueError: if the model cannot be loaded, or has no exact integer form.
@@ -81,7 +90,17 @@ def convert(path: str | os.PathLike[str], *, input_type: str = "int8") -> bytes:
     with warnings.catch_warnings():
         # The command tells it from the manifest.
         warnings.simplefilter("ignore", QuantizationWarning)
-        return to_tflite(model, input_type=input_type)
+        return to_tflite(model, input_type=input_type, input_shape=_shapes(input_shape))
+
+
+def _shapes(given: Sequence[tuple[str | None, tuple[int, ...]]]) -> Any:
+    """Shapes as `to_tflite` takes them."""
+    names = [name for name, _ in given]
+    if None not in names:
+        return dict(given) or None  # type: ignore[arg-type]
+    if len(given) > 1:
+        raise ValueError("Give --input_shape once, or NAME=SHAPE for each input.")
+    return given[0][1]
 
 
 def is_tflite(path: str | os.PathLike[str]) -> bool:
@@ -93,21 +112,29 @@ def is_tflite(path: str | os.PathLike[str]) -> bool:
         return False
 
 
-def canonical(path: str | os.PathLike[str], *, input_type: str | None = None) -> bytes:
+def canonical(
+    path: str | os.PathLike[str],
+    *,
+    input_type: str | None = None,
+    input_shape: Sequence[tuple[str | None, tuple[int, ...]]] = (),
+) -> bytes:
     """The canonical int8 file of a saved quantized model, or such a file itself.
 
     Args:
         path: as for `convert`, or a .tflite file.
         input_type: as for `convert`; None for a .tflite file, which has its type already.
+        input_shape: as for `convert`; nothing for a .tflite file.
 
     Raises:
-        ValueError: if the model cannot be loaded, or an input type is asked of a .tflite file.
+        ValueError: if the model cannot be loaded, or a type or shape is asked of a .tflite file.
         RuntimeError: if TensorFlow is missing, or the converter lost codes.
     """
     if not is_tflite(path) and not _named_tflite(path):
-        return convert(path, input_type=input_type or INPUT_TYPES[0])
+        return convert(path, input_type=input_type or INPUT_TYPES[0], input_shape=input_shape)
     if input_type is not None:
         raise ValueError("--input_type is for Keras models: a .tflite file has its types already.")
+    if input_shape:
+        raise ValueError("--input_shape is for Keras models: a .tflite file has its sizes already.")
     return files.read(path)
 
 
@@ -133,7 +160,7 @@ def reference(path: str | os.PathLike[str], inputs: Mapping[str, np.ndarray]) ->
     arrays = list(samples.by_name(inputs, model.input_names, "The model's inputs").values())
     shapes = [tuple(tensor.shape[1:]) for tensor in model.inputs]
     given = [array.shape[1:] for array in arrays]
-    if shapes != given:
+    if not all(map(_fits, given, shapes)):
         raise ValueError(f"The reference model takes samples of shape {shapes}, got {given}.")
     predictions = model.predict(arrays if len(arrays) > 1 else arrays[0], verbose=0)
     outputs = predictions if isinstance(predictions, (list, tuple)) else [predictions]
@@ -147,6 +174,13 @@ def reference(path: str | os.PathLike[str], inputs: Mapping[str, np.ndarray]) ->
         },
         activations={name: np.asarray(values, np.float32) for name, values in activations.items()},
     )
+
+
+def _fits(given: Sequence[int], shape: Sequence[int | None]) -> bool:
+    """Whether a shape is the wanted one, None being any size."""
+    if len(given) != len(shape):
+        return False
+    return all(want in (None, size) for size, want in zip(given, shape, strict=True))
 
 
 def load(path: str | os.PathLike[str]) -> Any:

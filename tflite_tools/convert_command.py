@@ -88,7 +88,10 @@ def _canonical(arguments: argparse.Namespace) -> tuple[bytes, Finalized | None]:
     input_type = arguments.input_type
     if arguments.finalize_data is None:
         with native_log_hidden(enabled=not arguments.verbose):
-            return conversion.canonical(arguments.model, input_type=input_type), None
+            data = conversion.canonical(
+                arguments.model, input_type=input_type, input_shape=arguments.input_shape
+            )
+        return data, None
     saved = _saved_beside(arguments.output)
     files.check_target(saved)
     files.check_apart(saved, arguments.output, arguments.model, arguments.finalize_data)

@@ -48,6 +48,14 @@ def add_convert(parser: argparse.ArgumentParser) -> None:
         help=f"type of inputs and outputs (default: {convert.INPUT_TYPES[0]})",
     )
     parser.add_argument(
+        "--input_shape",
+        action="append",
+        default=[],
+        type=_shape,
+        metavar="[NAME=]SIZES",
+        help="sizes of a sample (96,96,3) for a model that leaves some open; once for each input",
+    )
+    parser.add_argument(
         "--format",
         choices=build.FORMATS,
         default=build.FORMATS[0],
@@ -76,6 +84,16 @@ def add_convert(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="ethos-u: which one (default: %(default)s)",
     )
+
+
+def _shape(text: str) -> tuple[str | None, tuple[int, ...]]:
+    """The name of an input, None without one, and the sizes."""
+    name, equals, sizes = text.rpartition("=")
+    parts = sizes.split(",")
+    if not all(part.isascii() and part.isdigit() and int(part) for part in parts):
+        message = f"{text!r} is no shape: write 96,96,3 or image=96,96,3"
+        raise argparse.ArgumentTypeError(message)
+    return (name if equals else None), tuple(map(int, parts))
 
 
 def _size(text: str) -> int:

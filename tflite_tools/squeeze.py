@@ -129,7 +129,7 @@ def _fitting(
         tried.append(bits)
         quantized = quantize_apply(model, budget.recipe, calibration_data=inputs)
         finalize(quantized)
-        data = to_tflite(quantized)
+        data = to_tflite(quantized, input_shape=[array.shape[1:] for array in inputs])
         used = flash.count(data)
         off = used.total - budget.bytes
         if used.total <= limit and (best is None or budget.moved < best[0].moved):

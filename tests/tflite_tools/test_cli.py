@@ -222,6 +222,7 @@ def test_inspect_json(command, model_file):
         (["inspect"], "the following arguments are required: FILE"),
         (["convert", "x"], "the following arguments are required: --output"),
         (["convert", "x", "--output", "y", "--input_type", "int4"], "invalid choice: 'int4'"),
+        (["convert", "x", "--output", "y", "--input_shape", "8x8"], "'8x8' is no shape: write"),
         (["verify", "x", "--samples", "0"], "'0' is no whole number from 1 up"),
         (["verify", "x", "--seed", "-1"], "'-1' is no whole number from 0 up"),
         (["verify", "x", "--min_top1", "high"], "invalid float value"),
@@ -252,6 +253,7 @@ def test_usage_errors(command, arguments, message):
         (["convert", "{model}", "--output", "out.tflite", "--split_convs", "9"], "format lut"),
         (["convert", "{model}", "--output", "x", "--format", "lut", "--target", "litert"], "TFLM"),
         (["convert", "{model}", "--output", "x", "--input_type", "int8"], "is for Keras models"),
+        (["convert", "{model}", "--output", "x", "--input_shape", "8,8,3"], "is for Keras models"),
         (["convert", "{model}", "--output", "{model}", "--format", "c"], "it is no folder"),
         (
             ["convert", "x", "--output", "y", "--flash_budget", "9KB", "--data", "z", "--slim"],
