@@ -36,6 +36,7 @@ tfbinreg.weight_starts
 tfbinreg.recipe
 tfbinreg.recipes
 tfbinreg.kinds
+tfbinreg.edges
 tfbinreg.graph
 tfbinreg.sizes
 tfbinreg.plan

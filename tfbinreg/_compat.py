@@ -5,7 +5,7 @@
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -43,6 +43,12 @@ def graph_inputs(model: Any, inputs: Any) -> list[Any]:
     flat = model._flatten_to_reference_inputs(inputs)
     pairs = zip(flat, model.inputs, strict=True)
     return [model._conform_to_reference_input(tensor, own) for tensor, own in pairs]
+
+
+def set_output_names(model: Any, names: Sequence[str]) -> None:
+    """What losses, metrics, targets and logs call the outputs of `model`."""
+    # Not model.output_names = ...: Keras would take the list for a part of the model to be saved.
+    object.__setattr__(model, "output_names", list(names))
 
 
 def is_revived(model: object) -> bool:
@@ -94,8 +100,9 @@ class PreparedTrainFunction:
             return
         optimizer.build(model.trainable_variables)
         _, targets, _ = keras.utils.unpack_x_y_sample_weight(batch)
-        if targets is not None and not model.compiled_metrics.built:
-            model.compiled_metrics.build(model.output, targets)
+        metrics = model.compiled_metrics
+        if targets is not None and not metrics.built:
+            metrics.build(model.output, metrics._conform_to_outputs(model.output, targets))
 
 
 class PerShape:

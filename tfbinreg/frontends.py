@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from tensorflow import nest
 
 from tfbinreg import _compat
 from tfbinreg.kinds import ACTIVATIONS, HARD_SIGMOID_FIFTH, KINDS, activation_name
@@ -74,9 +75,8 @@ class Keras2:
     def calls(self, model: Any) -> Iterator[Call]:
         for depth in sorted(model._nodes_by_depth, reverse=True):
             for node in model._nodes_by_depth[depth]:
-                outputs = node.outputs
-                outputs = outputs if isinstance(outputs, (list, tuple)) else [outputs]
-                yield Call(node.layer, node.call_args or (), node.call_kwargs or {}, outputs)
+                args, kwargs = node.call_args or (), node.call_kwargs or {}
+                yield Call(node.layer, args, kwargs, nest.flatten(node.outputs))
 
     def read(self, call: Call) -> Reading:
         if type(call.target).__name__ in _LAMBDAS:

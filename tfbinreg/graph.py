@@ -50,15 +50,28 @@ class Graph:
 
     Attributes:
         nodes: the calls; `nodes[i].index == i`.
-        inputs: indices of the nodes that are the model's inputs, in the model's order.
-        outputs: indices of the nodes that are the model's outputs.
+        nested_inputs: indices of the nodes that are the model's inputs, in the lists, tuples and
+            dicts it takes.
+        nested_outputs: indices of the nodes that are its outputs, in the form it returns them.
+        output_names: what losses and metrics call the outputs, in the order of `outputs`.
         name: the model's name.
     """
 
     nodes: tuple[Node, ...]
-    inputs: tuple[int, ...]
-    outputs: tuple[int, ...]
+    nested_inputs: Any
+    nested_outputs: Any
+    output_names: tuple[str, ...]
     name: str
+
+    @property
+    def inputs(self) -> tuple[int, ...]:
+        """Indices of the nodes that are the model's inputs, in the order of `model.inputs`."""
+        return tuple(nest.flatten(self.nested_inputs))
+
+    @property
+    def outputs(self) -> tuple[int, ...]:
+        """Indices of the nodes that are the model's outputs, in the order of `model.outputs`."""
+        return tuple(nest.flatten(self.nested_outputs))
 
     def consumers(self, index: int) -> list[Node]:
         """The calls that take the output of node `index`."""
@@ -90,8 +103,13 @@ def trace(model: Any) -> Graph:
         )
         for index, node in enumerate(keras_nodes)
     )
-    inputs = tuple(index_of(tensor) for tensor in model.inputs)
-    return Graph(nodes, inputs, tuple(index_of(tensor) for tensor in model.outputs), model.name)
+    return Graph(
+        nodes,
+        nest.map_structure(index_of, model.input),
+        nest.map_structure(index_of, model.output),
+        tuple(model.output_names),
+        model.name,
+    )
 
 
 def evaluate(graph: Graph, inputs: Sequence[Any], *, training: Callable[[Any], bool]) -> list[Any]:
@@ -122,17 +140,19 @@ def rebuild(
 ) -> Any:
     """A functional model made by calling `call(node, input tensors) -> tensor` along the graph.
 
-    A model input is given its own new symbolic input.
+    A model input is given its own new symbolic input. The form of the inputs and outputs, and the
+    outputs' names, stay.
     """
     fresh = {index: _clone_input(graph.nodes[index].layer) for index in graph.inputs}
     tensors: list[Any] = []
     for node in graph.nodes:
         taken = [tensors[index] for index in node.inputs] or [fresh[node.index]]
         tensors.append(call(node, taken))
-    inputs = list(fresh.values())
-    outputs = [tensors[index] for index in graph.outputs]
-    single = outputs[0] if len(outputs) == 1 else outputs
-    return make_model(inputs if len(inputs) > 1 else inputs[0], single, name=graph.name)
+    inputs = nest.map_structure(fresh.__getitem__, graph.nested_inputs)
+    outputs = nest.map_structure(tensors.__getitem__, graph.nested_outputs)
+    model = make_model(inputs, outputs, name=graph.name)
+    _compat.set_output_names(model, graph.output_names)
+    return model
 
 
 def clone_layer(layer: Any, **changes: Any) -> Any:

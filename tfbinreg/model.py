@@ -291,6 +291,7 @@ class QuantizedModel(_compat.Functional):
         quantization = {
             "recipe": self.recipe.to_json(),
             "bin_options": dataclasses.asdict(self.bin_options),
+            "output_names": list(self.output_names),
         }
         return {**super().get_config(), "tfbinreg": quantization}
 
@@ -301,7 +302,8 @@ class QuantizedModel(_compat.Functional):
         model = super().from_config(plain, custom_objects)
         # Not model.made_from = ...: Keras would take it for a part of the model to be saved.
         object.__setattr__(model, "made_from", config)
-        # Models of version 0.1.0 have the paper's formula.
+        # Models of version 0.1.0 keep the names of their last layers, and the paper's formula.
+        _compat.set_output_names(model, quantization.get("output_names", model.output_names))
         options = {"bounded_pull": False, **quantization["bin_options"]}
         model.describe(Recipe.from_json(quantization["recipe"]), BinOptions(**options))
         return model

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from tensorflow import nest
 
 from tfbinreg import _compat
 from tfbinreg.builder import Builder, UnsupportedError, Value
@@ -62,19 +63,18 @@ def normalize(model: Any) -> tuple[Any, dict[str, str]]:
         value = value or Value(step.shape, keras.Input(step.shape[1:]))
         builder.finish(value, uses)
         values.append(value)
-    outputs = []
-    for index in program.outputs:
+
+    def output(index: int) -> Any:
         builder.begin(program.steps[index])
-        outputs.append(builder.plain(values[index]))
+        return builder.plain(values[index])
+
+    outputs = nest.map_structure(output, program.nested_outputs)
     raise_problems(problems, f"quantize model {model.name!r}")
-    inputs = [values[index].tensor for index in program.inputs]
-    normal = keras.Model(
-        inputs if len(inputs) > 1 else inputs[0],
-        outputs if len(outputs) > 1 else outputs[0],
-        name=program.name,
-    )
+    inputs = nest.map_structure(lambda index: values[index].tensor, program.nested_inputs)
+    normal = keras.Model(inputs, outputs, name=program.name)
+    _compat.set_output_names(normal, program.output_names)
     builder.set_weights()
-    _check_equal(model, normal)
+    _check_equal(model, normal, program.nested_inputs)
     return normal, builder.origin
 
 
@@ -112,14 +112,17 @@ def _weight_problems(step: Step) -> list[tuple[str, str]]:
     return problems
 
 
-def _check_equal(model: Any, normal: Any) -> None:
-    """Both models give the same outputs for seeded inputs, as far as float32 can tell."""
+def _check_equal(model: Any, normal: Any, nesting: Any) -> None:
+    """Both models give the same outputs for seeded inputs, as far as float32 can tell.
+
+    `nesting` is the form in which both take their inputs.
+    """
     random = np.random.default_rng(0)
-    shapes = [tensor.shape for tensor in normal.inputs]
-    inputs = [
-        random.uniform(-1.0, 1.0, [2, *(size or 32 for size in shape[1:])]).astype(np.float32)
-        for shape in shapes
+    arrays = [
+        random.uniform(-1.0, 1.0, [2, *(size or 32 for size in tensor.shape[1:])])
+        for tensor in normal.inputs
     ]
+    inputs = nest.pack_sequence_as(nesting, [array.astype(np.float32) for array in arrays])
     types = {getattr(layer, "compute_dtype", None) for layer in model._flatten_layers()}
     tolerance = _HALF_TOLERANCE if types & {"float16", "bfloat16"} else _TOLERANCE
     ours, theirs = (_outputs(net, inputs) for net in (normal, model))
@@ -132,7 +135,7 @@ def _check_equal(model: Any, normal: Any) -> None:
         largest = max(1.0, float(np.max(np.abs(old))))
         off = float(np.max(np.abs(new.reshape(old.shape) - old)))
         if not off <= tolerance * largest:
-            changed = [np.nextafter(array, np.float32(2.0)) for array in inputs]
+            changed = nest.map_structure(lambda x: np.nextafter(x, np.float32(2.0)), inputs)
             noise = float(np.max(np.abs(_outputs(model, changed)[index] - old)))
             if off <= _NOISE * noise <= _HALF_TOLERANCE * largest:
                 continue
@@ -142,9 +145,8 @@ def _check_equal(model: Any, normal: Any) -> None:
             )
 
 
-def _outputs(model: Any, inputs: list[np.ndarray]) -> list[np.ndarray]:
-    outputs = model(inputs if len(inputs) > 1 else inputs[0], training=False)
-    outputs = outputs if isinstance(outputs, (list, tuple)) else [outputs]
+def _outputs(model: Any, inputs: Any) -> list[np.ndarray]:
+    outputs = nest.flatten(model(inputs, training=False))
     return [
         np.asarray(output.detach() if hasattr(output, "detach") else output) for output in outputs
     ]

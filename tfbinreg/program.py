@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
+from tensorflow import nest
 
 Shape = tuple[int | None, ...]
 
@@ -67,15 +68,28 @@ class Program:
 
     Attributes:
         steps: `Ref(i)` is the result of `steps[i]`.
-        inputs: indices of the model's inputs, in its order; their steps have operation "input".
-        outputs: indices of the model's outputs.
+        nested_inputs: indices of the model's inputs, in the lists, tuples and dicts it takes; their
+            steps have operation "input".
+        nested_outputs: indices of the model's outputs, in the form it returns them.
+        output_names: what losses and metrics call the outputs, in the order of `outputs`.
         name: the model's name.
     """
 
     steps: tuple[Step, ...]
-    inputs: tuple[int, ...]
-    outputs: tuple[int, ...]
+    nested_inputs: Any
+    nested_outputs: Any
+    output_names: tuple[str, ...]
     name: str
+
+    @property
+    def inputs(self) -> list[int]:
+        """Indices of the model's inputs."""
+        return nest.flatten(self.nested_inputs)
+
+    @property
+    def outputs(self) -> list[int]:
+        """Indices of the model's outputs."""
+        return nest.flatten(self.nested_outputs)
 
     def uses(self) -> list[int]:
         """How often the result of each step is taken, by steps or as an output of the model."""

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from tensorflow import nest
+
 from tfbinreg import _compat
+from tfbinreg.edges import flat_arguments, nested_inputs, nested_outputs, output_names
 from tfbinreg.frontends import Call, Keras2, Keras3, frontend, is_tensor, tensor_key
 from tfbinreg.program import Program, Ref, Step, refs, replaced, unique_name
 
@@ -47,12 +50,14 @@ def read(model: Any) -> Program:
     """The program of a built Sequential or Functional model of either Keras."""
     reader = _Reader()
     front = frontend(model)
-    inputs = [reader.add_input(tensor) for tensor in model.inputs]
-    outputs = reader.inline(front, model, inputs, "", None, bool(model.trainable))
+    inputs = nest.map_structure(reader.add_input, nested_inputs(model))
+    given, trainable = nest.flatten(inputs), bool(model.trainable)
+    outputs = reader.inline(front, model, given, "", None, trainable)
     return Program(
         tuple(reader.steps),
-        tuple(ref.index for ref in inputs),
-        tuple(ref.index for ref in outputs),
+        nest.map_structure(lambda ref: ref.index, inputs),
+        nest.pack_sequence_as(nested_outputs(model), [ref.index for ref in outputs]),
+        tuple(output_names(model)),
         model.name,
     )
 
@@ -82,7 +87,8 @@ class _Reader:
 
         `trainable` is False where nothing in `model` is trained, whatever its layers say.
         """
-        values = {tensor_key(t): ref for t, ref in zip(model.inputs, given, strict=True)}
+        inputs = nest.flatten(nested_inputs(model))
+        values = {tensor_key(t): ref for t, ref in zip(inputs, given, strict=True)}
 
         def value(leaf: Any) -> Any:
             return values[tensor_key(leaf)] if is_tensor(leaf) else leaf
@@ -94,7 +100,7 @@ class _Reader:
             args, kwargs = replaced(tuple(call.args), value), replaced(dict(call.kwargs), value)
             results = self._call(front, call, args, kwargs, prefix, origin, trainable)
             values.update(zip(keys, results, strict=True))
-        return [values[tensor_key(tensor)] for tensor in model.outputs]
+        return [values[tensor_key(tensor)] for tensor in nest.flatten(nested_outputs(model))]
 
     def _call(
         self,
@@ -113,11 +119,14 @@ class _Reader:
             inner_front, inner = front, target
             if rewrite is not None:
                 inner_front, inner = Keras2(), _sub_model(target, rewrite, call)
+                given = refs((args, kwargs))
+            else:
+                given = flat_arguments(target, args[0] if args else kwargs["inputs"])
             own = origin if rewrite is None else owner
             again = f"{prefix}_{target.name}" if prefix else target.name
             if rewrite is not None or front.frozen_models_rest:
                 trainable = trainable and target.trainable
-            return self.inline(inner_front, inner, refs((args, kwargs)), again, own, trainable)
+            return self.inline(inner_front, inner, given, again, own, trainable)
         reading = front.read(call)
         problems = list(reading.problems)
         if len(call.outputs) != 1:
