@@ -63,6 +63,7 @@ tfbinreg.freeze
 tfbinreg.tf_ops
 tfbinreg.deployed
 tfbinreg.statistics
+tfbinreg.keras3_objects
 tfbinreg.model
 tfbinreg.scheme
 tfbinreg.saving

@@ -64,10 +64,11 @@ def own_scope(layer: Any) -> contextlib.AbstractContextManager:
 
 @contextlib.contextmanager
 def dtype_policy(layer: Any) -> Iterator[None]:
-    """Scope in which new layers compute in the types of `layer`; None leaves them alone."""
+    """Scope in which new layers compute in the types of `layer`, a layer or model of either Keras;
+    None leaves them alone."""
     before = keras.mixed_precision.global_policy()
     policy = getattr(layer, "dtype_policy", None) or before
-    keras.mixed_precision.set_global_policy(policy)
+    keras.mixed_precision.set_global_policy(policy.name)
     try:
         yield
     finally:

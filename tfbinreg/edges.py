@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from tensorflow import nest
@@ -28,11 +28,15 @@ def output_names(model: Any) -> list[str]:
     Keras 3 takes the keys of a dict of outputs, and the layers' names otherwise. Names that occur
     twice are numbered as in tf_keras.
     """
-    outputs = nested_outputs(model)
-    if isinstance(outputs, dict) and not isinstance(model, keras.Model):
-        if not any(nest.is_nested(part) for part in outputs.values()):
-            return sorted(outputs)
-    return _numbered(_functional(model).output_names)
+    own = _functional(model).output_names
+    return _numbered(own if isinstance(model, keras.Model) else names(nested_outputs(model), own))
+
+
+def names(tensors: Any, own: Sequence[str]) -> list[str]:
+    """What a user calls inputs or outputs: the keys of a dict of tensors, else `own`."""
+    if isinstance(tensors, dict) and not any(map(nest.is_nested, tensors.values())):
+        return sorted(tensors)
+    return list(own)
 
 
 def flat_arguments(model: Any, given: Any) -> list[Any]:

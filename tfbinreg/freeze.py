@@ -10,12 +10,12 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from tfbinreg import _compat
+from tfbinreg import _compat, edges
 from tfbinreg.channel_folding import channels_last, fold, original_layout
 from tfbinreg.folded import FoldedKernel
 from tfbinreg.frozen import FrozenGraph, FrozenKernel, FrozenOp
@@ -92,18 +92,13 @@ def freeze_with_offsets(model: Any, *, input_shape: InputShape | None = None) ->
         ops=ops,
         inputs=tuple(freezer.op_of[index] for index in freezer.graph.inputs),
         outputs=tuple(freezer.outputs),
-        input_names=_edge_names(model._nested_inputs, model.input_names),
-        output_names=_edge_names(model._nested_outputs, model.output_names),
+        input_names=tuple(edges.names(model.input, model.input_names)),
+        output_names=tuple(edges.names(model.output, model.output_names)),
         recipe=json.loads(model.recipe.to_json()),
         versions={"tfbinreg": __version__, **_compat.versions()},
         finalized=bool(model.finalized.numpy()),
     )
     return Frozen(graph, offsets)
-
-
-def _edge_names(structure: Any, names: Sequence[str]) -> tuple[str, ...]:
-    """What the user calls inputs or outputs: the keys of a dictionary, else the model's names."""
-    return tuple(sorted(structure)) if isinstance(structure, dict) else tuple(names)
 
 
 def integer_codes(model: Any) -> dict[str, CodedTensor]:

@@ -55,6 +55,7 @@ class Graph:
         nested_outputs: indices of the nodes that are its outputs, in the form it returns them.
         output_names: what losses and metrics call the outputs, in the order of `outputs`.
         name: the model's name.
+        dtype_policy: the model's own, which says whether an optimizer scales the loss.
     """
 
     nodes: tuple[Node, ...]
@@ -62,6 +63,7 @@ class Graph:
     nested_outputs: Any
     output_names: tuple[str, ...]
     name: str
+    dtype_policy: Any
 
     @property
     def inputs(self) -> tuple[int, ...]:
@@ -109,6 +111,7 @@ def trace(model: Any) -> Graph:
         nest.map_structure(index_of, model.output),
         tuple(model.output_names),
         model.name,
+        model.dtype_policy,
     )
 
 
@@ -150,7 +153,8 @@ def rebuild(
         tensors.append(call(node, taken))
     inputs = nest.map_structure(fresh.__getitem__, graph.nested_inputs)
     outputs = nest.map_structure(tensors.__getitem__, graph.nested_outputs)
-    model = make_model(inputs, outputs, name=graph.name)
+    with _compat.dtype_policy(graph):
+        model = make_model(inputs, outputs, name=graph.name)
     _compat.set_output_names(model, graph.output_names)
     return model
 

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from tfbinreg import _compat
 from tfbinreg.deployed import Deployed
+from tfbinreg.keras3_objects import takes_keras3_callbacks, to_tf_keras
 from tfbinreg.layers import BoundLayer, QuantizedKernel
 from tfbinreg.recipe import Recipe
 from tfbinreg.regularizers import bin_pulls
@@ -267,7 +268,13 @@ class QuantizedModel(_compat.Functional):
             step.assign(tf.where(self.steps_held > 0, value, step))
         return logs
 
+    fit = takes_keras3_callbacks(_compat.Functional.fit)
+    evaluate = takes_keras3_callbacks(_compat.Functional.evaluate)
+    predict = takes_keras3_callbacks(_compat.Functional.predict)
+
     def compile(self, *args: Any, **kwargs: Any) -> None:
+        """As in tf_keras; stock objects of Keras 3 are rebuilt as tf_keras' own (`to_tf_keras`)."""
+        args, kwargs = to_tf_keras((args, kwargs), f"compile model {self.name!r}")
         super().compile(*args, **kwargs)
         optimizer: Any = getattr(self.optimizer, "inner_optimizer", self.optimizer)
         if not getattr(optimizer, "weight_decay", None):

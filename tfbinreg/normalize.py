@@ -71,7 +71,8 @@ def normalize(model: Any) -> tuple[Any, dict[str, str]]:
     outputs = nest.map_structure(output, program.nested_outputs)
     raise_problems(problems, f"quantize model {model.name!r}")
     inputs = nest.map_structure(lambda index: values[index].tensor, program.nested_inputs)
-    normal = keras.Model(inputs, outputs, name=program.name)
+    with _compat.dtype_policy(model):
+        normal = keras.Model(inputs, outputs, name=program.name)
     _compat.set_output_names(normal, program.output_names)
     builder.set_weights()
     _check_equal(model, normal, program.nested_inputs)

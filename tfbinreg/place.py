@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from tfbinreg import _compat
 from tfbinreg.activation_quantizers import (
     LSQActivationQuantizer,
     LSQPlusActivationQuantizer,
@@ -52,6 +53,10 @@ class _Placer:
         self.grid_layers: dict[int, QuantizeActivation] = {}  # by the first node on the grid
 
     def call(self, node: Node, tensors: Sequence[Any]) -> Any:
+        with _compat.dtype_policy(node.layer):
+            return self._quantized(node, tensors)
+
+    def _quantized(self, node: Node, tensors: Sequence[Any]) -> Any:
         output = self._compute(node, tensors)
         grid = self.plan.grids.get(node.index)
         if grid is not None:

@@ -152,7 +152,9 @@ def _pulls(
     # NaN has no slot; kept in range, it makes the penalty NaN instead of stopping the graph.
     slots = tf.maximum(tf.cast(codes + first_slots, tf.int32), 0)
     levels = qmax - qmin + 1
-    counts = tf.raw_ops.Bincount(arr=slots, size=channels * levels, weights=tf.zeros([0]))
+    counts = tf.raw_ops.Bincount(
+        arr=tf.reshape(slots, [-1]), size=channels * levels, weights=tf.zeros([0])
+    )
     counts = tf.reshape(counts, [channels, levels])
     damping = options.damping
     if options.scale_free:

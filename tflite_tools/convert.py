@@ -154,6 +154,8 @@ def reference(path: str | os.PathLike[str], inputs: Mapping[str, np.ndarray]) ->
         RuntimeError: if TensorFlow is missing.
     """
     model = load(path)
+    from tensorflow import nest
+
     from tfbinreg.deployed import Deployed
     from tfbinreg.freeze import integer_codes
 
@@ -162,8 +164,7 @@ def reference(path: str | os.PathLike[str], inputs: Mapping[str, np.ndarray]) ->
     given = [array.shape[1:] for array in arrays]
     if not all(map(_fits, given, shapes)):
         raise ValueError(f"The reference model takes samples of shape {shapes}, got {given}.")
-    predictions = model.predict(arrays if len(arrays) > 1 else arrays[0], verbose=0)
-    outputs = predictions if isinstance(predictions, (list, tuple)) else [predictions]
+    outputs = nest.flatten(model.predict(nest.pack_sequence_as(model.input, arrays), verbose=0))
     form = Deployed(model)
     activations = form.activations([array[: layers.SAMPLES] for array in arrays])
     return Reference(

@@ -145,5 +145,7 @@ def _fitting(
 
 def _best(outputs: Any) -> np.ndarray:
     """The best class of each sample at the first output."""
-    first = outputs[0] if isinstance(outputs, (list, tuple)) else outputs
+    from tensorflow import nest
+
+    first = nest.flatten(outputs)[0]
     return np.argmax(np.asarray(first).reshape(len(first), -1), axis=1)
