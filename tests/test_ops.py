@@ -193,3 +193,21 @@ def test_learned_offset_in_half_precision():
     outputs = ops.lsq_plus_quantize(tf.constant([-1.0, 0.0, 9.0], tf.float16), 0.5, -0.5, 2)
     assert outputs.dtype == tf.float16
     np.testing.assert_array_equal(outputs, [-0.5, 0.0, 1.0])
+
+
+@pytest.mark.parametrize("axis", [-1, -2, -4])
+def test_negative_axes_count_from_the_back(axis):
+    values = np.random.default_rng(0).normal(size=(3, 3, 4, 6)).astype(np.float32)
+    step = np.linspace(0.2, 0.6, values.shape[axis]).astype(np.float32)
+    found, expected = (run(values, step, -2, 1, 0.5, a) for a in (axis, axis + 4))
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+    np.testing.assert_array_equal(
+        ops.initial_step(values, 3, axis), ops.initial_step(values, 3, axis + 4)
+    )
+
+
+@pytest.mark.parametrize("axis", [2, -3])
+def test_an_axis_that_is_not_there_is_refused(axis):
+    with pytest.raises(ValueError, match=f"axis={axis} is no axis of a tensor of 2 dimensions"):
+        ops.lsq_quantize(tf.ones((2, 2)), tf.ones(2), -2, 1, axis=axis)

@@ -1,6 +1,7 @@
 import keras as keras_3
 import numpy as np
 import pytest
+import tensorflow as tf
 import tensorflow_model_optimization as tfmot
 import tf_keras as keras
 
@@ -163,10 +164,13 @@ class TestErrors:
         with pytest.raises(ValueError, match="already quantized"):
             verb(quantized_net)
 
-    @pytest.mark.parametrize("recipe", [4, {"weight_bits": 2}, "paper"])
-    def test_wrong_recipe(self, verb, recipe, float_net):
-        with pytest.raises(TypeError, match=f"must be a Recipe, got {type(recipe).__name__}"):
-            verb(float_net, recipe)
+    def test_wrong_recipe(self, verb, float_net):
+        with pytest.raises(TypeError, match=r"must be a Recipe, a dict .*, got int"):
+            verb(float_net, 4)
+        with pytest.raises(ValueError, match="No recipe can be read from 'paper'"):
+            verb(float_net, "paper")
+        with pytest.raises(ValueError, match="Give a recipe or weight_bits, not both"):
+            verb(float_net, {"weight_bits": 2}, weight_bits=2)
 
     @pytest.mark.parametrize("wrong", [1, 9, "two", True])
     def test_wrong_bits(self, verb, wrong, float_net):
@@ -202,3 +206,26 @@ class TestErrors:
         for data, message in [([], "empty"), (3, "Expected an array"), (np.array([np.nan]), "NaN")]:
             with pytest.raises(ValueError, match=message):
                 tfbinreg.quantize_apply(float_net, calibration_data=data)
+
+
+@pytest.mark.parametrize("keras3", [False, True])
+def test_axes_may_be_negative_or_not(keras3):
+    """Channels last, and height and width, counted from either end."""
+    kind = keras_3 if keras3 else keras
+    mean = kind.ops.mean if keras3 else tf.reduce_mean
+
+    def net(channels, sides):
+        kind.utils.set_random_seed(0)
+        image = kind.Input((6, 6, 3))
+        x = kind.layers.Conv2D(4, 3, name="conv")(image)
+        x = kind.layers.BatchNormalization(axis=channels, name="norm")(x)
+        x = kind.layers.Concatenate(axis=channels, name="concat")([x, kind.layers.ReLU()(x)])
+        x = kind.layers.Softmax(axis=channels, name="soft")(x)
+        return kind.Model(image, mean(x, axis=sides), name="net")
+
+    plans = [tfbinreg.plan(net(*axes)).rows() for axes in ((-1, (-3, -2)), (3, [1, 2]))]
+    shown = ("kind", "weight_bits", "activation_bits", "grid", "parameters")
+    first, second = ([[row[key] for key in shown] for row in rows] for rows in plans)
+    assert first == second and len(first) > 6
+    with pytest.raises(ValueError, match=r"norm.* work over the last axis"):
+        tfbinreg.plan(net(-2, (1, 2)))

@@ -84,3 +84,15 @@ def test_quantizers_are_values():
         assert hash(again) == hash(one)
         assert one != other
     assert LSQWeightQuantizer(4) != LSQActivationQuantizer(4)
+
+
+def test_a_negative_axis_counts_from_the_back():
+    kernel = np.random.default_rng(0).normal(size=(3, 3, 2, 4)).astype(np.float32)
+    codes = []
+    for axis in (-2, 2):
+        quantizer = LSQWeightQuantizer(3, axis=axis)
+        variables = quantizer.build(kernel.shape, "kernel", keras.layers.Layer())
+        quantizer.initialize(variables, kernel)
+        assert variables["step"].shape == (2,)
+        codes.append(quantizer.codes(kernel, variables))
+    np.testing.assert_array_equal(*codes)

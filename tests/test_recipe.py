@@ -164,3 +164,29 @@ def test_wrong_bias_bits():
 def test_wrong_bin_weights(weight):
     with pytest.raises(ValueError, match="bin_weight must be a number from 0 on"):
         Rule(bin_weight=weight)
+
+
+def test_recipes_come_as_objects_dicts_text_and_files(tmp_path):
+    recipe = Recipe(weight_bits=2, rules=[Rule(layer="head", weight_bits=8)])
+    path = tmp_path / "recipe.json"
+    path.write_text(recipe.to_json())
+    as_dict = {"weight_bits": 2, "rules": [{"layer": "head", "weight_bits": 8}]}
+    with_rule = {"weight_bits": 2, "rules": recipe.rules}
+    for source in (recipe, as_dict, with_rule, recipe.to_json(), path, str(path)):
+        assert Recipe.from_data(source) == recipe
+    assert set(as_dict) == {"weight_bits", "rules"}  # left alone
+
+
+@pytest.mark.parametrize(
+    ("source", "error", "message"),
+    [
+        ({"weight_bit": 2}, ValueError, "Not a recipe.*weight_bit"),
+        ({"rules": [{"bits": 2}]}, ValueError, "Not a recipe.*bits"),
+        ('{"weight_bits": 2', ValueError, "Not a recipe"),
+        ("nowhere.json", ValueError, "No recipe can be read from 'nowhere.json'"),
+        (4, TypeError, "a dict of its fields, JSON text or the path of a JSON file, got int"),
+    ],
+)
+def test_what_is_no_recipe_is_refused(source, error, message):
+    with pytest.raises(error, match=message):
+        Recipe.from_data(source)

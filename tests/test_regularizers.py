@@ -173,3 +173,17 @@ def test_graph_mode_needs_no_dynamic_shape():
 def test_impossible_range_is_refused():
     with pytest.raises(ValueError, match="qmin <= 0 < qmax"):
         bin_regularization(tf.zeros(3), tf.constant(1.0), 1, 3)
+
+
+@pytest.mark.parametrize("axis", [-1, -2, -4])
+@pytest.mark.parametrize("detach_step", [True, False])
+def test_negative_axes_count_from_the_back(axis, detach_step):
+    weights, qmin, qmax = kernel(3)
+    step = np.linspace(0.1, 0.2, weights.shape[axis]).astype(np.float32)
+    found, expected = (
+        run(weights, step, qmin, qmax, a, detach_step=detach_step) for a in (axis, axis + 4)
+    )
+    for one, other in zip(tf.nest.flatten(found), tf.nest.flatten(expected), strict=True):
+        np.testing.assert_array_equal(one, other)
+    with pytest.raises(ValueError, match="axis=4 is no axis"):
+        bin_regularization(weights, step, qmin, qmax, 4)

@@ -168,10 +168,11 @@ def _check_dense(layer: Any, shapes: Sequence[Shape]) -> Problems:
 
 
 def _check_last_axis(layer: Any, shapes: Sequence[Shape]) -> Problems:
-    axis = layer.axis[0] if isinstance(layer.axis, (list, tuple)) else layer.axis
-    if axis in (-1, len(shapes[0]) - 1):
+    rank = len(shapes[0])
+    axes = np.ravel(layer.axis).tolist()
+    if [axis % rank for axis in axes] == [rank - 1]:
         return []
-    return [(f"axis={axis}", "work over the last axis")]
+    return [(f"axis={axes if len(axes) > 1 else axes[0]}", "work over the last axis")]
 
 
 def _check_relu(layer: Any, shapes: Sequence[Shape]) -> Problems:

@@ -23,19 +23,38 @@ def effective_step(step: tf.Tensor) -> tf.Tensor:
     return tf.maximum(tf.abs(tf.cast(step, tf.float32)), STEP_FLOOR)
 
 
+def channel_axis(axis: int, rank: int) -> int:
+    """The axis counted from the front; a negative one counts from the back.
+
+    Raises:
+        ValueError: if a tensor of `rank` dimensions has no such axis.
+    """
+    if not -rank <= axis < rank:
+        raise ValueError(f"axis={axis} is no axis of a tensor of {rank} dimensions.")
+    return axis % rank
+
+
+def _other_axes(axis: int | None, rank: int) -> list[int] | None:
+    """All axes but `axis`; None, which means all of them, without one."""
+    if axis is None:
+        return None
+    own = channel_axis(axis, rank)
+    return [d for d in range(rank) if d != own]
+
+
 def initial_step(values: tf.Tensor, qmax: int, axis: int | None = None) -> tf.Tensor:
     """The paper's start value 2 * mean|v| / sqrt(qmax) (section 2.1), float32.
 
     Args:
         values: the tensor to be quantized.
         qmax: largest code.
-        axis: channel axis for one step per channel, None for one step.
+        axis: channel axis for one step per channel, None for one step; may be negative.
 
     Returns:
         Shape () or (channels,). Zero where all values are zero; callers must handle that.
     """
     values = tf.cast(values, tf.float32)
-    others = None if axis is None else [d for d in range(len(values.shape)) if d != axis]
+    others = _other_axes(axis, len(values.shape))
     return 2.0 * tf.reduce_mean(tf.abs(values), axis=others) / math.sqrt(qmax)
 
 
@@ -76,13 +95,13 @@ def lsq_quantize(
         qmin: smallest code, <= 0.
         qmax: largest code, > 0.
         grad_scale: g, see `gradient_scale`.
-        axis: the channel axis of `inputs` for a step per channel.
+        axis: the channel axis of `inputs` for a step per channel; may be negative.
 
     Returns:
         A tensor of the shape and dtype of `inputs`.
 
     Raises:
-        ValueError: if the range does not satisfy qmin <= 0 < qmax.
+        ValueError: if the range does not satisfy qmin <= 0 < qmax, or `inputs` has no such axis.
     """
     if not qmin <= 0 < qmax:
         raise ValueError(f"Expected qmin <= 0 < qmax, got qmin={qmin}, qmax={qmax}.")
@@ -181,8 +200,9 @@ def _signed_like(gradient: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
 
 def _quantize_elementwise(inputs, step, qmin, qmax, grad_scale, axis):
     """The formula word for word: any range, any float dtype, per tensor or per channel."""
-    others = None if axis is None else [d for d in range(len(inputs.shape)) if d != axis]
-    shape = [] if axis is None else [-1 if d == axis else 1 for d in range(len(inputs.shape))]
+    rank = len(inputs.shape)
+    others = _other_axes(axis, rank)
+    shape = [] if others is None else [1 if d in others else -1 for d in range(rank)]
 
     @tf.custom_gradient
     def call(values, raw_step):

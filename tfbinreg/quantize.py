@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,10 +25,12 @@ from tfbinreg.saving import load_float_model
 
 keras = _compat.keras
 
+RecipeData = Recipe | Mapping[str, Any] | str | os.PathLike[str]
+
 
 def plan(
     model: Any,
-    recipe: Recipe | None = None,
+    recipe: RecipeData | None = None,
     *,
     weight_bits: int | None = None,
     activation_bits: int | None = None,
@@ -37,7 +39,8 @@ def plan(
 
     Args:
         model: a built Sequential or Functional model of tf_keras or Keras 3, or the path of one.
-        recipe: bits per layer, in place of the two arguments below.
+        recipe: bits per layer, in place of the two arguments below: a `Recipe`, a dict of its
+            fields, JSON text or the path of a JSON file.
         weight_bits: bits of the kernels, 2 to 8; 4 by default.
         activation_bits: bits of the unsigned activations, 2 to 8; 8 by default.
 
@@ -58,7 +61,7 @@ def plan(
 
 def quantize_apply(
     model: Any,
-    recipe: Recipe | None = None,
+    recipe: RecipeData | None = None,
     *,
     weight_bits: int | None = None,
     activation_bits: int | None = None,
@@ -80,7 +83,8 @@ def quantize_apply(
             is rewritten to plain tf_keras layers first (`normalize`). The layers of a tf_keras
             model may be annotated with tfmot's `quantize_annotate_layer` and an
             `LSQQuantizeConfig`, whose settings win.
-        recipe: bits per layer, in place of the two arguments below.
+        recipe: bits per layer, in place of the two arguments below: a `Recipe`, a dict of its
+            fields, JSON text or the path of a JSON file.
         weight_bits: bits of the kernels, 2 to 8; 4 by default.
         activation_bits: bits of the unsigned activations, 2 to 8; 8 by default.
         calibration_data: typical inputs, of which 512 samples are used: an array, a list or dict
@@ -150,16 +154,16 @@ def _strip_annotations(model: Any) -> tuple[Any, dict[str, Any]]:
     return stripped, {wrapper.layer.name: wrapper.quantize_config for wrapper in wrappers}
 
 
-def _recipe(recipe: Recipe | None, weight_bits: int | None, activation_bits: int | None) -> Recipe:
+def _recipe(
+    recipe: RecipeData | None, weight_bits: int | None, activation_bits: int | None
+) -> Recipe:
     bits = {"weight_bits": weight_bits, "activation_bits": activation_bits}
     given: dict[str, Any] = {name: value for name, value in bits.items() if value is not None}
     if recipe is None:
         return Recipe(**given)
-    if not isinstance(recipe, Recipe):
-        raise TypeError(f"recipe must be a Recipe, got {type(recipe).__name__}.")
     if given:
         raise ValueError(f"Give a recipe or {' and '.join(given)}, not both.")
-    return recipe
+    return Recipe.from_data(recipe)
 
 
 def _never_negative(batches: Sequence[Any]) -> bool:

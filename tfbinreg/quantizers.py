@@ -77,7 +77,8 @@ class LSQWeightQuantizer(LSQQuantizer):
 
     Args:
         bits: 2 to 8.
-        axis: channel axis of the kernel for a step per channel, None for one step.
+        axis: channel axis of the kernel for a step per channel, None for one step; may be
+            negative.
         start: the kernel whose values the step variable starts from when it is built, None for a
             step of 1. tfmot tells a quantizer only the kernel's shape. No part of the config.
     """

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from tfbinreg.grid import check_bits
@@ -187,8 +189,50 @@ class Recipe:
             ValueError: if the text is no JSON object of these fields.
         """
         try:
-            fields = json.loads(text)
-            rules = tuple(Rule(**rule) for rule in fields.pop("rules", ()))
-            return cls(rules=rules, **fields)
-        except (TypeError, AttributeError, json.JSONDecodeError) as error:
+            return cls._from_fields(json.loads(text))
+        except json.JSONDecodeError as error:
             raise ValueError(f"Not a recipe: {error}.") from None
+
+    @classmethod
+    def from_data(cls, source: Any) -> Recipe:
+        """A recipe in any form that users write one down.
+
+        Args:
+            source: a Recipe, a dict of its fields, JSON text, or the path of a JSON file.
+
+        Raises:
+            TypeError: if it is none of these.
+            ValueError: if there is no such file, or not a recipe in it.
+        """
+        if isinstance(source, Recipe):
+            return source
+        if isinstance(source, Mapping):
+            return cls._from_fields(source)
+        if not isinstance(source, (str, os.PathLike)):
+            raise TypeError(
+                "recipe must be a Recipe, a dict of its fields, JSON text or the path of a JSON "
+                f"file, got {type(source).__name__}."
+            )
+        text = os.fspath(source)
+        return cls.from_json(text if text.lstrip().startswith("{") else _read(text))
+
+    @classmethod
+    def _from_fields(cls, fields: Any) -> Recipe:
+        if not isinstance(fields, Mapping):
+            raise ValueError(f"Not a recipe: {type(fields).__name__} instead of named fields.")
+        try:
+            own = dict(fields)
+            rules = [
+                rule if isinstance(rule, Rule) else Rule(**rule) for rule in own.pop("rules", ())
+            ]
+            return cls(rules=tuple(rules), **own)
+        except (TypeError, AttributeError) as error:
+            raise ValueError(f"Not a recipe: {error}.") from None
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"No recipe can be read from {path!r}: {error}.") from None

@@ -55,8 +55,9 @@ def bin_regularization(
         step: shape (), or (channels,) with `axis`; used as max(|step|, 1e-9).
         qmin: smallest code.
         qmax: largest code.
-        axis: channel axis for a step per channel. Bins are then formed per channel, and L is the
-            mean over channels, so that a weight is pulled about as hard as with one step.
+        axis: channel axis, perhaps negative, for a step per channel. Bins are then formed per
+            channel, and L is the mean over channels, so that a weight is pulled about as hard as
+            with one step.
         detach_step: whether the step gets no gradient from the penalty. The paper lets it have one;
             at low strength that shrinks the step until weights clip.
         scale_free: divide by step^2 (no gradient through the divisor), so that scaling weights and
@@ -72,7 +73,7 @@ def bin_regularization(
         float32 scalar.
 
     Raises:
-        ValueError: if the range does not satisfy qmin <= 0 < qmax.
+        ValueError: if the range does not satisfy qmin <= 0 < qmax, or there is no such axis.
     """
     weights, step = (tf.cast(tf.convert_to_tensor(v), tf.float32) for v in (weights, step))
 
@@ -118,6 +119,7 @@ def bin_pulls(
     options = _Options(detach_step, scale_free, damping)
     if axis is None:
         return _pulls(weights, step, qmin, qmax, 1, -float(qmin), options)
+    axis = ops.channel_axis(axis, len(weights.shape))
     # Channels first, each with slots of its own.
     order = [axis] + [d for d in range(len(weights.shape)) if d != axis]
     channels = weights.shape[axis]

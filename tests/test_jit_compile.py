@@ -1,0 +1,73 @@
+"""`compile(jit_compile=True)`: XLA trains, predicts and evaluates to the same numbers."""
+
+import numpy as np
+import pytest
+import tf_keras as keras
+
+import tfbinreg
+from tfbinreg.sites import kernel_sites
+
+layers = keras.layers
+RANDOM = np.random.default_rng(0)
+IMAGES = RANDOM.normal(size=(32, 8, 8, 3)).astype(np.float32)
+LABELS = RANDOM.integers(0, 3, 32)
+RECIPES = {
+    "tensor": tfbinreg.Recipe(weight_bits=2, activation_bits=4),
+    "channel": tfbinreg.Recipe(weight_bits=3, per_channel=True),
+    "folded": tfbinreg.Recipe(weight_bits=4, fold_batch_norm=True, bias_bits=8),
+}
+
+
+def net():
+    """Operators of every way in which activations are quantized."""
+    keras.utils.set_random_seed(1)
+    image = keras.Input((8, 8, 3))
+    x = layers.Conv2D(4, 3, padding="same", use_bias=False)(image)
+    x = layers.BatchNormalization()(x)
+    x = skip = layers.ReLU(6.0)(x)
+    x = layers.DepthwiseConv2D(3, padding="same", use_bias=False)(x)
+    x = layers.BatchNormalization()(x)
+    x = layers.Add()([layers.Activation("swish")(x), skip])
+    x = layers.AveragePooling2D(2)(layers.LeakyReLU(0.1)(x))
+    x = layers.Conv2D(6, 1)(x)
+    x = layers.Multiply()([x, layers.ReLU(6.0)(x + 3.0)]) / 6.0
+    x = layers.Concatenate()([x, layers.Conv2D(2, 1, activation="tanh")(x)])
+    x = layers.GlobalAveragePooling2D()(x)
+    return keras.Model(image, layers.Dense(3, activation="softmax")(x))
+
+
+def trained(recipe, jit_compile):
+    """A quantized net after two epochs, and what `fit` logged."""
+    q = tfbinreg.quantize_apply(net(), recipe, detach_step=recipe.weight_bits != 3)
+    q.compile(
+        keras.optimizers.SGD(0.001, 0.9),
+        "sparse_categorical_crossentropy",
+        ["accuracy"],
+        jit_compile=jit_compile,
+    )
+    callbacks = [tfbinreg.BinRegularization("alternating", strength=0.3)]
+    if recipe.fold_batch_norm:
+        callbacks.append(tfbinreg.FreezeBatchNorm(1))
+    else:
+        callbacks.append(tfbinreg.BatchNormReestimation(IMAGES))
+    options = {"batch_size": 16, "shuffle": False, "callbacks": callbacks, "verbose": 0}
+    validation = (IMAGES, LABELS)
+    logs = q.fit(IMAGES, LABELS, epochs=2, validation_data=validation, **options).history
+    assert q.jit_compile is jit_compile
+    return q, logs
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_training_is_the_same(recipe):
+    (plain, logs), (fast, fast_logs) = (trained(RECIPES[recipe], jit) for jit in (False, True))
+    for name in ("loss", "val_loss", "br_loss", "br_strength"):
+        assert fast_logs[name] == pytest.approx(logs[name], rel=2e-3), name
+    for one, other in zip(fast.weights, plain.weights, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-4, err_msg=one.name)
+    for one, other in zip(kernel_sites(fast), kernel_sites(plain), strict=True):
+        assert np.mean(one.codes() != other.codes()) <= 0.01
+    for model in (plain, fast):
+        tfbinreg.finalize(model, IMAGES)
+    fast.set_weights(plain.get_weights())
+    outputs = [model.predict(IMAGES, verbose=0) for model in (plain, fast)]
+    np.testing.assert_allclose(*outputs, atol=1e-6)
