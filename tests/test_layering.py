@@ -14,6 +14,7 @@ MAX_LINES = 500
 # Leaves first: a module may import those above it in this list and no others.
 _TABLE = """
 tflite_tools.fields
+tflite_tools.coarse
 tflite_tools.flatbuffer
 tflite_tools.manifest
 tflite_tools.writer
@@ -45,6 +46,7 @@ tfbinreg.activation_quantizers
 tfbinreg.hard_swish
 tfbinreg.layers
 tfbinreg.checks
+tfbinreg.constant_columns
 tfbinreg.plain_layers
 tfbinreg.folded
 tfbinreg.program
@@ -70,6 +72,7 @@ tfbinreg.saving
 tfbinreg.batch_statistics
 tfbinreg.calibrate
 tfbinreg.batch_norm
+tfbinreg.coarse
 tfbinreg.quantize
 tfbinreg.sensitivity
 tfbinreg.budget
@@ -150,6 +153,7 @@ ORDER = _TABLE.split()
 
 # The only ways from one package into the other; elsewhere not even a lower module may be imported.
 CROSSINGS = {
+    "tfbinreg.coarse": {"tflite_tools.coarse"},
     "tfbinreg.tflite_file": {"tflite_tools.writer", "tflite_tools.manifest", "tflite_tools.codes"},
     "tfbinreg.proof": {"tflite_tools.flatbuffer", "tflite_tools.model", "tflite_tools.codes"},
     "tflite_tools.convert": {name for name in ORDER if name.startswith("tfbinreg")},

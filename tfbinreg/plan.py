@@ -110,6 +110,7 @@ class Plan:
         skipped: the layers that a rule leaves float.
         same_grid: for each node that keeps or re-enters a grid, the node that owns it.
         problems: everything that stands in the way; empty if the model can be quantized.
+        coarse: what loses most of its levels beside far larger numbers; needs calibration data.
     """
 
     graph: Graph
@@ -119,6 +120,7 @@ class Plan:
     same_grid: Mapping[int, int]
     skipped: frozenset[int] = frozenset()
     problems: tuple[Problem, ...] = ()
+    coarse: tuple[Problem, ...] = ()
 
     @property
     def absorbed(self) -> frozenset[int]:
@@ -180,7 +182,8 @@ class Plan:
         packed = sum(row["bytes"] for row in self.rows())
         parameters = sum(row["parameters"] for row in self.rows())
         lines.append(f"{parameters} weights in {packed} packed bytes")
-        return "\n".join(lines + [f"problem: {problem}" for problem in self.problems])
+        lines += [f"problem: {problem}" for problem in self.problems]
+        return "\n".join(lines + [f"warning: {problem}" for problem in self.coarse])
 
 
 def _sort(grid: GridPlan) -> str:

@@ -13,7 +13,9 @@ import tensorflow as tf
 from tfbinreg import _compat
 from tfbinreg.calibrate import calibrate, sample_batches
 from tfbinreg.checks import check_model
+from tfbinreg.coarse import coarse_numbers, warn_coarse
 from tfbinreg.config import layer_settings
+from tfbinreg.constant_columns import constant_columns_kept_small
 from tfbinreg.decide import decide
 from tfbinreg.graph import clone_layer, trace
 from tfbinreg.model import BinOptions, QuantizedModel
@@ -34,6 +36,7 @@ def plan(
     *,
     weight_bits: int | None = None,
     activation_bits: int | None = None,
+    calibration_data: Any = None,
 ) -> Plan:
     """Say, layer by layer and without touching anything, what `quantize_apply` would do.
 
@@ -43,10 +46,11 @@ def plan(
             fields, JSON text or the path of a JSON file.
         weight_bits: bits of the kernels, 2 to 8; 4 by default.
         activation_bits: bits of the unsigned activations, 2 to 8; 8 by default.
+        calibration_data: as for `quantize_apply`, to be told of numbers that a grid cannot hold.
 
     Returns:
         A `Plan`; `print` shows it as a table, `problems` lists what stands in the way of the
-        layers' wiring.
+        layers' wiring, `coarse` what loses most of its levels (see `coarse_numbers`).
 
     Raises:
         TypeError: if `model` is not a Keras model.
@@ -55,8 +59,12 @@ def plan(
     """
     model = _opened(model)
     recipe = _recipe(recipe, weight_bits, activation_bits)
+    recipe, batches = _samples(model, recipe, calibration_data)
     normal, configs = _normalize(model)
-    return decide(trace(normal), recipe, layer_settings(configs))
+    decided = decide(trace(normal), recipe, layer_settings(configs))
+    if batches is None or decided.problems:
+        return decided
+    return dataclasses.replace(decided, coarse=coarse_numbers(decided, normal, batches))
 
 
 def quantize_apply(
@@ -91,7 +99,9 @@ def quantize_apply(
             of arrays (one per input), (inputs, labels), a tf.data.Dataset, an iterable of batches,
             or the path of an .npy or .npz file. The activation steps start from it, and batch
             normalization's moving statistics are set to those of the quantized model. It shows
-            also whether the inputs are never negative and so can use an unsigned grid.
+            also whether the inputs are never negative and so can use an unsigned grid, and which
+            numbers are lost on a grid with far larger ones: each is told by a
+            `QuantizationWarning`.
         detach_step: whether the bin regularization leaves the steps alone.
         scale_free: divide each kernel's penalty by its step squared; needs a far smaller strength
             (see `bin_regularization`).
@@ -108,9 +118,7 @@ def quantize_apply(
     """
     model = _opened(model)
     recipe = _recipe(recipe, weight_bits, activation_bits)
-    batches = None if calibration_data is None else sample_batches(calibration_data, model.inputs)
-    if batches is not None and recipe.unsigned_input is None:
-        recipe = dataclasses.replace(recipe, unsigned_input=_never_negative(batches))
+    recipe, batches = _samples(model, recipe, calibration_data)
     normal, configs = _normalize(model)
     decided = decide(trace(normal), recipe, layer_settings(configs))
     raise_problems(decided.problems, f"quantize model {model.name!r}")
@@ -119,7 +127,18 @@ def quantize_apply(
     quantized.describe(recipe, options)
     if batches is not None:
         calibrate(quantized, batches)
+        warn_coarse(coarse_numbers(decided, normal, batches))
     return quantized
+
+
+def _samples(model: Any, recipe: Recipe, calibration_data: Any) -> tuple[Recipe, list[Any] | None]:
+    """The recipe with what the data says of the inputs' sign, and the batches; None without any."""
+    if calibration_data is None:
+        return recipe, None
+    batches = sample_batches(calibration_data, model.inputs)
+    if recipe.unsigned_input is None:
+        recipe = dataclasses.replace(recipe, unsigned_input=_never_negative(batches))
+    return recipe, batches
 
 
 def _opened(model: Any) -> Any:
@@ -133,7 +152,8 @@ def _normalize(model: Any) -> tuple[Any, dict[str, Any]]:
     """`model` without annotations, in simple layers, and the annotated config of each or None."""
     float_model, annotated = _strip_annotations(model)
     layer_settings(annotated)  # reports configs of other methods by the user's names
-    normal, origin = normalize(float_model)
+    with constant_columns_kept_small(float_model):
+        normal, origin = normalize(float_model)
     return normal, {name: annotated.get(source) for name, source in origin.items()}
 
 
