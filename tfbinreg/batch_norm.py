@@ -7,11 +7,11 @@ points in evaluation (Nagel et al., ICML 2022, section 3).
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-
 from tfbinreg import _compat
+from tfbinreg.batch_statistics import BatchStatistics
 from tfbinreg.calibrate import check_batch, input_batches
 from tfbinreg.folded import FoldedKernel
 from tfbinreg.warning import warn_never_acts
@@ -22,9 +22,10 @@ keras = _compat.keras
 def reestimate_batch_norm(model: Any, data: Any, *, batches: int = 50) -> None:
     """Replace every BatchNormalization's moving statistics by averages over training batches.
 
-    Each batch is run in training mode and its mean and variance are averaged with equal weight; no
-    weight changes. Batches of some 100 samples or more give good variances. Normalizations that are
-    folded while training are left alone: their statistics are part of the trained codes.
+    Each batch is normalized by its own statistics, as in training, and its means and variances are
+    averaged with equal weight; nothing is dropped, no noise is added, no weight changes. Batches of
+    some 100 samples or more give good variances. Normalizations that are folded while training are
+    left alone: their statistics are part of the trained codes.
 
     Args:
         model: the model, quantized or not; its moving means and variances are set.
@@ -36,41 +37,15 @@ def reestimate_batch_norm(model: Any, data: Any, *, batches: int = 50) -> None:
         ValueError: if the data is empty, of an unknown form or of other shapes than the inputs, or
             gives statistics that are not finite; nothing is changed then.
     """
-    norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
-    if not norms:
-        return
-    moving = [variable for norm in norms for variable in (norm.moving_mean, norm.moving_variance)]
-    momenta = [norm.momentum for norm in norms]
-    before = [variable.numpy() for variable in moving]
-    totals = [np.zeros(variable.shape, np.float64) for variable in moving]
-    count = 0
-    try:
-        for norm in norms:
-            norm.momentum = 0.0  # the moving statistics become the batch's own
+    by_batch = BatchStatistics(model)
 
-        # Traced in here, so that momentum 0 is part of this function and of no other.
-        run = _compat.PerShape(lambda inputs: model(inputs, training=True))
+    def checked() -> Iterator[Any]:
         for batch in itertools.islice(input_batches(data), batches):
             check_batch(batch, model.inputs)
-            run(batch)
-            totals = [
-                total + variable.numpy() for total, variable in zip(totals, moving, strict=True)
-            ]
-            count += 1
-    finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
-        for variable, value in zip(moving, before, strict=True):
-            variable.assign(value)
-    if not count:
-        raise ValueError("The data for re-estimating batch normalization is empty.")
-    if not all(np.all(np.isfinite(total)) for total in totals):
-        raise ValueError(
-            "Batch normalization's statistics would not be finite: the data has NaN or infinite "
-            "values, or training diverged. Nothing was changed."
-        )
-    for total, variable in zip(totals, moving, strict=True):
-        variable.assign((total / count).astype(np.float32))
+            yield batch
+
+    if by_batch.norms:
+        by_batch.measure(checked(), traced=True)
 
 
 class BatchNormReestimation(keras.callbacks.Callback):

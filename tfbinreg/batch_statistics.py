@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 from tfbinreg import _compat
 from tfbinreg.folded import FoldedKernel
@@ -26,12 +27,13 @@ class BatchStatistics:
     """Runs a model on the statistics of each batch.
 
     Args:
-        model: a Sequential or Functional model, quantized or not. Models inside it, whose layers
+        model: the model, quantized or not. A subclassed one, and models inside it, whose layers
             cannot be told apart from here, run as in training.
     """
 
     def __init__(self, model: Any) -> None:
-        self._model, self._graph = model, trace(model)
+        self._model = model
+        self._graph = trace(model) if _compat.is_graph_network(model) else None
         own = [
             layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)
         ]
@@ -56,28 +58,40 @@ class BatchStatistics:
             for variable, value in zip(moving, before, strict=True):
                 variable.assign(value)
 
-    def measure(self, batches: Iterable[Any]) -> None:
+    def measure(self, batches: Iterable[Any], *, traced: bool = False) -> None:
         """Set the moving statistics of the normalizations that are layers to their means over
         `batches`. Those of folded ones are part of the trained codes and stay.
 
+        Args:
+            batches: model inputs.
+            traced: whether to run as a graph, which pays for many batches.
+
         Raises:
-            ValueError: if they would not be finite; nothing is changed then.
+            ValueError: if there are no batches, or the statistics would not be finite; nothing is
+                changed then.
         """
         norms = self.norms[: self._unfolded]
         moving = [v for norm in norms for v in (norm.moving_mean, norm.moving_variance)]
         found: list[list[np.ndarray]] = []
         with self.momentum(0.0):  # the moving statistics become the batch's own
+            # Traced in here, so that momentum 0 is part of this function and of no other.
+            run: Any = _compat.PerShape(self._outputs) if traced else self
             for batch in batches:
-                self(batch)
+                run(batch)
                 found.append([variable.numpy() for variable in moving])
+        if not found:
+            raise ValueError("The data for re-estimating batch normalization is empty.")
         means = [np.mean(values, axis=0, dtype=np.float64) for values in zip(*found, strict=True)]
         if not all(np.all(np.isfinite(mean)) for mean in means):
             raise ValueError(
                 "Batch normalization's statistics would not be finite: the data has NaN or "
-                "infinite values, or the weights have. Nothing was changed."
+                "infinite values, or training diverged. Nothing was changed."
             )
         for variable, mean in zip(moving, means, strict=True):
             variable.assign(mean.astype(np.float32))
+
+    def _outputs(self, inputs: Any) -> list[Any]:
+        return self(inputs)
 
     def __call__(self, inputs: Any, observer: Observer | None = None) -> list[Any]:
         """The model's outputs in order.
@@ -86,6 +100,8 @@ class BatchStatistics:
             inputs: a batch of model inputs.
             observer: shown every layer call's output.
         """
+        if self._graph is None:
+            return tf.nest.flatten(self._model(inputs, training=True))
         given = dict(
             zip(self._graph.inputs, _compat.graph_inputs(self._model, inputs), strict=True)
         )
