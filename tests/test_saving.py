@@ -221,3 +221,42 @@ class TestErrors:
             tfbinreg.load_model(tmp_path / "other.keras")
         with pytest.raises(ValueError, match="cannot be read as a Keras model"):
             tfbinreg.load_model(tmp_path)
+
+
+class TestPartsAndWholes:
+    """A model cut out of a quantized one, and one wrapped around it."""
+
+    @pytest.fixture(scope="class")
+    def whole(self, float_net):
+        return tfbinreg.quantize_apply(float_net)
+
+    @pytest.fixture(scope="class")
+    def part(self, whole):
+        return keras.Model(whole.input, whole.layers[-3].output, name="part")
+
+    @pytest.fixture(scope="class")
+    def around(self, whole):
+        image = keras.Input((8, 8, 3))
+        return keras.Model(image, keras.layers.Dense(2)(whole(image)), name="around")
+
+    def test_a_part_is_refused_without_a_circle(self, part):
+        with pytest.raises(ValueError, match="'part' is made of layers of a quantized model"):
+            tfbinreg.to_tflite(part)
+        with pytest.raises(ValueError, match="part: already quantized; start from the float"):
+            tfbinreg.quantize_apply(part)
+
+    def test_what_is_around_is_refused_without_a_circle(self, around, tmp_path):
+        with pytest.raises(ValueError, match=r"'around' .* holds residual, which is"):
+            tfbinreg.to_tflite(around)
+        with pytest.raises(ValueError, match="holds the quantized model 'residual'; start from"):
+            tfbinreg.quantize_apply(around)
+        around.save(tmp_path / "around.keras")
+        with pytest.raises(ValueError, match=r"'around' .* holds residual, which is"):
+            tfbinreg.load_model(tmp_path / "around.keras")
+
+
+def test_a_model_can_be_loaded_without_its_optimizer(trained_net, tmp_path):
+    trained_net.save(tmp_path / "q.keras")
+    loaded = tfbinreg.load_model(tmp_path / "q.keras", compile=False, safe_mode=False)
+    assert getattr(loaded, "optimizer", None) is None
+    assert tfbinreg.load_model(tmp_path / "q.keras").optimizer is not None

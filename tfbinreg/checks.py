@@ -45,9 +45,16 @@ def check_model(model: Any) -> None:
             f"Model {model.name!r} is a subclassed model, whose layer graph cannot be read. "
             "Rebuild it as a Functional model: keras.Model(inputs, outputs)."
         )
-    if any(isinstance(layer, _QUANTIZED) for layer in model.layers):
-        problem = Problem(model.name, "already quantized", "start from the float model")
+    quantized = [layer for layer in model._flatten_layers(False) if _is_quantized(layer)]
+    if quantized:
+        whole = [layer for layer in quantized if isinstance(layer, keras.Model)]
+        what = f"holds the quantized model {whole[0].name!r}" if whole else "already quantized"
+        problem = Problem(model.name, what, "start from the float model")
         raise_problems([problem], f"quantize model {model.name!r}")
+
+
+def _is_quantized(layer: Any) -> bool:
+    return isinstance(layer, _QUANTIZED) or hasattr(layer, "recipe")
 
 
 def is_keras3(model: Any) -> bool:

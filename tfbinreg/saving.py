@@ -24,6 +24,7 @@ from tfbinreg.layers import QuantizeActivation, QuantizedHardSwish, QuantizedKer
 from tfbinreg.model import QuantizedModel
 from tfbinreg.plain_layers import Augmentation, ChannelAffine, HardSwish, Slice
 from tfbinreg.quantizers import LSQWeightQuantizer
+from tfbinreg.sites import require_quantized
 
 keras = _compat.keras
 
@@ -61,7 +62,11 @@ def quantize_scope(
 
 
 def load_model(
-    path: str | os.PathLike[str], *, custom_objects: dict[str, Any] | None = None
+    path: str | os.PathLike[str],
+    *,
+    custom_objects: dict[str, Any] | None = None,
+    compile: bool = True,
+    safe_mode: bool = True,
 ) -> Any:
     """Load a quantized model from a .keras or .h5 file or a SavedModel folder.
 
@@ -71,6 +76,8 @@ def load_model(
     Args:
         path: what `model.save` was given.
         custom_objects: further classes by name, for layers of your own.
+        compile: whether a model that was saved compiled comes back compiled.
+        safe_mode: whether code saved in a .keras file, as in a Lambda layer, is refused.
 
     Raises:
         ValueError: if the path does not exist, cannot be read as a model, or holds a model that is
@@ -79,9 +86,12 @@ def load_model(
     path = os.fspath(path)
     with _reading(path), quantize_scope(custom_objects):
         keras3 = _saved_by(path).startswith("3.")
-        model = None if keras3 else keras.models.load_model(path)
-    if not isinstance(model, QuantizedModel):
+        options = {"compile": compile, "safe_mode": safe_mode}
+        model = None if keras3 else keras.models.load_model(path, **options)
+    if model is None:
         raise ValueError(f"The model in {path!r} is not quantized: call quantize_apply first.")
+    if not isinstance(model, QuantizedModel):
+        require_quantized(model)
     return _rebuilt(model) if os.path.isdir(path) else model
 
 

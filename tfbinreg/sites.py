@@ -94,8 +94,20 @@ def sites(model: Any) -> list[Site]:
 
 def require_quantized(model: Any) -> None:
     """Raise ValueError unless `model` comes from `quantize_apply`."""
-    if not kernel_sites(model):
-        raise ValueError(f"Model {model.name!r} is not quantized: call quantize_apply first.")
+    if hasattr(model, "recipe") and kernel_sites(model):
+        return
+    inner = [part.name for part in model._flatten_layers(False) if hasattr(part, "recipe")]
+    if inner:
+        raise ValueError(
+            f"Model {model.name!r} is not quantized as a whole, but holds {', '.join(inner)}, "
+            "which is: take that one, or put what is around it into the float model and quantize that."
+        )
+    if kernel_sites(model):
+        raise ValueError(
+            f"Model {model.name!r} is made of layers of a quantized model and has no recipe of its "
+            "own: take the whole model, or quantize the same part of the float model."
+        )
+    raise ValueError(f"Model {model.name!r} is not quantized: call quantize_apply first.")
 
 
 def check_finite(model: Any) -> None:
