@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tf_keras as keras
 
+import tfbinreg
 from tfbinreg.kinds import KINDS, Role
 from tfbinreg.normalize import normalize
 from tfbinreg.plain_layers import ChannelAffine, HardSwish, Slice
@@ -254,3 +255,27 @@ def test_what_time_distributed_cannot_hold(case):
     layer, shape, message = case
     with pytest.raises(ValueError, match=message):
         normalized(each(layer, name="each"), shape)
+
+
+@pytest.mark.parametrize(
+    "wire",
+    [
+        lambda x: (x * 2.0 + 1.0, x * 2.0 - 1.0),
+        lambda x: (y := x * 2.0, y + 1.0, y - 1.0)[1:],
+        lambda x: (y := layers.Activation("hard_sigmoid")(x), y * 0.5 + 1.0),
+        lambda x: (y := layers.Rescaling(0.5)(x), layers.ReLU()(y), y + 1.0),
+    ],
+)
+def test_constants_behind_a_tensor_that_others_take_are_not_folded(wire):
+    """A ChannelAffine of plain features that no Dense takes alone needs an image."""
+    inputs = keras.Input(ROW, name="in0")
+    model = randomized(keras.Model(inputs, wire(layers.Dense(2, name="dense")(inputs))))
+    normal, _ = normalize(model)
+    for layer in normal.layers:
+        if isinstance(layer, ChannelAffine) and len(layer.input.shape) == 2:
+            (node,) = layer._inbound_nodes
+            (source,) = node.parent_nodes
+            assert len(source.layer._outbound_nodes) == 1, layer.name
+    features = np.random.default_rng(0).normal(size=(32, *ROW)).astype(np.float32)
+    quantized = tfbinreg.quantize_apply(model, calibration_data=features)
+    tfbinreg.to_tflite(quantized)

@@ -169,7 +169,7 @@ class Builder:
     ) -> Any:
         """`layer`, of role NORM, on a kernel's output or else on an image."""
         tensor = self.tensor(source)
-        folds = id(tensor) in self._foldable and self._uses.get(id(source), 1) == 1
+        folds = id(tensor) in self._foldable and self._used_once(source)
         if not folds:
             tensor = self.image(source)
         output = self.call(layer, tensor, weights, step)
@@ -207,19 +207,24 @@ class Builder:
         """source * scale + offset; the constants are scalars or one number per channel."""
         channels = source.shape[-1]
         scale, offset = (self._channel_constant(c, channels, source) for c in (scale, offset))
-        if isinstance(source, PendingAffine):
+        if isinstance(source, PendingAffine) and self._used_once(source):
             scale, offset = source.scale * scale, source.offset * scale + offset
             source = source.source
         if np.allclose(scale, 1.0, rtol=1e-6) and not np.any(offset):
             return source
         even = np.all(scale == scale[0]) and scale[0] > 0 and not np.any(offset)
-        if isinstance(source, PendingReLU) and even and id(source) not in self._made:
+        wanted = id(source) in self._made or not self._used_once(source)
+        if isinstance(source, PendingReLU) and even and not wanted:
             limit = None if source.limit is None else source.limit * float(scale[0])
             inner = self.affine(source.source, scale, offset)
             return dataclasses.replace(source, source=inner, limit=limit, step=self.step)
         return PendingAffine(
             source.shape, step=self.step, source=source, scale=scale, offset=offset
         )
+
+    def _used_once(self, value: Value) -> bool:
+        """Whether one step, or an output of the model, takes a value."""
+        return self._uses.get(id(value), 1) == 1
 
     def _channel_constant(self, constant: Any, channels: int | None, source: Value) -> np.ndarray:
         array = np.asarray(constant, np.float64)
