@@ -152,3 +152,15 @@ def test_a_registered_layer_is_rewritten(own, kind):
 
 def test_refs_are_found_in_nested_arguments():
     assert refs(([Ref(1), 2], {"x": Ref(0)}, "no")) == [Ref(1), Ref(0)]
+
+
+def test_names_of_keras_3_that_tf_keras_does_not_take():
+    own = keras_3.layers
+    image = keras_3.Input((4,), name="größe")
+    x = own.Dense(3, name="_dense")(image)
+    x = own.ReLU(name="x y")(own.Dense(3, name="x_y")(x))
+    normal, origin = normalize(keras_3.Model(image, x))
+    assert [layer.name for layer in normal.layers] == ["größe", "layer_dense", "x_y", "x_y_"]
+    assert origin == {"größe": "größe", "layer_dense": "_dense", "x_y": "x_y", "x_y_": "x y"}
+    again = keras.models.clone_model(normal)
+    assert again(np.ones((1, 4))).shape == (1, 3)

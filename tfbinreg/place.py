@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,8 +18,7 @@ from tfbinreg.graph import Node, apply, clone_layer, rebuild
 from tfbinreg.kinds import KINDS, Role, fixed_grid
 from tfbinreg.layers import QuantizeActivation, QuantizedHardSwish, QuantizedKernel
 from tfbinreg.plan import GridPlan, KernelPlan, Plan
-
-_NO_SCOPE = r"[^A-Za-z0-9_.\\/>-]"  # characters that a TensorFlow scope cannot have
+from tfbinreg.program import layer_name
 
 
 def place(plan: Plan, make_model: Callable[..., Any], *, weight_start: str) -> Any:
@@ -124,9 +122,8 @@ class _Placer:
         return None if owner is None else self.grid_layers.get(owner)
 
     def _grid_name(self, node: Node) -> str:
-        """`<layer>_grid`, made fit for a TensorFlow scope: an Input may have any name."""
-        wanted = f"{re.sub(_NO_SCOPE, '_', node.name)}_grid"
-        wanted = wanted if wanted[0].isalnum() else f"input{wanted}"
+        """`<layer>_grid`, in characters a layer may have: an Input may have any name."""
+        wanted = layer_name(f"{node.name}_grid")
         taken = {layer.name for layer in self.grid_layers.values()}
         numbered = (f"{wanted}_{number}" for number in itertools.count(1))
         return next(name for name in itertools.chain([wanted], numbered) if name not in taken)

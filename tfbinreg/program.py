@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -122,6 +123,13 @@ def replaced(arguments: Any, replace: Callable[[Any], Any]) -> Any:
     if type(arguments) is tuple:
         return tuple(replaced(value, replace) for value in arguments)
     return replace(arguments)
+
+
+def layer_name(wanted: str) -> str:
+    """`wanted`, with underscores for what the name of a tf_keras layer must not have: of Keras 3,
+    where any name will do. It begins with a letter, a digit or a dot."""
+    name = re.sub(r"[^A-Za-z0-9_.\\/>-]", "_", wanted)
+    return name if re.match(r"[A-Za-z0-9.]", name) else f"layer{name}"
 
 
 def unique_name(wanted: str, taken: Iterable[str]) -> str:

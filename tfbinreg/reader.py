@@ -10,7 +10,7 @@ from tensorflow import nest
 from tfbinreg import _compat
 from tfbinreg.edges import flat_arguments, nested_inputs, nested_outputs, output_names
 from tfbinreg.frontends import Call, Keras2, Keras3, frontend, is_tensor, tensor_key
-from tfbinreg.program import Program, Ref, Step, refs, replaced, unique_name
+from tfbinreg.program import Program, Ref, Step, layer_name, refs, replaced, unique_name
 
 keras = _compat.keras
 
@@ -159,6 +159,8 @@ class _Reader:
     def _add(self, name: str, prefix: str, origin: str, **fields: Any) -> Ref:
         if name in self.names and prefix:
             name = f"{prefix}_{name}"
+        if fields.get("operation") != "input":
+            name = layer_name(name)
         name = unique_name(name, self.names)
         self.names.add(name)
         self.steps.append(Step(name=name, origin=origin, **fields))
