@@ -46,7 +46,7 @@ class TestNested:
     def test_a_model_used_twice_is_refused_for_its_weights(self, own):
         inner, image = backbone(own), own.Input((8, 8, 3), name="image")
         model = own.Model(image, own.layers.Add()([inner(image), inner(image)]))
-        with pytest.raises(ValueError, match="backbone_conv: layer used several times"):
+        with pytest.raises(ValueError, match="conv, bn: layer used several times"):
             normalize(model)
 
     def test_layers_without_weights_may_be_used_twice(self, own):
