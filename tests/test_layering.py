@@ -61,6 +61,7 @@ tfbinreg.decide
 tfbinreg.config
 tfbinreg.place
 tfbinreg.sites
+tfbinreg.weight_files
 tfbinreg.freeze
 tfbinreg.tf_ops
 tfbinreg.deployed

@@ -17,6 +17,7 @@ from tfbinreg.recipe import Recipe
 from tfbinreg.regularizers import bin_pulls
 from tfbinreg.sites import Site, kernel_sites, sites
 from tfbinreg.warning import QuantizationWarning, warn_unfinalized
+from tfbinreg.weight_files import check_bits, record_bits
 
 keras = _compat.keras
 
@@ -271,6 +272,14 @@ class QuantizedModel(_compat.Functional):
     fit = takes_keras3_callbacks(_compat.Functional.fit)
     evaluate = takes_keras3_callbacks(_compat.Functional.evaluate)
     predict = takes_keras3_callbacks(_compat.Functional.predict)
+
+    def save_weights(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
+        super().save_weights(filepath, *args, **kwargs)
+        record_bits(filepath, self)
+
+    def load_weights(self, filepath: Any, *args: Any, **kwargs: Any) -> Any:
+        check_bits(filepath, self)
+        return super().load_weights(filepath, *args, **kwargs)
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """As in tf_keras; stock objects of Keras 3 are rebuilt as tf_keras' own (`to_tf_keras`)."""

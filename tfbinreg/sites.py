@@ -100,7 +100,8 @@ def require_quantized(model: Any) -> None:
     if inner:
         raise ValueError(
             f"Model {model.name!r} is not quantized as a whole, but holds {', '.join(inner)}, "
-            "which is: take that one, or put what is around it into the float model and quantize that."
+            "which is: take that one, or put what is around it into the float model and quantize "
+            "that."
         )
     if kernel_sites(model):
         raise ValueError(
