@@ -40,7 +40,8 @@ class Site:
 
     @property
     def step(self) -> tf.Variable:
-        """The step variable; the quantizers use its absolute value."""
+        """The step variable. The quantizers use its absolute value; optimizers keep it positive,
+        so that only old or hand-made models have negative ones."""
         return self.variables["step"]
 
     @property
