@@ -62,6 +62,7 @@ tfbinreg.config
 tfbinreg.place
 tfbinreg.sites
 tfbinreg.weight_files
+tfbinreg.keras_files
 tfbinreg.freeze
 tfbinreg.tf_ops
 tfbinreg.deployed

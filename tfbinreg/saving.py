@@ -20,6 +20,7 @@ from tfbinreg.activation_quantizers import (
 )
 from tfbinreg.config import LSQQuantizeConfig
 from tfbinreg.folded import FoldedKernel
+from tfbinreg.keras_files import with_slashes
 from tfbinreg.layers import QuantizeActivation, QuantizedHardSwish, QuantizedKernel
 from tfbinreg.model import QuantizedModel
 from tfbinreg.plain_layers import Augmentation, ChannelAffine, HardSwish, Slice
@@ -84,10 +85,10 @@ def load_model(
             not quantized.
     """
     path = os.fspath(path)
-    with _reading(path), quantize_scope(custom_objects):
-        keras3 = _saved_by(path).startswith("3.")
+    with _reading(path) as file, quantize_scope(custom_objects):
+        keras3 = _saved_by(file).startswith("3.")
         options = {"compile": compile, "safe_mode": safe_mode}
-        model = None if keras3 else keras.models.load_model(path, **options)
+        model = None if keras3 else keras.models.load_model(file, **options)
     if model is None:
         raise ValueError(f"The model in {path!r} is not quantized: call quantize_apply first.")
     if not isinstance(model, QuantizedModel):
@@ -102,21 +103,22 @@ def load_float_model(path: str | os.PathLike[str]) -> Any:
         ValueError: if the path does not exist or cannot be read as a model.
     """
     path = os.fspath(path)
-    with _reading(path):
-        if _saved_by(path).startswith("3."):
+    with _reading(path) as file:
+        if _saved_by(file).startswith("3."):
             import keras as keras3
 
-            return keras3.models.load_model(path, compile=False)
-        return keras.models.load_model(path, compile=False)
+            return keras3.models.load_model(file, compile=False)
+        return keras.models.load_model(file, compile=False)
 
 
 @contextlib.contextmanager
-def _reading(path: str) -> Iterator[None]:
-    """Whatever goes wrong in it is a ValueError that names the path."""
+def _reading(path: str) -> Iterator[str]:
+    """The file to be read; whatever goes wrong in it is a ValueError that names the path."""
     if not os.path.exists(path):
         raise ValueError(f"No model at {path!r}.")
     try:
-        yield
+        with with_slashes(path) as file:
+            yield file
     except (OSError, KeyError, TypeError, AttributeError, ValueError, BadZipFile) as error:
         text = " ".join(str(error).split())
         short = text if len(text) <= _MOST_TEXT else f"{text[:_MOST_TEXT]}..."
