@@ -9,7 +9,7 @@ from tfbinreg.best_statistics import labelled, rewindable
 layers = keras.layers
 
 
-def classifier(seed=0, **options):
+def classifier(seed=0):
     """Two normalizations, two bits; statistics as they are before any training."""
     keras.utils.set_random_seed(seed)
     model = keras.Sequential(
@@ -19,7 +19,11 @@ def classifier(seed=0, **options):
          layers.Flatten(), layers.Dense(4, activation="softmax")]
     )  # fmt: skip
     images = data()
-    return tfbinreg.quantize_apply(model, tfbinreg.recipes.paper(2), calibration_data=images)
+    model = tfbinreg.quantize_apply(model, tfbinreg.recipes.paper(2), calibration_data=images)
+    for weight in model.weights:
+        if "moving" in weight.name:  # calibration has set them to those of `images`
+            weight.assign(np.full(weight.shape, "variance" in weight.name, np.float32))
+    return model
 
 
 def data(count=128):

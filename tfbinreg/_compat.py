@@ -127,20 +127,6 @@ class PerShape:
         return self._traced[key](tensors)
 
 
-def takes_training(layer: Any) -> bool:
-    """Whether a layer computes differently in training."""
-    return layer._call_spec.expects_training_arg
-
-
-def flat_inputs(model: Any, inputs: Any) -> list[tf.Tensor]:
-    """The tensors of a batch in the order and of the shapes and types of the model's inputs."""
-    tensors = model._flatten_to_reference_inputs(inputs)
-    return [
-        model._conform_to_reference_input(tensor, ref_input=reference)
-        for tensor, reference in zip(tensors, model.inputs, strict=True)
-    ]
-
-
 def learning_rate(optimizer: Any) -> tf.Tensor:
     """The rate of the optimizer's next step, float32 scalar."""
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from tfbinreg import _compat
 from tfbinreg.folded import FoldedKernel
-from tfbinreg.graph import Node, trace
+from tfbinreg.graph import Node, evaluate, trace
 
 keras = _compat.keras
 
@@ -102,24 +102,17 @@ class BatchStatistics:
         """
         if self._graph is None:
             return tf.nest.flatten(self._model(inputs, training=True))
-        given = dict(
-            zip(self._graph.inputs, _compat.graph_inputs(self._model, inputs), strict=True)
-        )
-        tensors: list[Any] = []
-        for node in self._graph.nodes:
-            if node.index in given:
-                tensors.append(given[node.index])
-            else:
-                taken = [tensors[index] for index in node.inputs]
-                tensors.append(node.call(taken, **_mode(node.layer)))
-            if observer is not None:
-                observer(node, tensors[-1])
+        given = _compat.graph_inputs(self._model, inputs)
+        tensors = evaluate(self._graph, given, mode=_by_batch, observer=observer)
         return [tensors[index] for index in self._graph.outputs]
 
 
-def _mode(layer: Any) -> dict[str, bool]:
-    """The training argument for a layer that has one."""
-    if "training" not in inspect.signature(layer.call).parameters:
-        return {}
+def inference(layer: Any) -> dict[str, bool]:
+    """The training argument for a layer that has one: False."""
+    return {"training": False} if "training" in inspect.signature(layer.call).parameters else {}
+
+
+def _by_batch(layer: Any) -> dict[str, bool]:
+    """The same, but true for what takes the statistics of the batch."""
     by_batch = (keras.layers.BatchNormalization, FoldedKernel, keras.Model)
-    return {"training": isinstance(layer, by_batch)}
+    return {name: isinstance(layer, by_batch) for name in inference(layer)}

@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from tfbinreg import _compat
 from tfbinreg.batch_norm import reestimate_batch_norm
+from tfbinreg.batch_statistics import BatchStatistics, inference
 from tfbinreg.calibrate import BATCH_SIZE, input_batches
 from tfbinreg.finalize_report import Score, StatisticsChoice, ThresholdChannel
 from tfbinreg.graph import evaluate, trace
@@ -107,24 +108,19 @@ def _scores(
     model: Any, batches: Iterator[tuple[Any, Any]], candidates: Sequence[IntegerModel]
 ) -> list[Score]:
     """How each integer model does on the batches."""
-    graph = trace(model)
+    statistics = BatchStatistics(model)
 
     def all_outputs(inputs: Any) -> list[list[tf.Tensor]]:
-        given = _compat.flat_inputs(model, inputs)
-        values = evaluate(graph, given, training=_is_norm)
-        by_batch = [values[index] for index in graph.outputs]
-        return [by_batch, *(candidate(given) for candidate in candidates)]
+        given = _compat.graph_inputs(model, inputs)
+        return [statistics(inputs), *(candidate(given) for candidate in candidates)]
 
     run, totals = _compat.PerShape(all_outputs), [_Total() for _ in candidates]
-    for inputs, labels in batches:
-        by_batch, *found = run(inputs)
-        for total, outputs in zip(totals, found, strict=True):
-            total.add(model, outputs, by_batch, labels)
+    with statistics.momentum(1.0):  # which leaves the moving statistics alone
+        for inputs, labels in batches:
+            by_batch, *found = run(inputs)
+            for total, outputs in zip(totals, found, strict=True):
+                total.add(model, outputs, by_batch, labels)
     return [total.score() for total in totals]
-
-
-def _is_norm(layer: Any) -> bool:
-    return isinstance(layer, keras.layers.BatchNormalization)
 
 
 class _Total:
@@ -214,7 +210,7 @@ def channels_on_thresholds(model: Any, data: Any, batches: int) -> tuple[Thresho
     ]
 
     def shares(inputs: Any) -> list[tf.Tensor]:
-        values = evaluate(graph, _compat.flat_inputs(model, inputs), training=lambda _: False)
+        values = evaluate(graph, _compat.graph_inputs(model, inputs), mode=inference)
         return [_near_threshold(values[node.inputs[0]], grids[node.name]) for node in watched]
 
     run, totals, count = _compat.PerShape(shares), [np.zeros(())] * len(watched), 0

@@ -115,24 +115,31 @@ def trace(model: Any) -> Graph:
     )
 
 
-def evaluate(graph: Graph, inputs: Sequence[Any], *, training: Callable[[Any], bool]) -> list[Any]:
-    """What every node makes of the model's inputs.
+def evaluate(
+    graph: Graph,
+    inputs: Sequence[Any],
+    *,
+    mode: Callable[[Any], Mapping[str, Any]],
+    observer: Callable[[Node, Any], None] | None = None,
+) -> list[Any]:
+    """What every node makes of other inputs.
 
     Args:
         graph: of a built model.
         inputs: tensors for its inputs, in order.
-        training: which layers compute as in training.
+        mode: more options for the call of a layer.
+        observer: shown every node and its output.
     """
     given = dict(zip(graph.inputs, inputs, strict=True))
     values: list[Any] = []
     for node in graph.nodes:
         if node.index in given:
             values.append(given[node.index])
-            continue
-        options = dict(node.options)
-        if _compat.takes_training(node.layer):
-            options["training"] = training(node.layer)
-        values.append(apply(node.layer, [values[index] for index in node.inputs], **options))
+        else:
+            taken = [values[index] for index in node.inputs]
+            values.append(node.call(taken, **mode(node.layer)))
+        if observer is not None:
+            observer(node, values[-1])
     return values
 
 

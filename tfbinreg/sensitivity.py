@@ -16,9 +16,9 @@ from tfbinreg.quantize import quantize_apply
 from tfbinreg.quantizers import LSQWeightQuantizer
 from tfbinreg.recipe import Recipe
 from tfbinreg.sites import Site, kernel_sites
+from tfbinreg.weight_starts import start_step
 
 WIDTHS = (2, 3, 4, 8)
-_STEPS_TRIED = 24
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -124,7 +124,7 @@ def _set_best_step(site: Site, bits: int) -> None:
 
 
 def best_step(kernel: np.ndarray, bits: int, axis: int | None = None) -> np.ndarray:
-    """The step whose grid of `bits` bits has the least squared error, for zeros 1.
+    """The step whose grid of `bits` bits has the least squared error (`start_step`); for zeros 1.
 
     Args:
         kernel: float, any shape.
@@ -134,16 +134,5 @@ def best_step(kernel: np.ndarray, bits: int, axis: int | None = None) -> np.ndar
     Returns:
         float32, () or (channels,).
     """
-    rows = kernel.reshape(1, -1) if axis is None else np.moveaxis(kernel, axis, 0)
-    rows = rows.reshape(len(rows), -1).astype(np.float64)
-    qmin, qmax = weight_code_range(bits)
-    largest = np.max(np.abs(rows), axis=1) / qmax
-    tried = np.outer(largest, np.linspace(1.0 / _STEPS_TRIED, 1.0, _STEPS_TRIED))
-    tried = np.where(tried > 0, tried, 1.0)
-    errors = np.empty_like(tried)
-    for index, steps in enumerate(tried.T):
-        scaled = rows / steps[:, None]
-        codes = np.clip(np.floor(scaled + 0.5), qmin, qmax)
-        errors[:, index] = np.sum(np.square(codes - scaled), axis=1) * np.square(steps)
-    best = tried[np.arange(len(rows)), np.argmin(errors, axis=1)].astype(np.float32)
-    return best[0] if axis is None else best
+    step = start_step(kernel, *weight_code_range(bits), axis, how="mse")
+    return np.where(step > 0, step, np.float32(1.0))
