@@ -1,4 +1,4 @@
-"""`compile(jit_compile=True)`: XLA trains, predicts and evaluates to the same numbers."""
+"""`compile(jit_compile=True)`: XLA trains to the same numbers, and predicts them."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from tfbinreg.sites import kernel_sites
 
 layers = keras.layers
 RANDOM = np.random.default_rng(0)
-IMAGES = RANDOM.normal(size=(32, 8, 8, 3)).astype(np.float32)
+IMAGES = RANDOM.normal(size=(32, 6, 6, 3)).astype(np.float32)
 LABELS = RANDOM.integers(0, 3, 32)
 RECIPES = {
     "tensor": tfbinreg.Recipe(weight_bits=2, activation_bits=4),
@@ -19,21 +19,14 @@ RECIPES = {
 
 
 def net():
-    """Operators of every way in which activations are quantized."""
+    """One of each kernel and of each way to quantize activations: compiling takes time."""
     keras.utils.set_random_seed(1)
-    image = keras.Input((8, 8, 3))
-    x = layers.Conv2D(4, 3, padding="same", use_bias=False)(image)
-    x = layers.BatchNormalization()(x)
-    x = skip = layers.ReLU(6.0)(x)
-    x = layers.DepthwiseConv2D(3, padding="same", use_bias=False)(x)
-    x = layers.BatchNormalization()(x)
-    x = layers.Add()([layers.Activation("swish")(x), skip])
-    x = layers.AveragePooling2D(2)(layers.LeakyReLU(0.1)(x))
-    x = layers.Conv2D(6, 1)(x)
-    x = layers.Multiply()([x, layers.ReLU(6.0)(x + 3.0)]) / 6.0
-    x = layers.Concatenate()([x, layers.Conv2D(2, 1, activation="tanh")(x)])
-    x = layers.GlobalAveragePooling2D()(x)
-    return keras.Model(image, layers.Dense(3, activation="softmax")(x))
+    image = keras.Input((6, 6, 3))
+    x = layers.Conv2D(4, 3, use_bias=False)(image)
+    x = layers.ReLU(6.0)(layers.BatchNormalization()(x))
+    x = layers.DepthwiseConv2D(3, use_bias=False)(x)
+    x = layers.Activation("swish")(layers.BatchNormalization()(x))
+    return keras.Model(image, layers.Dense(3, activation="softmax")(layers.Flatten()(x)))
 
 
 def trained(recipe, jit_compile):
@@ -51,8 +44,7 @@ def trained(recipe, jit_compile):
     else:
         callbacks.append(tfbinreg.BatchNormReestimation(IMAGES))
     options = {"batch_size": 16, "shuffle": False, "callbacks": callbacks, "verbose": 0}
-    validation = (IMAGES, LABELS)
-    logs = q.fit(IMAGES, LABELS, epochs=2, validation_data=validation, **options).history
+    logs = q.fit(IMAGES, LABELS, epochs=2, **options).history
     assert q.jit_compile is jit_compile
     return q, logs
 
@@ -60,14 +52,19 @@ def trained(recipe, jit_compile):
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_training_is_the_same(recipe):
     (plain, logs), (fast, fast_logs) = (trained(RECIPES[recipe], jit) for jit in (False, True))
-    for name in ("loss", "val_loss", "br_loss", "br_strength"):
+    for name in ("loss", "br_loss", "br_strength"):
         assert fast_logs[name] == pytest.approx(logs[name], rel=2e-3), name
     for one, other in zip(fast.weights, plain.weights, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-4, err_msg=one.name)
     for one, other in zip(kernel_sites(fast), kernel_sites(plain), strict=True):
         assert np.mean(one.codes() != other.codes()) <= 0.01
-    for model in (plain, fast):
-        tfbinreg.finalize(model, IMAGES)
-    fast.set_weights(plain.get_weights())
-    outputs = [model.predict(IMAGES, verbose=0) for model in (plain, fast)]
+
+
+def test_a_finalized_model_predicts_the_same():
+    q = tfbinreg.quantize_apply(net(), weight_bits=2, calibration_data=IMAGES)
+    tfbinreg.finalize(q)
+    outputs = []
+    for jit_compile in (False, True):
+        q.compile("sgd", "mse", jit_compile=jit_compile)
+        outputs.append(q.predict(IMAGES, verbose=0))
     np.testing.assert_allclose(*outputs, atol=1e-6)
