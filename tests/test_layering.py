@@ -120,6 +120,7 @@ tflite_tools.variant
 tflite_tools.formats.c_check
 tflite_tools.formats.device
 tflite_tools.formats.c_size
+tflite_tools.accuracy
 tflite_tools.formats.c_folder
 tflite_tools.c_verify
 tflite_tools.compare
@@ -145,6 +146,7 @@ tflite_tools.squeeze
 tflite_tools.bench
 tflite_tools.flags
 tflite_tools.arguments
+tflite_tools.given
 tflite_tools.bench_report
 tflite_tools.convert_command
 tflite_tools.verify_command

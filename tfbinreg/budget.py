@@ -72,8 +72,15 @@ class FlashBudget:
         return f"{self.table()}\n{self.bytes} of {self.limit} bytes, estimated"
 
     def table(self) -> str:
-        """The choices as text, a line for each layer."""
-        header = ("layer", "parameters", "bits", "bytes", *(f"at {w}" for w in WIDTHS[:-1]))
+        """The choices as text, a line for each layer.
+
+        What fewer bits of a layer alone move is the mean squared difference of the outputs, as a
+        share of their variance (`Sensitivity.moved`).
+        """
+        header = (
+            *("layer", "parameters", "bits", "bytes"),
+            *(f"moved at {width} bits" for width in WIDTHS[:-1]),
+        )
         rows = [header]
         for choice in self.layers:
             moved = ["" if choice.fixed else f"{choice.sensitivity[w]:.2g}" for w in WIDTHS]

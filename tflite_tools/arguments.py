@@ -16,12 +16,26 @@ from tflite_tools import flags
 PROGRAM = "tflite_tools"
 USAGE_ERROR = 2
 _EXAMPLES = {
-    "convert": f"{PROGRAM} convert q.keras --output model.tflite",
-    "verify": f"{PROGRAM} verify model.tflite --reference q.keras",
-    "compare": f"{PROGRAM} compare model.tflite small.tflite",
-    "inspect": f"{PROGRAM} inspect model.tflite",
-    "benchmark": f"{PROGRAM} benchmark model.tflite --threads 1,2",
-    "report": f"{PROGRAM} report model.tflite --reference q.keras --output report.html",
+    "convert": (
+        "convert q.keras --output model.tflite",
+        "convert q.keras --format c -o net",
+        "convert model.tflite --format int4 --slim -o small.tflite",
+        "convert float.keras --flash_budget 64KB --data samples.npz -o first.tflite",
+    ),
+    "verify": (
+        "verify model.tflite --reference q.keras",
+        "verify net --reference q.keras",
+        "verify small.tflite --canonical model.tflite",
+        "verify model.tflite --reference q.keras --inputs x.npy --labels y.npy",
+    ),
+    "compare": ("compare model.tflite small.tflite",),
+    "inspect": ("inspect model.tflite",),
+    "benchmark": ("benchmark model.tflite --threads 1,2",),
+    "report": ("report model.tflite --reference q.keras --output report.html",),
+}
+_MORE = {
+    "verify": "A folder of C is compiled, and its program is run on this computer, with bounds on "
+    "its time,\nmemory and output: verify only what you would run.",
 }
 _HELP = {
     "convert": "write a trained quantized model, or its int8 .tflite file, for a device",
@@ -104,11 +118,14 @@ def _check_together(parser: _Parser, namespace: argparse.Namespace) -> None:
     if (namespace.flash_budget is None) != (namespace.data is None):
         parser.error("--flash_budget and --data go together")
     if namespace.recipe is not None and namespace.flash_budget is None:
-        parser.error("--recipe goes with --flash_budget")
+        parser.error("--recipe is not read: a model has its recipe, from tfbinreg.quantize_apply")
+    if namespace.recipe_output is not None and namespace.flash_budget is None:
+        parser.error("--recipe_output goes with --flash_budget")
+    types = namespace.input_type, namespace.output_type
+    if namespace.flash_budget is not None and types != (None, None):
+        parser.error("--flash_budget writes int8: leave --input_type and --output_type out")
     if namespace.input_shape and (namespace.flash_budget or namespace.finalize_data):
         parser.error("samples are given, which tell the sizes: leave --input_shape out")
-    if namespace.flash_budget is not None and namespace.input_type is not None:
-        parser.error("--flash_budget writes int8 inputs: leave --input_type out")
 
 
 def _underscored(argument: str) -> str:
@@ -127,18 +144,22 @@ def _build() -> tuple[_Parser, dict[str, _Parser]]:
     parser = _Parser(
         prog=PROGRAM,
         description="Convert, verify and inspect integer TFLite models.",
-        epilog=f"example: {_EXAMPLES['convert']}",
+        epilog=_examples("convert"),
     )
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {_version()}")
     group = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
     commands = {
         name: group.add_parser(
-            name, help=text, description=text, epilog=f"example: {_EXAMPLES[name]}"
+            name,
+            help=text,
+            description="\n\n".join(filter(None, (f"{text}.", _MORE.get(name)))),
+            epilog=_examples(name),
         )
         for name, text in _HELP.items()
     }
     flags.add_convert(commands["convert"])
     flags.add_verify(commands["verify"])
+    flags.add_labels(commands["verify"])
     flags.add_compare(commands["compare"])
     flags.add_report(commands["report"])
     flags.add_benchmark(commands["benchmark"])
@@ -149,6 +170,11 @@ def _build() -> tuple[_Parser, dict[str, _Parser]]:
             "--verbose", action="store_true", help="show TensorFlow's log and tracebacks"
         )
     return parser, commands
+
+
+def _examples(command: str) -> str:
+    lines = (f"  {PROGRAM} {example}" for example in _EXAMPLES[command])
+    return "\n".join(["examples:", *lines])
 
 
 def _version() -> str:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 
 from absl import app
 
-from tflite_tools import convert_command, report, verify_command
+from tflite_tools import convert_command, given, report, verify_command
 from tflite_tools.arguments import PROGRAM, parse
 from tflite_tools.describe import describe
 
@@ -54,7 +54,7 @@ def _message(error: Exception) -> str:
 
 
 def _inspect(arguments: argparse.Namespace) -> int:
-    description = describe(verify_command.read_file(arguments.file))
+    description = describe(given.read_file(arguments.file))
     if arguments.json:
         print(report.description_json(description))
     else:

@@ -16,6 +16,7 @@ from tflite_tools.describe import Description, describe
 _TOLD = (
     *("output", "format", "target", "bytes", "canonical_bytes", "weight_bytes"),
     *("packed_weight_bytes", "stored_weight_bytes", "layers", "saved", "warnings", "seconds"),
+    "check",
 )
 
 

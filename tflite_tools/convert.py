@@ -34,7 +34,11 @@ class Finalized:
 
 
 def finalized(
-    path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray], *, input_type: str = "int8"
+    path: str | os.PathLike[str],
+    arrays: Mapping[str, np.ndarray],
+    *,
+    input_type: str = "int8",
+    output_type: str | None = None,
 ) -> Finalized:
     """Finalize a saved quantized model and convert it; what was saved stays as it is.
 
@@ -43,6 +47,7 @@ def finalized(
         arrays: training inputs: one unnamed array, or arrays by input name; integer classes as
             `labels` let `finalize` choose by accuracy.
         input_type: as for `convert`.
+        output_type: likewise.
 
     Raises:
         ValueError: if the model or the arrays cannot be used.
@@ -61,7 +66,7 @@ def finalized(
         saved = os.path.join(folder, "finalized.keras")
         model.save(saved)
         shape = [array.shape[1:] for array in inputs]
-        data = to_tflite(model, input_type=input_type, input_shape=shape)
+        data = to_tflite(model, input_type=input_type, output_type=output_type, input_shape=shape)
         return Finalized(data, files.read(saved), str(report))
 
 
@@ -69,6 +74,7 @@ def convert(
     path: str | os.PathLike[str],
     *,
     input_type: str = "int8",
+    output_type: str | None = None,
     input_shape: Sequence[tuple[str | None, tuple[int, ...]]] = (),
 ) -> bytes:
     """Convert a saved quantized model to the canonical int8 file.
@@ -76,6 +82,7 @@ def convert(
     Args:
         path: a .keras or .h5 file, or a SavedModel folder.
         input_type: "int8", or "float32" for a file that quantizes its inputs itself.
+        output_type: likewise; None for the input type.
         input_shape: of a model that leaves sizes of its inputs open, the shape of a sample, without
             a name or one for each input's name.
 
@@ -90,7 +97,12 @@ def convert(
     with warnings.catch_warnings():
         # The command tells it from the manifest.
         warnings.simplefilter("ignore", QuantizationWarning)
-        return to_tflite(model, input_type=input_type, input_shape=_shapes(input_shape))
+        return to_tflite(
+            model,
+            input_type=input_type,
+            output_type=output_type,
+            input_shape=_shapes(input_shape),
+        )
 
 
 def _shapes(given: Sequence[tuple[str | None, tuple[int, ...]]]) -> Any:
@@ -116,13 +128,15 @@ def canonical(
     path: str | os.PathLike[str],
     *,
     input_type: str | None = None,
+    output_type: str | None = None,
     input_shape: Sequence[tuple[str | None, tuple[int, ...]]] = (),
 ) -> bytes:
     """The canonical int8 file of a saved quantized model, or such a file itself.
 
     Args:
         path: as for `convert`, or a .tflite file.
-        input_type: as for `convert`; None for a .tflite file, which has its type already.
+        input_type: as for `convert`; None for a .tflite file, which has its types already.
+        output_type: likewise.
         input_shape: as for `convert`; nothing for a .tflite file.
 
     Raises:
@@ -130,9 +144,17 @@ def canonical(
         RuntimeError: if TensorFlow is missing, or the converter lost codes.
     """
     if not is_tflite(path) and not _named_tflite(path):
-        return convert(path, input_type=input_type or INPUT_TYPES[0], input_shape=input_shape)
-    if input_type is not None:
-        raise ValueError("--input_type is for Keras models: a .tflite file has its types already.")
+        return convert(
+            path,
+            input_type=input_type or INPUT_TYPES[0],
+            output_type=output_type,
+            input_shape=input_shape,
+        )
+    if input_type is not None or output_type is not None:
+        raise ValueError(
+            "--input_type and --output_type are for Keras models: a .tflite file has its types "
+            "already."
+        )
     if input_shape:
         raise ValueError("--input_shape is for Keras models: a .tflite file has its sizes already.")
     return files.read(path)

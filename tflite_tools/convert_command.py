@@ -5,10 +5,20 @@ from __future__ import annotations
 import argparse
 import os
 import pathlib
+import shlex
 import sys
 import time
 
-from tflite_tools import build, comparison_report, files, flash, flatbuffer, manifest, report
+from tflite_tools import (
+    build,
+    comparison_report,
+    files,
+    flash,
+    flatbuffer,
+    given,
+    manifest,
+    report,
+)
 from tflite_tools import convert as conversion
 from tflite_tools.arguments import PROGRAM
 from tflite_tools.build import Options
@@ -39,6 +49,8 @@ def convert(arguments: argparse.Namespace) -> int:
         accelerator=arguments.accelerator,
     )
     folder = options.format == "c"
+    given.check_paths(arguments)
+    _check_output(arguments.output, folder=folder)
     (files.check_folder if folder else files.check_target)(arguments.output)
     files.check_apart(arguments.output, arguments.model, arguments.data, arguments.finalize_data)
     if folder:
@@ -66,6 +78,7 @@ def convert(arguments: argparse.Namespace) -> int:
         reference = _saved_beside(arguments.output)
         files.write(reference, finalized.model)
         figures["finalized_model"], figures["finalize"] = reference, finalized.report
+    figures["check"] = _check_line(arguments, options, reference)
     if arguments.json:
         print(report.to_json(figures))
         return 0
@@ -76,20 +89,19 @@ def convert(arguments: argparse.Namespace) -> int:
     for line in (*built.warnings, *unfinalized):
         print(f"{PROGRAM}: warning: {report.printable(line)}", file=sys.stderr)
     comparison_report.print_built(figures, built, report.console())
-    if options == Options():
-        print(f"check it: {PROGRAM} verify {arguments.output} --reference {reference}")
-    elif folder and conversion.is_tflite(arguments.model):
-        print(f"check it: {PROGRAM} verify {arguments.output} --canonical {arguments.model}")
+    print(f"check it: {report.printable(figures['check'])}")
     return 0
 
 
 def _canonical(arguments: argparse.Namespace) -> tuple[bytes, Finalized | None]:
     """The canonical file, and the model if it was finalized on the way."""
-    input_type = arguments.input_type
     if arguments.finalize_data is None:
         with native_log_hidden(enabled=not arguments.verbose):
             data = conversion.canonical(
-                arguments.model, input_type=input_type, input_shape=arguments.input_shape
+                arguments.model,
+                input_type=arguments.input_type,
+                output_type=arguments.output_type,
+                input_shape=arguments.input_shape,
             )
         return data, None
     saved = _saved_beside(arguments.output)
@@ -97,13 +109,40 @@ def _canonical(arguments: argparse.Namespace) -> tuple[bytes, Finalized | None]:
     files.check_apart(saved, arguments.output, arguments.model, arguments.finalize_data)
     arrays = files.read_arrays(arguments.finalize_data)
     with native_log_hidden(enabled=not arguments.verbose):
-        finalized = conversion.finalized(arguments.model, arrays, input_type=input_type or "int8")
+        finalized = conversion.finalized(
+            arguments.model,
+            arrays,
+            input_type=arguments.input_type or conversion.INPUT_TYPES[0],
+            output_type=arguments.output_type,
+        )
     return finalized.data, finalized
 
 
 def _saved_beside(output: str) -> str:
     """Where the finalized model is saved."""
     return f"{os.path.normpath(output)}.keras"
+
+
+def _check_output(path: str, *, folder: bool) -> None:
+    sources = (".c", ".h")
+    if folder:
+        given.check_output(path, kind="a folder of C", suffix="", wrong=(".tflite", *sources))
+        return
+    wrong = (".npy", ".npz", ".json", *sources)
+    given.check_output(path, kind="a .tflite file", suffix=".tflite", wrong=wrong)
+
+
+def _check_line(arguments: argparse.Namespace, options: Options, reference: str) -> str:
+    """The command that checks what was written."""
+    if options.target == "ethos-u":
+        source = shlex.quote(reference)
+        return (
+            f"only an Ethos-U runs it; convert without --target and `{PROGRAM} verify` that file "
+            f"with --reference {source}"
+        )
+    flag = "--canonical" if conversion.is_tflite(reference) else "--reference"
+    output, model = shlex.quote(arguments.output), shlex.quote(reference)
+    return f"{PROGRAM} verify {output} {flag} {model}"
 
 
 def _identifier(output: str) -> str:
@@ -113,7 +152,7 @@ def _identifier(output: str) -> str:
 
 
 def _squeeze(arguments: argparse.Namespace) -> int:
-    recipe_path = arguments.recipe or f"{arguments.output}.json"
+    recipe_path = _recipe_path(arguments)
     files.check_target(recipe_path)
     files.check_apart(recipe_path, arguments.output, arguments.model, arguments.data)
     arrays = files.read_arrays(arguments.data)
@@ -121,6 +160,7 @@ def _squeeze(arguments: argparse.Namespace) -> int:
         result = squeeze(arguments.model, arguments.flash_budget, arrays)
     files.write(arguments.output, result.data)
     files.write(recipe_path, result.recipe.encode())
+    check = f"{PROGRAM} verify {shlex.quote(arguments.output)}"
     if arguments.json:
         figures = {
             "output": arguments.output,
@@ -133,6 +173,7 @@ def _squeeze(arguments: argparse.Namespace) -> int:
             "before": result.before,
             "after": result.after,
             "labelled": result.labelled,
+            "check": check,
         }
         print(report.to_json(figures))
         return 0
@@ -144,7 +185,24 @@ def _squeeze(arguments: argparse.Namespace) -> int:
     squeezed = ", ".join(result.squeezed) or "none"
     print(f"squeezed below 8 bits: {report.printable(squeezed)}")
     print(f"{arguments.output}: not trained; train with Recipe.from_json of {recipe_path}")
+    print(f"check it: {report.printable(check)}")
     return 0
+
+
+def _recipe_path(arguments: argparse.Namespace) -> str:
+    """Where the recipe is written; the former flag must not replace what it seems to read."""
+    if arguments.recipe is None:
+        return str(arguments.recipe_output or f"{arguments.output}.json")
+    if arguments.recipe_output is not None or os.path.exists(arguments.recipe):
+        raise ValueError(
+            "--recipe is not read: --flash_budget chooses the bits and writes a recipe. Say where "
+            "with --recipe_output."
+        )
+    print(
+        f"{PROGRAM}: warning: --recipe is now --recipe_output, which says that it is written",
+        file=sys.stderr,
+    )
+    return str(arguments.recipe)
 
 
 def _flash_lines(used: Flash, limit: int) -> list[str]:

@@ -18,7 +18,7 @@ def add_convert(parser: argparse.ArgumentParser) -> None:
         help="a .keras or .h5 file, a SavedModel folder, or an int8 .tflite file of convert",
     )
     parser.add_argument(
-        "--output", required=True, metavar="FILE", help="the file to write; a folder for c"
+        "-o", "--output", required=True, metavar="FILE", help="the file to write; a folder for c"
     )
     parser.add_argument(
         "--flash_budget",
@@ -40,12 +40,21 @@ def add_convert(parser: argparse.ArgumentParser) -> None:
         "`labels` by accuracy) and save the finalized model beside OUTPUT, as OUTPUT.keras",
     )
     parser.add_argument(
-        "--recipe", metavar="FILE", help="where --flash_budget writes the recipe (OUTPUT.json)"
+        "--recipe_output",
+        metavar="FILE",
+        help="where --flash_budget writes the recipe (default: OUTPUT.json)",
     )
+    parser.add_argument("--recipe", metavar="FILE", help=argparse.SUPPRESS)  # its former name
     parser.add_argument(
         "--input_type",
         choices=convert.INPUT_TYPES,
-        help=f"type of inputs and outputs (default: {convert.INPUT_TYPES[0]})",
+        help="int8 for stored integers; float32 for a file that quantizes its inputs itself "
+        f"(default: {convert.INPUT_TYPES[0]})",
+    )
+    parser.add_argument(
+        "--output_type",
+        choices=convert.INPUT_TYPES,
+        help="likewise for the outputs (default: that of the inputs)",
     )
     parser.add_argument(
         "--input_shape",
@@ -105,7 +114,9 @@ def _size(text: str) -> int:
 
 def add_report(parser: argparse.ArgumentParser) -> None:
     """Page, card and the flags of verify."""
-    parser.add_argument("--output", required=True, metavar="FILE", help="the HTML file to write")
+    parser.add_argument(
+        "-o", "--output", required=True, metavar="FILE", help="the HTML file to write"
+    )
     parser.add_argument(
         "--card",
         action="append",
@@ -129,12 +140,14 @@ def _field(text: str) -> tuple[str, str]:
 def add_verify(
     parser: argparse.ArgumentParser,
     *,
-    file: str = "a .tflite file of convert, or a folder of its C, which is compiled and run",
+    file: str = "a file of convert, or a folder of its C, which is compiled and run",
 ) -> None:
     """File, what it is compared with, inputs and limits."""
     parser.add_argument("file", metavar="FILE", help=file)
     parser.add_argument(
-        "--reference", metavar="MODEL", help="the trained model it was made from, or as --canonical"
+        "--reference",
+        metavar="MODEL",
+        help="the trained model that FILE was made from, in whatever format; or as --canonical",
     )
     parser.add_argument(
         "--canonical", metavar="INT8", help="the int8 .tflite file that FILE was made from"
@@ -142,6 +155,17 @@ def add_verify(
     many = f"{samples.DEFAULT_SAMPLES}, with --canonical {variant.VERIFY_SAMPLES}"
     _add_inputs(parser, default=None, text=many)
     _add_limits(parser)
+
+
+def add_labels(parser: argparse.ArgumentParser) -> None:
+    """The labels of the samples."""
+    parser.add_argument(
+        "--labels",
+        metavar="FILE",
+        help="classes of the samples of --inputs: shows the accuracy in Keras (with --reference), "
+        "LiteRT, TFLM and C. An .npy file; or an .npz file with `labels`, or an array by each "
+        "output's name",
+    )
 
 
 def add_compare(parser: argparse.ArgumentParser) -> None:

@@ -16,7 +16,10 @@ from tflite_tools import flatbuffer
 
 METADATA_NAME = "tfbinreg_manifest"
 FORMAT = 1
-MISSING = "The file has no tfbinreg manifest: it was not made by tflite_tools convert."
+MISSING = (
+    "The file has no tfbinreg manifest: --slim or --target ethos-u has dropped it, or another tool "
+    "made the file. Give the int8 file that `tflite_tools convert` writes without them."
+)
 _MAX_BITS = 8
 
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tflite_tools.describe import Description, TensorSummary, WeightSummary
-from tflite_tools.verdict import Report
+from tflite_tools.verdict import Report, advice
 
 _COLORS = {"passed": "green", "failed": "red", "warning": "yellow", "skipped": "yellow"}
 _PLAIN_WIDTH = 200  # columns when the output is not a terminal
@@ -39,8 +39,10 @@ def _plain(value: Any) -> Any:
 
 
 def verification_json(report: Report) -> str:
-    """A verification as JSON text: verdict and checks."""
-    return to_json({"passed": report.passed, "checks": report.checks})
+    """A verification as JSON text: verdict, checks and, where labels were given, accuracy."""
+    checks = [vars(check) | {"advice": advice(check)} for check in report.checks]
+    fields = {"passed": report.passed, "checks": checks}
+    return to_json(fields | ({"accuracy": report.accuracy} if report.accuracy else {}))
 
 
 def description_json(description: Description) -> str:
@@ -66,12 +68,24 @@ def print_verification(report: Report, output: Console) -> None:
         color = _COLORS[verdict]
         rows.add_row(check.name, f"[{color}]{verdict}[/{color}]", safe(check.detail))
     output.print(rows)
+    if report.accuracy:
+        _print_accuracy(report, output)
     failed = [check for check in report.checks if check.verdict.value == "failed"]
     for check in failed:
         layers = ", ".join(check.layers) or "the whole file"
         output.print(f"FAILED {check.name}: {safe(layers)}", style="red", soft_wrap=True)
+        if told := advice(check):
+            output.print(f"  {safe(told)}", soft_wrap=True)
     if not failed:
         output.print("verified", style="green")
+
+
+def _print_accuracy(report: Report, output: Console) -> None:
+    rows = table("accuracy of", "at output", "right")
+    for figure in report.accuracy:
+        share = figure.reason if figure.share is None else f"{100 * figure.share:.2f} %"
+        rows.add_row(figure.runner, safe(figure.output), safe(share))
+    output.print(rows)
 
 
 def print_description(description: Description, output: Console) -> None:

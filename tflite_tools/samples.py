@@ -153,13 +153,39 @@ def stored(model: Model, values: Mapping[str, np.ndarray]) -> tuple[np.ndarray, 
     return arrays
 
 
+def real(model: Model, outputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """A file's outputs as real numbers."""
+    tensors = [model.main.tensors[index] for index in model.main.outputs]
+    return [
+        array
+        if tensor.quantization is None or array.dtype == np.float32
+        else runtime.dequantize(array, tensor.quantization)
+        for tensor, array in zip(tensors, outputs, strict=True)
+    ]
+
+
 def _stored(tensor: Tensor, values: np.ndarray) -> np.ndarray:
     dtype = runtime.numpy_type(tensor.dtype)
+    _check_shape(tensor, values)
     if dtype is np.float32:
         return np.asarray(values, np.float32)
     if tensor.quantization is None:
         raise ValueError(f"Input {tensor.name!r} is {tensor.dtype} without a scale.")
     return runtime.quantize(values, tensor.quantization, dtype)
+
+
+def _check_shape(tensor: Tensor, values: np.ndarray) -> None:
+    """Samples along the first axis, each of the input's shape, as the user knows it."""
+    shape = tensor.shape[1:]
+    if values.shape[1:] == shape and values.ndim > 0:
+        return
+    advice = f"give an array of shape (samples, {', '.join(map(str, shape))})"
+    if values.shape == shape:
+        advice = "that is one sample without the axis of samples: give array[None]"
+    raise ValueError(
+        f"Input {tensor.name!r} takes samples of shape {shape}, got {values.dtype} of shape "
+        f"{values.shape}: {advice}."
+    )
 
 
 def _inputs(model: Model) -> list[Tensor]:

@@ -36,10 +36,33 @@ class Check:
 
 
 @dataclasses.dataclass(frozen=True)
+class Accuracy:
+    """Share of samples whose class is right, at one output.
+
+    Attributes:
+        runner: what computed it: "Keras", "LiteRT", "TFLM" or "C".
+        output: name of the output.
+        share: from 0 to 1; None if it was not measured.
+        reason: why not.
+    """
+
+    runner: str
+    output: str
+    share: float | None
+    reason: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
 class Report:
-    """All checks of one file."""
+    """All checks of one file.
+
+    Attributes:
+        checks: what was found.
+        accuracy: where labels were given; it decides nothing.
+    """
 
     checks: tuple[Check, ...]
+    accuracy: tuple[Accuracy, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -49,6 +72,28 @@ class Report:
     def __getitem__(self, name: str) -> Check:
         """The check called `name`."""
         return {check.name: check for check in self.checks}[name]
+
+
+_AGAIN = "It was changed, or made from another model or by another version: convert again."
+# Name of a check -> what its failure may mean, and what to try.
+_ADVICE = {
+    "layers": "The file was made from another state of the model (convert again), or a runtime has "
+    "an operator wrong (report it, with the file).",
+    "agreement": "Normalization and biases are as in the file only after tfbinreg.finalize(model, "
+    'data): call it, save, convert again. If "layers" passed, what is left is rounding that grows '
+    "through a deep net: judge it by --labels, or set --min_top1 and --max_mean_lsb.",
+    "tflm": "TFLM rounds twice where LiteRT rounds once: judge by --labels what it costs, or set "
+    "--min_top1 and --max_mean_lsb.",
+    "proof": "Install what is missing: nothing is known yet of what is computed.",
+}
+
+
+def advice(check: Check) -> str:
+    """What a failed check may mean and what to try; "" for others."""
+    if check.verdict is not Verdict.FAILED:
+        return ""
+    by_bits = check.name == "tflm" and "mean_lsb" not in check.figures
+    return _AGAIN if by_bits else _ADVICE.get(check.name, _AGAIN)
 
 
 def decide(

@@ -146,7 +146,7 @@ def default_inputs(
 
 def _outputs(model: Model, run: Callable[..., Run]) -> list[np.ndarray] | RuntimeFailedError:
     try:
-        return _real(model, run())
+        return samples.real(model, run().outputs)
     except RuntimeFailedError as error:
         return error
 
@@ -183,7 +183,7 @@ def _tflm(
         return Check("tflm", Verdict.SKIPPED, missing)
 
     def compare() -> Check:
-        ours, subject = _real(model, run(TFLM)), "TFLM against LiteRT"
+        ours, subject = samples.real(model, run(TFLM).outputs), "TFLM against LiteRT"
         return agreement.check_agreement(
             model, ours, outputs, name="tflm", subject=subject, limits=limits
         )
@@ -229,14 +229,3 @@ def guarded(name: str, check: Callable[[], Check]) -> Check:
         return Check(name, Verdict.SKIPPED, str(error))
     except RuntimeFailedError as error:
         return Check(name, Verdict.FAILED, str(error))
-
-
-def _real(model: Model, run: Run) -> list[np.ndarray]:
-    """Outputs as real numbers."""
-    tensors = [model.main.tensors[index] for index in model.main.outputs]
-    return [
-        array
-        if tensor.quantization is None or array.dtype == np.float32
-        else runtime.dequantize(array, tensor.quantization)
-        for tensor, array in zip(tensors, run.outputs, strict=True)
-    ]

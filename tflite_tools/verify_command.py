@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from tflite_tools import (
+    accuracy,
     bench,
     bench_report,
     c_verify,
     comparison_report,
     files,
+    given,
     page,
     rounding,
+    runtime,
     samples,
     sizes,
     variant,
@@ -25,15 +30,16 @@ from tflite_tools import convert as conversion
 from tflite_tools import model as models
 from tflite_tools import report as reports
 from tflite_tools import verify as verification
+from tflite_tools.accuracy import Runner
 from tflite_tools.agreement import Limits
 from tflite_tools.arguments import PROGRAM
 from tflite_tools.describe import describe
-from tflite_tools.formats import c_folder
+from tflite_tools.formats import c_check, c_folder
 from tflite_tools.model import Model
 from tflite_tools.quiet import native_log_hidden
 from tflite_tools.rounding import Rounding
 from tflite_tools.verdict import Report
-from tflite_tools.verify import NO_REFERENCE
+from tflite_tools.verify import NO_REFERENCE, Reference
 
 SUCCESS, FAILURE = 0, 1
 
@@ -44,10 +50,10 @@ def verify(arguments: argparse.Namespace) -> int:
     Returns:
         Exit code: 0, or 1 if a check failed.
     """
-    if os.path.isdir(arguments.file):
-        result = _folder(arguments)
-    else:
-        _, result = _verified(arguments)
+    given.check_paths(arguments)
+    if arguments.labels is not None and arguments.inputs is None:
+        raise ValueError("--labels are those of the samples of --inputs: give both.")
+    result = _folder(arguments) if _is_c(arguments.file) else _verified(arguments)[-1]
     if arguments.json:
         print(reports.verification_json(result))
     else:
@@ -55,23 +61,40 @@ def verify(arguments: argparse.Namespace) -> int:
     return SUCCESS if result.passed else FAILURE
 
 
-def _verified(arguments: argparse.Namespace) -> tuple[bytes, Report]:
-    """The file, and what verifying it as asked finds."""
-    source = _canonical_path(arguments)
-    if source is not None:
-        return _variant(arguments, source)
+def _is_c(path: str) -> bool:
+    """Whether a path is a folder, but not that of a Keras model."""
+    return os.path.isdir(path) and not os.path.isfile(os.path.join(path, "saved_model.pb"))
+
+
+def _verified(arguments: argparse.Namespace) -> tuple[bytes, bytes, Report]:
+    """The file, the int8 file it was made from or is, and what verifying it as asked finds."""
+    data, model = given.opened(arguments.file)
+    if _canonical_path(arguments) is not None or _is_variant(model):
+        return _variant(arguments, data, model)
     limits = _limits(arguments)
-    data, model = _opened(arguments.file)
-    model.require_manifest()
-    if model.main.encoded:
-        raise ValueError("Only TFLM runs the file: verify it with --canonical, its int8 file.")
-    inputs = _inputs(arguments, model, samples.DEFAULT_SAMPLES)
-    samples.stored(model, inputs)  # a wrong shape should not wait for TensorFlow
-    reference = NO_REFERENCE
-    if arguments.reference is not None:
-        with native_log_hidden(enabled=not arguments.verbose):
-            reference = conversion.reference(arguments.reference, inputs)
-    return data, verification.verify(data, reference=reference, inputs=inputs, limits=limits)
+    inputs = given.inputs_for(arguments, model, samples.DEFAULT_SAMPLES)
+    stored = samples.stored(model, inputs)  # a wrong shape should not wait for TensorFlow
+    labels = _labels(arguments, model, stored)
+    reference = _reference(arguments, inputs)
+    result = verification.verify(data, reference=reference, inputs=inputs, limits=limits)
+    if labels:
+        runners = accuracy.runners_of(data, model, stored, predictions=reference.predictions)
+        result = _with_accuracy(result, model, labels, runners)
+    return data, data, result
+
+
+def _is_variant(model: Model) -> bool:
+    """Whether a file was made from an int8 file: packed weights, or no manifest any more."""
+    packed = any(t.dtype in ("INT4", "INT2") for t in model.main.tensors)
+    return packed or bool(model.main.encoded) or model.manifest is None
+
+
+def _reference(arguments: argparse.Namespace, inputs: Mapping[str, np.ndarray]) -> Reference:
+    """The trained model of --reference, as far as it is needed."""
+    if arguments.reference is None or conversion.is_tflite(arguments.reference):
+        return NO_REFERENCE
+    with native_log_hidden(enabled=not arguments.verbose):
+        return conversion.reference(arguments.reference, inputs)
 
 
 def _canonical_path(arguments: argparse.Namespace) -> str | None:
@@ -82,37 +105,114 @@ def _canonical_path(arguments: argparse.Namespace) -> str | None:
     return arguments.reference if by_reference else arguments.canonical
 
 
+def _canonical(
+    arguments: argparse.Namespace,
+    *,
+    input_type: str = "int8",
+    output_type: str = "int8",
+    input_shape: Sequence[tuple[str | None, tuple[int, ...]]] = (),
+) -> tuple[bytes, Model]:
+    """The int8 file that FILE was made from: as given, or made anew from the trained model."""
+    path = _canonical_path(arguments)
+    if path is not None:
+        return given.opened(path)
+    if arguments.reference is None:
+        raise ValueError(
+            f"{arguments.file!r} is verified against what it was made from: give --reference with "
+            "the trained model, or --canonical with its int8 file."
+        )
+    with native_log_hidden(enabled=not arguments.verbose):
+        data = conversion.convert(
+            arguments.reference,
+            input_type=input_type,
+            output_type=output_type,
+            input_shape=input_shape,
+        )
+    return data, models.load(data)
+
+
 def _folder(arguments: argparse.Namespace) -> Report:
     """What comparing a folder of C with the canonical file finds."""
-    source = _canonical_path(arguments)
-    if source is None:
-        raise ValueError(
-            "A folder of C is verified against the int8 file it was made from: give --canonical."
-        )
     folder = c_folder.read(arguments.file)
-    canonical, model = _opened(source)
-    inputs = samples.stored(model, _inputs(arguments, model, variant.VERIFY_SAMPLES))
-    return c_verify.verify_folder(
-        folder, canonical, inputs=inputs, seed=arguments.seed, limits=_limits(arguments)
+    limits = _limits(arguments)
+    canonical, model = _canonical(arguments)
+    inputs = given.inputs_for(arguments, model, variant.VERIFY_SAMPLES)
+    stored = samples.stored(model, inputs)
+    labels = _labels(arguments, model, stored)
+    print(
+        f"{PROGRAM}: compiling and running the C in {reports.printable(arguments.file)} on this "
+        f"computer ({c_check.MEMORY >> 30} GiB and {runtime.TIME_LIMIT:g} seconds at most)",
+        file=sys.stderr,
     )
+    result = c_verify.verify_folder(
+        folder, canonical, inputs=stored, seed=arguments.seed, limits=limits
+    )
+    if labels:
+        predictions = _reference(arguments, inputs).predictions
+        runners = accuracy.runners_of(
+            canonical, model, stored, predictions=predictions, files=folder.files
+        )
+        result = _with_accuracy(result, model, labels, runners)
+    return result
 
 
-def _variant(arguments: argparse.Namespace, source: str) -> tuple[bytes, Report]:
-    """The file, and what comparing it with the canonical file finds."""
-    data, _ = _opened(arguments.file)
-    canonical, model = _opened(source)
-    inputs = samples.stored(model, _inputs(arguments, model, variant.VERIFY_SAMPLES))
+def _variant(
+    arguments: argparse.Namespace, data: bytes, theirs: Model
+) -> tuple[bytes, bytes, Report]:
+    """The file, its canonical file, and what comparing the two finds."""
+    limits = _limits(arguments)
+    types = _edge_types(theirs)
+    canonical, model = _canonical(
+        arguments, input_type=types[0], output_type=types[1], input_shape=_sizes(theirs)
+    )
+    inputs = given.inputs_for(arguments, model, variant.VERIFY_SAMPLES)
+    stored = samples.stored(model, inputs)
+    labels = _labels(arguments, model, stored)
     result = variant.verify_variant(
-        data, canonical, inputs=inputs, seed=arguments.seed, limits=_limits(arguments)
+        data, canonical, inputs=stored, seed=arguments.seed, limits=limits
     )
-    return data, result
+    if labels:
+        predictions = _reference(arguments, inputs).predictions
+        runners = accuracy.runners_of(canonical, model, stored, predictions=predictions)
+        own = {
+            name: accuracy.in_runtime(data, theirs, stored, name)
+            for name in (runtime.LITERT, runtime.TFLM)
+        }
+        result = _with_accuracy(result, model, labels, runners | own)
+    return data, canonical, result
 
 
-def _inputs(arguments: argparse.Namespace, model: Model, default: int) -> Mapping[str, np.ndarray]:
-    if arguments.inputs is not None:
-        return samples.arrange(model, files.read_arrays(arguments.inputs))
-    count = getattr(arguments, "samples", None) or default
-    return samples.seeded(model, samples=count, seed=arguments.seed)
+def _edge_types(model: Model) -> tuple[str, str]:
+    """Types of a file's inputs and outputs, as `convert` calls them."""
+    places = model.main.inputs, model.main.outputs
+    floats = [any(model.main.tensors[i].dtype == "FLOAT32" for i in indices) for indices in places]
+    into, out = ("float32" if floating else "int8" for floating in floats)
+    return into, out
+
+
+def _sizes(model: Model) -> list[tuple[str | None, tuple[int, ...]]]:
+    """Shapes of a file's inputs, for models that leave them open; none if they have no names."""
+    tensors = [model.main.tensors[index] for index in model.main.inputs]
+    if len(tensors) == 1:
+        return [(None, tensors[0].shape[1:])]
+    named = all(tensor.name for tensor in tensors)
+    return [(tensor.name, tensor.shape[1:]) for tensor in tensors] if named else []
+
+
+def _labels(
+    arguments: argparse.Namespace, model: Model, stored: Sequence[np.ndarray]
+) -> Mapping[str, np.ndarray]:
+    """The labels of --labels by output; none without it, or in a command that does not take it."""
+    path = getattr(arguments, "labels", None)
+    if path is None:
+        return {}
+    return accuracy.labels_of(model, files.read_arrays(path), len(stored[0]))
+
+
+def _with_accuracy(
+    result: Report, model: Model, labels: Mapping[str, np.ndarray], runners: Mapping[str, Runner]
+) -> Report:
+    return dataclasses.replace(result, accuracy=accuracy.measure(model, labels, runners))
 
 
 def compare(arguments: argparse.Namespace) -> int:
@@ -123,8 +223,9 @@ def compare(arguments: argparse.Namespace) -> int:
     """
     if not arguments.max_lsb >= 0 or not 0 <= arguments.min_top1 <= 1:
         raise ValueError("--max_lsb must not be negative, --min_top1 must be from 0 to 1.")
-    (first, model), (second, _) = _opened(arguments.first), _opened(arguments.second)
-    inputs = samples.stored(model, _inputs(arguments, model, comparison.SAMPLES))
+    given.check_paths(arguments)
+    (first, model), (second, _) = given.opened(arguments.first), given.opened(arguments.second)
+    inputs = samples.stored(model, given.inputs_for(arguments, model, comparison.SAMPLES))
     found = comparison.compare(first, second, inputs=inputs)
     within = found.within(max_lsb=arguments.max_lsb, min_top1=arguments.min_top1)
     if arguments.json:
@@ -147,13 +248,13 @@ def report(arguments: argparse.Namespace) -> int:
     Returns:
         Exit code: 0, or 1 if a check failed.
     """
-    _refuse_folder(arguments.file)
+    given.check_paths(arguments)
+    given.refuse_folder(arguments.file)
+    given.check_output(arguments.output, kind="an HTML page", suffix=".html", wrong=(".tflite",))
     files.check_target(arguments.output)
     needed = arguments.file, arguments.reference, arguments.canonical, arguments.inputs
     files.check_apart(arguments.output, *needed)
-    data, result = _verified(arguments)
-    source = _canonical_path(arguments)
-    canonical = data if source is None else files.read(source)
+    data, canonical, result = _verified(arguments)
     text = page.page(
         data,
         describe(data),
@@ -175,35 +276,8 @@ def report(arguments: argparse.Namespace) -> int:
 def _rounding(arguments: argparse.Namespace, data: bytes) -> Rounding:
     """The runtimes' differences on the inputs of the verification, or as many of its kind."""
     model = models.load(data)
-    inputs = samples.stored(model, _inputs(arguments, model, samples.DEFAULT_SAMPLES))
+    inputs = samples.stored(model, given.inputs_for(arguments, model, samples.DEFAULT_SAMPLES))
     return rounding.measure(data, inputs)
-
-
-def _opened(path: str) -> tuple[bytes, Model]:
-    """A .tflite file, and what is in it; errors name it."""
-    data = read_file(path)
-    try:
-        return data, models.load(data)
-    except ValueError as error:
-        raise ValueError(f"{path!r}: {error}") from error
-
-
-def read_file(path: str) -> bytes:
-    """The bytes of a .tflite file.
-
-    Raises:
-        ValueError: if it cannot be read; for a folder, with what to do instead.
-    """
-    _refuse_folder(path)
-    return files.read(path)
-
-
-def _refuse_folder(path: str) -> None:
-    if os.path.isdir(path):
-        raise ValueError(
-            f"{path!r} is a folder. Of C, take the .tflite file it was made from: `{PROGRAM} "
-            f"verify {path} --canonical INT8` shows that both are the same."
-        )
 
 
 def benchmark(arguments: argparse.Namespace) -> int:
@@ -212,9 +286,9 @@ def benchmark(arguments: argparse.Namespace) -> int:
     Returns:
         Exit code 0.
     """
-    data = read_file(arguments.file)
-    model = models.load(data)
-    inputs = samples.stored(model, _inputs(arguments, model, 1))
+    given.check_paths(arguments)
+    data, model = given.opened(arguments.file)
+    inputs = samples.stored(model, given.inputs_for(arguments, model, 1))
     found = bench.benchmark(
         data,
         inputs,

@@ -128,18 +128,30 @@ def packable_net():
 @pytest.fixture(scope="session")
 def canonical():
     """canonical(bits, per_channel, ...): bytes of the int8 file; made once."""
-    inputs = np.random.default_rng(6).normal(size=(32, 8, 8, 3)).astype(np.float32)
 
     @functools.cache
     def make(bits, per_channel, input_type="int8", **options):
-        recipe = tfbinreg.Recipe(
-            weight_bits=bits, activation_bits=4, per_channel=per_channel, **options
-        )
-        model = tfbinreg.quantize_apply(packable_net(), recipe, calibration_data=inputs)
-        tfbinreg.finalize(model, inputs)
+        model = quantized_packable(weight_bits=bits, per_channel=per_channel, **options)
         return tfbinreg.to_tflite(model, input_type=input_type)
 
     return make
+
+
+def quantized_packable(**options):
+    """The packable net, finalized."""
+    inputs = np.random.default_rng(6).normal(size=(32, 8, 8, 3)).astype(np.float32)
+    recipe = tfbinreg.Recipe(activation_bits=4, **options)
+    model = tfbinreg.quantize_apply(packable_net(), recipe, calibration_data=inputs)
+    tfbinreg.finalize(model, inputs)
+    return model
+
+
+@pytest.fixture(scope="session")
+def saved_packable(tmp_path_factory):
+    """Path of the packable net at two bits as a .keras file."""
+    path = tmp_path_factory.mktemp("packable") / "q.keras"
+    quantized_packable(weight_bits=2, per_channel=True).save(path)
+    return path
 
 
 @pytest.fixture(scope="session")

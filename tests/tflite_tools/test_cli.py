@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 
@@ -9,7 +10,8 @@ import numpy as np
 import pytest
 
 from tflite_tools import build, files, runtime
-from tflite_tools.formats import c_check, lut
+from tflite_tools import model as models
+from tflite_tools.formats import c_check, lut, slim
 
 
 @pytest.fixture
@@ -142,12 +144,16 @@ def test_c_sources_are_written_and_verified(command, canonical_file, tmp_path):
     assert " bytes of weights and constants, " in out
     code, out, err = command("verify", folder, "--canonical", canonical_file, "--samples", 4)
     proven = c_check.compiler() is not None and runtime.available(runtime.TFLM)
-    assert (code, err) == (0 if proven else 1, "")
+    assert code == (0 if proven else 1)
+    assert err.startswith("tflite_tools: compiling and running the C in ") and err.count("\n") == 1
     assert "verified" in out if proven else "FAILED proof" in out
+    code, out, err = command("verify", folder)
+    assert (code, out) == (1, "")
+    assert "give --reference with the trained model, or --canonical with its int8 file" in err
     source = folder / "net.c"
     source.write_text(source.read_text().replace(".prescale = 32", ".prescale = 16", 1))
     code, out, err = command("verify", folder, "--reference", canonical_file, "--samples", 4)
-    assert (code, err) == (1, "")
+    assert code == 1
     assert "FAILED codes: " in out
 
 
@@ -164,13 +170,10 @@ def test_folders_have_one_line_of_advice(command, canonical_file, saved_net, tmp
         code, out, err = command(*arguments)
         assert (code, out, err.count("\n")) == (1, "", 1)
         assert instead in err
-    for flags in ([], ["--reference", saved_net]):
+    for flags in ([], ["--reference", saved_net], ["--canonical", canonical_file]):
         code, out, err = command("verify", folder, *flags)
         assert (code, out) == (1, "")
-        assert "against the int8 file it was made from: give --canonical" in err
-    code, out, err = command("verify", folder, "--canonical", canonical_file)
-    assert (code, out) == (1, "")
-    assert "must hold one network that convert wrote as C, holds none" in err
+        assert "must hold one network that convert wrote as C, holds none" in err
 
 
 def test_c_sources_fill_a_folder(command, canonical_file, tmp_path, monkeypatch):
@@ -218,9 +221,11 @@ def test_inspect_json(command, model_file):
         (["inspect", "x", "y"], "unexpected argument 'y'"),
         (["convert", "x", "--output", "y", "--format", "int2"], "invalid choice: 'int2'"),
         (["convert", "x", "--output", "y", "--split_convs", "0"], "'0' is no whole number from 1"),
+        (["convert", "x", "-o", "y", "--recipe", "r.json"], "--recipe is not read: a model has"),
+        (["convert", "x", "-o", "y", "--recipe_output", "r"], "goes with --flash_budget"),
         (["compare", "x"], "the following arguments are required: B"),
         (["inspect"], "the following arguments are required: FILE"),
-        (["convert", "x"], "the following arguments are required: --output"),
+        (["convert", "x"], "the following arguments are required: -o/--output"),
         (["convert", "x", "--output", "y", "--input_type", "int4"], "invalid choice: 'int4'"),
         (["convert", "x", "--output", "y", "--input_shape", "8x8"], "'8x8' is no shape: write"),
         (["verify", "x", "--samples", "0"], "'0' is no whole number from 1 up"),
@@ -244,8 +249,32 @@ def test_usage_errors(command, arguments, message):
         (["verify", "{model}", "--min_top1", "2"], "min_top1 must be from 0 to 1"),
         (["verify", "{model}", "--inputs", "missing"], "Cannot read 'missing'"),
         (["verify", "{model}", "--inputs", "{model}"], "is no .npy or .npz file"),
-        (["verify", "{model}", "--reference", "missing"], "No model at 'missing'"),
-        (["convert", "missing", "--output", "out.tflite"], "No model at 'missing'"),
+        (["verify", "{model}", "--reference", "missing"], "Cannot read 'missing'"),
+        (["verify", "{model}", "--canonical", "missing"], "Cannot read 'missing'"),
+        (
+            ["verify", "away", "--reference", "missing", "--inputs", "gone"],
+            "Cannot read 'away', 'missing', 'gone'",
+        ),
+        (["compare", "{model}", "missing"], "Cannot read 'missing'"),
+        (["benchmark", "missing"], "Cannot read 'missing'"),
+        (["report", "{model}", "--output", "r.html", "--reference", "missing"], "'missing'"),
+        (["convert", "missing", "--output", "out.tflite"], "Cannot read 'missing'"),
+        (["verify", "{model}", "--labels", "{npy}"], "are those of the samples of --inputs"),
+        (
+            ["verify", "{model}", "--inputs", "{npy}", "--labels", "{npy}"],
+            "must be 4 whole numbers for 4 samples, got float64 of shape (4, 8, 8, 3)",
+        ),
+        (["verify", "{model}", "--inputs", "{one}"], "the axis of samples: give array[None]"),
+        (["verify", "{model}", "--inputs", "{flat}"], "got float32 of shape (4, 192): give an"),
+        (["inspect", "{net}"], "is a Keras model, where a .tflite file is expected: write one"),
+        (["verify", "{net}", "--reference", "{net}"], "is a Keras model, where a .tflite"),
+        (["benchmark", "{net}"], "is a Keras model, where a .tflite"),
+        (["convert", "{net}", "--output", "x.keras"], "Give another name, 'x.tflite'"),
+        (["convert", "{net}", "-o", "x.tflite", "--format", "c"], "Give another name, 'x'"),
+        (["report", "{model}", "-o", "r.keras"], "is an HTML page. Give another name, 'r.html'"),
+        (["convert", "{slim}", "-o", "x", "--format", "c"], "--slim or --target ethos-u has"),
+        (["convert", "{model}", "-o", "x", "--output_type", "int8"], "are for Keras models"),
+        (["verify", "{slim}"], "give --reference with the trained model, or --canonical"),
         (["convert", "{net}", "--output", "."], "it is a folder"),
         (["convert", "{net}", "--output", "{model}/x"], "is not a folder"),
         (["convert", "{junk}", "--output", "out.tflite"], "cannot be read as a Keras model"),
@@ -256,16 +285,21 @@ def test_usage_errors(command, arguments, message):
         (["convert", "{model}", "--output", "x", "--input_shape", "8,8,3"], "is for Keras models"),
         (["convert", "{model}", "--output", "{model}", "--format", "c"], "it is no folder"),
         (
-            ["convert", "x", "--output", "y", "--flash_budget", "9KB", "--data", "z", "--slim"],
+            ["convert", "{net}", "-o", "y", "--flash_budget", "9KB", "--data", "{npy}", "--slim"],
             "--flash_budget writes the int8 file",
         ),
         (["convert", "{model}", "--output", "/proc/x", "--format", "int4"], "Cannot write"),
         (["convert", "{model}", "--output", "{model}", "--slim"], "needs this file itself"),
         (["convert", "{net}", "--output", "{net}"], "needs this file itself"),
         (
-            ["convert", "x", "--output", "y", "--flash_budget", "9KB", "--data", "z"]
-            + ["--recipe", "./y"],
+            ["convert", "{net}", "--output", "y", "--flash_budget", "9KB", "--data", "{npy}"]
+            + ["--recipe_output", "./y"],
             "needs this file itself",
+        ),
+        (
+            ["convert", "{net}", "--output", "y", "--flash_budget", "9KB", "--data", "{npy}"]
+            + ["--recipe", "{npy}"],
+            "--recipe is not read: --flash_budget chooses the bits and writes a recipe",
         ),
         (["report", "{model}", "--output", "{model}"], "needs this file itself"),
         (
@@ -275,7 +309,7 @@ def test_usage_errors(command, arguments, message):
         (["verify", "{short}", "--canonical", "{model}"], "damaged or cut short"),
         (["verify", "{model}", "--canonical", "{junk}"], "Not a TFLite model"),
         (["verify", "{model}", "--canonical", "{model}", "--reference", "x"], "not both"),
-        (["verify", "{tables}"], "verify it with --canonical"),
+        (["verify", "{tables}"], "is verified against what it was made from: give --reference"),
         (["compare", "{model}", "{junk}"], "Not a TFLite model"),
         (["compare", "{short}", "{model}"], "/short': The TFLite model is damaged or cut short"),
         (["verify", "{model}", "--canonical", "{named}"], "/bad.tflite': Not a TFLite model"),
@@ -295,6 +329,7 @@ def test_errors_are_one_line(
     paths = {"model": model_file, "net": saved_net}
     contents = {
         "junk": b"not a model at all",
+        "slim": slim.convert(two_bits).result.data,
         "short": model_file.read_bytes()[:3000],
         "tables": lut.convert(two_bits).data,
     }
@@ -305,6 +340,9 @@ def test_errors_are_one_line(
     paths["named"].write_bytes(contents["junk"])
     paths["npy"] = tmp_path / "x.npy"
     np.save(paths["npy"], np.zeros((4, 8, 8, 3)))
+    paths["one"], paths["flat"] = tmp_path / "one.npy", tmp_path / "flat.npy"
+    np.save(paths["one"], np.zeros((8, 8, 3)))
+    np.save(paths["flat"], np.zeros((4, 192)))
     code, out, err = command(*(argument.format(**paths) for argument in arguments))
     assert (code, out) == (1, "")
     assert err.startswith("tflite_tools: error: ")
@@ -358,11 +396,95 @@ def test_interruptions_are_quiet(command, model_file, monkeypatch):
     assert command("inspect", model_file) == (130, "", "tflite_tools: interrupted\n")
 
 
+@pytest.mark.parametrize(
+    ("kind", "more"),
+    [("int4", []), ("lut", []), ("lut", ["--slim"]), ("int8", ["--slim"]), ("c", [])]
+    + [("int4", ["--input_type", "float32", "--output_type", "int8"])],
+)
+def test_what_was_made_of_a_model_is_verified_against_it(
+    command, saved_packable, tmp_path, kind, more
+):
+    """By the command that `convert` prints."""
+    if kind in ("lut", "c") and not runtime.available(runtime.TFLM):
+        pytest.skip("tflite_micro is not installed")
+    output = tmp_path / "my net"
+    flags = ["--format", kind, "--output", output, *more]
+    code, out, _ = command("convert", saved_packable, *flags)
+    assert code == 0
+    check = shlex.split(out.splitlines()[-1].removeprefix("check it: "))
+    assert check == ["tflite_tools", "verify", str(output), "--reference", str(saved_packable)]
+    code, out, _ = command(*check[1:], "--samples", 4)
+    assert code == 0 and "verified" in out
+    code, out, _ = command("convert", saved_packable, *flags, "--json")
+    assert json.loads(out)["check"] == shlex.join(check)
+
+
+def test_types_of_inputs_and_outputs_are_apart(command, saved_net, tmp_path):
+    path = tmp_path / "model.tflite"
+    for into, out in (("float32", "int8"), ("int8", "float32")):
+        flags = ["--input_type", into, "--output_type", out]
+        assert command("convert", saved_net, "-o", path, *flags)[0] == 0
+        model = models.load(path.read_bytes())
+        places = (*model.main.inputs, *model.main.outputs)
+        assert [model.main.tensors[i].dtype.lower() for i in places] == [into, out]
+        flags = ["--reference", saved_net, "--samples", 4]
+        assert command("verify", path, *flags)[0] == 0
+
+
+class TestLabels:
+    @pytest.fixture
+    def labelled(self, images, labels, tmp_path):
+        np.save(tmp_path / "x.npy", images)
+        np.save(tmp_path / "y.npy", labels)
+        return ["--inputs", tmp_path / "x.npy", "--labels", tmp_path / "y.npy"]
+
+    def test_accuracy_everywhere(
+        self, command, model_file, saved_net, trained_net, labelled, images, labels
+    ):
+        flags = ["--reference", saved_net, *labelled]
+        code, out, _ = command("verify", model_file, *flags, "--json")
+        assert code == 0
+        figures = {row["runner"]: row for row in json.loads(out)["accuracy"]}
+        assert list(figures) == ["Keras", "LiteRT", "TFLM", "C"]
+        right = np.mean(trained_net.predict(images, verbose=0).argmax(-1) == labels)
+        assert figures["Keras"]["share"] == figures["LiteRT"]["share"] == pytest.approx(right)
+        if c_check.compiler() and runtime.available(runtime.TFLM):
+            assert figures["C"]["share"] == figures["TFLM"]["share"]
+        code, out, _ = command("verify", model_file, *flags)
+        assert f"{100 * right:.2f} %" in out
+
+    def test_what_cannot_run_is_told(self, command, model_file, labelled, monkeypatch):
+        monkeypatch.setattr(c_check, "compiler", lambda: None)
+        code, out, _ = command("verify", model_file, *labelled, "--json")
+        assert code == 0
+        last = json.loads(out)["accuracy"][-1]
+        assert last["runner"] == "C" and last["share"] is None
+        assert "no C compiler" in last["reason"]
+
+
+def test_missing_files_are_told_before_tensorflow_is_loaded(model_file):
+    script = (
+        "import sys; from tflite_tools import arguments, cli\n"
+        "commands = (['convert', 'gone.keras', '-o', 'x.tflite'],\n"
+        "            ['verify', sys.argv[1], '--reference', 'gone.keras'],\n"
+        "            ['report', sys.argv[1], '--reference', 'gone.keras', '-o', 'r.html'])\n"
+        "for command in commands:\n"
+        "    code = cli.main(arguments.parse(['', *command]))\n"
+        "    assert code == 1 and 'tensorflow' not in sys.modules, command\n"
+    )
+    subprocess.run(
+        [sys.executable, "-c", script, str(model_file)],
+        capture_output=True,
+        timeout=120,
+        check=True,
+    )
+
+
 @pytest.mark.parametrize("name", ["convert", "verify", "compare", "inspect", "benchmark"])
 def test_help_has_an_example(command, name):
     code, out, _ = command(name, "--help")
     assert code == 0
-    assert f"example: tflite_tools {name}" in out
+    assert f"examples:\n  tflite_tools {name}" in out
 
 
 def test_version(command):

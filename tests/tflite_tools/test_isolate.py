@@ -52,15 +52,27 @@ def test_runtimes_differ_by_rounding_only(int8_file):
 
 
 def test_misfits_by_hand():
-    isolated = isolate.Isolated(b"", None, (), ("right", "wrong", "channel"))
-    right, wrong, channel = (np.zeros((2, 2, 4), np.int8) for _ in range(3))
+    names = ("right", "ties", "wrong", "channel", "moved", "leaky")
+    isolated = isolate.Isolated(b"", None, (), names, (1, 1, 1, 1, 0, 2))
+    targets = [np.zeros((32, 8, 4), np.int8)] * len(names)
+    right, ties, wrong, channel, moved, leaky = (np.zeros((32, 8, 4), np.int8) for _ in names)
     right[0, 0, 0] = 1
+    ties[::2] = 1  # every second one, as where the ratio of the scales is a half
     wrong[..., :2] = 2
     channel[..., 3] = -1
-    targets = [np.zeros((2, 2, 4), np.int8)] * 3
-    problems, worst = isolate.misfits(isolated, [right, wrong, channel], targets)
+    moved[0, 0, 0] = 1
+    leaky[:24] = 1
+    results = [right, ties, wrong, channel, moved, leaky]
+    problems, worst = isolate.misfits(isolated, results, targets)
     assert problems == [
-        ("wrong", "off by 1.000 levels on average"),
-        ("channel", "channel 3 is off by 1.000 levels on average"),
+        ("wrong", "off by 1.000 levels on average, 0.562 at most"),
+        ("channel", "channel 3 is off by 1.000 levels on average, 0.625 at most"),
+        ("moved", "off by 0.001 levels on average, 0.000 at most"),
     ]
     assert worst == 1.0
+
+
+def test_every_operator_has_its_bound(int8_file):
+    isolated = isolate.isolate(int8_file, models.load(int8_file))
+    kinds = [op.name for op in isolated.model.main.ops]
+    assert isolated.most_levels == tuple(0 if name == "RESHAPE" else 1 for name in kinds)

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from tflite_tools import report
+from tflite_tools import report, verdict
 from tflite_tools.describe import describe
 from tflite_tools.verdict import Check, Report, Verdict
 
@@ -40,7 +40,9 @@ def test_verification_as_json():
         "detail": "head: 1 code differs [0]",
         "layers": ["head"],
         "figures": {"codes": 3},
+        "advice": verdict.advice(RESULT["codes"]),
     }
+    assert "convert again" in fields["checks"][0]["advice"]
 
 
 @pytest.mark.parametrize("name", ["int8_file", "float_file"])

@@ -287,7 +287,7 @@ def test_reference_and_inputs_must_fit(int8_file, inputs, reference):
     (predictions,) = reference.predictions.values()
     with pytest.raises(ValueError, match="other samples than the 24 inputs"):
         verify(int8_file, reference=Reference(predictions={"x": predictions[:3]}), inputs=inputs)
-    with pytest.raises(ValueError, match="for a sample"):
+    with pytest.raises(ValueError, match="takes samples of shape"):
         verify(int8_file, inputs={"x": np.zeros((2, 8, 8, 1), np.float32)})
     with pytest.raises(ValueError, match="outputs are called head_softmax; got a, b"):
         two = Reference(predictions={"a": predictions, "b": predictions})
