@@ -229,3 +229,10 @@ def test_axes_may_be_negative_or_not(keras3):
     assert first == second and len(first) > 6
     with pytest.raises(ValueError, match=r"norm.* work over the last axis"):
         tfbinreg.plan(net(-2, (1, 2)))
+
+
+def test_a_relu_with_a_limit_of_its_own_is_refused_where_no_operator_contains_it():
+    inputs = keras.Input((3,))
+    x = keras.layers.Dense(3)(keras.layers.ReLU(1.5, name="limited")(inputs))
+    with pytest.raises(ValueError, match=r"limited: ReLU up to 1\.5 that shares its grid"):
+        tfbinreg.quantize_apply(keras.Model(inputs, x))

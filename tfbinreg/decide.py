@@ -371,7 +371,8 @@ class _Decision:
             if self.roles[node.index] is not Role.RELU or node.index in absorbed:
                 continue
             limit = relu_limit(node.layer)
-            if limit not in _FUSED_LIMITS and self.annotated is None:
+            on_grid = node.index in plan.grids or node.index in plan.same_grid
+            if limit not in _FUSED_LIMITS and on_grid:
                 what = f"ReLU up to {limit:g} that shares its grid with tensors without this limit"
                 yield Problem(node.name, what, "use a ReLU or a ReLU6 there")
         pairs = [(node.name, node.kind) for node in self.graph.nodes]
