@@ -19,7 +19,7 @@ class Deployment:
 
     Attributes:
         accuracy: of the Keras model.
-        file_accuracy: of the file under LiteRT.
+        file_accuracy: of the file in the runtime that the model follows.
         agreement: share of images on which both name the same class.
         wrong_codes: codes in the file that differ from the model's.
         file_bytes: size of the file.
@@ -52,6 +52,10 @@ def deploy(model: Any, images: np.ndarray, labels: np.ndarray) -> Deployment:
 
 
 def run_file(content: bytes, images: np.ndarray) -> np.ndarray:
-    """The int8 outputs of a file for float images, one image at a time, under LiteRT."""
+    """The int8 outputs of a file for float images, one image at a time, in the runtime whose
+    integers its model follows; in LiteRT if TFLM is not installed."""
     model = models.load(content)
-    return runtime.run(content, model, samples.stored(model, {"images": images})).outputs[0]
+    follows_tflm = model.require_manifest().target == "tflm" and runtime.available(runtime.TFLM)
+    name = runtime.TFLM if follows_tflm else runtime.LITERT
+    stored = samples.stored(model, {"images": images})
+    return runtime.run(content, model, stored, runtime=name).outputs[0]

@@ -1,46 +1,49 @@
-"""A finalized model computes what LiteRT computes with its file, level by level."""
+"""A finalized model computes what its target computes with its file, level by level."""
 
 import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras as keras
-from ai_edge_litert.interpreter import Interpreter
 from test_emit import NETS, converted, fresh
 
 import tfbinreg
 from tfbinreg.deployed import Deployed
+from tfbinreg.target import NOT_FINALIZED, STATES, TARGETS
+from tflite_tools import model as models
+from tflite_tools import runtime
 
 layers = keras.layers
+RUNTIMES = {"tflm": runtime.TFLM, "litert": runtime.LITERT}
 
 
-def stored_outputs(data, inputs):
-    """Inputs as the device sees them, and LiteRT's outputs for them, in levels."""
-    interpreter = Interpreter(model_content=data)
-    interpreter.allocate_tensors()
-    (source,), (target,) = interpreter.get_input_details(), interpreter.get_output_details()
-    scale, zero_point = source["quantization"]
+def stored_outputs(data, inputs, target):
+    """Inputs as the device sees them, and the target's outputs for them, in levels."""
+    model = models.load(data)
+    (source,), (result,) = (
+        [model.main.tensors[index].quantization for index in edge]
+        for edge in (model.main.inputs, model.main.outputs)
+    )
+    scale, zero_point = np.float32(source.scale[0]), int(source.zero_point[0])
     codes = np.clip(np.floor(inputs / scale + 0.5) + zero_point, -128, 127)
-    outputs = []
-    for code in codes.astype(np.int8):
-        interpreter.set_tensor(source["index"], code[None])
-        interpreter.invoke()
-        outputs.append(interpreter.get_tensor(target["index"])[0].astype(int))
-    seen = (codes - zero_point).astype(np.float32) * np.float32(scale)
-    return seen, np.array(outputs) - target["quantization"][1]
+    run = runtime.run(data, model, [codes.astype(np.int8)], runtime=RUNTIMES[target])
+    seen = (codes - zero_point).astype(np.float32) * scale
+    return seen, run.outputs[0].astype(int) - int(result.zero_point[0])
 
 
 def levels(outputs, data):
-    interpreter = Interpreter(model_content=data)
-    (target,) = interpreter.get_output_details()
-    return np.rint(np.asarray(outputs) / target["quantization"][0])
+    main = models.load(data).main
+    return np.rint(np.asarray(outputs) / main.tensors[main.outputs[0]].quantization.scale[0])
 
 
-@pytest.mark.parametrize("name", [name for name in NETS if name != "PReLU"])
+@pytest.mark.parametrize("name", NETS)
 def test_every_kind_of_operation(name):
     random = np.random.default_rng(3)
     quantized, data = converted(fresh(NETS[name]), random.normal(size=(48, 8, 8, 3)))
-    seen, expected = stored_outputs(data, random.normal(size=(100, 8, 8, 3)))
-    np.testing.assert_array_equal(levels(quantized.predict(seen, verbose=0), data), expected)
+    images = random.normal(size=(100, 8, 8, 3))
+    for target in TARGETS:
+        tfbinreg.finalize(quantized, target=target)
+        seen, expected = stored_outputs(data, images, target)
+        np.testing.assert_array_equal(levels(quantized.predict(seen, verbose=0), data), expected)
 
 
 def deep_net():
@@ -54,19 +57,19 @@ def deep_net():
     return keras.Model(image, layers.Dense(4)(layers.Flatten()(x)))
 
 
-@pytest.fixture(scope="module")
-def finalized():
+@pytest.fixture(scope="module", params=TARGETS)
+def finalized(request):
     images = np.random.default_rng(0).normal(size=(64, 12, 12, 3)).astype(np.float32)
     model = tfbinreg.quantize_apply(deep_net(), activation_bits=4, calibration_data=images)
     model.compile(keras.optimizers.SGD(1e-4), "mse")
-    tfbinreg.finalize(model, images)
-    return model, images
+    tfbinreg.finalize(model, images, target=request.param)
+    return model, images, request.param
 
 
 def test_a_deep_net(finalized):
-    model, images = finalized
+    model, images, target = finalized
     data = tfbinreg.to_tflite(model)
-    seen, expected = stored_outputs(data, images)
+    seen, expected = stored_outputs(data, images, target)
     np.testing.assert_array_equal(levels(model.predict(seen, verbose=0), data), expected)
     np.testing.assert_array_equal(levels(model(seen), data), expected)
 
@@ -78,26 +81,58 @@ def test_sums_beyond_float32_are_exact():
     model.get_layer("head").kernel.assign(random.choice([-0.9, 1.0], (3000, 2)))
     inputs = random.choice([1.0, 0.99], (200, 3000)).astype(np.float32)
     model = tfbinreg.quantize_apply(model, calibration_data=inputs)
-    tfbinreg.finalize(model)
-    data = tfbinreg.to_tflite(model)
-    seen, expected = stored_outputs(data, inputs)
-    np.testing.assert_array_equal(levels(model.predict(seen, verbose=0), data), expected)
+    for target in TARGETS:
+        tfbinreg.finalize(model, target=target)
+        data = tfbinreg.to_tflite(model)
+        seen, expected = stored_outputs(data, inputs, target)
+        np.testing.assert_array_equal(levels(model.predict(seen, verbose=0), data), expected)
 
 
 def test_inputs_between_two_levels_are_rounded_as_a_device_rounds_them(finalized):
-    model, images = finalized
+    model, images, target = finalized
     scale = next(
         layer.stored_grid()[0].numpy() for layer in model.layers if hasattr(layer, "stored_grid")
     )
     halves = (np.floor(images / scale) + 0.5).astype(np.float32) * scale
     data = tfbinreg.to_tflite(model)
-    _, expected = stored_outputs(data, halves)
+    _, expected = stored_outputs(data, halves, target)
     np.testing.assert_array_equal(levels(model.predict(halves, verbose=0), data), expected)
+
+
+def test_the_targets_differ(finalized):
+    model, images, target = finalized
+    data = tfbinreg.to_tflite(model)
+    (other,) = set(TARGETS) - {target}
+    seen, expected = stored_outputs(data, images, other)
+    assert not np.array_equal(levels(model.predict(seen, verbose=0), data), expected)
+
+
+def test_the_target_is_the_recipes_unless_told_otherwise(make_net, images):
+    for chosen, given, wanted in (("litert", None, "litert"), ("litert", "tflm", "tflm")):
+        recipe = tfbinreg.Recipe(target=chosen)
+        model = tfbinreg.quantize_apply(make_net(), recipe, calibration_data=images)
+        tfbinreg.finalize(model, target=given)
+        assert model.finalized.numpy() == STATES[wanted]
+        header = models.load(tfbinreg.to_tflite(model)).require_manifest()
+        assert (header.target, header.finalized) == (wanted, True)
+
+
+def test_unknown_targets_are_refused(make_net, images):
+    model = tfbinreg.quantize_apply(make_net(), calibration_data=images)
+    before = model.get_weights()
+    with pytest.raises(ValueError, match="target must be one of tflm, litert, got 'cmsis'"):
+        tfbinreg.finalize(model, images, target="cmsis")
+    with pytest.raises(ValueError, match="target must be one of"):
+        tfbinreg.Recipe(target="esp32")
+    for ours, theirs in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    header = models.load(tfbinreg.to_tflite(model)).require_manifest()
+    assert (header.target, header.finalized) == ("tflm", False)
 
 
 class TestTheModelFollows:
     def test_new_weights(self, finalized):
-        model, images = finalized
+        model, images, _target = finalized
         before, outputs = model.get_weights(), model.predict(images, verbose=0)
         head = model.layers[-2].layer.kernel
         head.assign(-head)
@@ -112,28 +147,28 @@ class TestTheModelFollows:
         model.compile(keras.optimizers.SGD(0.0), "sparse_categorical_crossentropy")
         plain = model.predict(images, verbose=0)
         tfbinreg.finalize(model)
-        assert model.finalized.numpy() == 1
+        assert model.finalized.numpy() == STATES["tflm"]
         deployed = model.predict(images, verbose=0)
         model.fit(images, labels, verbose=0)
-        assert model.finalized.numpy() == 0
+        assert model.finalized.numpy() == NOT_FINALIZED
         assert not np.array_equal(deployed, plain)  # in the last digits
 
     def test_a_file(self, finalized, tmp_path):
-        model, images = finalized
+        model, images, target = finalized
         model.save(tmp_path / "net.keras")
         loaded = tfbinreg.load_model(tmp_path / "net.keras")
-        assert loaded.finalized.numpy() == 1
+        assert loaded.finalized.numpy() == STATES[target]
         np.testing.assert_array_equal(
             loaded.predict(images, verbose=0), model.predict(images, verbose=0)
         )
 
     def test_a_function_of_the_users(self, finalized):
-        model, images = finalized
+        model, images, _target = finalized
         run = tf.function(lambda x: model(x, training=False))
         np.testing.assert_array_equal(run(images), model.predict(images, verbose=0))
 
     def test_but_not_in_training_mode(self, finalized):
-        model, images = finalized
+        model, images, _target = finalized
         with tf.GradientTape() as tape:
             loss = tf.reduce_sum(model(images[:8], training=True))
         gradients = tape.gradient(loss, model.trainable_variables)

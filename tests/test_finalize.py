@@ -57,7 +57,7 @@ def test_without_beta_the_moving_mean_moves():
 
 def test_file_and_model_agree_code_by_code_afterwards():
     model, inputs = build([1.0, -0.5, 2.0, 0.1], bias=True)
-    tfbinreg.finalize(model, inputs, batches=1)
+    tfbinreg.finalize(model, inputs, batches=1, target="litert")
     interpreter = Interpreter(model_content=tfbinreg.to_tflite(model))
     interpreter.allocate_tensors()
     (source,), (target,) = interpreter.get_input_details(), interpreter.get_output_details()

@@ -23,10 +23,16 @@ tflite_tools.codes
 tflite_tools.model
 tflite_tools
 
+tflite_tools.formats
+tflite_tools.formats.fixed_point
+tflite_tools.formats.multipliers
+tflite_tools.formats.tables
+
 tfbinreg.version
 tfbinreg.warning
 tfbinreg._compat
 tfbinreg.grid
+tfbinreg.target
 tfbinreg.channel_folding
 tfbinreg.frozen
 tfbinreg.tflite_operators
@@ -65,6 +71,11 @@ tfbinreg.weight_files
 tfbinreg.keras_files
 tfbinreg.freeze
 tfbinreg.tf_ops
+tfbinreg.integer_ops
+tfbinreg.tflm_arithmetic
+tfbinreg.litert_arithmetic
+tfbinreg.former_arithmetic
+tfbinreg.integer_model
 tfbinreg.deployed
 tfbinreg.statistics
 tfbinreg.keras3_objects
@@ -86,12 +97,9 @@ tfbinreg.proof
 tfbinreg.export
 tfbinreg
 
-tflite_tools.formats
 tflite_tools.formats.arena
-tflite_tools.formats.fixed_point
 tflite_tools.formats.geometry
 tflite_tools.formats.packing
-tflite_tools.formats.tables
 tflite_tools.formats.lowering
 tflite_tools.formats.kernels_c
 tflite_tools.formats.moves_c
@@ -160,6 +168,11 @@ CROSSINGS = {
     "tfbinreg.coarse": {"tflite_tools.coarse"},
     "tfbinreg.tflite_file": {"tflite_tools.writer", "tflite_tools.manifest", "tflite_tools.codes"},
     "tfbinreg.proof": {"tflite_tools.flatbuffer", "tflite_tools.model", "tflite_tools.codes"},
+    "tfbinreg.tflm_arithmetic": {
+        "tflite_tools.formats.fixed_point",
+        "tflite_tools.formats.multipliers",
+        "tflite_tools.formats.tables",
+    },
     "tflite_tools.convert": {name for name in ORDER if name.startswith("tfbinreg")},
     "tflite_tools.squeeze": {name for name in ORDER if name.startswith("tfbinreg")},
 }

@@ -7,20 +7,24 @@ from typing import Any
 import numpy as np
 
 from tfbinreg.best_statistics import channels_on_thresholds, choose_statistics, rewindable
-from tfbinreg.deployed import Deployed
 from tfbinreg.finalize_report import FinalizeReport
-from tfbinreg.freeze import Offsets, affine, freeze_with_offsets, norm_factors
+from tfbinreg.freeze import Offsets, affine, freeze, freeze_with_offsets, norm_factors
 from tfbinreg.frozen import FrozenKernel
 from tfbinreg.grid import Grid
+from tfbinreg.integer_model import ARITHMETICS, IntegerModel
 from tfbinreg.plain_layers import ChannelAffine
+from tfbinreg.sites import require_quantized
+from tfbinreg.target import STATES, check_target
 
 
-def finalize(model: Any, data: Any = None, *, batches: int = 50) -> FinalizeReport:
+def finalize(
+    model: Any, data: Any = None, *, batches: int = 50, target: str | None = None
+) -> FinalizeReport:
     """Make a trained quantized model ready to be evaluated, saved and converted.
 
-    From then on, in inference mode, it computes what LiteRT computes with its file, level by level
-    (see `Deployed`), until `fit` trains it again. It has no gradients in this form. A `tf.function`
-    of your own keeps the weights as they were when it was traced.
+    From then on, in inference mode, it computes what the target computes with its file, bit for
+    bit (see `IntegerModel`), until `fit` trains it again. It has no gradients in this form. A
+    `tf.function` of your own keeps the weights as they were when it was traced.
 
     If `data` is given, batch normalization is re-estimated, and the better of the new and the old
     statistics is kept: with labels those of higher accuracy or, if they are no classes, of smaller
@@ -38,24 +42,33 @@ def finalize(model: Any, data: Any = None, *, batches: int = 50) -> FinalizeRepo
             (inputs, labels) of arrays, or a tf.data.Dataset or iterable of such batches. None
             leaves batch normalization as it is.
         batches: how many of them to use.
+        target: "tflm" (TFLM, CMSIS-NN and the generated C, which round a sum twice) or "litert"
+            (LiteRT with XNNPACK, which rounds it once); None for the recipe's, which is "tflm"
+            unless it says otherwise, for that is what a microcontroller runs.
 
     Returns:
         What was kept and why, and the channels that lie on a rounding threshold; `print` it.
 
     Raises:
-        ValueError: if the model has no exact integer form, as `freeze`.
+        ValueError: if the target is unknown, or the model has no exact integer form, as `freeze`
+            and `IntegerModel`.
     """
-    choice = None
+    require_quantized(model)
+    target = check_target(model.recipe.target if target is None else target)
+    arithmetic, choice = ARITHMETICS[target], None
     if data is not None:
         data = rewindable(data, batches)
-        choice = choose_statistics(model, data, batches, lambda: Deployed(model))
+        choice = choose_statistics(
+            model, data, batches, lambda: IntegerModel(freeze(model), arithmetic)
+        )
     frozen = freeze_with_offsets(model)
+    IntegerModel(frozen.graph, arithmetic)  # refuses what has no exact form there
     for index, offsets in frozen.offsets.items():
         op = frozen.graph.ops[index]
         if op.kernel is not None:
             _round_bias(offsets, op.kernel, frozen.graph.source_grid(op))
     on_threshold = () if data is None else channels_on_thresholds(model, data, batches)
-    model.finalized.assign(1)
+    model.finalized.assign(STATES[target])
     return FinalizeReport(statistics=choice, on_threshold=on_threshold)
 
 

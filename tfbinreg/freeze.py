@@ -27,6 +27,7 @@ from tfbinreg.plain_layers import ChannelAffine
 from tfbinreg.plan import Problem, raise_problems
 from tfbinreg.sites import Site, check_finite, kernel_sites, require_quantized
 from tfbinreg.sizes import InputShape, fixed_shapes, with_input_shapes
+from tfbinreg.target import NOT_FINALIZED, state_of, target_of
 from tfbinreg.version import __version__
 
 # A normalization without a kernel before it multiplies by 64 codes of 1/64: a power of two keeps
@@ -96,7 +97,8 @@ def freeze_with_offsets(model: Any, *, input_shape: InputShape | None = None) ->
         output_names=tuple(edges.names(model.output, model.output_names)),
         recipe=json.loads(model.recipe.to_json()),
         versions={"tfbinreg": __version__, **_compat.versions()},
-        finalized=bool(model.finalized.numpy()),
+        target=target_of(model),
+        finalized=state_of(model) != NOT_FINALIZED,
     )
     return Frozen(graph, offsets)
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from tfbinreg.grid import CodedTensor, Grid
+from tfbinreg.target import TFLM
 
 _FORMAT = 1
 
@@ -83,7 +84,8 @@ class FrozenGraph:
         output_names: what the user calls the outputs.
         recipe: the recipe as a JSON object.
         versions: of the libraries that the model was trained with, by name.
-        finalized: whether the model was finalized; None if that is not known.
+        target: whose integers the model follows.
+        finalized: whether it does so already; None if that is not known.
     """
 
     ops: tuple[FrozenOp, ...]
@@ -93,6 +95,7 @@ class FrozenGraph:
     output_names: tuple[str, ...]
     recipe: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    target: str = TFLM
     finalized: bool | None = None
 
     def trained_kernels(self) -> dict[str, FrozenKernel]:

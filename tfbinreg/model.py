@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import warnings
 import zlib
 from typing import Any
@@ -16,6 +17,7 @@ from tfbinreg.layers import BoundLayer, QuantizedKernel
 from tfbinreg.recipe import Recipe
 from tfbinreg.regularizers import bin_pulls
 from tfbinreg.sites import Site, kernel_sites, sites
+from tfbinreg.target import LITERT, NOT_FINALIZED, state_of
 from tfbinreg.warning import QuantizationWarning, warn_unfinalized
 from tfbinreg.weight_files import check_bits, record_bits
 
@@ -56,7 +58,8 @@ class QuantizedModel(_compat.Functional):
         bin_strength: float32 variable, the strength lambda; not trained, saved with the model.
         steps_held: int32 variable; 1 keeps the steps as they are while the weights train. It acts
             only after `enable_step_holding`.
-        finalized: int32 variable; 1 after `finalize`, when inference is what the file computes.
+        finalized: int32 variable; not 0 after `finalize`, when inference is what the file computes
+            (`target.STATES`).
     """
 
     made_from: dict[str, Any]  # of a loaded model: the configuration
@@ -205,8 +208,8 @@ class QuantizedModel(_compat.Functional):
         """Follow `finalized` and the weights: what was traced for others is of no use any more."""
         with tf.init_scope():
             mark = None
-            if self.finalized.numpy():
-                mark = 0
+            if state_of(self) != NOT_FINALIZED:
+                mark = state_of(self)
                 for weight in self.weights:
                     mark = zlib.crc32(weight.numpy().tobytes(), mark)
             if mark != self._deployed_mark:
@@ -244,7 +247,7 @@ class QuantizedModel(_compat.Functional):
                 QuantizationWarning,
                 stacklevel=2,
             )
-        self.finalized.assign(0)
+        self.finalized.assign(NOT_FINALIZED)
         self._is_trained = True
         if self.train_function is None or force:
             function: Any = super().make_train_function(force)
@@ -321,7 +324,9 @@ class QuantizedModel(_compat.Functional):
         # Models of version 0.1.0 keep the names of their last layers, and the paper's formula.
         _compat.set_output_names(model, quantization.get("output_names", model.output_names))
         options = {"bounded_pull": False, **quantization["bin_options"]}
-        model.describe(Recipe.from_json(quantization["recipe"]), BinOptions(**options))
+        # And their recipes no target: LiteRT was the only one.
+        recipe = json.dumps({"target": LITERT, **json.loads(quantization["recipe"])})
+        model.describe(Recipe.from_json(recipe), BinOptions(**options))
         return model
 
 

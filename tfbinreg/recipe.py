@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tfbinreg.grid import check_bits
+from tfbinreg.target import TFLM, check_target
 from tfbinreg.weight_starts import STARTS
 
 _BIT_FIELDS = ("weight_bits", "activation_bits")
@@ -110,6 +111,9 @@ class Recipe:
         weight_start: where the weight steps start: "mse", "lsq" or "range" (`start_step`).
         float_activations: whether activations stay float, for studies of weights alone; such a
             model trains but cannot be converted.
+        target: whose integers inference follows after `finalize`, bit for bit: "tflm" (TFLM,
+            CMSIS-NN and the generated C, which round twice) or "litert" (LiteRT with XNNPACK, which
+            rounds once).
         rules: exceptions, applied in order; they win over everything above.
     """
 
@@ -127,6 +131,7 @@ class Recipe:
     stored_bits: int = 8
     weight_start: str = "mse"
     float_activations: bool = False
+    target: str = TFLM
     rules: tuple[Rule, ...] = ()
 
     def __post_init__(self) -> None:
@@ -149,6 +154,7 @@ class Recipe:
             raise ValueError(
                 f"weight_start must be one of {', '.join(STARTS)}, got {self.weight_start!r}."
             )
+        check_target(self.target)
         if isinstance(self.rules, Rule):
             raise ValueError("rules must be a sequence of Rules: (rule,) or [rule].")
         object.__setattr__(self, "rules", tuple(self.rules))

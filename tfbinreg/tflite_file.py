@@ -149,6 +149,7 @@ class _FileWriter:
             layers=tuple(self.entries[True]),
             activations=tuple(activations),
             fixed=tuple(self.entries[False]),
+            target=self.graph.target,
             finalized=self.graph.finalized,
         )
 

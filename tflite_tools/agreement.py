@@ -24,16 +24,21 @@ class Limits:
     Attributes:
         min_top1: smallest share of samples with the same best class.
         max_mean_lsb: largest mean difference, in steps of the output grid.
+        max_lsb: largest single difference, None for any.
     """
 
     min_top1: float = 0.99
     max_mean_lsb: float = 1.0
+    max_lsb: float | None = None
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.min_top1 <= 1.0:
             raise ValueError(f"min_top1 must be from 0 to 1, got {self.min_top1}.")
         if not self.max_mean_lsb >= 0.0:
             raise ValueError(f"max_mean_lsb must not be negative, got {self.max_mean_lsb}.")
+
+
+EXACT = Limits(max_lsb=0.01)  # the same levels; real numbers differ in float32's last digits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +52,8 @@ class Difference:
     def within(self, limits: Limits) -> bool:
         """Whether this counts as agreement."""
         top1 = self.top1 is None or self.top1 >= limits.min_top1
-        return top1 and self.mean_lsb <= limits.max_mean_lsb
+        single = limits.max_lsb is None or self.max_lsb <= limits.max_lsb
+        return top1 and single and self.mean_lsb <= limits.max_mean_lsb
 
     def text(self) -> str:
         """One line."""

@@ -187,6 +187,9 @@ def _litert(case: _Case, made: _Outputs | CompilerError, limits: Limits | None) 
         return Check("litert", Verdict.SKIPPED, "there are no outputs to compare with")
     worst = variant.worst(case.model.main, made, case.file(LITERT))
     told = f"against LiteRT: {worst.text()} (TFLM and the C round sums twice, LiteRT once)"
+    header = case.model.require_manifest()
+    if header.finalized and header.target == "litert":
+        told += "; the model follows LiteRT: tfbinreg.finalize(model, target='tflm') follows the C"
     figures = worst.figures() | {"samples": len(case.inputs[0])}
     if worst.within(limits or Limits()):
         return Check("litert", Verdict.PASSED, told, figures=figures)

@@ -180,6 +180,7 @@ def reference(path: str | os.PathLike[str], inputs: Mapping[str, np.ndarray]) ->
 
     from tfbinreg.deployed import Deployed
     from tfbinreg.freeze import integer_codes
+    from tfbinreg.target import STATES, state_of, target_of
 
     arrays = list(samples.by_name(inputs, model.input_names, "The model's inputs").values())
     shapes = [tuple(tensor.shape[1:]) for tensor in model.inputs]
@@ -187,7 +188,7 @@ def reference(path: str | os.PathLike[str], inputs: Mapping[str, np.ndarray]) ->
     if not all(map(_fits, given, shapes)):
         raise ValueError(f"The reference model takes samples of shape {shapes}, got {given}.")
     outputs = nest.flatten(model.predict(nest.pack_sequence_as(model.input, arrays), verbose=0))
-    form = Deployed(model)
+    form, state = Deployed(model), state_of(model)
     activations = form.activations([array[: layers.SAMPLES] for array in arrays])
     return Reference(
         codes={name: coded.codes for name, coded in integer_codes(model).items()},
@@ -196,6 +197,8 @@ def reference(path: str | os.PathLike[str], inputs: Mapping[str, np.ndarray]) ->
             for name, output in zip(form.output_names(), outputs, strict=True)
         },
         activations={name: np.asarray(values, np.float32) for name, values in activations.items()},
+        target=target_of(model),
+        exact=state in STATES.values(),
     )
 
 

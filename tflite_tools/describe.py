@@ -70,7 +70,11 @@ class WeightSummary:
 
 @dataclasses.dataclass(frozen=True)
 class Description:
-    """Everything `inspect` shows. `size_by_category` sums to `size`; sizes are in bytes."""
+    """Everything `inspect` shows. `size_by_category` sums to `size`; sizes are in bytes.
+
+    `target` is the runtime whose integers the trained model follows, "tflm" or "litert", and
+    `finalized` whether it does so already; both None if the file does not say.
+    """
 
     size: int
     inputs: tuple[TensorSummary, ...]
@@ -80,6 +84,8 @@ class Description:
     size_by_category: dict[str, int]
     versions: dict[str, str] | None
     recipe: dict[str, Any] | None
+    target: str | None
+    finalized: bool | None
 
     @property
     def packed_weight_bytes(self) -> int:
@@ -109,6 +115,8 @@ def describe(data: bytes) -> Description:
         size_by_category=layout.bytes_by_category(data, model, manifest.METADATA_NAME),
         versions=None if header is None else header.versions,
         recipe=None if header is None else header.recipe,
+        target=None if header is None else header.target,
+        finalized=None if header is None else header.finalized,
     )
 
 

@@ -112,7 +112,11 @@ def inputs_for(
 
 
 def misfits(
-    isolated: Isolated, results: Sequence[np.ndarray], expected: Sequence[np.ndarray]
+    isolated: Isolated,
+    results: Sequence[np.ndarray],
+    expected: Sequence[np.ndarray],
+    *,
+    exact: bool = False,
 ) -> tuple[list[tuple[str, str]], float]:
     """The operators whose results are off.
 
@@ -120,10 +124,11 @@ def misfits(
         isolated: the operators.
         results: what a runtime computed, stored values, one array per output.
         expected: what it should have.
+        exact: whether every single result has to be as expected.
 
     Returns:
         (layer, what) for every operator that is off by more than its rounding can move on average,
-        in all or in a channel; and the largest average of all operators.
+        in all or in a channel, or at all if `exact`; and the largest average of all operators.
     """
     problems, worst = [], 0.0
     triples = zip(isolated.outputs, isolated.most_levels, results, expected, strict=True)
@@ -132,7 +137,10 @@ def misfits(
         mean, channels = float(off.mean()), off.reshape(-1, off.shape[-1]).mean(axis=0)
         worst = max(worst, mean)
         limits = [most * _share(count) for count in (off.size, off.size // channels.size)]
-        if mean > limits[0]:
+        if exact and off.any():
+            wrong = np.count_nonzero(off)
+            problems.append((name, f"{wrong} of {off.size} results are other numbers"))
+        elif mean > limits[0]:
             problems.append((name, f"off by {mean:.3f} levels on average, {limits[0]:.3f} at most"))
         elif channels.max() > limits[1]:
             what = f"channel {channels.argmax()} is off by {channels.max():.3f} levels on average"

@@ -16,7 +16,13 @@ SAMPLES = 16
 
 
 def check_layers(
-    data: bytes, model: Model, activations: Mapping[str, np.ndarray] | None, *, time_limit: float
+    data: bytes,
+    model: Model,
+    activations: Mapping[str, np.ndarray] | None,
+    *,
+    runtime_name: str = LITERT,
+    exact: bool = False,
+    time_limit: float,
 ) -> Check:
     """Every operator, given the trained model's activations, makes the trained model's next ones.
 
@@ -25,10 +31,12 @@ def check_layers(
         model: the same file, read.
         activations: name of a layer -> the trained model's activations behind it, float, samples
             along the first axis; `SAMPLES` of them are used.
+        runtime_name: what the operators run in.
+        exact: whether the model computes this runtime's integers, so that no result may differ.
         time_limit: seconds.
 
     Raises:
-        RuntimeFailedError: if LiteRT cannot run the operators.
+        RuntimeFailedError: if the runtime cannot run the operators.
     """
     if activations is None:
         return Check("layers", Verdict.SKIPPED, "no reference model was given")
@@ -38,12 +46,15 @@ def check_layers(
     except ValueError as error:
         return Check("layers", Verdict.SKIPPED, str(error))
     inputs = isolate.inputs_for(isolated, lambda name, _: stored[name])
-    run = runtime.run(isolated.data, isolated.model, inputs, time_limit=time_limit)
+    run = runtime.run(
+        isolated.data, isolated.model, inputs, runtime=runtime_name, time_limit=time_limit
+    )
     expected = [stored[name] for name in isolated.outputs]
-    problems, worst = isolate.misfits(isolated, run.outputs, expected)
+    problems, worst = isolate.misfits(isolated, run.outputs, expected, exact=exact)
+    far = "bit for bit" if exact else f"worst {worst:.3f} levels off on average"
     detail = (
         f"{len(expected)} operators, each given the reference's activations, make the next ones "
-        f"(worst {worst:.3f} levels off on average)"
+        f"in {runtime_name} ({far})"
     )
     return decide("layers", problems, detail, {"operators": len(expected), "worst_mean": worst})
 

@@ -20,6 +20,7 @@ MISSING = (
     "The file has no tfbinreg manifest: --slim or --target ethos-u has dropped it, or another tool "
     "made the file. Give the int8 file that `tflite_tools convert` writes without them."
 )
+TARGETS = ("litert", "tflm")  # version 0.1.0 knew the first alone
 _MAX_BITS = 8
 
 
@@ -78,6 +79,7 @@ class Manifest:
         layers: the quantized kernels.
         activations: the activation tensors.
         fixed: kernels that were not trained: a Rescaling, a normalization by itself, an average.
+        target: the runtime whose integers the trained model follows: "tflm" or "litert".
         finalized: whether the model was finalized; None in files that do not say.
     """
 
@@ -86,14 +88,15 @@ class Manifest:
     layers: tuple[LayerEntry, ...]
     activations: tuple[ActivationEntry, ...]
     fixed: tuple[LayerEntry, ...] = ()
+    target: str = TARGETS[0]
     finalized: bool | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.versions, dict) or not isinstance(self.recipe, dict):
             raise ValueError("versions and recipe must be objects")
         _check_text(*self.versions.values())
-        if self.finalized not in (None, True, False):
-            raise ValueError(f"finalized {self.finalized!r}")
+        if self.target not in TARGETS or self.finalized not in (None, True, False):
+            raise ValueError(f"target {self.target!r}, finalized {self.finalized!r}")
 
     @property
     def kernels(self) -> tuple[LayerEntry, ...]:

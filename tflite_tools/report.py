@@ -96,6 +96,9 @@ def print_description(description: Description, output: Console) -> None:
     if description.versions is not None:
         versions = ", ".join(f"{name} {text}" for name, text in description.versions.items())
         output.print(f"made by {safe(versions)}", soft_wrap=True)
+        finalized = {None: "not known to be finalized", True: "finalized", False: "NOT finalized"}
+        told = f"the model was {finalized[description.finalized]}"
+        output.print(f"{told}, target {description.target}", soft_wrap=True)
         output.print(f"recipe {safe(json.dumps(description.recipe))}", soft_wrap=True)
 
 

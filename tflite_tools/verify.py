@@ -15,6 +15,9 @@ from tflite_tools.runtime import LITERT, TFLM, MissingOpError, Run, RuntimeFaile
 from tflite_tools.verdict import Check, Report, Verdict, decide
 
 DEFAULT_LIMITS = Limits()
+_RUNTIMES = {"litert": LITERT, "tflm": TFLM}
+_ABSENT = MissingOpError("TFLM is not installed (pip install 'tfbinreg[micro]')")
+_Outputs = list[np.ndarray] | RuntimeFailedError
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -25,11 +28,16 @@ class Reference:
         codes: layer name -> int8 codes, Keras layout.
         predictions: output layer -> float outputs for the inputs of the verification.
         activations: layer name -> activations behind it for the first inputs, float.
+        target: the runtime whose integers the model follows, "tflm" or "litert"; None for the
+            manifest's.
+        exact: whether predictions and activations are that runtime's, bit for bit.
     """
 
     codes: Mapping[str, np.ndarray] | None = None
     predictions: Mapping[str, np.ndarray] | None = None
     activations: Mapping[str, np.ndarray] | None = None
+    target: str | None = None
+    exact: bool = False
 
 
 NO_REFERENCE = Reference()
@@ -49,13 +57,15 @@ def verify(
 
     Checks, in this order: the weights are the trained integer codes ("codes"), every operator
     computes in integers ("integer"), b-bit activations stay on their grids ("levels"), every
-    operator on its own does what the trained model does ("layers"), LiteRT's outputs agree with
-    the trained model's ("agreement") and TFLM's with LiteRT's ("tflm").
+    operator on its own does what the trained model does ("layers"), the outputs agree with the
+    trained model's ("agreement") and TFLM's with LiteRT's ("tflm").
 
-    Rounding differences of single operators grow through a deep net of few bits. A finalized model
-    (`tfbinreg.finalize`) has next to none against LiteRT, so a lack of agreement fails; TFLM rounds
-    twice where LiteRT rounds once, so there it is a warning if every operator alone is right,
-    unless the caller gives `limits`.
+    A finalized model (`tfbinreg.finalize`) computes the integers of its target, TFLM or LiteRT: in
+    that runtime every operator and output has to be equal. Without TFLM, or an operator in it,
+    LiteRT takes its place, and the limits apply. The distance of the other runtime is reported:
+    TFLM rounds twice where LiteRT rounds once, and the differences grow through a deep net of few
+    bits, so beyond the limits it is a warning if every operator alone is right, unless the caller
+    gives `limits`.
 
     Args:
         data: the file.
@@ -94,16 +104,32 @@ def verify(
     def rounding_misfits() -> list[tuple[str, str]]:
         return layers.rounding_misfits(data, model, seed=seed, time_limit=time_limit)
 
+    outputs = {LITERT: _outputs(model, run)}
+    if runtime.available(TFLM):
+        outputs[TFLM] = _outputs(model, lambda: run(TFLM))
+    wanted = _RUNTIMES[reference.target or model.require_manifest().target]
+    chosen = LITERT if isinstance(outputs.get(wanted, _ABSENT), MissingOpError) else wanted
+    exact = reference.exact and chosen == wanted
     watched = list(agreement.watched_tensors(model))
     by_layer = guarded(
         "layers",
-        lambda: layers.check_layers(data, model, reference.activations, time_limit=time_limit),
+        lambda: layers.check_layers(
+            data,
+            model,
+            reference.activations,
+            runtime_name=chosen,
+            exact=exact,
+            time_limit=time_limit,
+        ),
     )
-    outputs = _outputs(model, run)
-    compared = _agreement(model, outputs, predictions, limits or DEFAULT_LIMITS)
-    if by_layer.verdict is Verdict.PASSED:
+    demanded = agreement.EXACT if exact and _takes_int8(model) else DEFAULT_LIMITS
+    subject = f"{chosen} against the reference"
+    if chosen != wanted:
+        subject += f" (which follows {wanted}: not run, {outputs.get(wanted, _ABSENT)})"
+    compared = _agreement(model, outputs[chosen], predictions, subject, limits or demanded)
+    if by_layer.verdict is Verdict.PASSED and not reference.exact:
         compared = _advised(compared)
-    tflm = _tflm(model, run, outputs, limits or DEFAULT_LIMITS)
+    tflm = _tflm(model, outputs, limits or DEFAULT_LIMITS)
     if limits is None:
         tflm = _judged(tflm, rounding_misfits)
     return Report(
@@ -144,51 +170,47 @@ def default_inputs(
     return samples.seeded(models.load(data), samples=samples_count, seed=seed)
 
 
-def _outputs(model: Model, run: Callable[..., Run]) -> list[np.ndarray] | RuntimeFailedError:
+def _outputs(model: Model, run: Callable[[], Run]) -> _Outputs:
     try:
         return samples.real(model, run().outputs)
     except RuntimeFailedError as error:
         return error
 
 
+def _takes_int8(model: Model) -> bool:
+    """Whether the file's inputs are quantized outside, where no runtime rounds them its own way."""
+    return all(model.main.tensors[index].dtype == "INT8" for index in model.main.inputs)
+
+
 def _agreement(
     model: Model,
-    outputs: list[np.ndarray] | RuntimeFailedError,
+    outputs: _Outputs,
     predictions: Mapping[str, np.ndarray] | None,
+    subject: str,
     limits: Limits,
 ) -> Check:
     if isinstance(outputs, RuntimeFailedError):
         return Check("agreement", Verdict.FAILED, str(outputs))
     if predictions is None:
         return Check("agreement", Verdict.SKIPPED, "no reference model was given")
-    subject = "LiteRT against the reference"
     names = samples.output_names(model)
-    chosen = samples.by_name(predictions, names, "The file's outputs")
-    expected = [chosen[name] for name in names]
+    by_name = samples.by_name(predictions, names, "The file's outputs")
+    expected = [by_name[name] for name in names]
     return agreement.check_agreement(
         model, outputs, expected, name="agreement", subject=subject, limits=limits
     )
 
 
-def _tflm(
-    model: Model,
-    run: Callable[..., Run],
-    outputs: list[np.ndarray] | RuntimeFailedError,
-    limits: Limits,
-) -> Check:
-    if isinstance(outputs, RuntimeFailedError):
+def _tflm(model: Model, outputs: Mapping[str, _Outputs], limits: Limits) -> Check:
+    litert, tflm = outputs[LITERT], outputs.get(TFLM, _ABSENT)
+    if isinstance(litert, RuntimeFailedError):
         return Check("tflm", Verdict.SKIPPED, "there are no outputs to compare with")
-    if not runtime.available(TFLM):
-        missing = "TFLM is not installed (pip install 'tfbinreg[micro]')"
-        return Check("tflm", Verdict.SKIPPED, missing)
-
-    def compare() -> Check:
-        ours, subject = samples.real(model, run(TFLM).outputs), "TFLM against LiteRT"
-        return agreement.check_agreement(
-            model, ours, outputs, name="tflm", subject=subject, limits=limits
-        )
-
-    return guarded("tflm", compare)
+    if isinstance(tflm, RuntimeFailedError):
+        skipped = isinstance(tflm, MissingOpError)
+        return Check("tflm", Verdict.SKIPPED if skipped else Verdict.FAILED, str(tflm))
+    return agreement.check_agreement(
+        model, tflm, litert, name="tflm", subject="TFLM against LiteRT", limits=limits
+    )
 
 
 def _judged(check: Check, rounding_misfits: Callable[[], list[tuple[str, str]]]) -> Check:

@@ -8,6 +8,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from tflite_tools import convert, flatbuffer, layers, manifest, runtime
 from tflite_tools.agreement import Limits, compare
+from tflite_tools.model import load
 from tflite_tools.verdict import Verdict
 from tflite_tools.verify import Reference, default_inputs, verify
 
@@ -231,10 +232,59 @@ def test_activations_that_do_not_fit_are_said_so(int8_file, inputs, reference):
 
 
 def test_limits_of_the_callers_own_fail(int8_file, inputs, reference):
-    strict = Limits(max_mean_lsb=0.0)
-    report = verify(int8_file, reference=reference, inputs=inputs, limits=strict)
+    # Predictions that are off by half a level everywhere.
+    moved = {name: array + 1 / 512 for name, array in reference.predictions.items()}
+    off = dataclasses.replace(reference, predictions=moved, exact=False)
+    assert verify(int8_file, reference=off, inputs=inputs).passed
+    report = verify(int8_file, reference=off, inputs=inputs, limits=Limits(max_mean_lsb=0.4))
     assert report["agreement"].verdict is Verdict.FAILED
     assert not report.passed
+
+
+def _one_level_up(values, scale, sample):
+    changed = np.array(values)
+    changed[sample] += scale
+    return changed
+
+
+def test_a_finalized_model_is_equal_in_its_target_to_the_last_level(int8_file, inputs, reference):
+    assert reference.exact and reference.target == "tflm"
+    report = verify(int8_file, reference=reference, inputs=inputs)
+    assert "TFLM against the reference" in report["agreement"].detail
+    assert report["agreement"].figures["max_lsb"] == 0.0
+    assert "bit for bit" in report["layers"].detail
+    # One level in one sample of one output, and in one activation.
+    (name, values), *_ = reference.predictions.items()
+    one = {**reference.predictions, name: _one_level_up(values, 1 / 256, 3)}
+    other = dataclasses.replace(reference, predictions=one)
+    assert verify(int8_file, reference=other, inputs=inputs)["agreement"].verdict is Verdict.FAILED
+    entry = next(e for e in load(int8_file).manifest.activations if e.tensor == "add")
+    scale = _scale(int8_file, entry.tensor)
+    moved = np.where(reference.activations["add"] <= 0, scale, 0.0) + reference.activations["add"]
+    other = dataclasses.replace(
+        reference, activations={**reference.activations, "add": moved.astype(np.float32)}
+    )
+    check = verify(int8_file, reference=other, inputs=inputs)["layers"]
+    assert check.verdict is Verdict.FAILED
+    assert "other numbers" in check.detail
+
+
+def _scale(data, name):
+    (tensor,) = (tensor for tensor in load(data).main.tensors if tensor.name == name)
+    return float(tensor.quantization.scale[0])
+
+
+@pytest.mark.parametrize("missing", [False, True])
+def test_where_the_target_does_not_run_litert_takes_its_place(
+    missing, int8_file, inputs, reference, monkeypatch
+):
+    if missing:
+        monkeypatch.setattr(runtime, "available", lambda name: name != runtime.TFLM)
+    else:
+        reference = dataclasses.replace(reference, target="litert", exact=False)
+    check = verify(int8_file, reference=reference, inputs=inputs)["agreement"]
+    assert "LiteRT against the reference" in check.detail
+    assert ("TFLM is not installed" in check.detail) == missing
 
 
 def _upside_down(reference):
@@ -248,7 +298,7 @@ def _turned(reference):
 def test_outputs_that_differ_fail_with_advice_if_every_operator_is_right(
     int8_file, inputs, reference
 ):
-    turned = _turned(reference)
+    turned = dataclasses.replace(_turned(reference), exact=False)
     report = verify(int8_file, reference=turned, inputs=inputs)
     assert report["agreement"].verdict is Verdict.FAILED
     assert "tfbinreg.finalize" in report["agreement"].detail

@@ -7,6 +7,7 @@ SaturatingRoundingDoublingHighMul, then RoundingDivideByPOT.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 _MAX32, _MIN32 = 2**31 - 1, -(2**31)
 _ONE = _MAX32  # the largest number of Q0.31, which stands for 1
@@ -40,9 +41,9 @@ def quantize_multiplier(real: float) -> tuple[int, int]:
     return (0, 0) if shift < -31 else (multiplier, shift)
 
 
-def high_product(a: int, b: int) -> int:
-    """a * b / 2^31, halves upwards, saturated."""
-    return min((a * b + 2**30) >> 31, _MAX32)
+def high_product(a: Any, b: Any) -> Any:
+    """a * b / 2^31, halves upwards, for whole numbers of any kind; not both may be -2^31."""
+    return (a * b + 2**30) // 2**31
 
 
 def rounded_shift(value: int, exponent: int) -> int:
@@ -86,13 +87,14 @@ def _exp_near_zero(value: int) -> int:
     return 1895147668 + high_product(1895147668, x + tail)
 
 
-def _newton(value: int) -> int:
-    """2 / (1 + x) for x in [0, 1], Q2.29."""
-    half = (value + _ONE + 1) >> 1
+def half_reciprocal(value: Any) -> Any:
+    """1 / (1 + x) for x in [0, 1], from Q0.31 to Q1.30, for whole numbers of any kind: three steps
+    of Newton's method."""
+    half = (value + _ONE + 1) // 2
     x = 1515870810 + high_product(half, -1010580540)
     for _ in range(3):
         error = 2**29 - high_product(half, x)
-        x += high_product(x, error) << 2
+        x += high_product(x, error) * 4
     return x
 
 
@@ -105,7 +107,7 @@ def logistic(value: int, integer_bits: int) -> int:
     """1 / (1 + exp(-x)), from Q`integer_bits` to Q0.31."""
     if value == 0:
         return 2**30
-    positive = _doubled(_newton(exp_on_negatives(-abs(value), integer_bits)), 1)
+    positive = _doubled(half_reciprocal(exp_on_negatives(-abs(value), integer_bits)), 1)
     return positive if value > 0 else _ONE - positive
 
 
@@ -115,5 +117,5 @@ def tanh(value: int, integer_bits: int) -> int:
         return 0
     # The bits of x are those of 2x with one more integer bit.
     exponential = exp_on_negatives(-abs(value), integer_bits + 1)
-    positive = _doubled(_newton(exponential) - 2**29, 2)
+    positive = _doubled(half_reciprocal(exponential) - 2**29, 2)
     return positive if value > 0 else -positive

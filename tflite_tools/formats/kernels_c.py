@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from tflite_tools import codes as file_codes
-from tflite_tools.formats import fixed_point, geometry, packing
+from tflite_tools.formats import geometry, multipliers, packing
 from tflite_tools.formats.lowering import Context, Step
 from tflite_tools.model import Tensor
 
@@ -305,12 +305,8 @@ def _factors(
     op: Context, source: Tensor, weights: Tensor, channels: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Multiplier and shift per channel, as TFLM prepares them."""
-    scales = _weight_scales(op, weights, channels)
-    taken, made = op.grid(source)[0], op.grid(op.output)[0]
-    products = scales.astype(np.float64) * float(taken)
-    if op.op.name == "FULLY_CONNECTED" and scales.size == 1:
-        products = (scales * taken).astype(np.float64)  # this one product TFLM computes in float32
-    pairs = [fixed_point.quantize_multiplier(float(p) / float(made)) for p in products]
+    scales, dense = _weight_scales(op, weights, channels), op.op.name == "FULLY_CONNECTED"
+    pairs = multipliers.kernel(scales, op.grid(source)[0], op.grid(op.output)[0], dense=dense)
     pairs = pairs if len(pairs) > 1 else pairs * channels
     return np.array([m for m, _ in pairs]), np.array([s for _, s in pairs])
 

@@ -7,13 +7,11 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from tflite_tools.formats import fixed_point, geometry, tables
+from tflite_tools.formats import fixed_point, geometry, multipliers, tables
 from tflite_tools.formats.lowering import Context, Step
 from tflite_tools.model import Tensor
 
-_FINER = 20  # bits by which ADD and SUB widen their operands
 _SUM_BITS = 12  # integer bits of SOFTMAX's sum of exponentials
-_EXP_BITS = 5  # integer bits of SOFTMAX's exponents
 
 
 def lookup(op: Context) -> Step:
@@ -46,30 +44,24 @@ def _table(op: Context, source: Tensor) -> np.ndarray:
 
 def add(op: Context) -> Step:
     """ADD and SUB: both operands at twice the larger scale, 20 bits finer."""
-    scales = [float(op.grid(op.operand(place))[0]) for place in (0, 1)]
-    common = 2.0 * max(scales)
-    factors = [fixed_point.quantize_multiplier(scale / common) for scale in scales]
-    whole = common / (2.0**_FINER * float(op.grid(op.output)[0]))
-    op.need(whole < 1.0, "an output scale too fine for its operands'")
-    factor = fixed_point.quantize_multiplier(whole)
     function = "tfb_add" if op.op.name == "ADD" else "tfb_sub"
-    return _pair(op, function, factors[0], factors[1], factor)
+    return _pair(op, function, *multipliers.addition(*_scales(op)))
 
 
 def multiply(op: Context) -> Step:
     """MUL."""
-    first, second = (float(op.grid(op.operand(place))[0]) for place in (0, 1))
-    factor = fixed_point.quantize_multiplier(first * second / float(op.grid(op.output)[0]))
-    return _pair(op, "tfb_mul", (0, 0), (0, 0), factor)
+    return _pair(op, "tfb_mul", (0, 0), (0, 0), multipliers.product(*_scales(op)))
 
 
 def prelu(op: Context) -> Step:
     """PRELU; the slopes are the second operand."""
-    taken, slope = (float(op.grid(op.operand(place))[0]) for place in (0, 1))
-    made = float(op.grid(op.output)[0])
-    straight = fixed_point.quantize_multiplier(taken / made)
-    bent = fixed_point.quantize_multiplier(taken * slope / made)
+    straight, bent = multipliers.prelu(*_scales(op))
     return _pair(op, "tfb_prelu", straight, (0, 0), bent)
+
+
+def _scales(op: Context) -> tuple[np.float32, np.float32, np.float32]:
+    """Of both operands and the output."""
+    return op.grid(op.operand(0))[0], op.grid(op.operand(1))[0], op.grid(op.output)[0]
 
 
 def extreme(op: Context) -> Step:
@@ -142,11 +134,9 @@ def reduction(op: Context) -> Step:
     made = math.prod(op.output.shape)
     op.need(made == outer * inner, f"the output has shape {op.output.shape}")
     (taken, zero_point), (scale, out_zero) = op.grid(source), op.grid(op.output)
-    multiplier, shift = fixed_point.quantize_multiplier(float(taken) / float(scale))
-    function = "tfb_reduce_max"
-    if op.op.name == "MEAN":
-        function, (multiplier, shift) = "tfb_mean", _mean_factor(multiplier, shift, count)
-    else:
+    multiplier, shift = multipliers.mean(taken, scale, count)
+    function = "tfb_mean" if op.op.name == "MEAN" else "tfb_reduce_max"
+    if op.op.name != "MEAN":
         op.same_grids(source)
     record = op.constants.record("tfb_reduce", op.op, {
         "outer": outer, "count": count, "inner": inner,
@@ -171,12 +161,6 @@ def _split(shape: Sequence[int], axes: set[int]) -> tuple[int, int, int]:
     return math.prod(sizes[:first]), math.prod(sizes[first:last]), math.prod(sizes[last:])
 
 
-def _mean_factor(multiplier: int, shift: int, count: int) -> tuple[int, int]:
-    """The factor divided by the number of values, truncated as TFLM's QuantizedMeanOrSum does."""
-    extra = min(count.bit_length() - 1, 32, 31 + shift)
-    return (multiplier << extra) // count, shift - extra
-
-
 def softmax(op: Context) -> Step:
     """SOFTMAX over the last axis."""
     source, beta = op.operand(0), op.op.options.get("beta")
@@ -187,14 +171,12 @@ def softmax(op: Context) -> Step:
     op.need((float(scale), zero_point) == (1.0 / 256.0, -128), "an output grid other than 1/256")
     depth = source.shape[-1]
     op.need(depth < 2**_SUM_BITS, f"{depth} values to add up")
-    real = min(beta * float(op.grid(source)[0]) * 2.0 ** (31 - _EXP_BITS), 2.0**31 - 1.0)
-    op.need(real > 1.0, "an input scale too fine for 32 bits")
-    multiplier, shift = fixed_point.quantize_multiplier(real)
     if op.reasons:
         return Step("", (), op.output.index)
+    multiplier, shift = multipliers.softmax(op.grid(source)[0], beta)
     record = op.constants.record("tfb_softmax_op", op.op, {
         "outer": math.prod(source.shape[:-1]), "depth": depth, "multiplier": multiplier,
-        "lowest": -fixed_point.input_radius(_EXP_BITS, shift), "shift": shift,
+        "lowest": -fixed_point.input_radius(multipliers.EXP_BITS, shift), "shift": shift,
     })  # fmt: skip
     places = f"{op.address(source)}, {op.address(op.output)}"
     return op.step(f"tfb_softmax({record}, {places});", source)
