@@ -312,7 +312,8 @@ def test_outputs_that_differ_fail_with_advice_if_every_operator_is_right(
 
 
 def test_runtimes_that_differ_warn_if_every_operator_rounds_only(int8_file, monkeypatch):
-    monkeypatch.setattr("tflite_tools.verify.DEFAULT_LIMITS", Limits(1.0, 0.0))
+    # No difference is small enough, not even none: whether the runtimes differ hangs on the net.
+    monkeypatch.setattr("tflite_tools.verify.DEFAULT_LIMITS", Limits(max_lsb=-1.0))
     assert verify(int8_file, samples_count=8)["tflm"].verdict is Verdict.WARNING
     monkeypatch.setattr(layers, "rounding_misfits", lambda *_, **__: [("conv", "is off")])
     check = verify(int8_file, samples_count=8)["tflm"]
