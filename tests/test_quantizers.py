@@ -3,9 +3,7 @@ import pytest
 import tensorflow as tf
 import tf_keras as keras
 
-import tfbinreg
 from tfbinreg import LSQActivationQuantizer, LSQWeightQuantizer
-from tfbinreg.activation_quantizers import LSQPlusActivationQuantizer
 
 
 def built(quantizer, shape=(None, 4)):
@@ -66,41 +64,6 @@ class TestWeights:
             np.testing.assert_array_equal(codes, grid.codes(kernel))
             trained = quantizer(kernel, True, variables)
             np.testing.assert_allclose(trained, grid.values(codes), rtol=1e-6)
-
-
-class TestSign:
-    """An update that carries a step below zero leaves its absolute value."""
-
-    @pytest.mark.parametrize(
-        "optimizer",
-        [keras.optimizers.SGD(1.0), keras.optimizers.legacy.SGD(1.0)],
-        ids=["new", "legacy"],
-    )
-    def test_steps_stay_positive(self, optimizer):
-        _, kernel = built(LSQWeightQuantizer(4, 1), (3, 4))
-        _, activation = built(LSQActivationQuantizer(4))
-        variables = [kernel["step"], activation["step"]]
-        gradients = [tf.constant([0.5, 1.25, 1.0, -1.0]), tf.constant(3.0)]
-        optimizer.apply_gradients(zip(gradients, variables, strict=True))
-        np.testing.assert_array_equal(step(kernel), np.float32([0.5, 0.25, 1e-9, 2.0]))
-        assert step(activation) == 2.0
-
-    def test_offsets_may_be_negative(self):
-        _, variables = built(LSQPlusActivationQuantizer(8))
-        gradients = [(tf.constant(1.0), variables["offset"])]
-        keras.optimizers.SGD(1.0).apply_gradients(gradients)
-        assert variables["offset"].numpy() == -1.0
-
-    @pytest.mark.parametrize("options", [{}, {"jit_compile": True}])
-    def test_in_a_model_that_is_trained_far_too_fast(self, options):
-        keras.utils.set_random_seed(0)
-        model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(8, activation="relu")])
-        model.add(keras.layers.Dense(2))
-        rows = np.random.default_rng(0).normal(size=(64, 4)).astype(np.float32)
-        quantized = tfbinreg.quantize_apply(model, weight_bits=2, calibration_data=rows)
-        quantized.compile(keras.optimizers.Adam(0.5), "mse", **options)
-        quantized.fit(rows, rows[:, :2], epochs=3, batch_size=8, verbose=0)
-        assert all(np.all(s.numpy() > 0) for s in quantized.step_variables if "step" in s.name)
 
 
 @pytest.mark.parametrize("bits", [1, 9, "two", True, None])

@@ -9,7 +9,7 @@ import math
 
 import tensorflow as tf
 
-# A step is used as max(|step|, STEP_FLOOR), and optimizers leave that in the variable.
+# A step is used as max(|step|, STEP_FLOOR): no optimizer can make it negative or zero.
 STEP_FLOOR = 1e-9
 # The fused kernels compare with <=, the paper with <; four units in the last place make up for it.
 _EDGE = 2.0**-21

@@ -47,18 +47,13 @@ class LSQQuantizer(_compat.Quantizer):
         initializer: Any = "ones",
         what: str = "step",
     ) -> tf.Variable:
-        """A variable of the layer that never leaves float32 and is the same in all replicas.
-
-        A step is positive after every update: an update that carries it below zero leaves its
-        absolute value, which is what is computed with anyway.
-        """
+        """A variable of the layer that never leaves float32 and is the same in all replicas."""
         return layer.add_weight(
             name=f"{name}_{what}",
             shape=shape,
             dtype=tf.float32,
             initializer=initializer,
             trainable=trainable,
-            constraint=ops.effective_step if what == "step" else None,
             aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
             experimental_autocast=False,
         )

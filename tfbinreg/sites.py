@@ -40,8 +40,7 @@ class Site:
 
     @property
     def step(self) -> tf.Variable:
-        """The step variable. The quantizers use its absolute value; optimizers keep it positive,
-        so that only old or hand-made models have negative ones."""
+        """The step variable; the quantizers use its absolute value."""
         return self.variables["step"]
 
     @property
