@@ -50,7 +50,7 @@ def fashion(work: Work) -> Any:
     model = fashion_mnist.build()
     rows = len(split.train_images)
     model.compile(
-        fashion_mnist.optimizer(0.05, work.epochs, rows), "sparse_categorical_crossentropy"
+        fashion_mnist.float_optimizer(work.epochs, rows), "sparse_categorical_crossentropy"
     )
     images = split.train_images.astype(np.float32)
     model.fit(images, split.train_labels, fashion_mnist.BATCH, work.epochs, verbose=0, shuffle=True)

@@ -59,10 +59,14 @@ def _block(x: Any, filters: int, stride: int, expansion: int) -> Any:
     return layers.Add()([x, y]) if stride == 1 and x.shape[-1] == filters else y
 
 
-def optimizer(rate: float, epochs: int, rows: int) -> Any:
-    """SGD, momentum 0.9, cosine decay to zero over all `epochs`."""
-    steps = epochs * -(-rows // BATCH)
-    return keras.optimizers.SGD(keras.optimizers.schedules.CosineDecay(rate, steps), momentum=0.9)
+def decay(rate: float, epochs: int, rows: int) -> Any:
+    """Cosine decay to zero over all `epochs`."""
+    return keras.optimizers.schedules.CosineDecay(rate, epochs * -(-rows // BATCH))
+
+
+def float_optimizer(epochs: int, rows: int) -> Any:
+    """SGD, momentum 0.9."""
+    return keras.optimizers.SGD(decay(0.05, epochs, rows), momentum=0.9)
 
 
 @dataclasses.dataclass
@@ -96,7 +100,7 @@ class Study:
         if not os.path.exists(path):
             keras.utils.set_random_seed(seed)
             model = build()
-            rule = optimizer(0.05, self.float_epochs, len(self.split.train_images))
+            rule = float_optimizer(self.float_epochs, len(self.split.train_images))
             model.compile(rule, "sparse_categorical_crossentropy", metrics=["accuracy"])
             self.fit(model, seed, 0, self.float_epochs, [])
             model.save(path)
@@ -113,7 +117,8 @@ class Study:
                 activation_bits=activation_bits,
                 calibration_data=self.split.train_images[:512].astype(np.float32),
             )
-            rule = optimizer(0.02, self.epochs, len(self.split.train_images))
+            rate = decay(0.001, self.epochs, len(self.split.train_images))
+            rule = keras.optimizers.Adam(rate)
             model.compile(rule, "sparse_categorical_crossentropy", metrics=["accuracy"])
             self.fit(model, seed, 0, self.switch_epoch, [])
             model.save(path)

@@ -30,14 +30,14 @@ BATCH = 128
 def fine_tune(
     model: Any, split: data.Split, bits: tuple[int, int], epochs: int, switch_epoch: int
 ) -> Any:
-    """LSQ, then LSQ + BR from `switch_epoch` on; SGD with cosine decay from 0.01."""
+    """LSQ, then LSQ + BR from `switch_epoch` on; Adam with cosine decay from 0.001."""
     images = split.train_images.astype(np.float32)
     quantized = tfbinreg.quantize_apply(
         model, weight_bits=bits[0], activation_bits=bits[1], calibration_data=images[:512]
     )
-    rate = keras.optimizers.schedules.CosineDecay(0.01, epochs * -(-len(images) // BATCH))
+    rate = keras.optimizers.schedules.CosineDecay(0.001, epochs * -(-len(images) // BATCH))
     quantized.compile(
-        keras.optimizers.SGD(rate, momentum=0.9),
+        keras.optimizers.Adam(rate),
         "sparse_categorical_crossentropy",
         metrics=["accuracy"],
     )

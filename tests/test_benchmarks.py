@@ -1,6 +1,7 @@
 """The pure helpers of the benchmarks; nothing here is timed."""
 
 import importlib
+import json
 from pathlib import Path
 
 import numpy as np
@@ -92,3 +93,43 @@ def test_networks_have_the_published_sizes():
     batch = nets["resnet8"].random_batch(seed=1)
     assert batch[0].shape == (128, 32, 32, 3)
     assert batch[1].max() < 10
+
+
+class TestFirstTry:
+    def test_arms(self):
+        first_try = _module("first_try")
+        assert first_try.read_arm("start") == first_try.Arm("start")
+        assert first_try.read_arm("sgd-0.02") == first_try.Arm("sgd", 0.02)
+        wanted = first_try.Arm("adam", 0.001, step_scale=10.0, weight_start="mse")
+        assert first_try.read_arm("adam-0.001-s=10-start=mse") == wanted
+
+    def test_runs_that_are_there_are_left_out(self, tmp_path):
+        first_try = _module("first_try")
+        results = tmp_path / "results.jsonl"
+        options = first_try.parse(["--results", str(results), "--seeds", "0", "1"])
+        every = first_try.wanted(options)
+        assert len(every) == len(set(every)) == 2 * 3 * 2 * 2
+        assert {values[4] for values in every[:12]} == {0}  # seed by seed
+        lines = [json.dumps(dict(zip(first_try.KEYS, values, strict=True))) for values in every[:5]]
+        results.write_text("\n".join(lines) + "\n")
+        assert first_try.wanted(options) == every[5:]
+        options = first_try.parse(["--results", str(results), "--seeds", "0", "--epochs", "9"])
+        assert len(first_try.wanted(options)) == 12
+
+    def test_table_has_mean_and_standard_deviation(self):
+        line = {"code": "after", "net": "dscnn", "bits": "2,8", "arm": "sgd-0.1", "choice": 7.0}
+        lines = [{**line, "seed": n, "test": 80.0 + n} for n in (0, 1, 2)]
+        text = _module("first_try").table([*lines, {**lines[0], "code": "before"}])
+        assert text.splitlines()[2:] == [
+            "| dscnn | W2A8 | after | sgd-0.1 | 3 | 7.0 ± 0.0 | 81.0 ± 1.0 |",
+            "| dscnn | W2A8 | before | sgd-0.1 | 1 | 7.0 | 80.0 |",
+        ]
+
+    def test_steps_move_by_the_scale_times_their_size(self):
+        first_try = _module("first_try")
+        optimizer = first_try.optimizer(first_try.read_arm("adam-0.01-s=5"), 100)
+        kernel = tf.Variable(2.0, name="kernel")
+        step = tf.Variable(0.5, name="kernel_step")
+        optimizer.apply_gradients([(tf.constant(3.0), kernel), (tf.constant(-7.0), step)])
+        assert kernel.numpy() == pytest.approx(2.0 - 0.01, rel=1e-6)
+        assert step.numpy() == pytest.approx(0.5 + 5 * 0.5 * 0.01, rel=1e-6)
