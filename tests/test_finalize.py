@@ -6,6 +6,7 @@ from test_freeze import GAMMAS, build
 
 import tfbinreg
 from tfbinreg.freeze import freeze, freeze_with_offsets, norm_factors
+from tfbinreg.sites import kernel_sites
 
 
 def bias_fractions(model):
@@ -73,3 +74,13 @@ def test_file_and_model_agree_code_by_code_afterwards():
 def test_a_float_model_is_refused():
     with pytest.raises(ValueError, match="not quantized"):
         tfbinreg.finalize(keras.Sequential([keras.layers.Input((2,)), keras.layers.Dense(2)]))
+
+
+def test_a_step_below_zero_is_shown_as_it_acts(make_net, images):
+    model = tfbinreg.quantize_apply(make_net(), calibration_data=images)
+    step = kernel_sites(model)[0].step
+    step.assign(-step)
+    before = model.predict(images, verbose=0)
+    tfbinreg.finalize(model)
+    assert step.numpy() > 0
+    assert np.max(np.abs(model.predict(images, verbose=0) - before)) < 0.05

@@ -94,6 +94,7 @@ tfbinreg.finalize_report
 tfbinreg.best_statistics
 tfbinreg.finalize
 tfbinreg.proof
+tfbinreg.output_proof
 tfbinreg.export
 tfbinreg
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tfbinreg.freeze import freeze
+from tfbinreg.output_proof import prove_outputs
 from tfbinreg.proof import prove
 from tfbinreg.sites import require_quantized
 from tfbinreg.sizes import InputShape, fixed_shapes
@@ -42,7 +43,8 @@ def to_tflite(
     Raises:
         ValueError: if the model has no exact integer form, listing every layer that stands in the
             way, a type is unknown, or a size is open and not given.
-        RuntimeError: if the file, read back, is not what was frozen.
+        RuntimeError: if the file, read back, is not what was frozen, or LiteRT computes something
+            else with it.
     """
     output_type = input_type if output_type is None else output_type
     require_quantized(model)
@@ -51,4 +53,5 @@ def to_tflite(
         warn_unfinalized("converted", stacklevel=3)
     data = write(frozen, input_type=input_type, output_type=output_type)
     prove(data, frozen)
+    prove_outputs(data, frozen)
     return data

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from tfbinreg import ops
 from tfbinreg.best_statistics import channels_on_thresholds, choose_statistics, rewindable
 from tfbinreg.finalize_report import FinalizeReport
 from tfbinreg.freeze import Offsets, affine, freeze, freeze_with_offsets, norm_factors
@@ -13,7 +14,7 @@ from tfbinreg.frozen import FrozenKernel
 from tfbinreg.grid import Grid
 from tfbinreg.integer_model import ARITHMETICS, IntegerModel
 from tfbinreg.plain_layers import ChannelAffine
-from tfbinreg.sites import require_quantized
+from tfbinreg.sites import require_quantized, sites
 from tfbinreg.target import STATES, check_target
 
 
@@ -68,8 +69,15 @@ def finalize(
         if op.kernel is not None:
             _round_bias(offsets, op.kernel, frozen.graph.source_grid(op))
     on_threshold = () if data is None else channels_on_thresholds(model, data, batches)
+    _show_steps_as_used(model)
     model.finalized.assign(STATES[target])
     return FinalizeReport(statistics=choice, on_threshold=on_threshold)
+
+
+def _show_steps_as_used(model: Any) -> None:
+    """Training may end with a step below zero, which acts by its size: show that size."""
+    for site in sites(model):
+        site.step.assign(ops.effective_step(site.step))
 
 
 def _round_bias(offsets: Offsets, kernel: FrozenKernel, source: Grid) -> None:
