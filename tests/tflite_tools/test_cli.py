@@ -281,16 +281,16 @@ def test_usage_errors(command, arguments, message):
         (["convert", "{short}", "--output", "out.tflite"], "damaged or cut short"),
         (["convert", "{model}", "--output", "out.tflite", "--split_convs", "9"], "format lut"),
         (["convert", "{model}", "--output", "x", "--format", "lut", "--target", "litert"], "TFLM"),
-        (["convert", "{model}", "--output", "x", "--input_type", "int8"], "is for Keras models"),
+        (["convert", "{model}", "--output", "x", "--input_type", "int8"], "are for Keras models"),
         (["convert", "{model}", "--output", "x", "--input_shape", "8,8,3"], "is for Keras models"),
-        (["convert", "{model}", "--output", "{model}", "--format", "c"], "it is no folder"),
+        (["convert", "{model}", "--output", "{model}", "--format", "c"], "is a folder of C"),
         (
             ["convert", "{net}", "-o", "y", "--flash_budget", "9KB", "--data", "{npy}", "--slim"],
             "--flash_budget writes the int8 file",
         ),
         (["convert", "{model}", "--output", "/proc/x", "--format", "int4"], "Cannot write"),
         (["convert", "{model}", "--output", "{model}", "--slim"], "needs this file itself"),
-        (["convert", "{net}", "--output", "{net}"], "needs this file itself"),
+        (["convert", "{net}", "--output", "{net}"], "Give another name"),
         (
             ["convert", "{net}", "--output", "y", "--flash_budget", "9KB", "--data", "{npy}"]
             + ["--recipe_output", "./y"],
@@ -301,7 +301,7 @@ def test_usage_errors(command, arguments, message):
             + ["--recipe", "{npy}"],
             "--recipe is not read: --flash_budget chooses the bits and writes a recipe",
         ),
-        (["report", "{model}", "--output", "{model}"], "needs this file itself"),
+        (["report", "{model}", "--output", "{model}"], "Give another name"),
         (
             ["report", "{model}", "--canonical", "{short}", "--output", "{short}"],
             "needs this file itself",
