@@ -127,7 +127,7 @@ def test_unknown_targets_are_refused(make_net, images):
     for ours, theirs in zip(model.get_weights(), before, strict=True):
         np.testing.assert_array_equal(ours, theirs)
     header = models.load(tfbinreg.to_tflite(model)).require_manifest()
-    assert (header.target, header.finalized) == ("tflm", False)
+    assert (header.target, header.finalized) == ("litert", False)
 
 
 class TestTheModelFollows:
@@ -147,7 +147,7 @@ class TestTheModelFollows:
         model.compile(keras.optimizers.SGD(0.0), "sparse_categorical_crossentropy")
         plain = model.predict(images, verbose=0)
         tfbinreg.finalize(model)
-        assert model.finalized.numpy() == STATES["tflm"]
+        assert model.finalized.numpy() == STATES["litert"]
         deployed = model.predict(images, verbose=0)
         model.fit(images, labels, verbose=0)
         assert model.finalized.numpy() == NOT_FINALIZED

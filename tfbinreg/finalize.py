@@ -44,8 +44,8 @@ def finalize(
             leaves batch normalization as it is.
         batches: how many of them to use.
         target: "tflm" (TFLM, CMSIS-NN and the generated C, which round a sum twice) or "litert"
-            (LiteRT with XNNPACK, which rounds it once); None for the recipe's, which is "tflm"
-            unless it says otherwise, for that is what a microcontroller runs.
+            (LiteRT with XNNPACK, which rounds it once); None for the recipe's, which is
+            "litert" unless it says otherwise. For a microcontroller say "tflm".
 
     Returns:
         What was kept and why, and the channels that lie on a rounding threshold; `print` it.

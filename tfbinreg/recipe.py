@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tfbinreg.grid import check_bits
-from tfbinreg.target import TFLM, check_target
+from tfbinreg.target import LITERT, check_target
 from tfbinreg.weight_starts import STARTS
 
 _BIT_FIELDS = ("weight_bits", "activation_bits")
@@ -111,9 +111,9 @@ class Recipe:
         weight_start: where the weight steps start: "mse", "lsq" or "range" (`start_step`).
         float_activations: whether activations stay float, for studies of weights alone; such a
             model trains but cannot be converted.
-        target: whose integers inference follows after `finalize`, bit for bit: "tflm" (TFLM,
-            CMSIS-NN and the generated C, which round twice) or "litert" (LiteRT with XNNPACK, which
-            rounds once).
+        target: whose integers inference follows after `finalize`, bit for bit: "litert"
+            (LiteRT with XNNPACK, which rounds once) or "tflm" (TFLM, CMSIS-NN and the generated C,
+            which round twice).
         rules: exceptions, applied in order; they win over everything above.
     """
 
@@ -131,7 +131,7 @@ class Recipe:
     stored_bits: int = 8
     weight_start: str = "mse"
     float_activations: bool = False
-    target: str = TFLM
+    target: str = LITERT
     rules: tuple[Rule, ...] = ()
 
     def __post_init__(self) -> None:
