@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from maker import Maker, samples
-from test_emit import NETS, converted, fresh
+from test_tf_ops import NETS, converted, fresh
 
 from tflite_tools import isolate, runtime
 from tflite_tools.formats import c_check, c_source

@@ -7,7 +7,7 @@ import pytest
 import tf_keras as keras
 from maker import Maker, samples
 from test_c_source import convolution
-from test_emit import NETS, converted, fresh
+from test_tf_ops import NETS, converted, fresh
 
 import tfbinreg
 from tflite_tools import isolate, runtime
