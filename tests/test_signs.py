@@ -67,7 +67,7 @@ def test_what_is_not_folded_keeps_its_sign(images):
 @pytest.mark.parametrize("bits", [2, 4])
 def test_the_smallest_code_fits_every_format(bits, images):
     image = keras.Input((8, 8, 3))
-    x = layers.ReLU()(layers.Conv2D(8, 3, name="first")(image))
+    x = layers.ReLU()(layers.Conv2D(24, 3, name="first")(image))
     x = layers.ReLU()(layers.BatchNormalization()(layers.Conv2D(8, 3, name="conv")(x)))
     model = signed(keras.Model(image, layers.Dense(3)(layers.Flatten()(x))))
     kernel = model.get_layer("conv").kernel

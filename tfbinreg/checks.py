@@ -47,7 +47,8 @@ def check_model(model: Any) -> None:
         )
     quantized = [layer for layer in model._flatten_layers(False) if _is_quantized(layer)]
     if quantized:
-        whole = [layer for layer in quantized if isinstance(layer, keras.Model)]
+        inner = [layer for layer in quantized if layer is not model]
+        whole = [layer for layer in inner if isinstance(layer, keras.Model)]
         what = f"holds the quantized model {whole[0].name!r}" if whole else "already quantized"
         problem = Problem(model.name, what, "start from the float model")
         raise_problems([problem], f"quantize model {model.name!r}")

@@ -36,9 +36,10 @@ def verdicts(report):
 
 def test_what_convert_writes_passes(folder, two_bits, can_run):
     report = c_verify.verify_folder(folder, two_bits, samples_count=8)
-    assert verdicts(report) == dict.fromkeys(
-        ("codes", "sources", "operators", "tflm", "litert"), PASSED
-    )
+    found = verdicts(report)
+    # How far LiteRT's single rounding is from two depends on the net.
+    assert found.pop("litert") in (PASSED, WARNING)
+    assert found == dict.fromkeys(("codes", "sources", "operators", "tflm"), PASSED)
     assert "bit for bit TFLM's on 8 inputs" in report["tflm"].detail
     assert "round sums twice, LiteRT once" in report["litert"].detail
 

@@ -55,7 +55,7 @@ def test_broken_manifests_are_refused(text):
 def test_files_without_one(float_file):
     container = flatbuffer.read(float_file)
     assert manifest.find(container) is None
-    with pytest.raises(ValueError, match="not made by tflite_tools convert"):
+    with pytest.raises(ValueError, match="no tfbinreg manifest"):
         manifest.require(container)
 
 

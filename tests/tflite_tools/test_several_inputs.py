@@ -36,7 +36,8 @@ def test_inputs_and_outputs_are_told_apart_by_name(two_net, input_type, tmp_path
     reference = convert.reference(tmp_path / "q.keras", inputs)
     assert reference.predictions["scores"].shape == (20, 3)
     report = verify(data, reference=reference, inputs=inputs)
-    assert [check.verdict for check in report.checks[:5]] == [Verdict.PASSED] * 5
+    checks = [check for check in report.checks if check.name != "finalized"]
+    assert [check.verdict for check in checks[:5]] == [Verdict.PASSED] * 5
     with pytest.raises(ValueError, match="inputs are called"):
         verify(data, inputs={"left": inputs["left"]})
 

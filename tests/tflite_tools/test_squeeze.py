@@ -81,11 +81,11 @@ def test_what_does_not_fit_is_refused_and_nothing_written(
     [
         (["--flash_budget", "64KB"], "--flash_budget and --data go together"),
         (["--data", "x.npz"], "--flash_budget and --data go together"),
-        (["--recipe", "r.json"], "--recipe goes with --flash_budget"),
+        (["--recipe", "r.json"], "--recipe is not read"),
         (["--flash_budget", "64XB", "--data", "x"], "'64XB' is no size"),
         (
             ["--flash_budget", "1KB", "--data", "x", "--input_type", "float32"],
-            "leave --input_type out",
+            "leave --input_type and --output_type out",
         ),
     ],
 )
@@ -100,14 +100,14 @@ def test_flags_that_do_not_fit(command, flags, message):
         ({}, r"needs an array for each of \['image'\]; found none"),
         ({"a": np.zeros((4, 8, 8, 3)), "b": np.zeros(4)}, "found a, b"),
         (
-            {"": np.zeros((4, 8, 8, 1))},
+            {"": np.ones((4, 8, 8, 1))},
             r"samples of shape \(8, 8, 1\), the model takes \(8, 8, 3\)",
         ),
         ({"": np.zeros((0, 8, 8, 3))}, "is empty"),
         ({"": np.zeros((2, 8, 8, 3)), "labels": np.array([0, 50])}, "from 0 to"),
         ({"": np.zeros((2, 8, 8, 3)), "labels": np.array([0, -1])}, "from 0 to"),
         ({"": np.zeros((2, 8, 8, 3)), "labels": np.array([0.5, 1])}, "a whole number for each"),
-        ({"": np.zeros((4, 8))}, "samples of shape"),
+        ({"": np.ones((4, 8))}, "samples of shape"),
         ({"": np.zeros((4, 8, 8, 3)), "labels": np.zeros(3)}, "different numbers of samples"),
     ],
 )
