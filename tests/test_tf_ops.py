@@ -90,7 +90,7 @@ def converted(wire, images):
     quantized = tfbinreg.quantize_apply(model, calibration_data=images)
     quantized.compile(keras.optimizers.SGD(0.01), "mse")
     quantized.fit(images, np.zeros((len(images), 3)), verbose=0)
-    tfbinreg.finalize(quantized, images)
+    tfbinreg.finalize(quantized, images, target="tflm")
     return quantized, tfbinreg.to_tflite(quantized)
 
 
