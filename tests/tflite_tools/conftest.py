@@ -142,7 +142,7 @@ def quantized_packable(**options):
     inputs = np.random.default_rng(6).normal(size=(32, 8, 8, 3)).astype(np.float32)
     recipe = tfbinreg.Recipe(activation_bits=4, **options)
     model = tfbinreg.quantize_apply(packable_net(), recipe, calibration_data=inputs)
-    tfbinreg.finalize(model, inputs)
+    tfbinreg.finalize(model, inputs, target="tflm")
     return model
 
 
