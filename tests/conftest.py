@@ -90,7 +90,7 @@ def make_trained(float_net, images, labels):
         )
         model.compile(keras.optimizers.Adam(0.01), "sparse_categorical_crossentropy")
         model.fit(images, labels, batch_size=16, shuffle=False, verbose=0)
-        tfbinreg.finalize(model)
+        tfbinreg.finalize(model, target="tflm")
         return model
 
     return make

@@ -173,5 +173,5 @@ def two_inputs():
     model = tfbinreg.quantize_apply(
         keras.Model([image, extra], x), weight_bits=4, calibration_data=data
     )
-    tfbinreg.finalize(model, data)
+    tfbinreg.finalize(model, data, target="tflm")
     return tfbinreg.to_tflite(model)
