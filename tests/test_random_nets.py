@@ -1,0 +1,138 @@
+"""Random nets out of every kind of layer: file, runtimes and C compute what the model computes.
+
+A failure prints the smallest net it was shrunk to, as a program. RANDOM_NETS=1000 tries more.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from random_nets import MERGES, VOCABULARY, Net, nets
+
+import tfbinreg
+from tfbinreg.kinds import KINDS
+from tflite_tools import model as models
+from tflite_tools import runtime, samples
+from tflite_tools.formats import c_check, c_source
+
+pytestmark = pytest.mark.slow  # minutes; see CONTRIBUTING.md
+
+CALIBRATED, TESTED = 24, 32
+FEW, MANY = 25, int(os.environ.get("RANDOM_NETS", "300"))
+WITH_C = 3  # seeds, of ten, of the nets that are compiled too, which takes longest
+RUNTIMES = {"litert": runtime.LITERT, "tflm": runtime.TFLM}
+# What is rightly refused of nets out of supported layers; everything else has to work.
+REFUSED = (
+    r"was never initialised: .* all data gave zeros",
+    r"shares its grid with tensors without this limit",
+)
+NO_C = r"Cannot write the file as C: .*TRANSPOSE_CONV .*: the fused activation"
+
+
+def test_the_vocabulary_has_every_kind_of_layer_that_is_an_operator():
+    operators = {name for name, kind in KINDS.items() if kind.op not in ("", "none")}
+    assert operators <= {*VOCABULARY, *MERGES}
+
+
+@dataclasses.dataclass
+class Tally:
+    """How many nets were tried, and how many of them were rightly refused."""
+
+    tried: int = 0
+    refused: int = 0
+
+
+def one(arrays: list[np.ndarray]) -> Any:
+    """As Keras takes inputs: no list of one."""
+    return arrays[0] if len(arrays) == 1 else arrays
+
+
+def levels(outputs: Any, file: models.Model) -> list[np.ndarray]:
+    """A model's outputs as the integers of its file."""
+    outputs = outputs if isinstance(outputs, (list, tuple)) else [outputs]
+    grids = [file.main.tensors[index].quantization for index in file.main.outputs]
+    return [
+        np.rint(output / grid.scale[0]) + grid.zero_point[0]
+        for output, grid in zip(outputs, grids, strict=True)
+    ]
+
+
+def equal(ours: Any, theirs: Any, what: str) -> None:
+    """Assert that all outputs are the same integers."""
+    for index, (a, b) in enumerate(zip(ours, theirs, strict=True)):
+        np.testing.assert_array_equal(a, b, f"{what}, output {index}")
+
+
+def named(error: ValueError, net: Net) -> bool:
+    """Whether an error names a layer of the net, or an operation, which has no name in it."""
+    names = re.findall(r"name='(.*?)'", repr(net))
+    return any(name in str(error) for name in names) or "nested" in str(error)
+
+
+def refusal(net: Net, error: ValueError) -> bool:
+    """Whether a net is rightly refused."""
+    return named(error, net) and any(re.search(known, str(error)) for known in REFUSED)
+
+
+def check(net: Net, tally: Tally) -> None:
+    """0 differences between each target's integer model and what it stands for."""
+    tally.tried += 1
+    inputs = net.data(TESTED, 1)
+    try:
+        calibration = one(net.data(CALIBRATED, 0))
+        model = tfbinreg.quantize_apply(net.build(), net.recipe, calibration_data=calibration)
+        tfbinreg.finalize(model)
+        data = tfbinreg.to_tflite(model)
+    except ValueError as error:
+        if not refusal(net, error):
+            raise
+        tally.refused += 1
+        return
+    file = models.load(data)
+    stored = samples.stored(file, dict(zip(samples.input_names(file), inputs, strict=True)))
+    for target, name in RUNTIMES.items():
+        tfbinreg.finalize(model, target=target)
+        expected = levels(model.predict(one(inputs), verbose=0), file)
+        equal(runtime.run(data, file, stored, runtime=name).outputs, expected, name)
+        if target == "tflm" and net.seed < WITH_C:
+            check_c(data, file, stored, expected)
+
+
+def check_c(data: bytes, file: models.Model, stored: Any, expected: Any) -> None:
+    """The C computes TFLM's integers, or cannot be made."""
+    try:
+        files = c_source.generate(data).files
+    except ValueError as error:
+        assert re.search(NO_C, str(error)), error
+        return
+    flags = c_check.sanitizers()
+    equal(c_check.run(files, file, stored, flags=flags), expected, "C")
+
+
+def run(count: int) -> None:
+    """Checks that many nets, of which one in ten may be refused."""
+    tally = Tally()
+
+    @settings(max_examples=count, suppress_health_check=list(HealthCheck))
+    @given(nets())
+    def property_of_all(net: Net) -> None:
+        check(net, tally)
+
+    property_of_all()
+    assert tally.tried >= count
+    assert tally.refused <= tally.tried / 10
+
+
+def test_some_nets():
+    run(FEW)
+
+
+@pytest.mark.slow
+def test_many_nets():
+    run(MANY)
