@@ -60,11 +60,6 @@ def relu(limit: float | None) -> Operator:
     return Operator(name="RELU" if limit is None else "RELU6")
 
 
-def copy(shape: Sequence[int]) -> Operator:
-    """An operator that hands numbers on as they are, in another shape."""
-    return _reshaped(shape)
-
-
 def _strides(strides: Sequence[int]) -> dict[str, int]:
     return {"strideH": int(strides[0]), "strideW": int(strides[1])}
 

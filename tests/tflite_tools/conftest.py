@@ -175,3 +175,10 @@ def two_inputs():
     )
     tfbinreg.finalize(model, data, target="tflm")
     return tfbinreg.to_tflite(model)
+
+
+@pytest.fixture
+def model_file(int8_file, tmp_path):
+    path = tmp_path / "model.tflite"
+    path.write_bytes(int8_file)
+    return path

@@ -3,8 +3,6 @@
 import json
 import os
 import shlex
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -12,13 +10,6 @@ import pytest
 from tflite_tools import build, files, runtime
 from tflite_tools import model as models
 from tflite_tools.formats import c_check, lut, slim
-
-
-@pytest.fixture
-def model_file(int8_file, tmp_path):
-    path = tmp_path / "model.tflite"
-    path.write_bytes(int8_file)
-    return path
 
 
 def test_convert_verify_inspect(command, saved_net, int8_file, tmp_path):
@@ -461,24 +452,6 @@ class TestLabels:
         assert "no C compiler" in last["reason"]
 
 
-def test_missing_files_are_told_before_tensorflow_is_loaded(model_file):
-    script = (
-        "import sys; from tflite_tools import arguments, cli\n"
-        "commands = (['convert', 'gone.keras', '-o', 'x.tflite'],\n"
-        "            ['verify', sys.argv[1], '--reference', 'gone.keras'],\n"
-        "            ['report', sys.argv[1], '--reference', 'gone.keras', '-o', 'r.html'])\n"
-        "for command in commands:\n"
-        "    code = cli.main(arguments.parse(['', *command]))\n"
-        "    assert code == 1 and 'tensorflow' not in sys.modules, command\n"
-    )
-    subprocess.run(
-        [sys.executable, "-c", script, str(model_file)],
-        capture_output=True,
-        timeout=120,
-        check=True,
-    )
-
-
 @pytest.mark.parametrize("name", ["convert", "verify", "compare", "inspect", "benchmark"])
 def test_help_has_an_example(command, name):
     code, out, _ = command(name, "--help")
@@ -490,57 +463,6 @@ def test_version(command):
     code, out, _ = command("--version")
     assert code == 0
     assert out.startswith("tflite_tools ")
-
-
-def _process(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "tflite_tools", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-
-
-def test_as_a_module(model_file):
-    done = _process("inspect", model_file)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "pointwise" in done.stdout
-    assert _process("inspct").returncode == 2
-
-
-def test_converting_shows_no_native_log(saved_net, tmp_path):
-    done = _process("convert", saved_net, "--output", tmp_path / "model.tflite")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert (tmp_path / "model.tflite").exists()
-
-
-def test_inspect_and_verify_do_without_tensorflow(model_file):
-    script = (
-        "import sys; from tflite_tools import arguments, cli\n"
-        "for command in (['inspect'], ['verify', '--samples', '2']):\n"
-        "    code = cli.main(arguments.parse(['', *command, sys.argv[1]]))\n"
-        "    loaded = {'tensorflow', 'tf_keras', 'tfbinreg'} & set(sys.modules)\n"
-        "    assert code == 0 and not loaded, (code, loaded)\n"
-    )
-    subprocess.run(
-        [sys.executable, "-c", script, str(model_file)],
-        capture_output=True,
-        timeout=120,
-        check=True,
-    )
-
-
-def test_a_reader_that_leaves_early_is_no_error(model_file):
-    script = f"{sys.executable} -m tflite_tools inspect {model_file} --json | head -c 1"
-    done = subprocess.run(
-        ["bash", "-c", f"set -o pipefail; {script}"],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert (done.stdout, done.stderr) == ("{", "")
 
 
 class TestReport:
