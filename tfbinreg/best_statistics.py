@@ -17,7 +17,7 @@ import tensorflow as tf
 from tfbinreg import _compat
 from tfbinreg.batch_norm import reestimate_batch_norm
 from tfbinreg.batch_statistics import BatchStatistics, inference
-from tfbinreg.calibrate import BATCH_SIZE, input_batches
+from tfbinreg.calibrate import in_batches, input_batches
 from tfbinreg.finalize_report import Score, StatisticsChoice, ThresholdChannel
 from tfbinreg.graph import evaluate, trace
 from tfbinreg.layers import QuantizeActivation
@@ -89,13 +89,10 @@ def labelled(data: Any) -> Iterator[tuple[Any, Any]]:
         data: as for `reestimate_batch_norm`, or a tuple of inputs and labels.
     """
     if isinstance(data, tuple) and len(data) == 2:
-        inputs, labels = data
         counts = {len(array) for array in tf.nest.flatten(data)}
         if len(counts) > 1:
             raise ValueError(f"Inputs and labels have different lengths: {sorted(counts)}.")
-        for start in range(0, max(counts), BATCH_SIZE):
-            part = slice(start, start + BATCH_SIZE)
-            yield tf.nest.map_structure(lambda array, part=part: array[part], (inputs, labels))
+        yield from in_batches(data)
     elif isinstance(data, (np.ndarray, tf.Tensor, list, dict)) or not hasattr(data, "__iter__"):
         yield from ((batch, None) for batch in input_batches(data))
     else:

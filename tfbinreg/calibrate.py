@@ -22,6 +22,13 @@ LEAST_SAMPLES = 16  # for batch normalization's statistics to mean anything
 LABELS = "labels"  # of an .npz file, which are no input
 
 
+def in_batches(arrays: Any) -> Iterator[Any]:
+    """Arrays in any structure, cut into batches of 64 along their first axis."""
+    for start in range(0, len(tf.nest.flatten(arrays)[0]), BATCH_SIZE):
+        rows = slice(start, start + BATCH_SIZE)
+        yield tf.nest.map_structure(operator.itemgetter(rows), arrays)
+
+
 def input_batches(data: Any) -> Iterator[Any]:
     """Batches of model inputs from an array, a list or dict of arrays (one per input), a
     tf.data.Dataset or an iterable of batches; the labels of (inputs, labels) batches are dropped.
@@ -29,16 +36,9 @@ def input_batches(data: Any) -> Iterator[Any]:
     Raises:
         ValueError: if the data is of none of these forms.
     """
-    if isinstance(data, (np.ndarray, tf.Tensor)):
-        for start in range(0, len(data), BATCH_SIZE):
-            yield data[start : start + BATCH_SIZE]
-    elif isinstance(data, list) and data and all(isinstance(part, np.ndarray) for part in data):
-        for start in range(0, len(data[0]), BATCH_SIZE):
-            yield [part[start : start + BATCH_SIZE] for part in data]
-    elif isinstance(data, dict) and data:
-        for start in range(0, len(tf.nest.flatten(data)[0]), BATCH_SIZE):
-            rows = slice(start, start + BATCH_SIZE)
-            yield tf.nest.map_structure(operator.itemgetter(rows), data)
+    arrays = isinstance(data, list) and data and all(isinstance(p, np.ndarray) for p in data)
+    if isinstance(data, (np.ndarray, tf.Tensor)) or arrays or (isinstance(data, dict) and data):
+        yield from in_batches(data)
     elif hasattr(data, "__iter__"):
         for batch in data:
             yield batch[0] if isinstance(batch, tuple) else batch

@@ -33,7 +33,7 @@ def prove_outputs(data: bytes, graph: FrozenGraph) -> None:
     grids = [grid_of(graph.ops[index]) for index in graph.inputs]
     shapes = [graph.ops[index].shape for index in graph.inputs]
     inputs = [
-        (random.integers(grid.qmin, grid.qmax + 1, (_SAMPLES, *shape)) * grid.scale).astype("f")  # type: ignore[misc]
+        (random.integers(grid.qmin, grid.qmax + 1, (_SAMPLES, *shape)) * grid.scale).astype("f")  # type: ignore[arg-type]
         for grid, shape in zip(grids, shapes, strict=True)
     ]
     try:
