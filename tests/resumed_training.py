@@ -13,7 +13,7 @@ import sys
 import numpy as np
 import tensorflow as tf
 import tf_keras as keras
-from test_callbacks import build, data
+from trainable_net import build, data
 
 import tfbinreg
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from test_quantizers import batch, built, step
+from built_quantizers import batch, built, step
 
 from tfbinreg import LSQActivationQuantizer, LSQPlusActivationQuantizer
 from tfbinreg.activation_quantizers import PrescribedQuantizer, calibration

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras as keras
-from test_tf_ops import NETS, converted, fresh
+from operation_nets import NETS, converted, fresh
 
 import tfbinreg
 from tfbinreg.deployed import Deployed

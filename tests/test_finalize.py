@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tf_keras as keras
 from ai_edge_litert.interpreter import Interpreter
-from test_freeze import GAMMAS, build
+from normalized_net import GAMMAS, build
 
 import tfbinreg
 from tfbinreg.freeze import freeze, freeze_with_offsets, norm_factors

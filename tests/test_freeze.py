@@ -3,41 +3,11 @@
 import numpy as np
 import pytest
 import tf_keras as keras
+from normalized_net import GAMMAS, build
 
 import tfbinreg
 from tfbinreg.freeze import freeze
 from tfbinreg.sites import activation_sites, kernel_sites
-
-
-def build(gamma, weight_bits=2, per_channel=False, depthwise=False, bias=False):
-    """Input -> conv -> BatchNormalization -> ReLU -> pooling -> Dense, quantized, BN as given."""
-    keras.utils.set_random_seed(0)
-    layers = keras.layers
-    conv = (
-        layers.DepthwiseConv2D(3, depth_multiplier=2, use_bias=bias, name="conv")
-        if depthwise
-        else layers.Conv2D(4, 3, use_bias=bias, name="conv")
-    )
-    model = keras.Sequential(
-        [
-            layers.Input((8, 8, 2)),
-            conv,
-            layers.BatchNormalization(name="norm"),
-            layers.ReLU(),
-            layers.GlobalAveragePooling2D(),
-            layers.Dense(3, name="head"),
-        ]
-    )
-    random = np.random.default_rng(0)
-    norm = model.get_layer("norm")
-    norm.set_weights(
-        [np.float32(gamma), random.normal(size=4), random.normal(size=4), random.uniform(0.5, 2, 4)]
-    )
-    if bias:
-        conv.bias.assign(random.normal(size=4))
-    inputs = random.normal(size=(64, 8, 8, 2)).astype(np.float32)
-    recipe = tfbinreg.Recipe(weight_bits=weight_bits, first_last_bits=None, per_channel=per_channel)
-    return tfbinreg.quantize_apply(model, recipe, calibration_data=inputs), inputs
 
 
 def folded_output(frozen, model, inputs):
@@ -64,15 +34,6 @@ def keras_output(model, inputs):
     """The same tensor of the Keras model: the normalized, not yet quantized output of conv."""
     probe = keras.Model(model.inputs, model.get_layer("norm").output)
     return probe.predict(inputs, verbose=0)
-
-
-GAMMAS = {
-    "positive": [1.0, 0.5, 2.0, 0.1],
-    "negative": [-1.0, 0.5, -2.0, 0.1],
-    "zero": [0.0, 0.5, -2.0, 0.0],
-    "all zero": [0.0, 0.0, 0.0, 0.0],
-    "tiny": [1e-20, 1e-38, -1e-12, 1.0],
-}
 
 
 @pytest.mark.parametrize("gamma", GAMMAS.values(), ids=GAMMAS.keys())

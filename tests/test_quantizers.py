@@ -2,20 +2,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras as keras
+from built_quantizers import batch, built, step
 
 from tfbinreg import LSQActivationQuantizer, LSQWeightQuantizer
-
-
-def built(quantizer, shape=(None, 4)):
-    return quantizer, quantizer.build(shape, "tensor", keras.layers.Layer())
-
-
-def step(variables):
-    return variables["step"].numpy()
-
-
-def batch(seed, shape=(6, 4)):
-    return tf.constant(np.random.default_rng(seed).normal(size=shape), tf.float32)
 
 
 class TestWeights:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tf_keras as keras
 from ai_edge_litert.interpreter import Interpreter
-from test_tf_ops import NETS, converted, fresh
+from operation_nets import NETS, converted, fresh
 
 import tfbinreg
 from tfbinreg import tflite_file

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from maker import samples
+from file_maker import samples
 
 from tflite_tools import runtime
 from tflite_tools.formats import c_check, c_source

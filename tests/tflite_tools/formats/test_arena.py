@@ -6,7 +6,7 @@ import itertools
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_tf_ops import NETS, converted, fresh
+from operation_nets import NETS, converted, fresh
 
 from tflite_tools.formats import arena, c_source
 from tflite_tools.formats.arena import Arena, Buffer

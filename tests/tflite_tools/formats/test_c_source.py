@@ -2,15 +2,12 @@
 
 import numpy as np
 import pytest
-from maker import Maker, samples
-from test_tf_ops import NETS, converted, fresh
+from file_maker import ACTIVATIONS, PRESCALES, Maker, convolution, samples
+from operation_nets import NETS, converted, fresh
 
 from tflite_tools import isolate, runtime
 from tflite_tools.formats import c_check, c_source
 from tflite_tools.model import load
-
-PRESCALES = {2: 32, 3: 16, 4: 8, 8: 1}
-ACTIVATIONS = {"NONE": 0, "RELU": 1, "RELU_N1_TO_1": 2, "RELU6": 3}
 
 
 @pytest.fixture(scope="module", params=NETS)
@@ -41,59 +38,6 @@ def test_several_inputs_and_outputs(c_is_tflm):
     maker.op("LOGISTIC", [squeezed], (1, 32), (1 / 256, -128))
     sources, _ = c_is_tflm(maker.data())
     assert "memcpy(output2, input0, 32);" in sources.files["model.c"]
-
-
-def convolution(maker, random, kind, bits, per_channel):
-    """A convolution with random shape, stride, dilation, padding, zero points and activation."""
-    height, width = (int(size) for size in random.integers(5, 10, 2))
-    if random.integers(4) == 0:
-        width = int(random.integers(33, 70))  # beyond the sums that a kernel keeps
-    depth, channels = (int(size) for size in random.integers(1, 7, 2))
-    k_h, k_w = (int(size) for size in random.integers(1, 4, 2))
-    stride_h = stride_w = int(random.integers(1, 3))
-    dilations = [1, 1] if stride_h > 1 else random.integers(1, 3, 2).tolist()
-    padding = int(random.integers(2))
-    if kind == "DEPTHWISE_CONV_2D":
-        channels, shape, axis = depth * 2, (1, k_h, k_w, depth * 2), 3
-    else:
-        shape, axis = (channels, k_h, k_w, depth), 0
-    low, high = (-127, 128) if bits == 8 else (-(2 ** (bits - 1)), 2 ** (bits - 1))
-    codes = random.integers(low, high, shape)
-    prescale = PRESCALES[bits]
-    scales = random.uniform(0.5, 2.0, channels if per_channel else 1).astype(np.float32)
-    scales *= np.float32(0.02 / prescale / high)
-    zero = int(random.integers(-128, 128))
-    source = maker.input((1, height, width, depth), (float(random.uniform(0.02, 0.1)), zero))
-    weights = maker.weights(codes, bits, prescale, scales, axis)
-    large = 2000 if random.integers(2) else 100000  # biases of 16 and of 32 bits
-    bias = random.integers(-large, large, channels).astype(np.int32)
-    places = [source, weights, maker.tensor(bias.shape, (scales, 0), data=bias)]
-    activation = int(random.choice(list(ACTIVATIONS.values())))
-    options = {"strideH": stride_h, "strideW": stride_w, "padding": padding}
-    reach = [(k_h - 1) * dilations[0] + 1, (k_w - 1) * dilations[1] + 1]
-    sizes = [
-        -(-size // stride_h) if padding == 0 else (size - r) // stride_h + 1
-        for size, r in zip((height, width), reach, strict=True)
-    ]
-    if kind == "TRANSPOSE_CONV":
-        activation = 0
-        sizes = [
-            size * stride_h if padding == 0 else (size - 1) * stride_h + k
-            for size, k in zip((height, width), (k_h, k_w), strict=True)
-        ]
-        places = [maker.ints([1, *sizes, channels]), weights, source, places[2]]
-    else:
-        options |= {"dilationHFactor": dilations[0], "dilationWFactor": dilations[1]}
-        options["fusedActivationFunction"] = activation
-    if kind == "DEPTHWISE_CONV_2D":
-        options["depthMultiplier"] = 2
-    grid = (float(random.uniform(0.004, 0.05)), int(random.integers(-128, 128)))
-    name = {
-        "CONV_2D": "Conv2DOptions",
-        "DEPTHWISE_CONV_2D": "DepthwiseConv2DOptions",
-        "TRANSPOSE_CONV": "TransposeConvOptions",
-    }[kind]
-    maker.op(kind, places, (1, *sizes, channels), grid, options, kind=name)
 
 
 @pytest.mark.parametrize("per_channel", [False, True])

@@ -5,9 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 import tf_keras as keras
-from maker import Maker, samples
-from test_c_source import convolution
-from test_tf_ops import NETS, converted, fresh
+from file_maker import Maker, convolution, samples
+from operation_nets import NETS, converted, fresh
 
 import tfbinreg
 from tflite_tools import isolate, runtime

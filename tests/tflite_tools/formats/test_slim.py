@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from maker import Maker
+from file_maker import Maker
 
 from tflite_tools import flatbuffer, manifest, runtime
 from tflite_tools import model as models
