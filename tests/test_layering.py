@@ -40,6 +40,7 @@ tfbinreg.tflite_file
 tfbinreg.ops
 tfbinreg.regularizers
 tfbinreg.weight_starts
+tfbinreg.problems
 tfbinreg.recipe
 tfbinreg.recipes
 tfbinreg.kinds

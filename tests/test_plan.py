@@ -4,20 +4,11 @@ from tfbinreg import Plan, Recipe
 from tfbinreg.decide import decide
 from tfbinreg.graph import trace
 from tfbinreg.normalize import normalize
-from tfbinreg.plan import Problem, raise_problems
 
 
 @pytest.fixture(scope="module")
 def graph(float_net):
     return trace(normalize(float_net)[0])
-
-
-def test_all_are_raised_at_once():
-    problems = [Problem("a", "broken", "repair it"), Problem("b", "odd", "even it")]
-    with pytest.raises(ValueError) as caught:
-        raise_problems(problems, "do it")
-    assert str(caught.value) == ("Cannot do it:\n  - a: broken; repair it\n  - b: odd; even it")
-    raise_problems([], "do it")
 
 
 def test_every_layer_is_on_a_line(graph):

@@ -7,7 +7,7 @@ from typing import Any
 
 from tfbinreg import _compat
 from tfbinreg.layers import QuantizeActivation
-from tfbinreg.plan import Problem, raise_problems
+from tfbinreg.problems import Problem, raise_problems
 
 keras = _compat.keras
 

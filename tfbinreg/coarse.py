@@ -12,7 +12,8 @@ import numpy as np
 from tfbinreg.batch_statistics import BatchStatistics
 from tfbinreg.graph import Node
 from tfbinreg.grid import code_range
-from tfbinreg.plan import GridPlan, Plan, Problem
+from tfbinreg.plan import GridPlan, Plan
+from tfbinreg.problems import Problem
 from tfbinreg.warning import QuantizationWarning
 from tflite_tools.coarse import lost
 

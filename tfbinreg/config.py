@@ -9,7 +9,7 @@ from typing import Any
 from tfbinreg import _compat
 from tfbinreg.activation_quantizers import LSQActivationQuantizer
 from tfbinreg.kinds import KINDS, Role, activation_name
-from tfbinreg.plan import Problem, raise_problems
+from tfbinreg.problems import Problem, raise_problems
 from tfbinreg.quantizers import LSQWeightQuantizer
 from tfbinreg.recipe import LayerSettings, Recipe, check_bin_weight
 

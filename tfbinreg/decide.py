@@ -12,7 +12,8 @@ import numpy as np
 
 from tfbinreg.graph import Graph, Node
 from tfbinreg.kinds import KINDS, Kind, Role, activation_name, fixed_grid, relu_limit
-from tfbinreg.plan import GridPlan, KernelPlan, Plan, Problem
+from tfbinreg.plan import GridPlan, KernelPlan, Plan
+from tfbinreg.problems import Problem
 from tfbinreg.recipe import LayerSettings, Recipe
 
 _CHAIN_HEADS = (Role.INPUT, Role.KERNEL, Role.NORM, Role.MERGE, Role.FIXED)

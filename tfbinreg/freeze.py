@@ -24,7 +24,7 @@ from tfbinreg.grid import CodedTensor, Grid, prescale
 from tfbinreg.kinds import KINDS, Role, fixed_grid, operation_attributes, relu_limit
 from tfbinreg.layers import QuantizeActivation, QuantizedHardSwish, QuantizedKernel
 from tfbinreg.plain_layers import ChannelAffine
-from tfbinreg.plan import Problem, raise_problems
+from tfbinreg.problems import Problem, raise_problems
 from tfbinreg.sites import Site, check_finite, kernel_sites, require_quantized
 from tfbinreg.sizes import InputShape, fixed_shapes, with_input_shapes
 from tfbinreg.target import NOT_FINALIZED, state_of, target_of

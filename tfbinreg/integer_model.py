@@ -10,7 +10,7 @@ import tensorflow as tf
 from tfbinreg import litert_arithmetic, target, tflm_arithmetic
 from tfbinreg.frozen import FrozenGraph, FrozenOp
 from tfbinreg.integer_ops import Arithmetic, Step, grid_of
-from tfbinreg.plan import Problem, raise_problems
+from tfbinreg.problems import Problem, raise_problems
 
 ARITHMETICS: Mapping[str, Arithmetic] = {
     target.TFLM: tflm_arithmetic.ARITHMETIC,

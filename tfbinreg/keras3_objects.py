@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from tfbinreg import _compat
-from tfbinreg.plan import Problem, raise_problems
+from tfbinreg.problems import Problem, raise_problems
 from tfbinreg.program import replaced
 
 keras = _compat.keras

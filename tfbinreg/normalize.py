@@ -16,7 +16,7 @@ from tfbinreg import _compat
 from tfbinreg.builder import Builder, UnsupportedError, Value
 from tfbinreg.kinds import KINDS, check_activation
 from tfbinreg.operations import OPERATIONS
-from tfbinreg.plan import Problem, raise_problems
+from tfbinreg.problems import Problem, raise_problems
 from tfbinreg.program import Ref, Step, refs, replaced
 from tfbinreg.reader import read
 from tfbinreg.rewrites import LAYERS, regularize_activity, rewrite_over_time

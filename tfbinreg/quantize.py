@@ -21,7 +21,8 @@ from tfbinreg.graph import clone_layer, trace
 from tfbinreg.model import BinOptions, QuantizedModel
 from tfbinreg.normalize import normalize
 from tfbinreg.place import place
-from tfbinreg.plan import Plan, raise_problems
+from tfbinreg.plan import Plan
+from tfbinreg.problems import raise_problems
 from tfbinreg.recipe import Recipe
 from tfbinreg.saving import load_float_model
 

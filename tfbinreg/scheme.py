@@ -13,7 +13,7 @@ from tfbinreg.kinds import KINDS
 from tfbinreg.model import BinOptions, QuantizedModel
 from tfbinreg.normalize import normalize
 from tfbinreg.place import place
-from tfbinreg.plan import raise_problems
+from tfbinreg.problems import raise_problems
 from tfbinreg.recipe import Recipe
 
 
