@@ -6,13 +6,14 @@ READY := $(VENV)/.ready
 # Two processes; a file's tests stay together, for they share what is slow to make.
 PYTEST = TF_CPP_MIN_LOG_LEVEL=2 $(BIN)/python -m pytest -n 2 --dist loadfile
 
-.PHONY: help demo test test-slow test-device device-tools check lint types clean
+.PHONY: help demo test test-slow test-device device-tools coverage check lint types clean
 
 help:
 	@echo "make demo         train, convert and verify a 2-bit digit classifier (demo_output/)"
 	@echo "make test         run the tests"
 	@echo "make test-slow    run the slow tests too"
 	@echo "make test-device  run generated C on emulated Cortex-M processors"
+	@echo "make coverage     run the tests and show what they leave out (.coverage/html)"
 	@echo "make check        lint, types and tests"
 	@echo "make clean        remove the environment and the demo's output"
 
@@ -35,6 +36,9 @@ test: $(READY)
 test-slow: $(READY)
 	$(PYTEST) -m 'not device'
 
+coverage: $(READY)
+	$(PYTEST) -m 'not slow and not device' --cov --cov-report=term --cov-report=html
+
 # Says what is missing; installs nothing.
 device-tools: $(READY)
 	@$(BIN)/python -c 'import sys; from tflite_tools.formats import device; \
@@ -53,4 +57,4 @@ types: $(READY)
 check: lint types test
 
 clean:
-	rm -rf $(VENV) demo_output *.egg-info
+	rm -rf $(VENV) demo_output .coverage *.egg-info

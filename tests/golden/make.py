@@ -1,10 +1,10 @@
-"""Made the models and files in this folder, with version 0.1.0 of tfbinreg (commit 777b1bb).
+"""Made the models and files in this folder, with the commits of tfbinreg that `Case.made_by` names.
 
 They stand for what users have saved: later versions must load, predict, resume and verify them as
-this one did, so they are never made anew. A new kind of model gets a folder of its own, made by the
+these did, so they are never made anew. A new kind of model gets a folder of its own, made by the
 version that introduces it. tests/test_golden.py takes the float nets and recipes from here.
 
-    python tests/golden/make.py FOLDER
+    python tests/golden/make.py FOLDER [CASE ...]
 """
 
 from __future__ import annotations
@@ -15,16 +15,23 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import keras as keras_3
 import numpy as np
+import tensorflow_model_optimization as tfmot
 import tf_keras as keras
 
 import tfbinreg
+from tfbinreg.freeze import freeze
 from tfbinreg.sites import sites
 from tflite_tools import build, runtime, samples
 from tflite_tools import model as models
 
 layers = keras.layers
+annotate = tfmot.quantization.keras.quantize_annotate_layer
+annotate_all = tfmot.quantization.keras.quantize_annotate_model
 SAMPLES, BATCH = 16, 8
+FIRST, SECOND = "777b1bb", "1f98934"
+BIN_OPTIONS = tfbinreg.BinOptions()
 
 
 def lsq_net() -> Any:
@@ -94,11 +101,46 @@ def dense_net() -> Any:
     )
 
 
+def device_net() -> Any:
+    """A Keras 3 model whose rewritten form has every layer class of the package that is not in the
+    nets above. The augmentation does the same to every batch, so that trainings can be compared."""
+    own = keras_3.layers
+    image = own.Input((6, 6, 2), name="image")
+    x = own.RandomBrightness((0.1, 0.1), value_range=(-4.0, 4.0), name="brighter")(image)
+    x = own.Rescaling(0.5, offset=0.1, name="scaled")(x)
+    x = own.MaxPooling2D(2, name="max")(x)
+    x = own.Conv2D(4, 2, use_bias=False, name="conv")(x)
+    x = own.Activation("hard_silu", name="hard")(own.BatchNormalization(name="conv_bn")(x))
+    left = own.Conv2D(2, 1, activation="silu", name="left")(x[:, :, :, :2])
+    right = own.DepthwiseConv2D(1, activation="hard_silu", name="right")(x)
+    x = own.Concatenate(name="both")([left, right])
+    x = own.Flatten(name="flat")(own.AveragePooling2D(2, name="pool")(x))
+    return keras_3.Model(image, own.Dense(3, activation="softmax", name="head")(x), name="device")
+
+
+def phone_net() -> Any:
+    """A learned offset and a prescribed grid, finalized, and kernels for INT4."""
+    image = keras.Input((6, 6, 2), name="image")
+    x = layers.Conv2D(4, 3, name="conv")(image)
+    x = layers.LeakyReLU(0.1, name="leaky")(layers.BatchNormalization(name="conv_bn")(x))
+    gate = layers.DepthwiseConv2D(1, activation="sigmoid", name="gate")(x)
+    x = layers.Flatten(name="flat")(layers.Multiply(name="gated")([x, gate]))
+    return keras.Model(image, layers.Dense(3, name="head")(x), name="phone")
+
+
+def scheme_net() -> Any:
+    """A model with tfmot's annotations, one with settings of its own, and a layer for tables."""
+    own = tfbinreg.LSQQuantizeConfig(weight_bits=2, activation_bits=5, per_channel=True)
+    first = annotate(layers.Dense(24, activation="relu", input_shape=(32,), name="first"), own)
+    return annotate_all(keras.Sequential([first, layers.Dense(2, name="head")], name="scheme"))
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Case:
     """A golden model.
 
     Attributes:
+        made_by: the commit that made it.
         net: builds the float net.
         recipe: how it was quantized.
         optimizer: makes the optimizer it is in the middle of training with; None leaves it
@@ -106,56 +148,117 @@ class Case:
         finalized: whether it was finalized.
         formats: files that were made of it, besides int8.tflite.
         models: files and folders it was saved as.
-        weights: whether its weights alone were saved too, as weights.h5.
+        weights: files its weights alone were saved in.
+        bin_options: how the bin regularization is computed.
+        strength: of the bin regularization in training.
+        scheme: whether tfmot's own `quantize_apply` quantized it.
     """
 
+    made_by: str = SECOND
     net: Callable[[], Any]
     recipe: tfbinreg.Recipe
     optimizer: Callable[[], Any] | None
     finalized: bool
     formats: tuple[str, ...] = ()
     models: tuple[str, ...] = ("model.keras",)
-    weights: bool = False
+    weights: tuple[str, ...] = ()
+    bin_options: tfbinreg.BinOptions = BIN_OPTIONS
+    strength: float = 2.0
+    scheme: bool = False
+
+
+# What the first version knew: the penalty as in the paper.
+BEFORE: dict[str, Any] = {
+    "made_by": FIRST,
+    "bin_options": tfbinreg.BinOptions(bounded_pull=False),
+    "strength": 0.125,
+}
 
 
 CASES = {
     "lsq": Case(
+        **BEFORE,
         net=lsq_net,
         recipe=tfbinreg.Recipe(weight_bits=2, activation_bits=4),
         optimizer=lambda: keras.optimizers.SGD(0.01, 0.9),
         finalized=True,
         formats=("c", "slim"),
         models=("model.keras", "model.h5"),
-        weights=True,
+        weights=("weights.h5",),
     ),
     "plus": Case(
+        **BEFORE,
         net=plus_net,
         recipe=tfbinreg.Recipe(weight_bits=4, activation_bits=8),
         optimizer=lambda: keras.optimizers.Adam(0.001),
         finalized=False,
         models=("model.keras", "model.h5"),
-        weights=True,
+        weights=("weights.h5",),
     ),
     "folded": Case(
+        **BEFORE,
         net=folded_net,
         recipe=tfbinreg.recipes.hardware_friendly(4),
         optimizer=lambda: keras.optimizers.SGD(0.01, 0.9),
         finalized=True,
-        weights=True,
+        weights=("weights.h5",),
     ),
     "joined": Case(
+        **BEFORE,
         net=joined_net,
         recipe=tfbinreg.Recipe(weight_bits=3, activation_bits=4, per_channel=True),
         optimizer=lambda: keras.optimizers.Adam(0.001),
         finalized=True,
     ),
     "dense": Case(
+        **BEFORE,
         net=dense_net,
         recipe=tfbinreg.Recipe(weight_bits=2, activation_bits=2),
         optimizer=None,
         finalized=True,
         formats=("int4", "lut"),
         models=("model.keras", "saved_model"),
+    ),
+    "device": Case(
+        net=device_net,
+        recipe=tfbinreg.Recipe(
+            weight_bits=2,
+            activation_bits=4,
+            per_channel=True,
+            fold_batch_norm=True,
+            weight_start="lsq",
+            target="tflm",
+            rules=(tfbinreg.Rule(layer="left", weight_bits=3, bin_weight=0.5),),
+        ),
+        optimizer=lambda: keras.optimizers.Adam(0.001),
+        finalized=True,
+        formats=("c",),
+        weights=("model.weights.h5", "checkpoint/weights"),
+    ),
+    "phone": Case(
+        net=phone_net,
+        recipe=tfbinreg.Recipe(
+            weight_bits=3,
+            activation_bits=6,
+            first_last_bits=None,
+            stored_bits=4,
+            weight_start="range",
+            target="litert",
+            rules=(tfbinreg.Rule(kind="DepthwiseConv2D", weight_bits=4, activation_bits=8),),
+        ),
+        optimizer=lambda: keras.optimizers.SGD(0.01, 0.9),
+        finalized=True,
+        formats=("int4", "slim"),
+        models=("model.h5",),
+    ),
+    "scheme": Case(
+        net=scheme_net,
+        recipe=tfbinreg.Recipe(weight_bits=4, first_last_bits=None),
+        optimizer=lambda: keras.optimizers.Adam(0.001),
+        finalized=False,
+        formats=("lut",),
+        bin_options=tfbinreg.BinOptions(detach_step=False, scale_free=True),
+        scheme=True,
     ),
 }
 OPTIONS = {
@@ -183,16 +286,26 @@ def train(model: Any, inputs: list[np.ndarray], targets: list[np.ndarray]) -> No
     model.fit(inputs, targets, batch_size=BATCH, shuffle=False, verbose=0)
 
 
+def quantized(case: Case, net: Any, calibration: Any = None) -> Any:
+    """The net as the case's recipe says."""
+    options = case.bin_options
+    if case.scheme:  # whose steps start from the first batch
+        scheme = tfbinreg.LSQQuantizeScheme(case.recipe, bin_options=options)
+        return tfmot.quantization.keras.quantize_apply(net, scheme)
+    return tfbinreg.quantize_apply(
+        net, case.recipe, calibration_data=calibration, **dataclasses.asdict(options)
+    )
+
+
 def trained(case: Case) -> tuple[Any, list[np.ndarray], list[np.ndarray]]:
     """The model after calibration and two steps, with its inputs and targets."""
     keras.utils.set_random_seed(0)
     net = case.net()
     inputs, targets = data(net)
-    calibration = inputs if len(inputs) > 1 else inputs[0]
-    model = tfbinreg.quantize_apply(net, case.recipe, calibration_data=calibration)
+    model = quantized(case, net, inputs if len(inputs) > 1 else inputs[0])
     if case.optimizer is not None:
         model.compile(case.optimizer(), "mse")
-        model.bin_strength.assign(0.125)
+        model.bin_strength.assign(case.strength)
         train(model, inputs, targets)
     if case.finalized:
         tfbinreg.finalize(model)
@@ -229,15 +342,15 @@ def make(folder: pathlib.Path, case: Case) -> None:
     model, inputs, targets = trained(case)
     for name in case.models:
         model.save(folder / name)
-    if case.weights:
-        model.save_weights(folder / "weights.h5")
+    for name in case.weights:
+        model.save_weights(folder / name)
+    (folder / "recipe.json").write_text(model.recipe.to_json() + "\n")
+    (folder / "graph.npz").write_bytes(freeze(model).to_bytes())
     canonical = tfbinreg.to_tflite(model)
     (folder / "int8.tflite").write_bytes(canonical)
-    for name in case.formats:
-        for path, content in build.build(canonical, OPTIONS[name], name="net").files.items():
-            target = folder / name / path if path else folder / f"{name}.tflite"
-            target.parent.mkdir(exist_ok=True)
-            target.write_bytes(content)
+    for path, content in formats(case, canonical).items():
+        (folder / path).parent.mkdir(exist_ok=True)
+        (folder / path).write_bytes(content)
     found = facts(model, inputs) | file_facts(canonical, inputs, model.input_names)
     found |= {f"input/{index}": array for index, array in enumerate(inputs)}
     found |= {f"target/{index}": array for index, array in enumerate(targets)}
@@ -247,6 +360,16 @@ def make(folder: pathlib.Path, case: Case) -> None:
     np.savez_compressed(folder / "facts.npz", **found)
 
 
+def formats(case: Case, canonical: bytes) -> dict[str, bytes]:
+    """The case's other files by path, made of the canonical one."""
+    return {
+        f"{name}/{path}" if path else f"{name}.tflite": content
+        for name in case.formats
+        for path, content in build.build(canonical, OPTIONS[name], name="net").files.items()
+    }
+
+
 if __name__ == "__main__":
-    for case_name, each in CASES.items():
-        make(pathlib.Path(sys.argv[1]) / case_name, each)
+    folder, *chosen = sys.argv[1:]
+    for case_name in chosen or CASES:
+        make(pathlib.Path(folder) / case_name, CASES[case_name])
