@@ -1,0 +1,109 @@
+"""What is measured: accuracies with several statistics, and where the weights are in their bins."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import tf_keras as keras
+
+import tfbinreg
+from examples.study.data import Data, Part, as_input
+from tfbinreg.sites import kernel_sites
+from tfbinreg.statistics import bin_statistics, scaled_weights
+
+BATCH = 500
+STATISTICS_BATCH, STATISTICS_BATCHES = 100, 50
+
+
+def accuracy(model: Any, part: Part) -> float:
+    """Share of images named right, in percent."""
+    images, labels = part
+    right = 0
+    for begin in range(0, len(images), BATCH):
+        rows = slice(begin, begin + BATCH)
+        classes = model.predict_on_batch(as_input(images[rows])).argmax(-1)
+        right += int(np.sum(classes == labels[rows]))
+    return 100 * right / len(images)
+
+
+def final_accuracies(model: Any, data: Data, report: bool) -> dict[str, dict[str, float]]:
+    """Accuracies of a trained model in percent, by the statistics it normalizes with and by part.
+
+    "moving": the moving averages of training; "reestimated": averages over the first 5,000
+    training images as they are; "deployed", of a quantized model: after `finalize`, which keeps the
+    better of both on these training images and computes what the file computes. The test rows
+    appear only with `report`. The model is finalized afterwards.
+    """
+    parts = {"choice": data.choice, **({"test": data.test} if report else {})}
+
+    def measured() -> dict[str, float]:
+        return {name: accuracy(model, part) for name, part in parts.items()}
+
+    found = {"moving": measured()}
+    before = model.get_weights()
+    tfbinreg.reestimate_batch_norm(
+        model, (inputs for inputs, _ in _clean(data.train)), batches=STATISTICS_BATCHES
+    )
+    found["reestimated"] = measured()
+    model.set_weights(before)
+    if isinstance(model, tfbinreg.QuantizedModel):
+        tfbinreg.finalize(model, list(_clean(data.train)), batches=STATISTICS_BATCHES)
+        found["deployed"] = measured()
+    return found
+
+
+def _clean(part: Part) -> Iterator[Part]:
+    """Its first images in batches, not augmented."""
+    size = min(STATISTICS_BATCH, len(part[0]))
+    for begin in range(0, min(size * STATISTICS_BATCHES, len(part[0])), size):
+        rows = slice(begin, begin + size)
+        yield as_input(part[0][rows]), part[1][rows]
+
+
+def low_bit_codes(model: Any) -> np.ndarray:
+    """The codes of all kernels of fewer than 8 bits, flat."""
+    sites = [site for site in kernel_sites(model) if site.quantizer.bits < 8]
+    codes = [
+        np.floor(np.clip(scaled_weights(site), site.quantizer.qmin, site.quantizer.qmax) + 0.5)
+        for site in sites
+    ]
+    return np.concatenate(codes).astype(np.int8) if codes else np.zeros(0, np.int8)
+
+
+def code_shares(model: Any) -> dict[str, float]:
+    """Which share of the low-bit weights has which code."""
+    codes, counts = np.unique(low_bit_codes(model), return_counts=True)
+    return {str(code): count / counts.sum() for code, count in zip(codes, counts, strict=True)}
+
+
+def weights_digest(model: Any) -> str:
+    """Equal where all weights are, bit for bit."""
+    digest = hashlib.sha256()
+    for weight in model.get_weights():
+        digest.update(np.ascontiguousarray(weight).tobytes())
+    return digest.hexdigest()
+
+
+class Measures(keras.callbacks.Callback):
+    """Adds to the logs of each epoch: `choice`, the accuracy on the choice rows with the moving
+    statistics, and for a quantized model `near_level` and `error` (`BinStatistics`) and `flips`,
+    the share of low-bit codes that are not what they were an epoch before."""
+
+    def __init__(self, choice: Part) -> None:
+        super().__init__()
+        self._choice = choice
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        if isinstance(self.model, tfbinreg.QuantizedModel):
+            self._codes = low_bit_codes(self.model)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        logs = {} if logs is None else logs
+        logs["choice"] = accuracy(self.model, self._choice)
+        if isinstance(self.model, tfbinreg.QuantizedModel):
+            statistics = bin_statistics(self.model)
+            logs["near_level"], logs["error"] = statistics.near, statistics.error
+            logs["flips"] = float(np.mean(low_bit_codes(self.model) != self._codes))

@@ -1,0 +1,190 @@
+"""A study as data: arms x nets x bits x seeds, read from a JSON file, and its rows."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from examples.study.arm import Arm
+
+STUDIES = Path(__file__).parent / "studies"
+FLOAT = "float"
+_NAME = re.compile(r"[A-Za-z0-9_.+-]+")
+_BITS = re.compile(r"w(\d)a(\d)")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Row:
+    """One run.
+
+    Attributes:
+        study: name of the study it belongs to.
+        net: a key of `nets.NETS`.
+        bits: (weights, activations), or None for a float net.
+        name: what the study calls the arm.
+        arm: how the net is trained.
+        seed: of the order of the images, their augmentation and, in float, the first weights.
+        rows: where the training, choice and test rows of the data end.
+        report: whether the test rows are looked at.
+        start: the float net it starts from; None for a float net itself.
+    """
+
+    study: str
+    net: str
+    bits: tuple[int, int] | None
+    name: str
+    arm: Arm
+    seed: int
+    rows: tuple[int, int, int]
+    report: bool
+    start: Row | None
+
+    @property
+    def key(self) -> str:
+        """Names the run within its study, and its files."""
+        bits = FLOAT if self.bits is None else "w{}a{}".format(*self.bits)
+        return f"{self.net}-{bits}-{self.name}-s{self.seed}"
+
+    def settings(self) -> dict[str, Any]:
+        """Everything that decides what the run comes to, as JSON knows it."""
+        fields = dataclasses.asdict(self)
+        for name in ("study", "name", "start"):
+            del fields[name]
+        fields["start"] = None if self.start is None else self.start.settings()
+        return json.loads(json.dumps(fields))
+
+    @property
+    def digest(self) -> str:
+        """Of the settings: files of runs with other settings are told apart by it."""
+        text = json.dumps(self.settings(), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Study:
+    """A table of runs.
+
+    Attributes:
+        name: of its file, without the ending.
+        about: what it is to find out.
+        report: whether its runs look at the test rows. Only a study that chooses nothing may.
+        baseline: the arm that the others are compared with.
+        nets: keys of `nets.NETS`.
+        bits: "w2a2" and the like, or "float".
+        seeds: one run of each arm per seed; arms are compared seed by seed.
+        arms: how nets are trained, by name.
+        start: name of the study beside it whose float nets these runs start from.
+        rows: see `Row`.
+    """
+
+    name: str
+    about: str
+    report: bool
+    baseline: str
+    nets: tuple[str, ...]
+    bits: tuple[str, ...]
+    seeds: tuple[int, ...]
+    arms: Mapping[str, Arm]
+    start: Study | None
+    rows: tuple[int, int, int]
+
+    def runs(self) -> list[Row]:
+        """All rows; those of the first seed come first, so that every arm is seen early."""
+        return [
+            self._row(net, bits, name, seed)
+            for seed in self.seeds
+            for net in self.nets
+            for bits in self.bits
+            for name in self.arms
+        ]
+
+    def find(self, key: str) -> Row:
+        """The row of this key; ValueError if there is none."""
+        for row in self.runs():
+            if row.key == key:
+                return row
+        raise ValueError(f"Study {self.name!r} has no row {key!r}; `list {self.name}` shows all.")
+
+    def _row(self, net: str, bits: str, name: str, seed: int) -> Row:
+        start = None
+        if bits != FLOAT and self.start is not None:
+            [arm], [float_seed] = self.start.arms, self.start.seeds
+            start = self.start._row(net, FLOAT, arm, float_seed)
+        return Row(
+            study=self.name,
+            net=net,
+            bits=_read_bits(bits),
+            name=name,
+            arm=self.arms[name],
+            seed=seed,
+            rows=self.rows,
+            report=self.report,
+            start=start,
+        )
+
+
+def read_study(name: str, folder: Path = STUDIES) -> Study:
+    """The study in `folder`/`name`.json, or in the file of the path `name`.
+
+    Raises:
+        ValueError: if there is no such file, or with everything that is wrong in it.
+    """
+    path = Path(name) if name.endswith(".json") else folder / f"{name}.json"
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"No study can be read from {str(path)!r}: {error}") from None
+    problems: list[str] = []
+    common = fields.pop("common", {})
+    arms: dict[str, Arm] = {}
+    for arm, own in fields.pop("arms", {}).items():
+        try:
+            arms[arm] = Arm.of({**common, **own})
+        except ValueError as error:
+            problems.append(f"arm {arm!r}: {error}")
+    start = fields.pop("start", None)
+    given = {"report": False, "rows": (35000, 40000, 50000), **fields}
+    wanted = {field.name for field in dataclasses.fields(Study)} - {"name", "arms", "start"}
+    problems += [f"{name!r} is missing" for name in sorted(wanted - given.keys())]
+    problems += [f"{name!r} is no field of a study" for name in sorted(given.keys() - wanted)]
+    if not problems:
+        problems = _problems(given, arms, start)
+    if problems:
+        raise ValueError(f"Study {str(path)!r}: {'; '.join(problems)}.")
+    lists = {name: tuple(given.pop(name)) for name in ("nets", "bits", "seeds", "rows")}
+    float_study = None if start is None else _float_study(start, path.parent)
+    return Study(name=path.stem, arms=arms, start=float_study, **given, **lists)
+
+
+def _problems(fields: Mapping[str, Any], arms: Mapping[str, Arm], start: Any) -> list[str]:
+    found = [f"{name!r} cannot name a file" for name in arms if not _NAME.fullmatch(name)]
+    found += [
+        f"bits must be like 'w2a2', or 'float', got {bits!r}"
+        for bits in fields["bits"]
+        if bits != FLOAT and not _BITS.fullmatch(bits)
+    ]
+    if fields["baseline"] not in arms:
+        found.append(f"the baseline {fields['baseline']!r} is not among the arms")
+    if start is None and any(bits != FLOAT for bits in fields["bits"]):
+        found.append("quantized nets need a float one: 'start' names its study")
+    ends = list(fields["rows"])
+    if len(ends) != 3 or ends != sorted(set(ends)) or ends[0] <= 0:
+        found.append(f"rows must be three growing numbers, got {ends}")
+    return found
+
+
+def _float_study(name: str, folder: Path) -> Study:
+    study = read_study(name, folder)
+    if study.bits != (FLOAT,) or len(study.arms) != 1 or len(study.seeds) != 1:
+        raise ValueError(f"Study {name!r} is a start only with bits 'float', one arm and one seed.")
+    return study
+
+
+def _read_bits(text: str) -> tuple[int, int] | None:
+    found = _BITS.fullmatch(text)
+    return None if found is None else (int(found[1]), int(found[2]))
