@@ -121,8 +121,12 @@ def run_row(options: argparse.Namespace) -> int:
 
     train.use_one_thread()
     with locked(folders.lock(row)):
+        before = read_result(folders, row)
         result = train.run(row, folders, read_data(str(folders.data), row.rows))
     print(f"{row.key}: {result['final']}", flush=True)
+    if before is not None:
+        same = before["card"]["weights"] == result["card"]["weights"]
+        print(f"{row.key}: weights {'as' if same else 'other than'} in the result before")
     return 0
 
 

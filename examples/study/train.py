@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import hashlib
 import math
 import time
 from typing import Any
@@ -42,9 +41,11 @@ def run(row: Row, folders: Folders, data: Data) -> dict[str, Any]:
     """Train, measure, and write the result and the final weights; goes on where a run was killed.
 
     Raises:
-        ValueError: if the float net it starts from is not there.
+        ValueError: if there is no such net, or the float net it starts from is not there.
     """
     keras.utils.set_random_seed(row.seed)
+    if row.net not in NETS:
+        raise ValueError(f"net must be one of {', '.join(NETS)}, got {row.net!r}.")
     model = NETS[row.net]() if row.start is None else _quantized(row, row.start, folders, data)
     checkpoint = Checkpoint(folders.checkpoint(row), machine.commit())
     diverged = False
@@ -53,7 +54,7 @@ def run(row: Row, folders: Folders, data: Data) -> dict[str, Any]:
     except DivergedError:
         diverged = True
     final: dict[str, Any] = {}
-    weights = {"weights": weights_digest(model)}
+    weights = {"weights": weights_digest(model.get_weights())}
     if not diverged:
         save_arrays(folders.weights(row), model.get_weights())
         codes = {} if row.bits is None else {"codes": code_shares(model)}
@@ -164,8 +165,7 @@ def _card(row: Row, folders: Folders, checkpoint: Checkpoint) -> dict[str, Any]:
         "cpu_seconds": round(checkpoint.seconds),
     }
     if row.start is not None:
-        content = folders.weights(row.start).read_bytes()
-        card["start"] = hashlib.sha256(content).hexdigest()
+        card["start"] = weights_digest(load_arrays(folders.weights(row.start)))
     return card
 
 
