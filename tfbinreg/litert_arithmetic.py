@@ -70,7 +70,13 @@ def _transpose(op: FrozenOp, sources: Sequence[Grid]) -> Step:
 
 def _multiply(op: FrozenOp, sources: Sequence[Grid]) -> Step:
     factor = sources[0].scale * sources[1].scale / grid_of(op).scale
-    return lambda inputs: tf.round(inputs[0] * inputs[1] * factor)
+
+    def step(inputs: Sequence[tf.Tensor]) -> tf.Tensor:
+        # Whole numbers: of floats, TensorFlow's graphs reorder a product of three.
+        left, right = (tf.cast(codes, tf.int32) for codes in inputs)
+        return tf.round(tf.cast(left * right, tf.float32) * factor)
+
+    return step
 
 
 def _add(op: FrozenOp, sources: Sequence[Grid]) -> Step:
