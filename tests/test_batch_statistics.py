@@ -6,7 +6,9 @@ import tf_keras as keras
 
 import tfbinreg
 from tfbinreg.batch_statistics import BatchStatistics
+from tfbinreg.folded import FoldedKernel
 from tfbinreg.sites import activation_sites
+from tfbinreg.weight_starts import start_step
 
 layers = keras.layers
 
@@ -91,12 +93,35 @@ def test_calibrated_steps_suit_what_training_sees(fold, images):
         assert found.step.numpy() == pytest.approx(wanted.step.numpy(), rel=0.05), found.name
 
 
-def test_evaluating_before_training_means_something(images):
-    model, recipe = untrained(False)
+@pytest.mark.parametrize("fold", [False, True])
+def test_evaluating_before_training_means_something(fold, images):
+    model, recipe = untrained(fold)
     quantized = tfbinreg.quantize_apply(model, recipe, calibration_data=images)
     by_batch = BatchStatistics(quantized)
     with by_batch.momentum(1.0):
         (trained,) = by_batch(images)
     evaluated = quantized(images, training=False)
     spread = np.std(trained)
-    assert np.sqrt(np.mean((evaluated - trained) ** 2)) < 0.3 * spread
+    assert np.sqrt(np.mean((evaluated - trained) ** 2)) < (0.5 if fold else 0.3) * spread
+
+
+def test_calibration_measures_folded_statistics_and_starts_their_steps_anew(images):
+    model, recipe = untrained(True)
+    quantized = tfbinreg.quantize_apply(model, recipe, calibration_data=images)
+    first = next(layer for layer in quantized.layers if isinstance(layer, FoldedKernel))
+    site = activation_sites(quantized)[0]
+    pixels = site.grid().values(np.rint(images / site.grid().scale).clip(-128, 127))
+    conv = keras.layers.Conv2D(8, 3, padding="same", use_bias=False)
+    conv.build((None, 8, 8, 3))
+    conv.set_weights([first.kernels[0][0].numpy()])
+    outputs = conv(pixels.astype(np.float32)).numpy().reshape(-1, 8)
+    (norm,) = first.norms
+    np.testing.assert_allclose(norm.moving_mean, outputs.mean(0), rtol=0.02, atol=0.02)
+    np.testing.assert_allclose(norm.moving_variance, outputs.var(0), rtol=0.1)
+    for layer in quantized.layers:
+        if isinstance(layer, FoldedKernel):
+            ((kernel, quantizer, variables),) = layer.kernels
+            wanted = start_step(
+                layer.latent(kernel).numpy(), quantizer.qmin, quantizer.qmax, how="mse"
+            )
+            assert variables["step"].numpy() == wanted

@@ -50,9 +50,14 @@ def test_the_model_is_left_alone(float_net, images):
         np.testing.assert_array_equal(own, value)
 
 
-def test_rules_for_weight_bits_stand(float_net, images):
+def test_rules_for_weight_bits_stand(float_net, images, tmp_path):
     recipe = Recipe(activation_bits=4, rules=[Rule(layer="head", weight_bits=5)])
-    budget = fit_flash_budget(float_net, weights_at(float_net, 4), images, recipe=recipe)
+    (tmp_path / "recipe.json").write_text(recipe.to_json())
+    limit = weights_at(float_net, 4)
+    budget = fit_flash_budget(float_net, limit, images, recipe=recipe)
+    as_data = {"activation_bits": 4, "rules": [{"layer": "head", "weight_bits": 5}]}
+    for form in (as_data, tmp_path / "recipe.json"):
+        assert fit_flash_budget(float_net, limit, images, recipe=form) == budget
     (head,) = (choice for choice in budget.layers if choice.layer == "head")
     assert (head.bits, head.fixed) == (5, True)
     assert "head" not in budget.squeezed and budget.recipe.activation_bits == 4

@@ -8,6 +8,8 @@ import tf_keras as keras
 import tfbinreg
 from tfbinreg.calibrate import calibrate, check_batch, input_batches, sample_batches
 from tfbinreg.sites import activation_sites, kernel_sites
+from tflite_tools.verdict import Verdict
+from tflite_tools.verify import Reference, verify
 
 layers = keras.layers
 
@@ -148,9 +150,12 @@ class TestCalibrate:
         with pytest.warns(tfbinreg.QuantizationWarning, match="has 4 samples, too few"):
             tfbinreg.quantize_apply(make_net(), calibration_data=images[:4])
 
-    def test_data_without_information_leaves_steps_unset(self, model):
-        calibrate(model, [np.zeros((4, 3), np.float32)])
-        assert not any(int(site.variables["initialized"]) for site in activation_sites(model))
+    def test_data_without_information_leaves_inputs_unset(self, model):
+        with pytest.warns(tfbinreg.QuantizationWarning, match="all zero"):
+            calibrate(model, [np.zeros((4, 3), np.float32)])
+        ready = {s.name: int(s.variables["initialized"]) for s in activation_sites(model)}
+        assert len(ready) > 1
+        assert all(value == (name != "row_grid") for name, value in ready.items())
 
     def test_a_pooled_tensor_does_not_count_for_the_grid_it_shares(self, images):
         net = keras.Sequential(
@@ -169,3 +174,66 @@ class TestCalibrate:
         values = images @ kernel.grid().values(kernel.codes())[0, 0]
         # Not exact, as the inputs are on an 8-bit grid; the averages are far smaller numbers.
         assert step == pytest.approx(2 * np.abs(values).mean() / np.sqrt(7), rel=0.01)
+
+
+class TestUnseen:
+    """Grids that see nothing but zeros."""
+
+    def net(self, bias=-50.0, activation="relu"):
+        inputs = keras.Input((4,))
+        x = layers.Dense(3, name="first")(inputs)
+        x = layers.Activation(activation, name="dead")(x)
+        model = keras.Model(inputs, layers.Dense(2, name="head")(x))
+        model.get_layer("first").bias.assign(np.full(3, bias))
+        model.get_layer("head").bias.assign([0.5, -0.5])
+        return model
+
+    def data(self):
+        return np.random.default_rng(0).normal(size=(32, 4)).astype(np.float32)
+
+    def quantized(self, **options):
+        return tfbinreg.quantize_apply(self.net(**options), calibration_data=self.data())
+
+    def test_a_dead_relu_is_told_and_has_a_step(self):
+        with pytest.warns(tfbinreg.QuantizationWarning, match="outputs of dead are all zero"):
+            model = self.quantized()
+        assert all(site.variables["initialized"].numpy() for site in activation_sites(model))
+        assert all(site.grid().scale > 0 for site in activation_sites(model))
+
+    def test_it_becomes_a_file_that_verifies(self):
+        with pytest.warns(tfbinreg.QuantizationWarning, match="all zero"):
+            model = self.quantized()
+        data = self.data()
+        tfbinreg.finalize(model, data)
+        predictions = {"head_grid": model.predict(data, verbose=0)}
+        reference = Reference(predictions=predictions, exact=True)
+        report = verify(tfbinreg.to_tflite(model), reference=reference, inputs={"": data})
+        assert report.passed and report["agreement"].verdict is Verdict.PASSED
+
+    def test_training_can_learn_from_there(self):
+        with pytest.warns(tfbinreg.QuantizationWarning, match="all zero"):
+            model = self.quantized()
+        model.get_layer("quant_first").layer.bias.assign(np.full(3, 0.2))
+        (site,) = [site for site in activation_sites(model) if site.name.startswith("dead")]
+        before = site.step.numpy()
+        model.compile(keras.optimizers.SGD(0.1), "mse")
+        losses = model.fit(self.data(), self.data()[:, :2], epochs=5, verbose=0).history["loss"]
+        assert site.step.numpy() not in (0.0, before)
+        assert losses[-1] < losses[0]
+
+    def test_a_learned_offset(self):
+        with pytest.warns(tfbinreg.QuantizationWarning, match="outputs of dead are all zero"):
+            model = self.quantized(bias=-1e4, activation="swish")
+        assert all(site.grid().scale > 0 for site in activation_sites(model))
+
+    def test_nothing_is_told_of_living_ones(self):
+        self.quantized(bias=0.0)
+
+    def test_what_is_not_finite_stays_refused(self):
+        model = self.quantized(bias=0.0)
+        for site in activation_sites(model):
+            site.variables["initialized"].assign(0)
+        model.get_layer("quant_first").layer.bias.assign(np.full(3, np.nan))
+        calibrate(model, sample_batches(self.data()))
+        with pytest.raises(ValueError, match=r"never initialised|not finite|NaN"):
+            tfbinreg.to_tflite(model)

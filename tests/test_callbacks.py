@@ -116,6 +116,7 @@ OPTIMIZERS = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:The steps of:tfbinreg.QuantizationWarning")
 @pytest.mark.parametrize("optimizer, options", [
     *((optimizer, {}) for optimizer in OPTIMIZERS),
     ("nesterov", {"detach_step": False}),
@@ -132,7 +133,21 @@ def test_no_strength_makes_weights_diverge(optimizer, options):
     assert max(np.max(np.abs(site.kernel)) for site in kernel_sites(model)) < 10.0
 
 
-@pytest.mark.filterwarnings("ignore:.*encountered")
+@pytest.mark.parametrize("scale_free", [False, True])
+def test_steps_that_leave_the_weights_beyond_the_grid_are_told_once(scale_free):
+    model = build(1e-6, scale_free=scale_free)
+    callback = tfbinreg.BinRegularization("joint", strength=1e-3)
+    fit(model, callback, epochs=1)
+    kernel_sites(model)[1].step.assign(1e-3)
+    with pytest.warns(tfbinreg.QuantizationWarning) as told:
+        history = fit(model, callback, epochs=3)
+    (message,) = (str(warning.message) for warning in told)
+    assert message.startswith("The steps of middle have become so small")
+    if scale_free:  # the pull is bounded, the value is not
+        assert history["br_loss"][-1] > 100.0
+
+
+@pytest.mark.filterwarnings("ignore:.*encountered", "ignore:The steps of")
 def test_the_papers_formula_is_there_on_request_and_diverges():
     model = build(0.02, bounded_pull=False)
     kernel = kernel_sites(model)[1].kernel

@@ -34,13 +34,18 @@ def rows():
     return np.random.default_rng(1).normal(size=(64, 6)).astype(np.float32)
 
 
-def quantized(rows, bits=8, **changes):
-    recipe = dataclasses.replace(recipes.hardware_friendly(bits), **changes)
-    return tfbinreg.quantize_apply(norm_net(), recipe, calibration_data=rows)
-
-
 def folded(model):
     return next(layer for layer in model.layers if isinstance(layer, FoldedKernel))
+
+
+def quantized(rows, bits=8, source=None, **changes):
+    """A quantized `norm_net`, with its statistics in place of those of the data."""
+    source = norm_net() if source is None else source
+    recipe = dataclasses.replace(recipes.hardware_friendly(bits), **changes)
+    model = tfbinreg.quantize_apply(source, recipe, calibration_data=rows)
+    folded(model).norms[0].set_weights(source.get_layer("norm").get_weights())
+    folded(model).initialize_steps()
+    return model
 
 
 class TestInference:
@@ -69,8 +74,7 @@ class TestInference:
     def test_a_bias_before_the_normalization_is_folded_too(self, rows):
         source = norm_net()
         source.get_layer("first").bias.assign([1.0, 2.0, 3.0, 4.0])
-        recipe = tfbinreg.Recipe(weight_bits=8, fold_batch_norm=True)
-        model = tfbinreg.quantize_apply(source, recipe, calibration_data=rows)
+        model = quantized(rows, source=source, bias_bits=None)
         expected = keras.Model(source.input, source.get_layer("norm").output)(rows).numpy()
         np.testing.assert_allclose(folded(model)(rows), expected, atol=0.1)
         np.testing.assert_allclose(folded(model).fold()[1][1], expected_offset(source), rtol=1e-5)

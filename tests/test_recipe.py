@@ -175,6 +175,7 @@ def test_recipes_come_as_objects_dicts_text_and_files(tmp_path):
     for source in (recipe, as_dict, with_rule, recipe.to_json(), path, str(path)):
         assert Recipe.from_data(source) == recipe
     assert set(as_dict) == {"weight_bits", "rules"}  # left alone
+    assert Recipe.from_data(None) == Recipe()
 
 
 @pytest.mark.parametrize(

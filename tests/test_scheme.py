@@ -140,3 +140,10 @@ def test_skipped_layers_stay_float_and_are_named_when_converting(make_net, data)
     fit(model, data)
     with pytest.raises(ValueError, match="depthwise: is not quantized"):
         tfbinreg.to_tflite(model)
+
+
+def test_the_recipe_comes_in_any_form(make_net, tmp_path):
+    recipe = Recipe(weight_bits=3, rules=[Rule(layer="head", weight_bits=5)])
+    (tmp_path / "recipe.json").write_text(recipe.to_json())
+    for given in (dataclasses.asdict(recipe), str(tmp_path / "recipe.json")):
+        assert quantized(make_net(), given).recipe == recipe

@@ -18,7 +18,8 @@ from tfbinreg.quantizers import LSQQuantizer, Variables, is_usable
 # In steps: more than float32's error in an average, less than half of 1 / (window size).
 _TIE_NUDGE = 2.0**-10
 
-# Start values seen so far, one for each batch, by the id of the step variable.
+# Start values seen so far, one for each batch, by the id of the step variable; none of a tensor in
+# which only zeros were seen.
 Estimates = dict[int, list[np.ndarray]]
 
 _calibration: contextvars.ContextVar[tuple[Estimates, set[int]] | None] = contextvars.ContextVar(
@@ -208,17 +209,27 @@ class LSQActivationQuantizer(LSQQuantizer):
             return
         estimates, seen = calibrating
         estimate = self._estimate(inputs)
-        if not bool(self._start(estimate)[1]):
+        if not np.all(np.isfinite(estimate)):
             return
         key = id(weights["step"])
         own = estimates.setdefault(key, [])
+        if not bool(self._start(estimate)[1]):
+            return
         if key in seen:
             own[-1] = self._widest(tf.stack([own[-1], estimate])).numpy()
         else:
             seen.add(key)
             own.append(estimate.numpy())
         combined = self._widest(np.stack(own)) if self.from_range else np.mean(own, axis=0)
-        for name, value in self._start(tf.constant(combined))[0].items():
+        self._set(tf.constant(combined), weights)
+
+    def start_unseen(self, weights: Variables) -> None:
+        """Start as if all values were 1, where data showed nothing but zeros: any grid holds them,
+        and training can go on from it."""
+        self._set(self._estimate(tf.ones([1])), weights)
+
+    def _set(self, estimate: tf.Tensor, weights: Variables) -> None:
+        for name, value in self._start(estimate)[0].items():
             weights[name].assign(value)
         weights["initialized"].assign(1)
 
@@ -226,8 +237,8 @@ class LSQActivationQuantizer(LSQQuantizer):
         if not variables["initialized"].numpy():
             raise ValueError(
                 f"The activation step of {name!r} was never initialised: train the model, or pass "
-                "calibration_data to quantize_apply. If that was done, all data gave zeros there: "
-                "remove what is dead."
+                "calibration_data to quantize_apply. If it was trained, all data gave zeros there: "
+                "calibrate, or remove what is dead."
             )
         return super().settle(variables, name)
 

@@ -58,19 +58,21 @@ class BatchStatistics:
             for variable, value in zip(moving, before, strict=True):
                 variable.assign(value)
 
-    def measure(self, batches: Iterable[Any], *, traced: bool = False) -> None:
-        """Set the moving statistics of the normalizations that are layers to their means over
-        `batches`. Those of folded ones are part of the trained codes and stay.
+    def measure(
+        self, batches: Iterable[Any], *, traced: bool = False, folded: bool = False
+    ) -> None:
+        """Set the moving statistics of the normalizations to their means over `batches`.
 
         Args:
             batches: model inputs.
             traced: whether to run as a graph, which pays for many batches.
+            folded: whether those of folded ones too, which changes the codes that are trained.
 
         Raises:
             ValueError: if there are no batches, or the statistics would not be finite; nothing is
                 changed then.
         """
-        norms = self.norms[: self._unfolded]
+        norms = self.norms if folded else self.norms[: self._unfolded]
         moving = [v for norm in norms for v in (norm.moving_mean, norm.moving_variance)]
         found: list[list[np.ndarray]] = []
         with self.momentum(0.0):  # the moving statistics become the batch's own

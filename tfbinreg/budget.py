@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tfbinreg.recipe import Recipe, Rule
+from tfbinreg.recipe import Recipe, RecipeData, Rule
 from tfbinreg.sensitivity import WIDTHS, Sensitivity, sensitivities
 
 # Bias, multiplier and shift of an output channel, as integer runtimes keep them.
@@ -97,7 +97,7 @@ class FlashBudget:
 
 
 def fit_flash_budget(
-    model: Any, limit: int, calibration_data: Any, *, recipe: Recipe | None = None
+    model: Any, limit: int, calibration_data: Any, *, recipe: RecipeData = None
 ) -> FlashBudget:
     """Choose 2, 3, 4 or 8 bits for each kernel so that the packed weights fit.
 
@@ -110,7 +110,8 @@ def fit_flash_budget(
         limit: bytes for packed weights and the constants of their channels; a runtime's code and
             the activations come on top.
         calibration_data: as for `quantize_apply`; the more, the better the sensitivities.
-        recipe: everything but the weight bits; layers whose weight bits a rule sets keep them.
+        recipe: everything but the weight bits, in any form that `quantize_apply` takes; layers
+            whose weight bits a rule sets keep them.
 
     Returns:
         The choice, with the recipe to train with.
@@ -118,13 +119,12 @@ def fit_flash_budget(
     Raises:
         ValueError: if even two bits for every free layer do not fit, or as `quantize_apply`.
     """
+    recipe = Recipe.from_data(recipe)
     measured = sensitivities(model, calibration_data, recipe=recipe)
     return choose(measured, limit, recipe=recipe)
 
 
-def choose(
-    layers: Sequence[Sensitivity], limit: int, *, recipe: Recipe | None = None
-) -> FlashBudget:
+def choose(layers: Sequence[Sensitivity], limit: int, *, recipe: RecipeData = None) -> FlashBudget:
     """The bits with which the outputs move least within `limit` bytes.
 
     Args:
@@ -159,7 +159,8 @@ def choose(
         )
         for layer, bits in zip(layers, _cheapest(options, limit), strict=True)
     )
-    return FlashBudget(recipe=_with_bits(recipe or Recipe(), chosen), layers=chosen, limit=limit)
+    fitting = _with_bits(Recipe.from_data(recipe), chosen)
+    return FlashBudget(recipe=fitting, layers=chosen, limit=limit)
 
 
 def least_bytes(layers: Sequence[Sensitivity]) -> int:

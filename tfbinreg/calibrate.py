@@ -14,6 +14,8 @@ import tensorflow as tf
 
 from tfbinreg import activation_quantizers
 from tfbinreg.batch_statistics import BatchStatistics
+from tfbinreg.folded import FoldedKernel
+from tfbinreg.sites import activation_sites
 from tfbinreg.warning import QuantizationWarning
 
 BATCH_SIZE = 64
@@ -156,10 +158,13 @@ def calibrate(model: Any, batches: list[Any]) -> None:
     Normalizations take the statistics of each batch meanwhile, as they do in training: quantized
     weights give other statistics than the float ones that the moving averages come from, and steps
     that start from those are several times too small at low bits. Each layer sees inputs that are
-    quantized already. Afterwards the moving statistics are those of the quantized model.
+    quantized already. Afterwards the moving statistics are those of the quantized model, and the
+    weight steps of folded kernels start anew from them.
+
+    A grid on which the data shows nothing but zeros starts at a step of its own, with a warning.
 
     Args:
-        model: a model from `quantize_apply`; its activation steps and moving statistics change.
+        model: a model from `quantize_apply` that has not been trained.
         batches: model inputs, see `sample_batches`.
     """
     by_batch = BatchStatistics(model)
@@ -176,4 +181,30 @@ def calibrate(model: Any, batches: list[Any]) -> None:
         for batch in batches:
             with activation_quantizers.calibration(estimates):
                 by_batch(batch)
-    by_batch.measure(batches)
+    _start_unseen(model, estimates)
+    by_batch.measure(batches, folded=True)
+    for layer in model.layers:
+        if isinstance(layer, FoldedKernel):  # its kernel is another with other statistics
+            layer.initialize_steps(model.recipe.weight_start)
+
+
+def _start_unseen(model: Any, estimates: activation_quantizers.Estimates) -> None:
+    """Give a step to the grids that saw only zeros, such as a dead ReLU's, and warn of them.
+
+    Not to those of inputs, which no training could adapt later.
+    """
+    unseen = [
+        site
+        for site in activation_sites(model)
+        if estimates.get(id(site.variables["step"])) == [] and not site.quantizer.fixed
+    ]
+    for site in unseen:
+        site.quantizer.start_unseen(site.variables)
+    if unseen:
+        names = ", ".join(site.name.removesuffix("_grid") for site in unseen)
+        warnings.warn(
+            f"The outputs of {names} are all zero for the calibration data: what is behind gets "
+            "no information from there. Check the data, or remove what is dead.",
+            QuantizationWarning,
+            stacklevel=4,
+        )

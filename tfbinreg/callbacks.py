@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,7 @@ from tfbinreg import _compat
 from tfbinreg.model import QuantizedModel
 from tfbinreg.sites import check_finite
 from tfbinreg.statistics import bin_statistics, write_histograms
-from tfbinreg.warning import warn_never_acts
+from tfbinreg.warning import QuantizationWarning, warn_never_acts
 
 keras = _compat.keras
 
@@ -35,7 +36,10 @@ class BinRegularization(keras.callbacks.Callback):
     `BackupAndRestore` resume in the right stage, and a second `fit` that starts at epoch 0 starts
     over, as with `LearningRateScheduler`. Switching only sets variables: nothing is traced again.
     When training ends the strength is back at 0. A regularization that would never act, because
-    training is too short for it, is told with a `QuantizationWarning`.
+    training is too short for it, is told with a `QuantizationWarning`, and so are kernels whose
+    step has become so small while it acts that their weights lie beyond the grid. A strength that
+    is too large for the task does that: the steps follow the task's loss, with momentum through
+    zero. The weights stay bounded; `br_loss` with `scale_free`, in steps squared, does not.
 
     At the end of each epoch these are added to `logs`, for the callbacks that come later in the
     list (History and the progress bar always do): `br_stage` (1 LSQ, 2 BR), `br_strength`,
@@ -85,6 +89,7 @@ class BinRegularization(keras.callbacks.Callback):
         self.strength = strength
         self._histogram_dir, self._histogram_freq = histogram_dir, histogram_freq
         self._writer: tf.summary.SummaryWriter | None = None
+        self._told: set[str] = set()
 
     def stage(self, epoch: int) -> int:
         """1 while only the steps and weights learn from the task, 2 while bins are regularized."""
@@ -103,6 +108,7 @@ class BinRegularization(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: Any = None) -> None:
         epochs = self.params.get("epochs", 0)
+        self._told = set()
         if not any(self.stage(epoch) == STAGE_BR for epoch in range(epochs)):
             option = "switch_epoch" if self.strategy == "two_stage" else "period"
             warn_never_acts("The bin regularization", option, getattr(self, option), epochs)
@@ -120,8 +126,10 @@ class BinRegularization(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         check_finite(self.model)
+        statistics = bin_statistics(self.model)
+        if float(self.model.bin_strength.numpy()) > 0.0:
+            self._warn_of_small_steps(statistics.beyond)
         if logs is not None:
-            statistics = bin_statistics(self.model)
             logs["br_stage"] = self.stage(epoch)
             logs["br_strength"] = float(self.model.bin_strength.numpy())
             logs["br_loss"] = float(self.model.bin_penalty().numpy())
@@ -131,6 +139,19 @@ class BinRegularization(keras.callbacks.Callback):
             if self._writer is None:
                 self._writer = tf.summary.create_file_writer(os.fspath(self._histogram_dir))
             write_histograms(self.model, self._writer, epoch)
+
+    def _warn_of_small_steps(self, names: tuple[str, ...]) -> None:
+        """Warn once in a training of each kernel."""
+        new = [name for name in names if name not in self._told]
+        self._told.update(new)
+        if new:
+            warnings.warn(
+                f"The steps of {', '.join(new)} have become so small that most of the weights lie "
+                "beyond the outermost level. Lower the strength of the bin regularization, or the "
+                "learning rate.",
+                QuantizationWarning,
+                stacklevel=2,
+            )
 
     def on_train_end(self, logs: Any = None) -> None:
         self.model.bin_strength.assign(0.0)

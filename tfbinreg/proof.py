@@ -32,8 +32,9 @@ def prove(data: bytes, graph: FrozenGraph) -> None:
         RuntimeError: listing what differs, or with LiteRT's own words.
     """
     try:
-        contents = models.load(data)
-        found = list(_Proof(data, contents, graph).differences())
+        container = flatbuffer.read(data)
+        contents = models.of(container, len(data))
+        found = list(_Proof(container, contents, graph).differences())
     except (ValueError, KeyError) as error:
         found = [str(error)]
     if found:
@@ -49,10 +50,9 @@ def prove(data: bytes, graph: FrozenGraph) -> None:
 class _Proof:
     """The steps of `prove`; each yields a line per difference."""
 
-    def __init__(self, data: bytes, contents: models.Model, graph: FrozenGraph) -> None:
-        self.graph, self.file = graph, contents.main
+    def __init__(self, container: Any, contents: models.Model, graph: FrozenGraph) -> None:
+        self.container, self.graph, self.file = container, graph, contents.main
         self.manifest = contents.require_manifest()
-        self.container = flatbuffer.read(data)
         self.tensors = {tensor.name: tensor for tensor in self.file.tensors}
         self.makers = {output: op for op in self.file.ops for output in op.outputs}
         self.entries = {entry.name: entry for entry in self.manifest.kernels}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -23,17 +23,15 @@ from tfbinreg.normalize import normalize
 from tfbinreg.place import place
 from tfbinreg.plan import Plan
 from tfbinreg.problems import raise_problems
-from tfbinreg.recipe import Recipe
+from tfbinreg.recipe import Recipe, RecipeData
 from tfbinreg.saving import load_float_model
 
 keras = _compat.keras
 
-RecipeData = Recipe | Mapping[str, Any] | str | os.PathLike[str]
-
 
 def plan(
     model: Any,
-    recipe: RecipeData | None = None,
+    recipe: RecipeData = None,
     *,
     weight_bits: int | None = None,
     activation_bits: int | None = None,
@@ -70,7 +68,7 @@ def plan(
 
 def quantize_apply(
     model: Any,
-    recipe: RecipeData | None = None,
+    recipe: RecipeData = None,
     *,
     weight_bits: int | None = None,
     activation_bits: int | None = None,
@@ -175,9 +173,7 @@ def _strip_annotations(model: Any) -> tuple[Any, dict[str, Any]]:
     return stripped, {wrapper.layer.name: wrapper.quantize_config for wrapper in wrappers}
 
 
-def _recipe(
-    recipe: RecipeData | None, weight_bits: int | None, activation_bits: int | None
-) -> Recipe:
+def _recipe(recipe: RecipeData, weight_bits: int | None, activation_bits: int | None) -> Recipe:
     bits = {"weight_bits": weight_bits, "activation_bits": activation_bits}
     given: dict[str, Any] = {name: value for name, value in bits.items() if value is not None}
     if recipe is None:

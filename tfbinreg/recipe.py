@@ -11,11 +11,14 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 from tfbinreg.grid import check_bits
 from tfbinreg.target import LITERT, check_target
 from tfbinreg.weight_starts import STARTS
+
+# What users give in place of a recipe (`Recipe.from_data`).
+RecipeData: TypeAlias = "Recipe | Mapping[str, Any] | str | os.PathLike[str] | None"
 
 _BIT_FIELDS = ("weight_bits", "activation_bits")
 
@@ -200,16 +203,19 @@ class Recipe:
             raise ValueError(f"Not a recipe: {error}.") from None
 
     @classmethod
-    def from_data(cls, source: Any) -> Recipe:
+    def from_data(cls, source: RecipeData) -> Recipe:
         """A recipe in any form that users write one down.
 
         Args:
-            source: a Recipe, a dict of its fields, JSON text, or the path of a JSON file.
+            source: a Recipe, a dict of its fields, JSON text, or the path of a JSON file; None for
+                a recipe of defaults.
 
         Raises:
             TypeError: if it is none of these.
             ValueError: if there is no such file, or not a recipe in it.
         """
+        if source is None:
+            return cls()
         if isinstance(source, Recipe):
             return source
         if isinstance(source, Mapping):

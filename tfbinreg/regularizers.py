@@ -63,7 +63,9 @@ def bin_regularization(
         scale_free: divide by step^2 (no gradient through the divisor), so that scaling weights and
             step together leaves the penalty alone. The pull on a lone weight of a bin then has the
             curvature 2 / step^2: plain SGD without damping diverges unless
-            strength * learning_rate < step^2.
+            strength * learning_rate < step^2. With damping the pull is bounded as without this
+            option; the value is not: weights that a shrinking step leaves beyond the outermost
+            level add the square of their distance in steps.
         damping: scalar >= 0 added to the number of weights of each bin: 0, the paper's formula, or
             twice strength times learning rate. With `axis` it is shared out over the channels, with
             `scale_free` divided by step^2, so that the same number bounds the curvature. The

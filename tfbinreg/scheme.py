@@ -14,7 +14,7 @@ from tfbinreg.model import BinOptions, QuantizedModel
 from tfbinreg.normalize import normalize
 from tfbinreg.place import place
 from tfbinreg.problems import raise_problems
-from tfbinreg.recipe import Recipe
+from tfbinreg.recipe import Recipe, RecipeData
 
 
 class LSQQuantizeRegistry(_compat.QuantizeRegistry):
@@ -90,14 +90,13 @@ class LSQQuantizeScheme(_compat.QuantizeScheme):
     object serves one `quantize_apply`.
 
     Args:
-        recipe: bits per layer, for annotated layers without a config of their own.
+        recipe: bits per layer, for annotated layers without a config of their own, in any form that
+            `quantize_apply` takes.
         bin_options: how the bin regularization is computed.
     """
 
-    def __init__(
-        self, recipe: Recipe | None = None, *, bin_options: BinOptions | None = None
-    ) -> None:
-        self._recipe, self._placed = recipe or Recipe(), set[str]()
+    def __init__(self, recipe: RecipeData = None, *, bin_options: BinOptions | None = None) -> None:
+        self._recipe, self._placed = Recipe.from_data(recipe), set[str]()
         self._bin_options = bin_options or BinOptions()
 
     def get_layout_transformer(self) -> LSQLayoutTransform:

@@ -14,7 +14,7 @@ from tfbinreg.calibrate import sample_batches
 from tfbinreg.grid import weight_code_range
 from tfbinreg.quantize import quantize_apply
 from tfbinreg.quantizers import LSQWeightQuantizer
-from tfbinreg.recipe import Recipe
+from tfbinreg.recipe import Recipe, RecipeData
 from tfbinreg.sites import Site, kernel_sites
 from tfbinreg.weight_starts import start_step
 
@@ -42,7 +42,7 @@ class Sensitivity:
 
 
 def sensitivities(
-    model: Any, calibration_data: Any, *, recipe: Recipe | None = None
+    model: Any, calibration_data: Any, *, recipe: RecipeData = None
 ) -> tuple[Sensitivity, ...]:
     """Measure every kernel of a model at 2, 3, 4 and 8 bits.
 
@@ -53,12 +53,13 @@ def sensitivities(
     Args:
         model: as for `quantize_apply`; it is left alone.
         calibration_data: as for `quantize_apply`; the more, the better the measures.
-        recipe: everything but the weight bits; layers whose weight bits a rule sets keep them.
+        recipe: everything but the weight bits, in any form that `quantize_apply` takes; layers
+            whose weight bits a rule sets keep them.
 
     Raises:
         ValueError: as `quantize_apply`.
     """
-    recipe = recipe or Recipe()
+    recipe = Recipe.from_data(recipe)
     eight = dataclasses.replace(recipe, weight_bits=max(WIDTHS), first_last_bits=None)
     batches = sample_batches(calibration_data)
     quantized = quantize_apply(model, eight, calibration_data=batches)

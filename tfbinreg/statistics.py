@@ -12,6 +12,7 @@ from tfbinreg import ops
 from tfbinreg.sites import Site, kernel_sites, require_quantized
 
 NEAR = 0.1
+FAR = 1.0  # in steps: only weights beyond the outermost level are
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,10 +22,13 @@ class BinStatistics:
     Attributes:
         error: mean squared distance, in steps squared; clipped weights count with theirs.
         near: share of weights within 0.1 step of their level.
+        beyond: the kernels whose weights are more than a step from their levels, as the root of
+            the mean square: most lie beyond the outermost ones.
     """
 
     error: float
     near: float
+    beyond: tuple[str, ...] = ()
 
 
 def scaled_weights(site: Site) -> np.ndarray:
@@ -48,14 +52,18 @@ def bin_statistics(model: Any) -> BinStatistics:
     """
     require_quantized(model)
     squares = near = count = 0.0
+    beyond = []
     for site in kernel_sites(model):
         scaled = scaled_weights(site)
         codes = np.floor(np.clip(scaled, site.quantizer.qmin, site.quantizer.qmax) + 0.5)
         distance = np.abs(scaled - codes)
-        squares += float(np.sum(np.square(distance, dtype=np.float64)))
+        own = float(np.sum(np.square(distance, dtype=np.float64)))
+        if own > FAR**2 * distance.size:
+            beyond.append(site.name)
+        squares += own
         near += float(np.count_nonzero(distance <= NEAR))
         count += distance.size
-    return BinStatistics(squares / count, near / count)
+    return BinStatistics(squares / count, near / count, tuple(beyond))
 
 
 def write_histograms(model: Any, writer: tf.summary.SummaryWriter, epoch: int) -> None:

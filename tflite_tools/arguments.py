@@ -118,7 +118,11 @@ def _check_together(parser: _Parser, namespace: argparse.Namespace) -> None:
     if (namespace.flash_budget is None) != (namespace.data is None):
         parser.error("--flash_budget and --data go together")
     if namespace.recipe is not None and namespace.flash_budget is None:
-        parser.error("--recipe is not read: a model has its recipe, from tfbinreg.quantize_apply")
+        parser.error(
+            "--recipe is not read here: a quantized model has its recipe already. Give it to "
+            "tfbinreg.quantize_apply(model, RECIPE), train and convert the result; or let "
+            "--flash_budget write one, and say where with --recipe_output"
+        )
     if namespace.recipe_output is not None and namespace.flash_budget is None:
         parser.error("--recipe_output goes with --flash_budget")
     types = namespace.input_type, namespace.output_type

@@ -129,9 +129,13 @@ def load(data: bytes) -> Model:
     Raises:
         ValueError: if the file is damaged, or its manifest cannot be read.
     """
-    container = flatbuffer.read(data)
+    return of(flatbuffer.read(data), len(data))
+
+
+def of(container: Any, size: int) -> Model:
+    """The same of a flatbuffer object, `size` being that of its file in bytes."""
     graphs = tuple(_graph(container, graph) for graph in container.subgraphs)
-    return Model(graphs, manifest.find(container), len(data))
+    return Model(graphs, manifest.find(container), size)
 
 
 def _graph(container: Any, graph: Any) -> Graph:

@@ -211,7 +211,7 @@ def test_inspect_json(command, model_file):
         (["inspect", "x", "y"], "unexpected argument 'y'"),
         (["convert", "x", "--output", "y", "--format", "int2"], "invalid choice: 'int2'"),
         (["convert", "x", "--output", "y", "--split_convs", "0"], "'0' is no whole number from 1"),
-        (["convert", "x", "-o", "y", "--recipe", "r.json"], "--recipe is not read: a model has"),
+        (["convert", "x", "-o", "y", "--recipe", "r.json"], "Give it to tfbinreg.quantize_apply"),
         (["convert", "x", "-o", "y", "--recipe_output", "r"], "goes with --flash_budget"),
         (["compare", "x"], "the following arguments are required: B"),
         (["inspect"], "the following arguments are required: FILE"),
