@@ -15,6 +15,7 @@ MAX_LINES = 500
 _TABLE = """
 tflite_tools.fields
 tflite_tools.coarse
+tflite_tools.compact
 tflite_tools.flatbuffer
 tflite_tools.manifest
 tflite_tools.writer
@@ -118,6 +119,7 @@ tflite_tools.runtime
 tflite_tools.samples
 tflite_tools.verdict
 tflite_tools.agreement
+tflite_tools.coarse_check
 tflite_tools.pairing
 tflite_tools.checks
 tflite_tools.isolate
@@ -140,7 +142,6 @@ tflite_tools.formats.result
 tflite_tools.formats.int4
 tflite_tools.formats.split
 tflite_tools.formats.lut
-tflite_tools.formats.compact
 tflite_tools.formats.slim
 tflite_tools.build
 tflite_tools.sizes

@@ -36,10 +36,11 @@ class BinRegularization(keras.callbacks.Callback):
     `BackupAndRestore` resume in the right stage, and a second `fit` that starts at epoch 0 starts
     over, as with `LearningRateScheduler`. Switching only sets variables: nothing is traced again.
     When training ends the strength is back at 0. A regularization that would never act, because
-    training is too short for it, is told with a `QuantizationWarning`, and so are kernels whose
-    step has become so small while it acts that their weights lie beyond the grid. A strength that
-    is too large for the task does that: the steps follow the task's loss, with momentum through
-    zero. The weights stay bounded; `br_loss` with `scale_free`, in steps squared, does not.
+    training is too short for it, is told with a `QuantizationWarning`, and so are, with
+    `scale_free`, kernels whose step has become so small while it acts that their weights lie far
+    beyond the grid. A strength that is too large for the task does that: the steps follow the
+    task's loss, with momentum through zero. The weights stay bounded; `br_loss`, then in steps
+    squared, does not.
 
     At the end of each epoch these are added to `logs`, for the callbacks that come later in the
     list (History and the progress bar always do): `br_stage` (1 LSQ, 2 BR), `br_strength`,
@@ -127,7 +128,7 @@ class BinRegularization(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         check_finite(self.model)
         statistics = bin_statistics(self.model)
-        if float(self.model.bin_strength.numpy()) > 0.0:
+        if self.model.bin_options.scale_free and float(self.model.bin_strength.numpy()) > 0.0:
             self._warn_of_small_steps(statistics.beyond)
         if logs is not None:
             logs["br_stage"] = self.stage(epoch)
@@ -146,9 +147,9 @@ class BinRegularization(keras.callbacks.Callback):
         self._told.update(new)
         if new:
             warnings.warn(
-                f"The steps of {', '.join(new)} have become so small that most of the weights lie "
-                "beyond the outermost level. Lower the strength of the bin regularization, or the "
-                "learning rate.",
+                f"The steps of {', '.join(new)} have become so small that the weights lie more "
+                "than ten steps beyond the outermost level, which br_loss counts squared. Lower "
+                "the strength of the bin regularization, or the learning rate.",
                 QuantizationWarning,
                 stacklevel=2,
             )

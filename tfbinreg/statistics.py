@@ -12,7 +12,7 @@ from tfbinreg import ops
 from tfbinreg.sites import Site, kernel_sites, require_quantized
 
 NEAR = 0.1
-FAR = 1.0  # in steps: only weights beyond the outermost level are
+FAR = 10.0  # in steps: only weights beyond the outermost level are
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,8 +22,8 @@ class BinStatistics:
     Attributes:
         error: mean squared distance, in steps squared; clipped weights count with theirs.
         near: share of weights within 0.1 step of their level.
-        beyond: the kernels whose weights are more than a step from their levels, as the root of
-            the mean square: most lie beyond the outermost ones.
+        beyond: the kernels whose weights are more than ten steps from their levels, as the root of
+            the mean square: they lie beyond the outermost ones.
     """
 
     error: float

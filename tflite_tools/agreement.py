@@ -14,7 +14,7 @@ from tflite_tools.runtime import Run
 from tflite_tools.verdict import Check, decide
 
 # Operators whose output grid is a rule of the runtimes, not a learned one.
-_FIXED_GRID = frozenset({"SOFTMAX", "LOGISTIC", "TANH"})
+FIXED_GRID = frozenset({"SOFTMAX", "LOGISTIC", "TANH"})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +95,7 @@ def check_levels(model: Model, run: Run) -> Check:
         (tensor.name, f"the output of {op.name} is not in the manifest")
         for op in model.main.ops
         for tensor in model.main.made(op)
-        if tensor.dtype == "INT8" and tensor.index not in watched and op.name not in _FIXED_GRID
+        if tensor.dtype == "INT8" and tensor.index not in watched and op.name not in FIXED_GRID
     ]
     for index, entry in watched.items():
         tensor = model.main.tensors[index]

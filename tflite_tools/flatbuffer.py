@@ -11,7 +11,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.tools import flatbuffer_utils
 
-from tflite_tools import fields
+from tflite_tools import compact, fields
 
 _TYPE_NAMES = {value: name for name, value in vars(schema.TensorType).items() if name.isupper()}
 _OP_NAMES = {value: name for name, value in vars(schema.BuiltinOperator).items() if name.isupper()}
@@ -78,8 +78,8 @@ def _check(model: Any) -> None:
 
 
 def write(model: Any) -> bytes:
-    """The bytes of a model object."""
-    return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
+    """The bytes of a model object; what is equal in it is stored once."""
+    return compact.write(model)
 
 
 def text(name: Any) -> str:

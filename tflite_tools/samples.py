@@ -19,7 +19,7 @@ def input_grid(model: Model, tensor: Tensor) -> tuple[Quantization, tuple[int, i
 
     A float32 input has the grid of the tensor that a QUANTIZE operator makes of it.
     """
-    target = _edge_partner(model, tensor)
+    target = edge_partner(model, tensor)
     if target.quantization is None or target.dtype != "INT8":
         return None
     entries = {} if model.manifest is None else {e.tensor: e for e in model.manifest.activations}
@@ -29,10 +29,10 @@ def input_grid(model: Model, tensor: Tensor) -> tuple[Quantization, tuple[int, i
 
 def output_grid(model: Model, tensor: Tensor) -> Quantization | None:
     """Quantization of an output; of a float32 output, that of the tensor it is dequantized from."""
-    return _edge_partner(model, tensor).quantization
+    return edge_partner(model, tensor).quantization
 
 
-def _edge_partner(model: Model, tensor: Tensor) -> Tensor:
+def edge_partner(model: Model, tensor: Tensor) -> Tensor:
     """The quantized tensor on the other side of a QUANTIZE or DEQUANTIZE at the graph's edge."""
     graph = model.main
     for op in graph.ops:
@@ -60,14 +60,14 @@ def input_names(model: Model) -> list[str]:
 
     Those without a name, in a slim file, are called by their places.
     """
-    names = [_edge_partner(model, tensor).name for tensor in _inputs(model)]
+    names = [edge_partner(model, tensor).name for tensor in _inputs(model)]
     return [name or f"input {place}" for place, name in enumerate(names)]
 
 
 def output_names(model: Model) -> list[str]:
     """Names of the layers that make a file's outputs."""
     graph = model.main
-    return [_edge_partner(model, graph.tensors[index]).name for index in graph.outputs]
+    return [edge_partner(model, graph.tensors[index]).name for index in graph.outputs]
 
 
 def seeded(model: Model, *, samples: int, seed: int) -> dict[str, np.ndarray]:

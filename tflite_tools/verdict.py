@@ -21,7 +21,7 @@ class Check:
     """One verified property.
 
     Attributes:
-        name: "finalized", "codes", "integer", "levels", "layers", "agreement" or "tflm".
+        name: "finalized", "coarse", "codes", "integer", "levels", "layers", "agreement" or "tflm".
         verdict: the outcome.
         detail: one sentence on what was compared and found.
         layers: the layers at fault, in the file's order.

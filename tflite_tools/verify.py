@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from tflite_tools import agreement, checks, layers, runtime, samples
 from tflite_tools import model as models
 from tflite_tools.agreement import Limits
+from tflite_tools.coarse_check import check_coarse
 from tflite_tools.model import Model
 from tflite_tools.runtime import LITERT, TFLM, MissingOpError, Run, RuntimeFailedError
 from tflite_tools.verdict import Check, Report, Verdict, decide
@@ -48,6 +50,7 @@ def verify(
     *,
     reference: Reference = NO_REFERENCE,
     inputs: Mapping[str, np.ndarray] | None = None,
+    typical: bool = False,
     samples_count: int = samples.DEFAULT_SAMPLES,
     seed: int = samples.DEFAULT_SEED,
     limits: Limits | None = None,
@@ -73,6 +76,8 @@ def verify(
             manifest; without predictions or activations, "agreement" or "layers" are skipped.
         inputs: name of an input -> float array, samples along the first axis, in the units the
             trained model takes. None draws `samples_count` from the input grid (`default_inputs`).
+        typical: whether `inputs` are of the kind the device will get, so that numbers that are
+            lost on a grid with far larger ones are told.
         samples_count: how many samples to draw.
         seed: of the drawn samples.
         limits: what counts as agreement of outputs; None for `DEFAULT_LIMITS`, with the exception
@@ -81,7 +86,7 @@ def verify(
 
     Returns:
         A report with one check of each name, led by a warning called "finalized" if the file is of
-        a model that was not.
+        a model that was not, and by one called "coarse" if typical inputs show lost numbers.
 
     Raises:
         ValueError: if the file is damaged or has no manifest, or inputs or reference do not fit.
@@ -111,6 +116,7 @@ def verify(
     chosen = LITERT if isinstance(outputs.get(wanted, _ABSENT), MissingOpError) else wanted
     exact = reference.exact and chosen == wanted
     watched = list(agreement.watched_tensors(model))
+    watched_run = functools.cache(lambda: run(watched=watched))
     by_layer = guarded(
         "layers",
         lambda: layers.check_layers(
@@ -135,9 +141,10 @@ def verify(
     return Report(
         (
             *_unfinalized(model),
+            *(_coarse(model, inputs, watched_run) if typical else ()),
             checks.check_codes(data, model, reference.codes),
             checks.check_integer(model),
-            guarded("levels", lambda: agreement.check_levels(model, run(watched=watched))),
+            guarded("levels", lambda: agreement.check_levels(model, watched_run())),
             by_layer,
             compared,
             tflm,
@@ -154,6 +161,16 @@ def _unfinalized(model: Model) -> tuple[Check, ...]:
         "the weights, which can cost many points at few bits"
     )
     return (Check("finalized", Verdict.WARNING, detail),)
+
+
+def _coarse(
+    model: Model, inputs: Mapping[str, np.ndarray], run: Callable[[], Run]
+) -> tuple[Check, ...]:
+    """A warning, if numbers are lost on their grids; a file that does not run is told elsewhere."""
+    try:
+        return check_coarse(model, inputs, run())
+    except RuntimeFailedError:
+        return ()
 
 
 def default_inputs(

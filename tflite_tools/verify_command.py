@@ -76,7 +76,13 @@ def _verified(arguments: argparse.Namespace) -> tuple[bytes, bytes, Report]:
     stored = samples.stored(model, inputs)  # a wrong shape should not wait for TensorFlow
     labels = _labels(arguments, model, stored)
     reference = _reference(arguments, inputs)
-    result = verification.verify(data, reference=reference, inputs=inputs, limits=limits)
+    result = verification.verify(
+        data,
+        reference=reference,
+        inputs=inputs,
+        typical=arguments.inputs is not None,
+        limits=limits,
+    )
     if labels:
         runners = accuracy.runners_of(data, model, stored, predictions=reference.predictions)
         result = _with_accuracy(result, model, labels, runners)

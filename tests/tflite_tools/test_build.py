@@ -37,7 +37,7 @@ def test_formats(two_bits):
     assert tables.size == len(tables.files[""]) < len(two_bits) // 2
     assert tables.figures["runs_in"] == ["TFLM"]
     assert tables.figures["decoded_tensors"] > 1
-    assert tables.passes[0].name == "equal vectors and tables shared"
+    assert tables.passes[0].name == "names and signatures dropped"
 
 
 def test_only_canonical_files_are_taken(two_bits, float_file, edit, tensor_of):

@@ -179,9 +179,11 @@ def compress(data: bytes, specs: list[Any]) -> bytes:
     try:
         with python_warnings.catch_warnings(), quiet:
             python_warnings.simplefilter("ignore")
-            return bytes(compression.compress(data, specs))
+            compressed = bytes(compression.compress(data, specs))
     except Exception as error:  # its own error types, and whatever its parts raise
         raise ValueError(f"tflite-micro cannot compress the file: {error}") from error
+    # The library's own writer repeats what is equal.
+    return flatbuffer.write(flatbuffer.read(compressed))
 
 
 def _costs(data: bytes, encoded: bytes) -> dict[str, int]:

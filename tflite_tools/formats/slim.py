@@ -8,7 +8,6 @@ from typing import Any
 
 from tflite_tools import flatbuffer, layout, runtime, samples
 from tflite_tools import model as models
-from tflite_tools.formats import compact
 from tflite_tools.formats.result import RUNTIMES, Result, checked
 from tflite_tools.runtime import LITERT, TFLM
 
@@ -27,7 +26,7 @@ class Slim:
 
     Attributes:
         result: the file and its comparison with the one it was made from.
-        passes: what each pass saved, in order.
+        passes: what each pass saved, in order, without those that saved nothing.
         accepted: runtimes that run it; those that ran the source and no longer do are not among
             them, and are an error for the target that asked for them.
     """
@@ -38,7 +37,9 @@ class Slim:
 
 
 def convert(data: bytes, *, target: str = "any") -> Slim:
-    """Share equal vectors and tables; drop names, metadata and, for TFLM, the biases' scales.
+    """Drop names, metadata and, for TFLM, the biases' scales.
+
+    Equal vectors and tables are shared, which files of other tools and of early versions are not.
 
     The manifest goes with the metadata: codes can then be compared with the canonical file only by
     the order of the operators (`tflite_tools compare` and `verify --canonical` do).
@@ -65,14 +66,13 @@ def encode(data: bytes, *, target: str = "any") -> tuple[bytes, tuple[Pass, ...]
     if target not in RUNTIMES:
         raise ValueError(f"A slim file is not meant for {target}: its compiler writes its own.")
     container = flatbuffer.read(data)
-    passes: list[Pass] = []
-    slim, size = compact.write(container), len(data)
+    slim = flatbuffer.write(container)
+    passes = [Pass("equal vectors and tables shared", len(data) - len(slim))]
     for name, drop in _passes(_runtimes(data, target)):
         drop(container)
-        slim = compact.write(container)
+        size, slim = len(slim), flatbuffer.write(container)
         passes.append(Pass(name, size - len(slim)))
-        size = len(slim)
-    return slim, tuple(passes)
+    return slim, tuple(step for step in passes if step.saved)
 
 
 def _runtimes(data: bytes, target: str) -> tuple[str, ...]:
@@ -82,17 +82,12 @@ def _runtimes(data: bytes, target: str) -> tuple[str, ...]:
 
 def _passes(runtimes: Sequence[str]) -> Sequence[tuple[str, Callable[[Any], None]]]:
     passes = [
-        ("equal vectors and tables shared", _nothing),
         ("names and signatures dropped", _drop_names),
         ("metadata and manifest dropped", _drop_metadata),
     ]
     if tuple(runtimes) == (TFLM,):
         passes.append(("scales of biases dropped", _drop_bias_scales))
     return passes
-
-
-def _nothing(container: Any) -> None:
-    """The sharing is done by the writer."""
 
 
 def _drop_names(container: Any) -> None:

@@ -1,7 +1,8 @@
 """Writing a flatbuffer in which equal vectors, strings and tables exist once.
 
-The format allows several references to one place; the stock writers make a copy for each. Buffers
-are aligned to 16 bytes, as the schema asks and the stock Python writer does not.
+The format allows several references to one place; the stock writers make a copy for each, of which
+zero points are the most: eight bytes for every channel of every kernel and bias. Buffers are
+aligned to 16 bytes, as the schema asks and the stock Python writer does not.
 """
 
 from __future__ import annotations
