@@ -17,8 +17,8 @@ import numpy as np
 
 from examples.study import train
 from examples.study.data import Data, batches, read_data
-from examples.study.results import Folders
-from examples.study.table import read_study
+from examples.study.folders import Folders
+from examples.study.read import read_study
 
 BR = {"name": "BinRegularization", "strategy": "two_stage", "switch_epoch": 2, "strength": 5.0}
 STUDY = {

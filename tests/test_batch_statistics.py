@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 import tf_keras as keras
 
 import tfbinreg
@@ -33,6 +34,16 @@ def test_outputs_are_those_of_training_without_dropout(images):
     for variable, old in zip(model.weights, before, strict=True):
         np.testing.assert_array_equal(variable, old)
     assert model.get_layer("norm").momentum == layers.BatchNormalization().momentum
+
+
+def test_operations_are_called_as_the_model_calls_them(images):
+    """Tensors may be any of their arguments."""
+    image = keras.Input((8, 8, 3))
+    x = layers.BatchNormalization()(image)
+    gate = tf.nn.relu6(3.0 + layers.Conv2D(3, 1)(x)) / 6.0
+    model = keras.Model(image, tf.concat([x * gate, tf.pow(2.0, x), image], axis=-1))
+    found = BatchStatistics(model)(images)[0]
+    np.testing.assert_allclose(found, model(images, training=True), rtol=1e-5, atol=1e-6)
 
 
 def test_measured_statistics_are_the_means_over_the_batches(images):

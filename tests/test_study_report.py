@@ -8,10 +8,10 @@ import pytest
 from study_runs import make_study
 
 from examples.study import __main__ as cli
+from examples.study.folders import Folders, write_result
 from examples.study.pictures import draw
+from examples.study.read import read_study
 from examples.study.report import report
-from examples.study.results import Folders, write_result
-from examples.study.table import read_study
 
 ROOT = Path(__file__).parents[1]
 ACCURACIES = {  # by arm and seed, with the moving statistics

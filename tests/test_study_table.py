@@ -6,7 +6,7 @@ import pytest
 
 from examples.study.arm import Arm
 from examples.study.nets import NETS
-from examples.study.table import STUDIES, read_study
+from examples.study.read import STUDIES, read_study
 
 SHIPPED = sorted(path.stem for path in STUDIES.glob("*.json"))
 

@@ -14,6 +14,13 @@ keras = _compat.keras
 
 
 @dataclasses.dataclass(frozen=True)
+class Place:
+    """Stands in the arguments of a call for the output of the node `inputs[index]`."""
+
+    index: int
+
+
+@dataclasses.dataclass(frozen=True)
 class Node:
     """One call of a layer.
 
@@ -23,6 +30,8 @@ class Node:
         inputs: indices of the nodes whose outputs it takes.
         options: keyword arguments of the call.
         shape: of the output, without the batch axis; None for an unknown size.
+        arguments: positional and keyword arguments of the call, with a `Place` for each tensor:
+            operations take theirs one by one, `tf.multiply(x, y)`.
     """
 
     index: int
@@ -30,6 +39,7 @@ class Node:
     inputs: tuple[int, ...]
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     shape: tuple[int | None, ...] = ()
+    arguments: tuple[Any, Mapping[str, Any]] = ((), {})
 
     @property
     def name(self) -> str:
@@ -40,8 +50,12 @@ class Node:
         return type(self.layer).__name__
 
     def call(self, tensors: Sequence[Any], **options: Any) -> Any:
-        """What the layer makes of other tensors, called with the same options and these."""
-        return apply(self.layer, tensors, **{**self.options, **options})
+        """What the layer makes of other tensors in the places of its inputs, called with the same
+        options and these."""
+        positional, named = nest.map_structure(
+            lambda part: tensors[part.index] if isinstance(part, Place) else part, self.arguments
+        )
+        return self.layer(*positional, **{**named, **options})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,6 +116,7 @@ def trace(model: Any) -> Graph:
             tuple(index_of(tensor) for tensor in node.keras_inputs),
             dict(node.call_kwargs or {}),
             tuple(nest.flatten(node.outputs)[0].shape[1:]),
+            _arguments(node),
         )
         for index, node in enumerate(keras_nodes)
     )
@@ -112,6 +127,14 @@ def trace(model: Any) -> Graph:
         tuple(model.output_names),
         model.name,
         model.dtype_policy,
+    )
+
+
+def _arguments(keras_node: Any) -> Any:
+    """See `Node.arguments`."""
+    places = {id(tensor): Place(index) for index, tensor in enumerate(keras_node.keras_inputs)}
+    return nest.map_structure(
+        lambda part: places.get(id(part), part), (keras_node.call_args, keras_node.call_kwargs)
     )
 
 

@@ -12,8 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from examples.study.results import CACHE, RESULTS, Folders, is_done, read_result
-from examples.study.table import Row, Study, read_study
+from examples.study.folders import CACHE, RESULTS, Folders, is_done, read_result
+from examples.study.read import read_study
+from examples.study.table import Row
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -142,7 +143,7 @@ def list_rows(options: argparse.Namespace) -> int:
 def report_study(options: argparse.Namespace) -> int:
     from examples.study.report import report
 
-    study: Study = read_study(options.study)
+    study = read_study(options.study)
     print(report(study, Folders(data=Path(), results=options.results)))
     if options.output is not None:
         from examples.study.pictures import draw

@@ -21,11 +21,11 @@ def save_arrays(path: Path, arrays: list[np.ndarray]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     with open(part, "wb") as file:
-        np.savez(file, **{str(index): array for index, array in enumerate(arrays)})
+        np.savez(file, *arrays)
     os.replace(part, path)
 
 
 def load_arrays(path: Path) -> list[np.ndarray]:
     """What `save_arrays` wrote."""
     with np.load(path) as arrays:
-        return [arrays[str(index)] for index in range(len(arrays.files))]
+        return [arrays[f"arr_{index}"] for index in range(len(arrays.files))]

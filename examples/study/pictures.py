@@ -11,8 +11,8 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
+from examples.study.folders import Folders
 from examples.study.report import Results, accuracies, groups, read_group
-from examples.study.results import Folders
 from examples.study.statistics import paired_difference
 from examples.study.table import Study
 

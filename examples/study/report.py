@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from examples.study.results import Folders, read_result
+from examples.study.folders import Folders, read_result
 from examples.study.statistics import Mean, mean_of, paired_difference
 from examples.study.table import Study
 

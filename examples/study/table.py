@@ -1,4 +1,4 @@
-"""A study as data: arms x nets x bits x seeds, read from a JSON file, and its rows."""
+"""A study as data: arms x nets x bits x seeds, and the rows it stands for."""
 
 from __future__ import annotations
 
@@ -7,14 +7,11 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from examples.study.arm import Arm
 
-STUDIES = Path(__file__).parent / "studies"
 FLOAT = "float"
-_NAME = re.compile(r"[A-Za-z0-9_.+-]+")
 _BITS = re.compile(r"w(\d)a(\d)")
 
 
@@ -118,7 +115,7 @@ class Study:
         return Row(
             study=self.name,
             net=net,
-            bits=_read_bits(bits),
+            bits=read_bits(bits),
             name=name,
             arm=self.arms[name],
             seed=seed,
@@ -128,63 +125,7 @@ class Study:
         )
 
 
-def read_study(name: str, folder: Path = STUDIES) -> Study:
-    """The study in `folder`/`name`.json, or in the file of the path `name`.
-
-    Raises:
-        ValueError: if there is no such file, or with everything that is wrong in it.
-    """
-    path = Path(name) if name.endswith(".json") else folder / f"{name}.json"
-    try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"No study can be read from {str(path)!r}: {error}") from None
-    problems: list[str] = []
-    common = fields.pop("common", {})
-    arms: dict[str, Arm] = {}
-    for arm, own in fields.pop("arms", {}).items():
-        try:
-            arms[arm] = Arm.of({**common, **own})
-        except ValueError as error:
-            problems.append(f"arm {arm!r}: {error}")
-    start = fields.pop("start", None)
-    given = {"report": False, "rows": (35000, 40000, 50000), **fields}
-    wanted = {field.name for field in dataclasses.fields(Study)} - {"name", "arms", "start"}
-    problems += [f"{name!r} is missing" for name in sorted(wanted - given.keys())]
-    problems += [f"{name!r} is no field of a study" for name in sorted(given.keys() - wanted)]
-    if not problems:
-        problems = _problems(given, arms, start)
-    if problems:
-        raise ValueError(f"Study {str(path)!r}: {'; '.join(problems)}.")
-    lists = {name: tuple(given.pop(name)) for name in ("nets", "bits", "seeds", "rows")}
-    float_study = None if start is None else _float_study(start, path.parent)
-    return Study(name=path.stem, arms=arms, start=float_study, **given, **lists)
-
-
-def _problems(fields: Mapping[str, Any], arms: Mapping[str, Arm], start: Any) -> list[str]:
-    found = [f"{name!r} cannot name a file" for name in arms if not _NAME.fullmatch(name)]
-    found += [
-        f"bits must be like 'w2a2', or 'float', got {bits!r}"
-        for bits in fields["bits"]
-        if bits != FLOAT and not _BITS.fullmatch(bits)
-    ]
-    if fields["baseline"] not in arms:
-        found.append(f"the baseline {fields['baseline']!r} is not among the arms")
-    if start is None and any(bits != FLOAT for bits in fields["bits"]):
-        found.append("quantized nets need a float one: 'start' names its study")
-    ends = list(fields["rows"])
-    if len(ends) != 3 or ends != sorted(set(ends)) or ends[0] <= 0:
-        found.append(f"rows must be three growing numbers, got {ends}")
-    return found
-
-
-def _float_study(name: str, folder: Path) -> Study:
-    study = read_study(name, folder)
-    if study.bits != (FLOAT,) or len(study.arms) != 1 or len(study.seeds) != 1:
-        raise ValueError(f"Study {name!r} is a start only with bits 'float', one arm and one seed.")
-    return study
-
-
-def _read_bits(text: str) -> tuple[int, int] | None:
+def read_bits(text: str) -> tuple[int, int] | None:
+    """(2, 8) of "w2a8"; None of "float" and whatever else."""
     found = _BITS.fullmatch(text)
     return None if found is None else (int(found[1]), int(found[2]))

@@ -16,10 +16,10 @@ from examples.study.arm import Arm
 from examples.study.checkpoint import Checkpoint
 from examples.study.data import Data, as_input, batches
 from examples.study.files import load_arrays, save_arrays
+from examples.study.folders import Folders, write_result
 from examples.study.measures import Measures, code_shares, final_accuracies, weights_digest
 from examples.study.nets import NETS
 from examples.study.optimizers import make_optimizer, slow_down
-from examples.study.results import Folders, write_result
 from examples.study.table import Row
 
 CALIBRATION_ROWS = 512

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from examples.study.files import write_atomically
-from examples.study.table import Row, Study
+from examples.study.table import Row
 
 RESULTS = Path(__file__).parent / "results"
 CACHE = Path("runs") / "study"
@@ -73,8 +73,3 @@ def is_done(folders: Folders, row: Row) -> bool:
     """Whether the run need not be made: a float net's weights must be there too."""
     done = read_result(folders, row) is not None
     return done and (row.bits is not None or folders.weights(row).exists())
-
-
-def missing(study: Study, folders: Folders, only: str = "") -> list[Row]:
-    """The runs of `study` that are not done and whose key contains `only`."""
-    return [row for row in study.runs() if only in row.key and not is_done(folders, row)]
