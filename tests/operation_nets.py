@@ -40,6 +40,8 @@ NETS = {
     "Activation": lambda x: layers.Activation("tanh")(layers.Activation("sigmoid")(x)),
     "Add": lambda x: layers.Add()([x, layers.ReLU()(layers.Conv2D(6, 1)(x)), x]),
     "AveragePooling2D": layers.AveragePooling2D(3, 1, padding="same"),
+    "AveragePooling2D of tanh": lambda x: layers.AveragePooling2D(2)(layers.Activation("tanh")(x)),
+    "AveragePooling2D of shares": lambda x: layers.AveragePooling2D(2)(layers.Softmax()(x)),
     "BatchNormalization": lambda x: layers.BatchNormalization()(layers.MaxPooling2D(2)(x)),
     "ChannelAffine": hard_gate,
     "Concatenate": dense_block,

@@ -4,7 +4,7 @@ import tensorflow as tf
 from built_quantizers import batch, built, step
 
 from tfbinreg import LSQActivationQuantizer, LSQPlusActivationQuantizer
-from tfbinreg.activation_quantizers import PrescribedQuantizer, calibration
+from tfbinreg.activation_quantizers import PrescribedQuantizer, break_ties, calibration
 
 
 class TestActivations:
@@ -169,3 +169,15 @@ def test_a_prescribed_grid_learns_nothing():
     grid = quantizer.settle(variables, "gate")
     assert (grid.bits, grid.signed, grid.zero_point) == (8, False, -128)
     assert type(quantizer)(**quantizer.get_config()).scale == 1 / 256
+
+
+@pytest.mark.parametrize("zero_point", [-128, -3, 0, 4])
+def test_means_half_way_go_where_the_runtimes_round_the_stored_values(zero_point):
+    halves = np.arange(-5, 6) + 0.5
+    stored = halves + zero_point
+    away = np.sign(stored) * np.floor(np.abs(stored) + 0.5) - zero_point
+    means = tf.constant(halves / 4, tf.float32)
+    nudged = break_ties(means, tf.constant(0.25), tf.constant(zero_point))
+    np.testing.assert_array_equal(np.floor(nudged.numpy() * 4 + 0.5), away)
+    exact = tf.constant([0.0, 0.25, -0.75])
+    np.testing.assert_allclose(break_ties(exact, 0.25, zero_point), exact, atol=0.001)

@@ -41,6 +41,24 @@ def calibration(estimates: Estimates) -> Iterator[None]:
         _calibration.reset(token)
 
 
+def break_ties(inputs: tf.Tensor, step: tf.Tensor, zero_point: tf.Tensor) -> tf.Tensor:
+    """Move means of grid values that lie half-way between levels to the side runtimes take.
+
+    LiteRT and TFLM average the stored int8 values, code + zero point, and round halves away from
+    zero; which way that is depends on the zero point. Nothing but exact halves changes its level,
+    for windows of up to 500 numbers.
+
+    Args:
+        inputs: the means.
+        step: of the grid, float32, shape ().
+        zero_point: of the int8 tensor in a file, int32, shape ().
+    """
+    values = tf.cast(inputs, tf.float32)
+    stored = values + tf.cast(zero_point, tf.float32) * step
+    nudge = tf.where(stored > 0.0, _TIE_NUDGE, -_TIE_NUDGE) * step
+    return tf.cast(values + tf.stop_gradient(nudge), inputs.dtype)
+
+
 @_compat.register
 class LSQActivationQuantizer(LSQQuantizer):
     """LSQ for an activation, one step per tensor, set by calibration or by the first batch.
@@ -121,19 +139,6 @@ class LSQActivationQuantizer(LSQQuantizer):
 
     def _quantize(self, inputs: tf.Tensor, parameters: Any, scale: Any) -> tf.Tensor:
         return ops.lsq_quantize(inputs, parameters["step"], self.qmin, self.qmax, scale)
-
-    def break_ties(self, inputs: tf.Tensor, weights: Variables) -> tf.Tensor:
-        """Move means of grid values that lie half-way between levels to the side runtimes take.
-
-        LiteRT and TFLM average the stored int8 values, code + zero point, and round halves away
-        from zero; which way that is depends on the zero point. Nothing but exact halves changes
-        its level, for windows of up to 500 numbers.
-        """
-        step, stored_zero = self.stored_grid(weights)
-        zero_point = tf.cast(stored_zero, tf.float32)
-        values = tf.cast(inputs, tf.float32)
-        nudge = tf.where(values + zero_point * step > 0.0, _TIE_NUDGE, -_TIE_NUDGE) * step
-        return tf.cast(values + tf.stop_gradient(nudge), inputs.dtype)
 
     def stored_grid(self, weights: Variables) -> tuple[tf.Tensor, tf.Tensor]:
         """Scale, float32, and zero point, int32, of the int8 tensor in a file (`Grid`)."""

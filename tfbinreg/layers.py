@@ -7,6 +7,7 @@ from typing import Any
 import tensorflow as tf
 
 from tfbinreg import _compat
+from tfbinreg.activation_quantizers import break_ties
 from tfbinreg.hard_swish import hard_swish, hard_swish_table
 
 keras = _compat.keras
@@ -149,7 +150,7 @@ class QuantizeActivation(keras.layers.Layer):
             averaged: whether it holds means of numbers on this very grid.
         """
         if averaged:
-            inputs = self.quantizer.break_ties(inputs, self.grid_variables)
+            inputs = break_ties(inputs, *self.stored_grid())
         return self.quantizer(inputs, training, weights=self.grid_variables, member=member)
 
     @property
