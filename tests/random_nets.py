@@ -165,9 +165,7 @@ class _Program:
         sources = [first, *others]
         channels = sum(self.shapes[name][-1] for name in sources)
         shape = (*own[:-1], channels) if kind == "Concatenate" else own
-        axis = (
-            f"axis={self.draw(st.sampled_from([-1, len(own)]))}, " if kind == "Concatenate" else ""
-        )
+        axis = f"{last_axis(self.draw, own)}, " if kind == "Concatenate" else ""
         layer = f"layers.{kind}({axis}name={self.name(kind)})"
         self.add(f"{layer}([{', '.join(sources)}])", shape, sources)
 
