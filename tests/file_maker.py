@@ -130,13 +130,13 @@ def convolution(maker, random, kind, bits, per_channel):
     places = [source, weights, maker.tensor(bias.shape, (scales, 0), data=bias)]
     activation = int(random.choice(list(ACTIVATIONS.values())))
     options = {"strideH": stride_h, "strideW": stride_w, "padding": padding}
+    options["fusedActivationFunction"] = activation
     reach = [(k_h - 1) * dilations[0] + 1, (k_w - 1) * dilations[1] + 1]
     sizes = [
         -(-size // stride_h) if padding == 0 else (size - r) // stride_h + 1
         for size, r in zip((height, width), reach, strict=True)
     ]
     if kind == "TRANSPOSE_CONV":
-        activation = 0
         sizes = [
             size * stride_h if padding == 0 else (size - 1) * stride_h + k
             for size, k in zip((height, width), (k_h, k_w), strict=True)
@@ -144,7 +144,6 @@ def convolution(maker, random, kind, bits, per_channel):
         places = [maker.ints([1, *sizes, channels]), weights, source, places[2]]
     else:
         options |= {"dilationHFactor": dilations[0], "dilationWFactor": dilations[1]}
-        options["fusedActivationFunction"] = activation
     if kind == "DEPTHWISE_CONV_2D":
         options["depthMultiplier"] = 2
     grid = (float(random.uniform(0.004, 0.05)), int(random.integers(-128, 128)))

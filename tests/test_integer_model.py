@@ -7,8 +7,10 @@ import pytest
 from operation_maker import MAKERS, OperationMaker
 
 from tfbinreg.frozen import FrozenGraph
+from tfbinreg.grid import Grid
 from tfbinreg.integer_model import ARITHMETICS, IntegerModel
 from tfbinreg.kinds import KINDS, Role
+from tfbinreg.proof import prove
 from tfbinreg.tflite_file import write
 from tflite_tools import model as models
 from tflite_tools import runtime
@@ -87,6 +89,22 @@ def test_windows_with_more_values_than_float32_averages():
     graph = maker.graph("ReLU", 0)
     for target in RUNTIMES:
         assert compared(graph, target, 1)[1] == []
+
+
+@pytest.mark.parametrize("target", RUNTIMES)
+def test_a_transposed_convolution_that_saturates_at_zero_and_at_its_relus_limit(target):
+    maker = OperationMaker(0)
+    source = maker.grid(0.05, 0.05)
+    kernel, _ = maker.kernel((2, 2, 4, 3), 4, 12, source)
+    attributes = {"strides": (2, 2), "padding": "valid", "dilation_rate": (1, 1)}
+    place = maker.input((4, 4, 3), source)
+    for limit in (None, 6.0):
+        ends_at_zero = Grid(8, True, np.array(0.1), 0, 255)
+        options = {"kernel": kernel, "relu": True, "relu_limit": limit}
+        maker.add("Conv2DTranspose", [place], ends_at_zero, (8, 8, 4), attributes, **options)
+    graph = maker.graph("ReLU", 0)
+    assert compared(graph, target, 20)[1] == []
+    prove(write(graph), graph)
 
 
 class TestRefusals:

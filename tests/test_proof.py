@@ -114,6 +114,13 @@ def repeat_operator(container):
     graph.operators = [*graph.operators, graph.operators[-1]]
 
 
+def leave_relu_out(container):
+    conv, relu = operator(container, "TRANSPOSE_CONV"), operator(container, "RELU")
+    assert list(relu.inputs) == list(conv.outputs)
+    conv.outputs = relu.outputs
+    container.subgraphs[0].operators.remove(relu)
+
+
 def change_operator(container):
     operator(container, "ADD").opcodeIndex = operator(container, "MEAN").opcodeIndex
 
@@ -136,6 +143,7 @@ DAMAGE = {
     "scale": (change_scale("add"), "add: scale differs"),
     "scale of an input": (change_scale("image"), "image: scale differs"),
     "scale before a ReLU": (change_scale("up/linear"), "up: scale differs"),
+    "ReLU": (leave_relu_out, "up: ReLU is 'TRANSPOSE_CONV', not 'RELU'"),
     "zero point": (change_zero_point("mean"), "mean: zero point differs"),
     "shape": (change_shape, "mean: shape is"),
     "stride": (change_option("CONV_2D", "strideW", 2), "conv: strideW is 2, not 1"),

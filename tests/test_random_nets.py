@@ -23,12 +23,14 @@ from tflite_tools import runtime, samples
 from tflite_tools.formats import c_check, c_source
 
 CALIBRATED, TESTED = 24, 32
-FEW, MANY = 25, int(os.environ.get("RANDOM_NETS", "300"))
+FEW, MANY = 60, int(os.environ.get("RANDOM_NETS", "300"))
 WITH_C = 3  # seeds, of ten, of the nets that are compiled too, which takes longest
 RUNTIMES = {"litert": runtime.LITERT, "tflm": runtime.TFLM}
 # What is rightly refused of nets out of supported layers; everything else has to work.
-REFUSED = (r"shares its grid with tensors without this limit",)
-NO_C = r"Cannot write the file as C: .*TRANSPOSE_CONV .*: the fused activation"
+REFUSED = (
+    r"shares its grid with tensors without this limit",
+    r"its kernel \(1, 1\) is smaller than its strides .* LiteRT's rounding is not known there",
+)
 
 
 def test_the_vocabulary_has_every_kind_of_layer():
@@ -100,18 +102,14 @@ def check(net: Net, tally: Tally) -> None:
 
 
 def check_c(data: bytes, file: models.Model, stored: Any, expected: Any) -> None:
-    """The C computes TFLM's integers, or cannot be made."""
-    try:
-        files = c_source.generate(data).files
-    except ValueError as error:
-        assert re.search(NO_C, str(error)), error
-        return
+    """The C computes TFLM's integers."""
+    files = c_source.generate(data).files
     flags = c_check.sanitizers()
     equal(c_check.run(files, file, stored, flags=flags), expected, "C")
 
 
 def run(count: int) -> None:
-    """Checks that many nets, of which one in ten may be refused."""
+    """Checks that many nets, of which one in five may be refused."""
     tally = Tally()
 
     @settings(max_examples=count, suppress_health_check=list(HealthCheck))
@@ -121,7 +119,7 @@ def run(count: int) -> None:
 
     property_of_all()
     assert tally.tried >= count
-    assert tally.refused <= tally.tried / 10
+    assert tally.refused <= tally.tried / 5
 
 
 def test_some_nets():

@@ -16,7 +16,6 @@ from tflite_tools import manifest
 from tflite_tools.writer import Writer
 
 EDGE_TYPES = ("int8", "float32")
-_LOWEST = -128  # of int8; a grid whose zero point lies there clips like a ReLU by itself
 
 
 def write(graph: FrozenGraph, *, input_type: str = "int8", output_type: str = "int8") -> bytes:
@@ -97,11 +96,10 @@ class _FileWriter:
             # It takes its output's shape first, and its activations behind the weights.
             activation, weights, bias = inputs
             inputs = [*parameters, weights, activation, bias]
-            # Not every runtime knows one with a ReLU inside; saturation can do the same.
-            if op.relu and _grid(op).zero_point != _LOWEST:
-                linear = self._activation(op, f"{op.name}/linear")
-                self._add(row, inputs, linear)
-                row, inputs = tflite_operators.relu(op.relu_limit), [linear]
+        if tflite_operators.has_relu_behind(op):
+            linear = self._activation(op, f"{op.name}/linear")
+            self._add(row, inputs, linear)
+            row, inputs = tflite_operators.relu(op.relu_limit), [linear]
         self._add(row, inputs, output)
 
     def _add(self, row: Operator, inputs: list[int], output: int) -> None:

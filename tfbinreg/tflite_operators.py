@@ -16,6 +16,7 @@ from tfbinreg.frozen import FrozenOp
 
 _ACTIVATION_NONE, _ACTIVATION_RELU, _ACTIVATION_RELU6 = 0, 1, 3
 _PADDING = {"same": 0, "valid": 1}
+_LOWEST = -128  # of int8
 _SPATIAL = np.array([1, 2], np.int32)  # height and width
 
 
@@ -53,6 +54,16 @@ def fused_activation(op: FrozenOp) -> int:
     if not op.relu:
         return _ACTIVATION_NONE
     return _ACTIVATION_RELU if op.relu_limit is None else _ACTIVATION_RELU6
+
+
+def has_relu_behind(op: FrozenOp) -> bool:
+    """Whether the ReLU of an operation is an operator of its own in a file.
+
+    Not every runtime knows a TRANSPOSE_CONV with a ReLU inside. Where int8 ends at zero, saturation
+    does what a ReLU without an upper limit does.
+    """
+    ends_at_zero = op.grid is not None and op.grid.zero_point == _LOWEST
+    return op.kind == "Conv2DTranspose" and op.relu and not (ends_at_zero and op.relu_limit is None)
 
 
 def relu(limit: float | None) -> Operator:
@@ -100,7 +111,7 @@ def _depthwise(op: FrozenOp, shapes: Sequence[tuple[int, ...]]) -> Operator:
 
 
 def _transpose(op: FrozenOp, shapes: Sequence[tuple[int, ...]]) -> Operator:
-    # Not every runtime knows one with a ReLU inside: the writer puts the ReLU behind it.
+    # The writer puts a ReLU behind it: `has_relu_behind`.
     fields = {
         "padding": _PADDING[op.attributes["padding"]],
         "fusedActivationFunction": _ACTIVATION_NONE,

@@ -67,8 +67,6 @@ def transpose_conv(op: Context) -> Step:
     channels, height, width, depth = _shape(weights, 4)
     op.need(depth == images[3], f"the filter has {depth} input channels, not {images[3]}")
     op.need(out[0] == images[0] and out[3] == channels, f"the output has shape {out}")
-    # TFLM leaves a fused activation out; the exporter never writes one.
-    op.need(op.op.activation == "NONE", f"the fused activation {op.op.activation}")
     stride_h, stride_w, padding = _strides(op)
     fields = {"stride_h": stride_h, "stride_w": stride_w, "dilation_h": 1, "dilation_w": 1}
     for axis, (size, stride) in enumerate(((height, stride_h), (width, stride_w)), start=1):
