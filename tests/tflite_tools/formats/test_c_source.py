@@ -265,20 +265,5 @@ def test_the_arena_is_no_larger_than_tflms(file):
     edges = sum(
         np.prod(model.main.tensors[i].shape) for i in (*model.main.inputs, *model.main.outputs)
     )
-    theirs = smallest_arena(file)
+    theirs = runtime.least_arena(file, model)  # in processes, for too little can crash it
     assert c_source.generate(file).arena_bytes + edges <= theirs + 4096
-
-
-def smallest_arena(data):
-    """Bytes of memory with which TFLM accepts a file."""
-    from tflite_micro import runtime as tflm
-
-    low, high = 0, 2**20
-    while high - low > 64:
-        middle = (low + high) // 2
-        try:
-            tflm.Interpreter.from_bytes(data, arena_size=middle)
-            high = middle
-        except RuntimeError:
-            low = middle
-    return high
