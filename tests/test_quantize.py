@@ -236,3 +236,13 @@ def test_a_relu_with_a_limit_of_its_own_is_refused_where_no_operator_contains_it
     x = keras.layers.Dense(3)(keras.layers.ReLU(1.5, name="limited")(inputs))
     with pytest.raises(ValueError, match=r"limited: ReLU up to 1\.5 that shares its grid"):
         tfbinreg.quantize_apply(keras.Model(inputs, x))
+
+
+def test_refusals_have_the_names_of_keras_3_that_tf_keras_does_not_take():
+    inputs = keras_3.Input((4,))
+    x = keras_3.layers.Dense(3)(keras_3.layers.ReLU(1.5, name="gate ü")(inputs))
+    model = keras_3.Model(inputs, x)
+    with pytest.raises(ValueError, match="gate ü: ReLU up to 1"):
+        tfbinreg.quantize_apply(model)
+    (problem,) = tfbinreg.plan(model).problems
+    assert problem.layer == "gate ü"

@@ -18,6 +18,7 @@ from random_nets import MERGES, Net, nets
 
 import tfbinreg
 from tfbinreg.kinds import KINDS
+from tfbinreg.program import layer_name
 from tflite_tools import model as models
 from tflite_tools import runtime, samples
 from tflite_tools.formats import c_check, c_source
@@ -69,6 +70,8 @@ def equal(ours: Any, theirs: Any, what: str) -> None:
 def named(error: ValueError, net: Net) -> bool:
     """Whether an error names a layer of the net, or an operation, which has no name in it."""
     names = re.findall(r"name='(.*?)'", repr(net))
+    if "Cannot quantize" not in str(error):  # once it is quantized, they are as tf_keras takes them
+        names = [layer_name(name) for name in names]
     return any(name in str(error) for name in names) or "nested" in str(error)
 
 
@@ -122,6 +125,7 @@ def run(count: int) -> None:
     assert tally.refused <= tally.tried / 5
 
 
+@pytest.mark.slow
 def test_some_nets():
     run(FEW)
 

@@ -59,8 +59,7 @@ def plan(
     model = _opened(model)
     recipe = _recipe(recipe, weight_bits, activation_bits)
     recipe, batches = _samples(model, recipe, calibration_data)
-    normal, configs = _normalize(model)
-    decided = decide(trace(normal), recipe, layer_settings(configs))
+    normal, decided = _decided(model, recipe)
     if batches is None or decided.problems:
         return decided
     return dataclasses.replace(decided, coarse=coarse_numbers(decided, normal, batches))
@@ -118,8 +117,7 @@ def quantize_apply(
     model = _opened(model)
     recipe = _recipe(recipe, weight_bits, activation_bits)
     recipe, batches = _samples(model, recipe, calibration_data)
-    normal, configs = _normalize(model)
-    decided = decide(trace(normal), recipe, layer_settings(configs))
+    normal, decided = _decided(model, recipe)
     raise_problems(decided.problems, f"quantize model {model.name!r}")
     quantized = place(decided, QuantizedModel, weight_start=recipe.weight_start)
     options = BinOptions(detach_step=detach_step, scale_free=scale_free, bounded_pull=bounded_pull)
@@ -147,13 +145,19 @@ def _opened(model: Any) -> Any:
     return model
 
 
-def _normalize(model: Any) -> tuple[Any, dict[str, Any]]:
-    """`model` without annotations, in simple layers, and the annotated config of each or None."""
+def _decided(model: Any, recipe: Recipe) -> tuple[Any, Plan]:
+    """`model` in simple layers without annotations, and its plan with the user's names."""
     float_model, annotated = _strip_annotations(model)
     layer_settings(annotated)  # reports configs of other methods by the user's names
     with constant_columns_kept_small(float_model):
         normal, origin = normalize(float_model)
-    return normal, {name: annotated.get(source) for name, source in origin.items()}
+    configs = {name: annotated.get(source) for name, source in origin.items()}
+    decided = decide(trace(normal), recipe, layer_settings(configs))
+    problems = tuple(
+        dataclasses.replace(problem, layer=origin.get(problem.layer, problem.layer))
+        for problem in decided.problems
+    )
+    return normal, dataclasses.replace(decided, problems=problems)
 
 
 def _strip_annotations(model: Any) -> tuple[Any, dict[str, Any]]:
