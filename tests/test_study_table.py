@@ -115,6 +115,13 @@ def test_a_start_is_one_float_net(write):
         read_study(write(start="two", bits=["w2a2"]))
 
 
+def test_settings_are_what_is_not_so_by_default():
+    assert Arm(epochs=2, rate=0.001).settings() == {"epochs": 2}
+    arm = Arm(epochs=2, rate=0.1, recipe={"per_channel": True})
+    assert arm.settings() == {"epochs": 2, "rate": 0.1, "recipe": {"per_channel": True}}
+    assert Arm.of(arm.settings()) == arm
+
+
 def test_an_arm_that_cannot_be(write):
     with pytest.raises(ValueError, match="rate must be positive"):
         Arm(epochs=1, rate=0.0)

@@ -60,3 +60,10 @@ class Arm:
             missing = [] if "epochs" in fields else ["'epochs' is missing"]
             raise ValueError("; ".join([f"no field {name!r}" for name in unknown] + missing))
         return cls(**fields)
+
+    def settings(self) -> dict[str, Any]:
+        """The fields that are not what they are by default. So a field that arms get one day
+        leaves the results of today what they are."""
+        plain = dataclasses.asdict(Arm(epochs=self.epochs))
+        own = dataclasses.asdict(self)
+        return {"epochs": self.epochs} | {n: v for n, v in own.items() if v != plain[n]}

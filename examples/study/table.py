@@ -50,8 +50,9 @@ class Row:
     def settings(self) -> dict[str, Any]:
         """Everything that decides what the run comes to, as JSON knows it."""
         fields = dataclasses.asdict(self)
-        for name in ("study", "name", "start"):
+        for name in ("study", "name"):
             del fields[name]
+        fields["arm"] = self.arm.settings()
         fields["start"] = None if self.start is None else self.start.settings()
         return json.loads(json.dumps(fields))
 
