@@ -125,7 +125,6 @@ def run(count: int) -> None:
     assert tally.refused <= tally.tried / 5
 
 
-@pytest.mark.slow
 def test_some_nets():
     run(FEW)
 
