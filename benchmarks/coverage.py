@@ -29,10 +29,10 @@ import zoo
 
 import tfbinreg
 import tflite_tools
-from tfbinreg.freeze import freeze
-from tfbinreg.graph import trace
-from tflite_tools import convert
-from tflite_tools import verify as verifier
+from tfbinreg.deploy.freeze import freeze
+from tfbinreg.network.graph import trace
+from tflite_tools.checks import trained_model as verifier
+from tflite_tools.from_keras import convert
 
 BITS = {"W4A8": (4, 8), "W2A2": (2, 2)}
 KERASES = {"tf_keras": tf_keras, "Keras 3": keras3}

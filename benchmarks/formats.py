@@ -30,15 +30,18 @@ from formats_nets import NETS, Work
 
 import tfbinreg
 import tflite_tools
-from tflite_tools import bench, build, compare, isolate, runtime, samples, variant
-from tflite_tools.build import Options
-from tflite_tools.formats import c_check, c_source, int4, lut
-from tflite_tools.model import Model, load
+from tflite_tools.c import generate, host_run
+from tflite_tools.checks import compare, derived_file, isolate
+from tflite_tools.formats import build, int4, lut
+from tflite_tools.formats.build import Options
+from tflite_tools.reports import bench
+from tflite_tools.running import runtime, samples
+from tflite_tools.schema.contents import Model, load
 
 SETTINGS = {"W2A8": (2, 8), "W3A8": (3, 8), "W4A8": (4, 8), "W8A8": (8, 8), "W2A2": (2, 2)}
 INSPECT = ("inspect", "W4A8")  # the row of a net that is only inspected
 OUTPUTS = 1_000_000  # of C, compared with TFLM's
-_PATHS = ((), (c_check.EMULATE_DSP,))  # portable C, and the one for processors with DSP
+_PATHS = ((), (host_run.EMULATE_DSP,))  # portable C, and the one for processors with DSP
 _WHOLE = 20  # samples of whole nets in C
 
 
@@ -120,8 +123,10 @@ def compared(canonical: bytes, options: Options) -> rows.Row:
         "canonical": difference(canonical, data),
     }
     if options.format == "int4":
-        row["own integers"] = difference(variant.twin(data), data)
-        checks = variant.verify_variant(data, canonical, samples_count=1, runtimes=(runtime.TFLM,))
+        row["own integers"] = difference(derived_file.twin(data), data)
+        checks = derived_file.verify_variant(
+            data, canonical, samples_count=1, runtimes=(runtime.TFLM,)
+        )
         row["alone_percent"] = checks["rounding"].figures["moved_percent"]
     return row
 
@@ -177,11 +182,11 @@ def _c_pair(data: bytes, model: Model, count: int) -> tuple[int, int]:
     shapes = [model.main.tensors[index].shape for index in model.main.inputs]
     inputs = [random.integers(-128, 128, (count, *s[1:])).astype(np.int8) for s in shapes]
     wanted = runtime.run(data, model, inputs, runtime=runtime.TFLM).outputs
-    sources = c_source.generate(data)
+    sources = generate.generate(data)
     made = wrong = 0
     for path in _PATHS:
-        flags = (*path, *c_check.SANITIZERS)
-        outputs = c_check.run(sources.files, model, inputs, flags=flags, time_limit=1800)
+        flags = (*path, *host_run.SANITIZERS)
+        outputs = host_run.run(sources.files, model, inputs, flags=flags, time_limit=1800)
         for ours, theirs in zip(outputs, wanted, strict=True):
             made, wrong = made + theirs.size, wrong + int(np.count_nonzero(ours != theirs))
     return made, wrong

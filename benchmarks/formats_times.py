@@ -19,10 +19,10 @@ from measure import Summary, interleave
 from stock import stock_converter
 
 import tfbinreg
-from tfbinreg import export
-from tfbinreg.freeze import freeze
-from tflite_tools import describe as description
-from tflite_tools import report
+from tfbinreg.deploy import export
+from tfbinreg.deploy.freeze import freeze
+from tflite_tools.reports import describe as description
+from tflite_tools.reports import report_text
 
 _ROUNDS = 5
 
@@ -59,7 +59,9 @@ def inspected(work: Work) -> rows.Row:
     data = tfbinreg.to_tflite(formats_nets.large(work))
 
     def shown() -> None:
-        report.print_description(description.describe(data), report.console(io.StringIO()))
+        report_text.print_description(
+            description.describe(data), report_text.console(io.StringIO())
+        )
 
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "large.tflite")

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfbinreg.frozen import FrozenGraph, FrozenOp
-from tfbinreg.tf_ops import KERNEL_OPS, PLAIN_OPS
+from tfbinreg.deploy.frozen import FrozenGraph, FrozenOp
+from tfbinreg.deploy.tf_ops import KERNEL_OPS, PLAIN_OPS
 
 _LOWEST = -128  # of int8; a grid whose zero point lies there clips like a ReLU by itself
 

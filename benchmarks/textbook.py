@@ -6,8 +6,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfbinreg.ops import effective_step
-from tfbinreg.sites import kernel_sites
+from tfbinreg.layers.sites import kernel_sites
+from tfbinreg.methods.lsq_functions import effective_step
 
 
 def textbook_bin_regularization(
@@ -15,8 +15,8 @@ def textbook_bin_regularization(
 ) -> tf.Tensor:
     """Sum over bins of (mean - level)^2 + variance (Han et al. 2021, equations 5 to 7).
 
-    Equal to `tfbinreg.regularizers.bin_regularization`, with gradients from autodiff and none for
-    the step. Empty bins add nothing.
+    Equal to `tfbinreg.bin_regularization`, with gradients from autodiff and none for the step.
+    Empty bins add nothing.
 
     Args:
         weights: latent weights, float32, any shape.

@@ -9,8 +9,8 @@ import numpy as np
 
 import tfbinreg
 import tflite_tools
-from tflite_tools import model as models
-from tflite_tools import runtime, samples
+from tflite_tools.running import runtime, samples
+from tflite_tools.schema import contents as models
 
 
 @dataclasses.dataclass(frozen=True)

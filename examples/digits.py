@@ -28,10 +28,10 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 import tfbinreg
-from tfbinreg.statistics import bin_statistics
-from tflite_tools import files
-from tflite_tools.convert import reference
-from tflite_tools.verify import verify
+from tfbinreg.training.weight_statistics import bin_statistics
+from tflite_tools.checks.trained_model import verify
+from tflite_tools.from_keras.convert import reference
+from tflite_tools.system import files
 
 FLOAT_EPOCHS, EPOCHS, SWITCH_EPOCH = 15, 12, 6
 # A hundred times the paper's: it acts for 240 batches here, not for 300,000.

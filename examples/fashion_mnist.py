@@ -24,7 +24,7 @@ import numpy as np
 import tf_keras as keras
 
 import tfbinreg
-from tfbinreg.statistics import bin_statistics
+from tfbinreg.training.weight_statistics import bin_statistics
 
 BATCH = 128
 VARIANTS = ("lsq", "br_detached", "br_attached")

@@ -10,8 +10,8 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
-from tfbinreg.sites import kernel_sites
-from tfbinreg.statistics import scaled_weights
+from tfbinreg.layers.sites import kernel_sites
+from tfbinreg.training.weight_statistics import scaled_weights
 
 
 def bin_histograms(model: Any, path: str) -> None:

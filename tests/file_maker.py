@@ -3,8 +3,8 @@
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from tflite_tools import flatbuffer, manifest
-from tflite_tools.model import load
+from tflite_tools.schema import flatbuffer, manifest
+from tflite_tools.schema.contents import load
 
 _CODES = {name: code for name, code in vars(schema.BuiltinOperator).items() if name.isupper()}
 PRESCALES = {2: 32, 3: 16, 4: 8, 8: 1}

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from tfbinreg.frozen import FrozenGraph, FrozenKernel, FrozenOp
-from tfbinreg.grid import Grid, prescale
-from tfbinreg.kinds import _FIXED_GRIDS
+from tfbinreg.core.grid import Grid, prescale
+from tfbinreg.deploy.frozen import FrozenGraph, FrozenKernel, FrozenOp
+from tfbinreg.network.layer_kinds import _FIXED_GRIDS
 
 _IMAGE = (9, 8, 5)
 

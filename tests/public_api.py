@@ -20,7 +20,7 @@ from absl.flags import argparse_flags
 
 import tfbinreg
 import tflite_tools
-from tflite_tools import arguments
+from tflite_tools.commands import arguments
 
 SNAPSHOT = pathlib.Path(__file__).with_suffix(".txt")
 _OURS = ("tfbinreg", "tflite_tools")

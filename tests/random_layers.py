@@ -223,8 +223,8 @@ def _over_time(draw: Draw, shape: Shape) -> Made:
     return f"layers.TimeDistributed({inner}, {NAMED})({{x}})", (shape[0], *made[1])
 
 
-# By the names of `tfbinreg.kinds.KINDS`. ChannelAffine, HardSwish and Slice are written as users
-# write them; an Augmentation is what the augmentation layers of Keras 3 become.
+# By the names of `KINDS`. ChannelAffine, HardSwish and Slice are written as users write them; an
+# Augmentation is what the augmentation layers of Keras 3 become.
 VOCABULARY: dict[str, Callable[[Draw, Shape], Made]] = {
     "Conv2D": _conv("Conv2D", filters=True),
     "DepthwiseConv2D": _conv("DepthwiseConv2D", multiplier=True),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfbinreg.regularizers import bin_regularization
+from tfbinreg.methods.bin_regularization import bin_regularization
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 

@@ -7,9 +7,12 @@ from pathlib import Path
 import pytest
 
 import tfbinreg
-from tflite_tools import bench, build, flatbuffer, runtime
-from tflite_tools.formats import c_check
-from tflite_tools.model import load
+from tflite_tools.c import host_run
+from tflite_tools.formats import build
+from tflite_tools.reports import bench
+from tflite_tools.running import runtime
+from tflite_tools.schema import flatbuffer
+from tflite_tools.schema.contents import load
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -115,7 +118,7 @@ def test_int4_is_compared_with_its_own_integers_too(formats, canonical):
 
 
 def test_c_is_compared_on_both_paths(formats, canonical, monkeypatch):
-    if c_check.compiler() is None or not runtime.available(runtime.TFLM):
+    if host_run.compiler() is None or not runtime.available(runtime.TFLM):
         pytest.skip("no C compiler, or no tflite_micro")
     monkeypatch.setattr(formats, "OUTPUTS", 2000)
     monkeypatch.setattr(formats, "_WHOLE", 2)
@@ -123,10 +126,10 @@ def test_c_is_compared_on_both_paths(formats, canonical, monkeypatch):
     assert found["compared"] >= 2 * 2000
     assert found["different"] == 0
     assert found["edges"] == 8 * 8 * 3 + 3
-    run = c_check.run
+    run = host_run.run
     monkeypatch.setattr(formats, "_PATHS", ((),))
     monkeypatch.setattr(
-        c_check, "run", lambda *args, **options: tuple(x ^ 1 for x in run(*args, **options))
+        host_run, "run", lambda *args, **options: tuple(x ^ 1 for x in run(*args, **options))
     )
     assert formats._c_pair(canonical, load(canonical), 2) == (2 * 3, 2 * 3)
 

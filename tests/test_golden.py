@@ -15,15 +15,17 @@ import tf_keras as keras
 from golden import make
 
 import tfbinreg
-from tfbinreg import tflite_file
-from tfbinreg.freeze import freeze
-from tfbinreg.frozen import FrozenGraph
-from tfbinreg.integer_model import ARITHMETICS, IntegerModel
-from tfbinreg.sites import kernel_sites
-from tflite_tools import cli, flatbuffer, runtime, samples
-from tflite_tools import model as models
-from tflite_tools.arguments import parse
-from tflite_tools.formats import c_check, c_folder
+from tfbinreg.deploy import tflite_file
+from tfbinreg.deploy.freeze import freeze
+from tfbinreg.deploy.frozen import FrozenGraph
+from tfbinreg.deploy.integer_model import ARITHMETICS, IntegerModel
+from tfbinreg.layers.sites import kernel_sites
+from tflite_tools.c import host_run, source_folder
+from tflite_tools.commands import cli
+from tflite_tools.commands.arguments import parse
+from tflite_tools.running import runtime, samples
+from tflite_tools.schema import contents as models
+from tflite_tools.schema import flatbuffer
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 CASES = make.CASES
@@ -207,8 +209,8 @@ def test_other_formats_compute_what_they_did(path):
 @pytest.mark.parametrize("path", C)
 def test_c_computes_what_it_did(path):
     name = path.split("/")[0]
-    files = c_folder.read(GOLDEN / path).files
-    check_outputs(c_check.run(files, *fed(canonical(name), name), flags=()), name, runtime.TFLM)
+    files = source_folder.read(GOLDEN / path).files
+    check_outputs(host_run.run(files, *fed(canonical(name), name), flags=()), name, runtime.TFLM)
 
 
 def frozen_graph(name):

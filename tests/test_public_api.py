@@ -5,7 +5,7 @@ import difflib
 import public_api
 
 import tfbinreg
-from tflite_tools import arguments
+from tflite_tools.commands import arguments
 
 
 def test_nothing_has_changed_for_users():

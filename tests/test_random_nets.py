@@ -17,11 +17,11 @@ from random_layers import VOCABULARY
 from random_nets import MERGES, Net, nets
 
 import tfbinreg
-from tfbinreg.kinds import KINDS
-from tfbinreg.program import layer_name
-from tflite_tools import model as models
-from tflite_tools import runtime, samples
-from tflite_tools.formats import c_check, c_source
+from tfbinreg.frontend.program import layer_name
+from tfbinreg.network.layer_kinds import KINDS
+from tflite_tools.c import generate, host_run
+from tflite_tools.running import runtime, samples
+from tflite_tools.schema import contents as models
 
 CALIBRATED, TESTED = 24, 32
 FEW, MANY = 60, int(os.environ.get("RANDOM_NETS", "300"))
@@ -106,9 +106,9 @@ def check(net: Net, tally: Tally) -> None:
 
 def check_c(data: bytes, file: models.Model, stored: Any, expected: Any) -> None:
     """The C computes TFLM's integers."""
-    files = c_source.generate(data).files
-    flags = c_check.sanitizers()
-    equal(c_check.run(files, file, stored, flags=flags), expected, "C")
+    files = generate.generate(data).files
+    flags = host_run.sanitizers()
+    equal(host_run.run(files, file, stored, flags=flags), expected, "C")
 
 
 def run(count: int) -> None:

@@ -6,8 +6,8 @@ import re
 import tf_keras as keras
 
 import tfbinreg
-from tfbinreg.kinds import support_table
-from tfbinreg.sites import kernel_sites
+from tfbinreg.layers.sites import kernel_sites
+from tfbinreg.network.layer_kinds import support_table
 
 README = pathlib.Path(__file__).parent.parent.joinpath("README.md").read_text()
 

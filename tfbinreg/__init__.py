@@ -10,28 +10,35 @@ Then `tflite_tools convert q.keras --output model.tflite`.
 """
 
 from tfbinreg import recipes
-from tfbinreg.activation_quantizers import LSQActivationQuantizer, LSQPlusActivationQuantizer
-from tfbinreg.batch_norm import BatchNormReestimation, FreezeBatchNorm, reestimate_batch_norm
-from tfbinreg.budget import FlashBudget, fit_flash_budget
-from tfbinreg.callbacks import BinRegularization
-from tfbinreg.config import LSQQuantizeConfig
-from tfbinreg.export import to_tflite
-from tfbinreg.finalize import finalize
-from tfbinreg.finalize_report import FinalizeReport
-from tfbinreg.freeze import integer_codes
-from tfbinreg.grid import CodedTensor, Grid
-from tfbinreg.model import BinOptions, QuantizedModel
-from tfbinreg.ops import lsq_quantize
-from tfbinreg.plan import Plan
-from tfbinreg.quantize import plan, quantize_apply
-from tfbinreg.quantizers import LSQWeightQuantizer
-from tfbinreg.reader import register_layer
-from tfbinreg.recipe import Recipe, Rule
-from tfbinreg.regularizers import bin_regularization
-from tfbinreg.saving import load_model, quantize_scope
-from tfbinreg.scheme import LSQQuantizeScheme
+from tfbinreg.budget.flash_budget import FlashBudget, fit_flash_budget
+from tfbinreg.core.grid import CodedTensor, Grid
+from tfbinreg.core.recipe import Recipe, Rule
+from tfbinreg.core.warning import QuantizationWarning
+from tfbinreg.deploy.export import to_tflite
+from tfbinreg.deploy.freeze import integer_codes
+from tfbinreg.frontend.read import register_layer
+from tfbinreg.layers.config import LSQQuantizeConfig
+from tfbinreg.methods.activation_quantizers import (
+    LSQActivationQuantizer,
+    LSQPlusActivationQuantizer,
+)
+from tfbinreg.methods.bin_regularization import bin_regularization
+from tfbinreg.methods.lsq_functions import lsq_quantize
+from tfbinreg.methods.weight_quantizers import LSQWeightQuantizer
+from tfbinreg.planning.plan import Plan
+from tfbinreg.training.batch_norm import (
+    BatchNormReestimation,
+    FreezeBatchNorm,
+    reestimate_batch_norm,
+)
+from tfbinreg.training.finalize import finalize
+from tfbinreg.training.finalize_report import FinalizeReport
+from tfbinreg.training.model import BinOptions, QuantizedModel
+from tfbinreg.training.penalty_schedule import BinRegularization
+from tfbinreg.training.quantize import plan, quantize_apply
+from tfbinreg.training.saving import load_model, quantize_scope
+from tfbinreg.training.tfmot_scheme import LSQQuantizeScheme
 from tfbinreg.version import __version__
-from tfbinreg.warning import QuantizationWarning
 
 __all__ = [
     "BatchNormReestimation",

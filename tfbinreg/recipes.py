@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tfbinreg.recipe import Recipe
+from tfbinreg.core.recipe import Recipe
 
 
 def default() -> Recipe:

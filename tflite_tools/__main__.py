@@ -1,6 +1,6 @@
 """`python -m tflite_tools`."""
 
-from tflite_tools.cli import run
+from tflite_tools.commands.cli import run
 
 if __name__ == "__main__":
     run()

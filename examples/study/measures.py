@@ -11,8 +11,8 @@ import tf_keras as keras
 
 import tfbinreg
 from examples.study.data import Data, Part, as_input
-from tfbinreg.sites import kernel_sites
-from tfbinreg.statistics import bin_statistics, scaled_weights
+from tfbinreg.layers.sites import kernel_sites
+from tfbinreg.training.weight_statistics import bin_statistics, scaled_weights
 
 BATCH = 500
 STATISTICS_BATCH, STATISTICS_BATCHES = 100, 50

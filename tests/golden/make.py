@@ -21,10 +21,11 @@ import tensorflow_model_optimization as tfmot
 import tf_keras as keras
 
 import tfbinreg
-from tfbinreg.freeze import freeze
-from tfbinreg.sites import sites
-from tflite_tools import build, runtime, samples
-from tflite_tools import model as models
+from tfbinreg.deploy.freeze import freeze
+from tfbinreg.layers.sites import sites
+from tflite_tools.formats import build
+from tflite_tools.running import runtime, samples
+from tflite_tools.schema import contents as models
 
 layers = keras.layers
 annotate = tfmot.quantization.keras.quantize_annotate_layer

@@ -8,8 +8,9 @@ import tensorflow as tf
 import tf_keras as keras
 
 import tfbinreg
-from tflite_tools import cli, flatbuffer
-from tflite_tools.arguments import parse
+from tflite_tools.commands import cli
+from tflite_tools.commands.arguments import parse
+from tflite_tools.schema import flatbuffer
 
 layers = keras.layers
 

@@ -1,1 +1,4 @@
-"""Formats made from the canonical int8 file, each compared with it before it is returned."""
+"""Other files from the canonical one: bytes in, bytes out, compared before they are written.
+
+Must not know Keras, nor open or print anything.
+"""

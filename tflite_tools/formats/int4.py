@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from tflite_tools import flatbuffer, manifest
 from tflite_tools.formats.result import RUNTIMES, Result, checked
-from tflite_tools.manifest import LayerEntry
+from tflite_tools.schema import flatbuffer, manifest
+from tflite_tools.schema.manifest import LayerEntry
 
 MOST_BITS = 4
 _LOW, _HIGH = -8, 7

@@ -17,12 +17,13 @@ from typing import Any
 
 import numpy as np
 
-from tflite_tools import decode, flatbuffer, manifest, runtime
-from tflite_tools import model as models
 from tflite_tools.formats import split
 from tflite_tools.formats.result import Result, checked
-from tflite_tools.manifest import LayerEntry
-from tflite_tools.runtime import TFLM
+from tflite_tools.running import runtime
+from tflite_tools.running.runtime import TFLM
+from tflite_tools.schema import contents as models
+from tflite_tools.schema import flatbuffer, lut_decode, manifest
+from tflite_tools.schema.manifest import LayerEntry
 
 MOST_BITS = 7
 # What a DECODE operator and its two tensors take in the file besides indices and tables.
@@ -136,7 +137,7 @@ def _plan(container: Any, tensor: Any, entry: LayerEntry) -> TensorPlan:
     bits = max(1, (longest - 1).bit_length())
     if bits > MOST_BITS:
         raise ValueError(f"{entry.name}: {longest} values need more than {MOST_BITS} bits.")
-    after = math.ceil(weights.size * bits / 8) + decode.HEADER_BYTES + len(slices) * longest
+    after = math.ceil(weights.size * bits / 8) + lut_decode.HEADER_BYTES + len(slices) * longest
     return TensorPlan(entry.name, entry.tensor, bits, axis, weights.size, after)
 
 

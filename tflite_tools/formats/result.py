@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from tflite_tools import variant
-from tflite_tools.runtime import LITERT, TFLM
-from tflite_tools.verdict import Report, Verdict
+from tflite_tools.checks import derived_file
+from tflite_tools.checks.verdict import Report, Verdict
+from tflite_tools.running.runtime import LITERT, TFLM
 
 TARGETS = ("any", "litert", "tflm", "ethos-u")
 RUNTIMES = {"any": (LITERT, TFLM), "litert": (LITERT,), "tflm": (TFLM,)}
@@ -35,7 +35,7 @@ def checked(
     source: bytes,
     *,
     runtimes: Sequence[str],
-    samples_count: int = variant.SAMPLES,
+    samples_count: int = derived_file.SAMPLES,
     warnings: Sequence[str] = (),
     figures: dict[str, int] | None = None,
 ) -> Result:
@@ -44,7 +44,9 @@ def checked(
     Raises:
         ValueError: naming tensors and reasons, if it is not.
     """
-    report = variant.verify_variant(data, source, samples_count=samples_count, runtimes=runtimes)
+    report = derived_file.verify_variant(
+        data, source, samples_count=samples_count, runtimes=runtimes
+    )
     return Result(data, report, (*warnings, *accepted(report)), figures or {})
 
 

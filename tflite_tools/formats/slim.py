@@ -6,10 +6,11 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tflite_tools import flatbuffer, layout, runtime, samples
-from tflite_tools import model as models
 from tflite_tools.formats.result import RUNTIMES, Result, checked
-from tflite_tools.runtime import LITERT, TFLM
+from tflite_tools.running import runtime, samples
+from tflite_tools.running.runtime import LITERT, TFLM
+from tflite_tools.schema import contents as models
+from tflite_tools.schema import file_layout, flatbuffer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +112,7 @@ def _drop_bias_scales(container: Any) -> None:
     model = models.load(flatbuffer.write(container))
     for source, graph in zip(model.graphs, container.subgraphs, strict=True):
         for op in source.ops:
-            index = layout.bias_index(op)
+            index = file_layout.bias_index(op)
             if index is not None and op.name != "FULLY_CONNECTED":
                 graph.tensors[index].quantization = None
 

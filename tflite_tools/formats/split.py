@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tflite_tools import codes, flatbuffer
+from tflite_tools.schema import codes, flatbuffer
 
 MOST_PARTS = 10  # inputs of TFLM's CONCATENATION
 _CHANNEL_AXIS = 3

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from tflite_tools import codes, flatbuffer, manifest
-from tflite_tools import model as models
+from tflite_tools.checks.verdict import Verdict
 from tflite_tools.formats import int4
-from tflite_tools.verdict import Verdict
+from tflite_tools.schema import codes, flatbuffer, manifest
+from tflite_tools.schema import contents as models
 
 PACKED = {"pointwise", "depthwise", "conv", "hidden"}
 

@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 
-from tflite_tools import codes, decode, flatbuffer, runtime, samples, variant
-from tflite_tools import model as models
-from tflite_tools.describe import describe
+from tflite_tools.checks import derived_file
+from tflite_tools.checks.verdict import Verdict
 from tflite_tools.formats import lut, split
-from tflite_tools.verdict import Verdict
+from tflite_tools.reports.describe import describe
+from tflite_tools.running import runtime, samples
+from tflite_tools.schema import codes, flatbuffer, lut_decode
+from tflite_tools.schema import contents as models
 
 pytest.importorskip("tflite_micro")
 
@@ -60,17 +62,17 @@ def test_one_table_on_several_scales_is_silently_wrong_and_is_found(two_bits):
     )
     assert np.any(found != expected)
     with pytest.raises(ValueError, match=r"conv/kernel_decoded: index .* is out of bounds"):
-        variant.verify_variant(made, two_bits, samples_count=8)
+        derived_file.verify_variant(made, two_bits, samples_count=8)
 
 
 def test_wrong_values_in_a_table_are_found(two_bits, edit):
     def turn(container):
         tensor = _tables(container)
         values = flatbuffer.constant(container, tensor).copy()
-        values[decode.HEADER_BYTES :] = values[decode.HEADER_BYTES :][::-1]
+        values[lut_decode.HEADER_BYTES :] = values[lut_decode.HEADER_BYTES :][::-1]
         flatbuffer.set_constant(container, tensor, values)
 
-    report = variant.verify_variant(
+    report = derived_file.verify_variant(
         edit(lut.convert(two_bits).data, turn), two_bits, samples_count=8
     )
     assert report["codes"].verdict is Verdict.FAILED
@@ -154,7 +156,7 @@ def test_files_that_are_packed_already_are_refused(two_bits, edit, tensor_of):
 def _tables(container):
     """The ancillary tensor of the first decoded one."""
     graph = container.subgraphs[0]
-    return graph.tensors[decode.decoded(container, graph)[0].ancillary]
+    return graph.tensors[lut_decode.decoded(container, graph)[0].ancillary]
 
 
 def test_damaged_tables_are_named(two_bits, edit):
@@ -176,13 +178,13 @@ def test_damaged_tables_are_named(two_bits, edit):
 
     def retype(container):
         graph = container.subgraphs[0]
-        output = graph.tensors[decode.decoded(container, graph)[0].output]
+        output = graph.tensors[lut_decode.decoded(container, graph)[0].output]
         flatbuffer.set_type(output, "INT16")
 
     def unpair(container):
         graph = container.subgraphs[0]
         operator = graph.operators[1]
-        assert flatbuffer.op_name(container, operator) == decode.DECODE_OP
+        assert flatbuffer.op_name(container, operator) == lut_decode.DECODE_OP
         operator.inputs = operator.inputs[:1]
 
     for damage, message in (

@@ -5,11 +5,12 @@ import pytest
 from ai_edge_litert.tools import flatbuffer_utils
 from file_maker import Maker
 
-from tflite_tools import flatbuffer, runtime
-from tflite_tools import model as models
 from tflite_tools.formats import int4, lut, slim
 from tflite_tools.formats.result import checked
-from tflite_tools.runtime import LITERT, TFLM
+from tflite_tools.running import runtime
+from tflite_tools.running.runtime import LITERT, TFLM
+from tflite_tools.schema import contents as models
+from tflite_tools.schema import flatbuffer
 
 
 @pytest.mark.parametrize("target", ["any", "litert", "tflm"])

@@ -1,0 +1,75 @@
+"""Operations on tensors, of TensorFlow in tf_keras models and of Keras 3."""
+
+import keras as keras_3
+import numpy as np
+import pytest
+import tensorflow as tf
+import tf_keras as keras
+
+from tfbinreg.frontend.normalize import normalize
+
+IMAGE = (8, 6, 4)
+ops = keras_3.ops
+
+TF = {
+    "arithmetic": lambda x: (2.0 - x) * 3.0 / 4.0 + x * x - (-x),
+    "per channel": lambda x: x * np.float32([1, 2, 3, 4]) + tf.constant([[[[1.0, 0, 0, 2]]]]),
+    "activations": lambda x: tf.nn.relu(x) + tf.nn.relu6(x) + tf.nn.sigmoid(x) + tf.tanh(x),
+    "silu": lambda x: tf.nn.silu(x) + tf.nn.leaky_relu(x, 0.1),
+    "softmax": lambda x: tf.nn.softmax(x, axis=-1),
+    "clip": lambda x: tf.clip_by_value(x, 0.0, 2.0),
+    "shapes": lambda x: tf.squeeze(tf.expand_dims(tf.reshape(x, (-1, 4, 48)), 1), axis=[1]),
+    "concat": lambda x: tf.concat([x, tf.nn.relu(x)], axis=-1),
+    "mean": lambda x: tf.reduce_mean(x, axis=[1, 2]) + tf.reduce_mean(x, [1, 2], keepdims=False),
+    "slices": lambda x: x[:, 1:, ::2, :3] + x[:, :7, ::2, 1:] + tf.identity(x)[..., 1:][:, 1:, ::2],
+}
+KERAS3 = {
+    "arithmetic": lambda x: (2.0 - x) * 3.0 / 4.0 + x * x - (-x),
+    "per channel": lambda x: ops.multiply(x, np.float32([1, 2, 3, 4])),
+    "activations": lambda x: ops.relu(x) + ops.relu6(x) + ops.sigmoid(x) + ops.tanh(x),
+    "silu": lambda x: ops.silu(x) + ops.leaky_relu(x, 0.1),
+    "hard": lambda x: ops.hard_silu(x) + ops.hard_sigmoid(x),
+    "softmax": lambda x: ops.softmax(x, axis=-1),
+    "clip": lambda x: ops.clip(x, 0.0, 2.0),
+    "shapes": lambda x: ops.squeeze(ops.expand_dims(ops.reshape(x, (-1, 4, 48)), 1), axis=1),
+    "concat": lambda x: ops.concatenate([x, ops.relu(x)], axis=-1),
+    "mean": lambda x: ops.mean(x, axis=(1, 2)) + ops.mean(x, axis=[1, 2]),
+    "slices": lambda x: x[:, 1:, ::2, :3] + x[:, :7, ::2, 1:],
+}
+
+
+@pytest.mark.parametrize(
+    ("own", "wire"),
+    [(keras, wire) for wire in TF.values()] + [(keras_3, wire) for wire in KERAS3.values()],
+    ids=[f"tf {name}" for name in TF] + [f"keras3 {name}" for name in KERAS3],
+)
+def test_operations_compute_the_same(own, wire):
+    image = own.Input(IMAGE, name="image")
+    x = own.layers.Conv2D(4, 1, name="conv")(image)
+    normal, origin = normalize(own.Model(image, wire(x)))
+    assert {"image", "conv"} <= set(origin)
+    assert isinstance(normal, keras.Model)
+
+
+@pytest.mark.parametrize(
+    ("wire", "what"),
+    [
+        (lambda x: 1.0 / x, "division by a tensor"),
+        (lambda x: tf.clip_by_value(x, -1.0, 1.0), "clip that does not start at 0"),
+        (lambda x: tf.reduce_mean(x, axis=3), "mean over axis 3"),
+        (lambda x: tf.concat([x, x], axis=1), "axis=1"),
+        (lambda x: x[:, 0], "index"),
+        (lambda x: x[:, ::-1], "runs backwards"),
+        (lambda x: x[1:], "index"),
+        (lambda x: tf.nn.softmax(x, axis=1), "axis=1"),
+        (lambda x: x + np.ones((1, 8, 1, 1), np.float32), "constant of shape"),
+        (tf.exp, "operation tf.math.exp is not supported"),
+        (lambda x: x + tf.reshape(x, (-1, 192))[:, :1], "tensors of shapes"),
+    ],
+)
+def test_what_is_not_supported_is_refused_by_name(wire, what):
+    image = keras.Input(IMAGE, name="image")
+    model = keras.Model(image, wire(keras.layers.Conv2D(4, 1)(image)))
+    with pytest.raises(ValueError, match=r"Cannot quantize model .*\n  - .*; ") as caught:
+        normalize(model)
+    assert what in str(caught.value)

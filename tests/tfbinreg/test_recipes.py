@@ -1,0 +1,48 @@
+import pytest
+import tf_keras as keras
+
+import tfbinreg
+from tfbinreg import Recipe, recipes
+from tfbinreg.layers.folded_kernel import FoldedKernel
+from tfbinreg.layers.sites import activation_sites, kernel_sites
+
+
+def bits(sites):
+    return {site.quantizer.bits for site in sites}
+
+
+def test_the_default_is_the_recipe_without_arguments():
+    assert recipes.default() == Recipe() == Recipe(weight_bits=4, activation_bits=8)
+
+
+def test_paper(float_net):
+    model = tfbinreg.quantize_apply(float_net, recipes.paper(3))
+    assert bits(kernel_sites(model)) == {3, 8}
+    unsigned = [site for site in activation_sites(model) if not site.quantizer.signed]
+    assert 3 in bits(unsigned)
+
+
+def test_weights_only_trains_and_says_that_it_cannot_be_converted(float_net, images, labels):
+    model = tfbinreg.quantize_apply(float_net, recipes.weights_only(2))
+    assert activation_sites(model) == []
+    model.compile(keras.optimizers.SGD(0.01), "sparse_categorical_crossentropy")
+    model.fit(images, labels, verbose=0)
+    with pytest.raises(ValueError, match="not on a grid; quantize the whole model"):
+        tfbinreg.to_tflite(model)
+
+
+def test_hardware_friendly(float_net):
+    model = tfbinreg.quantize_apply(float_net, recipes.hardware_friendly(3))
+    assert bits(kernel_sites(model)) == {3}  # the first and the last as well
+    assert all(isinstance(site.layer, FoldedKernel) for site in kernel_sites(model))
+    assert {site.layer.bias_bits for site in kernel_sites(model)} == {8}
+    plan = tfbinreg.plan(float_net, recipes.hardware_friendly(3))
+    (add,) = (node for node in plan.graph.nodes if node.kind == "Add")
+    consumer = plan.graph.sole_consumer(add.index)
+    assert {*add.inputs, consumer.index} <= {*plan.grids, *plan.same_grid}
+
+
+@pytest.mark.parametrize("make", [recipes.paper, recipes.weights_only, recipes.hardware_friendly])
+def test_wrong_bits(make):
+    with pytest.raises(ValueError, match="weight_bits must be an integer from 2 to 8"):
+        make(9)

@@ -1,0 +1,38 @@
+"""Runs a file as C and in TFLM."""
+
+import numpy as np
+import pytest
+from file_maker import samples
+
+from tflite_tools.c import generate, host_run
+from tflite_tools.running import runtime
+from tflite_tools.schema.contents import load
+
+PATHS = {"portable": host_run.SANITIZERS, "dsp": (host_run.EMULATE_DSP, *host_run.SANITIZERS)}
+
+
+@pytest.fixture(scope="session")
+def needs_compiler():
+    """Skips where there is no C compiler."""
+    if host_run.compiler() is None:
+        pytest.skip("no C compiler")
+
+
+@pytest.fixture(scope="session")
+def c_is_tflm(needs_compiler):
+    """Asserts that the C of a file computes what TFLM computes, on both paths."""
+    if not runtime.available(runtime.TFLM):
+        pytest.skip("tflite_micro is not installed")
+
+    def check(data, count=8, paths=tuple(PATHS)):
+        model, inputs, sources = load(data), samples(data, count), generate.generate(data)
+        expected = runtime.run(data, model, inputs, runtime=runtime.TFLM).outputs
+        for path in paths:
+            outputs = host_run.run(sources.files, model, inputs, flags=PATHS[path])
+            for index, made, wanted in zip(model.main.outputs, outputs, expected, strict=True):
+                name = getattr(model.main.producer(index), "name", "an input")
+                wrong = np.count_nonzero(made != wanted)
+                assert wrong == 0, f"{path}: {wrong} of {wanted.size} values of {name} differ"
+        return sources, expected
+
+    return check

@@ -1,0 +1,165 @@
+"""Generated C on emulated processors computes what TFLM computes (make test-device)."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import tf_keras as keras
+from file_maker import Maker, convolution, samples
+from operation_nets import NETS, converted, fresh
+
+import tfbinreg
+from tflite_tools.c import cortex_m, generate
+from tflite_tools.c.generate import Sources
+from tflite_tools.c.host_run import CompilerError
+from tflite_tools.checks import isolate
+from tflite_tools.running import runtime
+from tflite_tools.schema.contents import load
+
+LOOPS = 1_000_000
+COUNTING = f"""#include "model.h"
+void model_run(const int8_t *input0, int8_t *output0) {{
+  uint32_t count = {LOOPS};
+  __asm__ volatile("1: subs %0, %0, #1\\n bne 1b\\n" : "+l"(count) : : "cc");
+  output0[0] = (int8_t)(input0[0] + 1);
+}}
+"""
+HEADER = "#include <stdint.h>\nvoid model_run(const int8_t *input0, int8_t *output0);\n"
+
+
+def one_value():
+    """A model of one int8 input and output, and an input for it."""
+    maker = Maker()
+    maker.op("LOGISTIC", [maker.input((1, 1))], (1, 1), (1 / 256, -128))
+    return load(maker.data()), [np.array([[5], [-7]], np.int8)]
+
+
+def written(text):
+    return Sources({"model.c": text, "model.h": HEADER}, 0, 0, 0)
+
+
+def check(data, cpus, count=2):
+    """The C of a file computes on each processor what TFLM computes."""
+    model, inputs = load(data), samples(data, count)
+    sources = generate.generate(data)
+    wanted = runtime.run(data, model, inputs, runtime=runtime.TFLM).outputs
+    for cpu in cpus:
+        made = cortex_m.run(sources, model, inputs, cpu=cpu)
+        assert made.instructions > 0
+        for ours, theirs in zip(made.outputs, wanted, strict=True):
+            np.testing.assert_array_equal(ours, theirs, err_msg=cpu)
+    return sources, model, inputs, wanted
+
+
+@pytest.fixture(scope="module", params=NETS)
+def file(request, images):
+    return converted(fresh(NETS[request.param]), images)[1]
+
+
+@pytest.mark.device
+def test_operators_of_every_kind(file):
+    alone = isolate.isolate(file, load(file)).data
+    check(alone, ["cortex-m3", "cortex-m4"])
+
+
+@pytest.mark.device
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+@pytest.mark.parametrize("kind", ["CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV"])
+def test_convolutions(kind, bits):
+    maker, random = Maker(), np.random.default_rng(bits)
+    for _ in range(12):
+        convolution(maker, random, kind, bits, True)
+    check(maker.data(), cortex_m.CPUS)
+
+
+def net():
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+    image = keras.Input((16, 16, 3))
+    x = layers.ReLU()(layers.Conv2D(12, 3, 2, padding="same")(image))
+    x = layers.ReLU()(layers.DepthwiseConv2D(3, padding="same")(x))
+    x = layers.Add()([layers.Conv2D(12, 1)(x), x])
+    x = layers.GlobalAveragePooling2D()(layers.ReLU()(layers.Conv2D(20, 3)(x)))
+    return keras.Model(image, layers.Dense(7, activation="softmax")(layers.Dense(30)(x)))
+
+
+@pytest.mark.device
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+def test_a_net(bits):
+    random = np.random.default_rng(0)
+    images = random.normal(size=(32, 16, 16, 3)).astype(np.float32)
+    quantized = tfbinreg.quantize_apply(net(), weight_bits=bits, calibration_data=images)
+    tfbinreg.finalize(quantized, images)
+    sources, model, inputs, wanted = check(tfbinreg.to_tflite(quantized), cortex_m.CPUS, count=8)
+    changed = {name: text.replace(".out_zero = ", ".out_zero = 30 + ")
+               for name, text in sources.files.items()}  # fmt: skip
+    made = cortex_m.run(dataclasses.replace(sources, files=changed), model, inputs)
+    assert np.any(made.outputs[0] != wanted[0])
+
+
+@pytest.mark.device
+@pytest.mark.parametrize("cpu", cortex_m.CPUS)
+def test_instructions_are_counted(cpu):
+    model, inputs = one_value()
+    done = cortex_m.run(written(COUNTING), model, inputs, cpu=cpu)
+    np.testing.assert_array_equal(done.outputs[0], inputs[0] + 1)
+    assert 2 * LOOPS < done.instructions < 2 * LOOPS + 20
+    assert done.instructions == cortex_m.run(written(COUNTING), model, inputs, cpu=cpu).instructions
+
+
+@pytest.mark.device
+def test_sizes():
+    text = (
+        '#include "model.h"\nstatic const uint8_t table[1000] = {1};\nstatic int8_t arena[500];\n'
+    )
+    text += COUNTING.split("\n", 1)[1].replace(
+        "input0[0] + 1", "arena[input0[0]]++ + table[*input0]"
+    )
+    sizes = cortex_m.size(written(text))
+    assert sizes.rodata == 1000
+    assert sizes.bss == 500
+    assert sizes.data == 0
+    assert 10 < sizes.text < 200
+
+
+@pytest.mark.device
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("int nothing;", "arm-none-eabi-gcc failed"),
+        (COUNTING.replace("output0[0]", "__builtin_trap(); output0[0]"), "qemu-system-arm failed"),
+        (
+            COUNTING.replace(
+                "output0[0]", "static char a[5000000]; output0[0] = a[*input0]++; a[0]"
+            ),
+            "does not fit",
+        ),
+        (COUNTING.replace("output0[0]", "for (;;) *(volatile int8_t *)output0"), "not finish in 1"),
+    ],
+)
+def test_what_fails(text, message):
+    model, inputs = one_value()
+    with pytest.raises(CompilerError, match=message):
+        cortex_m.run(written(text), model, inputs, time_limit=1.0)
+
+
+def test_processors_are_known():
+    with pytest.raises(ValueError, match="no board with a 'cortex-m0': use cortex-m3, cortex-m4"):
+        cortex_m.size(written(COUNTING), cpu="cortex-m0")
+
+
+def test_missing_tools_are_named(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    packages = ("gcc-arm-none-eabi", "libnewlib-arm-none-eabi", "qemu-system-arm")
+    assert cortex_m.missing() == packages
+    model, inputs = one_value()
+    with pytest.raises(CompilerError, match=f"Not installed: {', '.join(packages)}"):
+        cortex_m.run(written(COUNTING), model, inputs)
+
+
+def test_a_compiler_without_its_library(monkeypatch, tmp_path):
+    for name, text in (("arm-none-eabi-gcc", "echo nano.specs"), ("qemu-system-arm", "true")):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    assert cortex_m.missing() == ("libnewlib-arm-none-eabi",)

@@ -1,0 +1,270 @@
+"""Generated C computes what TFLM computes, value by value, on both paths and under sanitizers."""
+
+import numpy as np
+import pytest
+from file_maker import ACTIVATIONS, PRESCALES, Maker, convolution, samples
+from operation_nets import NETS, converted, fresh
+
+from tflite_tools.c import generate, host_run
+from tflite_tools.checks import isolate
+from tflite_tools.running import runtime
+from tflite_tools.schema.contents import load
+
+
+@pytest.fixture(scope="module", params=NETS)
+def file(request, images):
+    return converted(fresh(NETS[request.param]), images)[1]
+
+
+def test_nets_of_every_kind(file, c_is_tflm):
+    alone = isolate.isolate(file, load(file)).data
+    c_is_tflm(alone)  # every operator by itself, with any input
+    sources, _ = c_is_tflm(file, paths=["portable"])
+    assert sources.arena_bytes > 0
+
+
+def test_a_trained_net_of_two_bits(int8_file, c_is_tflm):
+    sources, expected = c_is_tflm(int8_file, count=64)
+    assert len(np.unique(expected[0])) > 2
+    layers = load(int8_file).manifest.layers
+    assert sources.packed_weight_bytes <= sum(np.prod(e.shape) * e.bits / 8 + 1 for e in layers)
+
+
+def test_several_inputs_and_outputs(c_is_tflm):
+    maker = Maker()
+    a, b = maker.input((1, 4, 4, 2)), maker.input((1, 1, 1, 2), (0.02, -5))
+    total = maker.op("ADD", [a, b], (1, 4, 4, 2), kind="AddOptions")
+    squeezed = maker.op("RESHAPE", [total, maker.ints([1, 32])], (1, 32), kind="ReshapeOptions")
+    maker.outputs += [a]  # an input handed on
+    maker.op("LOGISTIC", [squeezed], (1, 32), (1 / 256, -128))
+    sources, _ = c_is_tflm(maker.data())
+    assert "memcpy(output2, input0, 32);" in sources.files["model.c"]
+
+
+@pytest.mark.parametrize("per_channel", [False, True])
+@pytest.mark.parametrize("bits", PRESCALES)
+@pytest.mark.parametrize("kind", ["CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV"])
+def test_convolutions(kind, bits, per_channel, c_is_tflm):
+    maker, random = Maker(), np.random.default_rng(bits)
+    for _ in range(12):
+        convolution(maker, random, kind, bits, per_channel)
+    sources, expected = c_is_tflm(maker.data())
+    assert sum(len(np.unique(output)) > 4 for output in expected) >= 8
+    assert f".bits = {bits}," in sources.files["model.c"]
+    assert sources.packed_weight_bytes <= sum(
+        np.prod(layer.shape) * bits / 8 + 1 for layer in maker.layers
+    )
+
+
+@pytest.mark.parametrize("per_channel", [False, True])
+@pytest.mark.parametrize("bits", PRESCALES)
+def test_fully_connected(bits, per_channel, c_is_tflm):
+    maker, random = Maker(), np.random.default_rng(bits)
+    for shape, channels in (((1, 37), 5), ((1, 3, 4, 8), 6), ((1, 5, 9), 4), ((1, 300), 1)):
+        depth = 96 if len(shape) == 4 else shape[-1]
+        rows = int(np.prod(shape)) // depth
+        high = 2 ** (bits - 1)
+        codes = random.integers(-high + 1, high, (channels, depth))
+        scales = random.uniform(0.5, 2.0, channels if per_channel and channels > 1 else 1)
+        scales = (scales * 0.01 / PRESCALES[bits] / high).astype(np.float32)
+        bias = random.integers(-3000, 3000, channels).astype(np.int32)
+        source = maker.input(shape, (0.04, int(random.integers(-128, 128))))
+        places = [
+            source,
+            maker.weights(codes, bits, PRESCALES[bits], scales),
+            # A bias scale that TFLM finds close enough to that of the products.
+            maker.tensor(bias.shape, (scales * np.float32(0.04), 0), data=bias),
+        ]
+        out = (rows, channels)
+        maker.op("FULLY_CONNECTED", places, out, (0.01, 9), kind="FullyConnectedOptions")
+    c_is_tflm(maker.data())
+
+
+@pytest.mark.parametrize(("spread", "factors"), [(1.0, 8), (6.0, 8 | 32), (1000.0, 8 | 16)])
+@pytest.mark.parametrize(("largest", "width"), [(2**15 - 1, 1), (2**23 - 1, 2), (2**28, 0)])
+def test_constants_take_as_few_bytes_as_they_can(largest, width, spread, factors, c_is_tflm):
+    maker, random, channels = Maker(), np.random.default_rng(0), 7
+    scales = np.geomspace(1.0, spread, channels) * random.uniform(1.0, 1.3, channels)
+    scales = (scales / scales.max() / 50.0 / largest).astype(np.float32)
+    bias = random.integers(-largest, largest, channels).astype(np.int32)
+    bias[:2] = largest, -largest
+    source = maker.input((1, 4, 4, 8), (0.04, 0))
+    codes = random.integers(-8, 8, (channels, 1, 1, 8))
+    places = [
+        source,
+        maker.weights(codes, 4, PRESCALES[4], scales, 0),
+        maker.tensor(bias.shape, (scales * np.float32(0.04), 0), data=bias),
+    ]
+    options = {"strideH": 1, "strideW": 1, "padding": 0}
+    grid = (1e-3 / 127, -5)
+    maker.op("CONV_2D", places, (1, 4, 4, channels), grid, options, kind="Conv2DOptions")
+    sources, expected = c_is_tflm(maker.data())
+    assert len(np.unique(expected[0])) >= 4
+    folded = 4  # an input's zero point of 0 costs nothing
+    assert f".form = {width | folded | factors}}}" in sources.files["model.c"]
+    bytes_of_bias = {1: 2, 2: 3, 0: 4}[width] * channels
+    shifts = channels if factors & 16 else 1
+    assert sources.constant_bytes == bytes_of_bias + 4 * channels + shifts
+
+
+GRIDS = [(0.0421, -9), (0.0317, 12)]
+
+
+def unary(maker, name, grid, out, kind=None, options=None):
+    source = maker.input((1, 16, 16, 1), grid)
+    maker.op(name, [source], (1, 16, 16, 1), out, options, kind=kind)
+
+
+def test_functions_of_one_value(c_is_tflm):
+    maker = Maker()
+    for scale in (0.004, 0.02, 0.11, 0.6):
+        for zero in (-128, -3, 90):
+            grid = (scale, zero)
+            unary(maker, "LOGISTIC", grid, (1 / 256, -128))
+            unary(maker, "TANH", grid, (1 / 128, 0))
+            unary(maker, "HARD_SWISH", grid, (scale * 0.8, -100))
+            unary(maker, "RELU", grid, (scale * 1.3, -128))
+            unary(maker, "RELU", grid, (scale * 0.7, 5))
+            unary(maker, "RELU6", grid, grid)
+            unary(maker, "QUANTIZE", grid, (scale * 1.7, 4), "QuantizeOptions")
+            unary(maker, "QUANTIZE", grid, (scale * 0.3, -4), "QuantizeOptions")
+            for alpha in (0.01, 0.3, -0.2, 1.5):
+                options = {"alpha": alpha}
+                unary(maker, "LEAKY_RELU", grid, (scale * 0.9, -60), "LeakyReluOptions", options)
+    c_is_tflm(maker.data(), count=1, paths=["portable"])
+
+
+def test_more_values_than_16_bits_count(c_is_tflm):
+    maker, shape, grid = Maker(), (1, 150, 230, 2), (0.05, 3)
+    source = maker.input(shape)
+    maker.op("SUB", [source, source], shape, kind="SubOptions")
+    places = [source, *(maker.ints(v) for v in ([0] * 4, [1, 140, 230, 2], [1] * 4))]
+    maker.op("STRIDED_SLICE", places, (1, 140, 230, 2), grid, kind="StridedSliceOptions")
+    places = [source, maker.ints([[0, 0], [1, 1], [0, 0], [0, 0]])]
+    maker.op("PAD", places, (1, 152, 230, 2), grid, kind="PadOptions")
+    c_is_tflm(maker.data(), count=2, paths=["portable"])
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS.values(), ids=ACTIVATIONS)
+def test_functions_of_two_values(activation, c_is_tflm):
+    maker, (one, two) = Maker(), GRIDS
+    shapes = [
+        ((1, 4, 8, 8), (1, 4, 8, 8)),
+        ((1, 4, 8, 8), (1, 1, 1, 8)),
+        ((1, 1, 8, 1), (1, 4, 1, 8)),
+    ]
+    fused = {"fusedActivationFunction": activation}
+    for first, second in shapes:
+        for swap in (False, True):
+            a, b = maker.input(first, one), maker.input(second, two)
+            places = [b, a] if swap else [a, b]
+            out = np.broadcast_shapes(first, second)
+            for name in ("Add", "Sub", "Mul"):
+                maker.op(name.upper(), places, out, (0.061, -20), fused, kind=f"{name}Options")
+    constant = np.arange(-4, 4, dtype=np.int8)
+    held = maker.tensor((8,), (0.3, 1), data=constant)
+    maker.op("MUL", [maker.input((1, 64, 8)), held], (1, 64, 8), kind="MulOptions")
+    slopes = maker.tensor((1, 1, 8), (0.01, -2), data=constant)
+    maker.op("PRELU", [maker.input((1, 8, 8, 8)), slopes], (1, 8, 8, 8))
+    for name in ("MAXIMUM", "MINIMUM"):
+        pair = [maker.input((1, 8, 8, 4), one), maker.input((1, 1, 8, 1), one)]
+        maker.op(name, pair, (1, 8, 8, 4), one, kind="MaximumMinimumOptions")
+    c_is_tflm(maker.data(), paths=["portable"])
+
+
+def test_pools_and_reductions(c_is_tflm):
+    maker, grid = Maker(), (0.05, 3)
+    for kind in ("AVERAGE_POOL_2D", "MAX_POOL_2D"):
+        for padding, size, stride in ((0, 3, 1), (0, 3, 2), (1, 2, 2), (1, 5, 3)):
+            out = -(-9 // stride) if padding == 0 else (9 - size) // stride + 1
+            options = {"padding": padding, "filterHeight": size, "filterWidth": size}
+            options |= {"strideH": stride, "strideW": stride, "fusedActivationFunction": 3}
+            source = maker.input((1, 9, 9, 3), grid)
+            maker.op(kind, [source], (1, out, out, 3), grid, options, kind="Pool2DOptions")
+    for axes, keep, shape in (
+        ([1, 2], True, (1, 1, 1, 5)), ([1, 2], False, (1, 5)), ([2, 1], True, (1, 1, 1, 5)),
+        ([3], True, (1, 7, 6, 1)), ([-2], True, (1, 7, 1, 5)), ([0, 1], True, (1, 1, 6, 5)),
+    ):  # fmt: skip
+        for scale in (0.05, 0.013, 0.2):  # the first is the input's own
+            source = maker.input((1, 7, 6, 5), grid)
+            places = [source, maker.ints(axes)]
+            out = grid if scale == 0.05 else (scale, -8)
+            maker.op("MEAN", places, shape, out, {"keepDims": keep}, kind="ReducerOptions")
+        places = [maker.input((1, 7, 6, 5), grid), maker.ints(axes)]
+        maker.op("REDUCE_MAX", places, shape, grid, {"keepDims": keep}, kind="ReducerOptions")
+    c_is_tflm(maker.data(), paths=["portable"])
+
+
+@pytest.mark.parametrize("beta", [1.0, 0.3])
+def test_softmax(beta, c_is_tflm):
+    maker = Maker()
+    for scale in (0.0007, 0.01, 0.13, 0.9, 7.0):
+        for depth in (2, 10, 301):
+            source = maker.input((1, 3, depth), (scale, 11))
+            options = {"beta": beta}
+            maker.op(
+                "SOFTMAX", [source], (1, 3, depth), (1 / 256, -128), options, kind="SoftmaxOptions"
+            )
+    c_is_tflm(maker.data(), count=16, paths=["portable"])
+
+
+def test_moves(c_is_tflm):
+    maker, grid = Maker(), (0.05, 3)
+    for corners, centers in ((False, False), (True, False), (False, True)):
+        for size in ((8, 6), (13, 3), (1, 17)):
+            places = [maker.input((1, 4, 6, 3)), maker.ints(size)]
+            options = {"alignCorners": corners, "halfPixelCenters": centers}
+            kind = "ResizeNearestNeighborOptions"
+            maker.op("RESIZE_NEAREST_NEIGHBOR", places, (1, *size, 3), grid, options, kind=kind)
+    for margins, shape in (
+        ([[0, 0], [1, 2], [0, 3], [0, 0]], (1, 7, 9, 3)),
+        ([[0, 0], [0, 0], [0, 0], [1, 1]], (1, 4, 6, 5)),
+    ):  # fmt: skip
+        places = [maker.input((1, 4, 6, 3)), maker.ints(margins)]
+        maker.op("PAD", places, shape, grid, kind="PadOptions")
+        value = maker.tensor((1,), grid, data=np.array([-77], np.int8))
+        places = [maker.input((1, 4, 6, 3)), maker.ints(margins), value]
+        maker.op("PADV2", places, shape, grid, kind="PadV2Options")
+    for begin, end, step, masks, shape in (
+        ([0, 1, 2, 0], [1, 3, 6, 3], [1, 1, 2, 1], {}, (1, 2, 2, 3)),
+        ([0, -1, 0, 0], [0] * 4, [1, -1, 2, 1], {"beginMask": 13, "endMask": 15}, (1, 4, 3, 3)),
+        ([0, 2, 0, 1], [1, 3, 6, 3], [1, 1, 1, 1], {"shrinkAxisMask": 2}, (1, 6, 2)),
+    ):  # fmt: skip
+        places = [maker.input((1, 4, 6, 3)), *(maker.ints(v) for v in (begin, end, step))]
+        maker.op("STRIDED_SLICE", places, shape, grid, masks, kind="StridedSliceOptions")
+    places = [maker.input((1, 4, 6, 3)), maker.ints([0, 1, 0, 1]), maker.ints([1, 2, -1, 2])]
+    maker.op("SLICE", places, (1, 2, 6, 2), grid)
+    places = [maker.input((1, 4, 6, 3)), maker.ints([0, 3, 1, 2])]
+    maker.op("TRANSPOSE", places, (1, 3, 4, 6), grid, kind="TransposeOptions")
+    for axis, other, shape in ((3, (1, 4, 6, 5), (1, 4, 6, 8)), (-3, (1, 2, 6, 3), (1, 6, 6, 3))):
+        places = [maker.input((1, 4, 6, 3)), maker.input(other)]
+        maker.op("CONCATENATION", places, shape, grid, {"axis": axis}, kind="ConcatenationOptions")
+    source = maker.input((1, 4, 1, 3))
+    squeezed = maker.op(
+        "SQUEEZE", [source], (1, 4, 3), grid, {"squeezeDims": [2]}, kind="SqueezeOptions"
+    )
+    maker.op("EXPAND_DIMS", [squeezed, maker.ints(1)], (1, 1, 4, 3), grid, kind="ExpandDimsOptions")
+    c_is_tflm(maker.data(), paths=["portable"])
+
+
+def test_the_comparison_finds_a_wrong_kernel(int8_file, needs_compiler):
+    # Break the checked side: no rounding at the end.
+    model, inputs, sources = load(int8_file), samples(int8_file, 64), generate.generate(int8_file)
+    right = host_run.run(sources.files, model, inputs)
+    header = sources.files[generate.RUNTIME_HEADER]
+    broken = header.replace("(half + ((value >> 31) & sign))", "((half + sign) & 0)")
+    assert broken != header
+    files = {**sources.files, generate.RUNTIME_HEADER: broken}
+    wrong = host_run.run(files, model, inputs)
+    assert np.any(wrong[0] != right[0])
+
+
+def test_the_arena_is_no_larger_than_tflms(file):
+    if not runtime.available(runtime.TFLM):
+        pytest.skip("tflite_micro is not installed")
+    model = load(file)
+    edges = sum(
+        np.prod(model.main.tensors[i].shape) for i in (*model.main.inputs, *model.main.outputs)
+    )
+    theirs = runtime.least_arena(file, model)  # in processes, for too little can crash it
+    assert generate.generate(file).arena_bytes + edges <= theirs + 4096

@@ -1,0 +1,50 @@
+"""The bridge to tfbinreg."""
+
+import builtins
+
+import numpy as np
+import pytest
+
+from tflite_tools.checks.trained_model import default_inputs
+from tflite_tools.from_keras import convert
+
+
+def test_bytes_are_those_of_to_tflite(saved_net, int8_file, float_io_file):
+    assert convert.convert(saved_net) == int8_file
+    assert convert.convert(saved_net, input_type="float32") == float_io_file
+
+
+def test_reference(saved_net, int8_file, trained_net, codes):
+    inputs = default_inputs(int8_file, samples_count=3)
+    reference = convert.reference(saved_net, inputs)
+    assert reference.codes.keys() == codes.keys()
+    np.testing.assert_array_equal(reference.codes["conv"], codes["conv"])
+    assert reference.activations["conv"].shape == (3, 8, 8, 4)
+    predictions = reference.predictions["head_softmax"]
+    np.testing.assert_array_equal(reference.activations["image"], inputs["image"])
+    np.testing.assert_allclose(reference.activations["head_softmax"], predictions, atol=1e-6)
+    expected = trained_net.predict(inputs["image"], verbose=0)
+    np.testing.assert_allclose(predictions, expected, atol=1e-6)
+
+
+def test_inputs_of_another_shape_are_refused(saved_net):
+    with pytest.raises(ValueError, match=r"takes samples of shape \[\(8, 8, 3\)\]"):
+        convert.reference(saved_net, {"image": np.zeros((2, 8, 8, 1), np.float32)})
+
+
+def test_a_missing_model_is_said_so(tmp_path):
+    with pytest.raises(ValueError, match="No model at"):
+        convert.load(tmp_path / "q.keras")
+
+
+def test_a_missing_tensorflow_is_said_so(monkeypatch):
+    original = builtins.__import__
+
+    def refuse(name, *arguments):
+        if name.startswith("tfbinreg"):
+            raise ModuleNotFoundError("No module named 'tensorflow'")
+        return original(name, *arguments)
+
+    monkeypatch.setattr(builtins, "__import__", refuse)
+    with pytest.raises(RuntimeError, match=r"needs TensorFlow.*No module named 'tensorflow'"):
+        convert.load("q.keras")

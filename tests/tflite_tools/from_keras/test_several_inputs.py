@@ -1,0 +1,58 @@
+"""A net of two inputs and two outputs, whose order in the file is another than in Keras."""
+
+import numpy as np
+import pytest
+import tf_keras as keras
+
+import tfbinreg
+from tflite_tools.checks.derived_file import verify_variant
+from tflite_tools.checks.trained_model import default_inputs, verify
+from tflite_tools.checks.verdict import Verdict
+from tflite_tools.formats import build
+from tflite_tools.from_keras import convert
+
+layers = keras.layers
+
+
+@pytest.fixture(scope="module")
+def two_net():
+    keras.utils.set_random_seed(5)
+    left, right = layers.Input((4, 4, 2), name="left"), layers.Input((4, 4, 2), name="right")
+    first = layers.Conv2D(3, 1, activation="relu", name="first")(right)
+    second = layers.Conv2D(3, 1, activation="relu", name="second")(left)
+    x = layers.GlobalAveragePooling2D(name="mean")(layers.Add(name="add")([first, second]))
+    outputs = [layers.Dense(3, name="scores")(x), layers.Dense(2, name="other")(x)]
+    random = np.random.default_rng(0)
+    data = [random.normal(scale=scale, size=(16, 4, 4, 2)).astype(np.float32) for scale in (1, 5)]
+    net = keras.Model([left, right], outputs)
+    return tfbinreg.quantize_apply(net, weight_bits=4, calibration_data=data)
+
+
+@pytest.mark.parametrize("input_type", ["int8", "float32"])
+def test_inputs_and_outputs_are_told_apart_by_name(two_net, input_type, tmp_path):
+    two_net.save(tmp_path / "q.keras")
+    data = tfbinreg.to_tflite(two_net, input_type=input_type)
+    inputs = default_inputs(data, samples_count=20)
+    assert np.abs(inputs["right"]).max() > 3 * np.abs(inputs["left"]).max()
+    reference = convert.reference(tmp_path / "q.keras", inputs)
+    assert reference.predictions["scores"].shape == (20, 3)
+    report = verify(data, reference=reference, inputs=inputs)
+    checks = [check for check in report.checks if check.name != "finalized"]
+    assert [check.verdict for check in checks[:5]] == [Verdict.PASSED] * 5
+    with pytest.raises(ValueError, match="inputs are called"):
+        verify(data, inputs={"left": inputs["left"]})
+
+
+def test_inputs_without_names_keep_their_shapes():
+    pixels, numbers = layers.Input((4, 4, 2), name="pixels"), layers.Input((6,), name="numbers")
+    x = layers.Flatten()(layers.Conv2D(3, 1, activation="relu")(pixels))
+    net = keras.Model([pixels, numbers], [layers.Dense(3)(x), layers.Dense(2)(numbers)])
+    random = np.random.default_rng(0)
+    data = [random.normal(size=(16, *shape)).astype(np.float32) for shape in ((4, 4, 2), (6,))]
+    canonical = tfbinreg.to_tflite(
+        tfbinreg.quantize_apply(net, weight_bits=2, calibration_data=data)
+    )
+    made = build.build(canonical, build.Options(slim=True))
+    inputs = default_inputs(made.files[""], samples_count=3)
+    assert sorted(array.shape for array in inputs.values()) == [(3, 4, 4, 2), (3, 6)]
+    assert verify_variant(made.files[""], canonical, samples_count=8).passed

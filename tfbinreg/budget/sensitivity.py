@@ -1,0 +1,139 @@
+"""How far a model's outputs move when one kernel at a time has fewer bits."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfbinreg.core.grid import weight_code_range
+from tfbinreg.core.recipe import Recipe, RecipeData
+from tfbinreg.core.weight_starts import start_step
+from tfbinreg.layers.sites import Site, kernel_sites
+from tfbinreg.methods.weight_quantizers import LSQWeightQuantizer
+from tfbinreg.training.calibrate import sample_batches
+from tfbinreg.training.quantize import quantize_apply
+
+WIDTHS = (2, 3, 4, 8)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sensitivity:
+    """What fewer bits for one kernel do.
+
+    Attributes:
+        layer: name of the layer.
+        parameters: size of its kernel.
+        channels: its output channels.
+        moved: by width, how far the outputs move when this kernel alone has it: mean squared
+            difference over the variance of the outputs. Of a fixed one, its width alone.
+        fixed: whether a rule of the recipe decides the width.
+    """
+
+    layer: str
+    parameters: int
+    channels: int
+    moved: Mapping[int, float]
+    fixed: bool = False
+
+
+def sensitivities(
+    model: Any, calibration_data: Any, *, recipe: RecipeData = None
+) -> tuple[Sensitivity, ...]:
+    """Measure every kernel of a model at 2, 3, 4 and 8 bits.
+
+    Each kernel in turn is given each width, with the step of least squared error (one for each
+    channel where the recipe says so) and everything else at 8 bits, and the model's outputs are
+    compared with those at 8 bits throughout. A kernel that trains folded is measured folded.
+
+    Args:
+        model: as for `quantize_apply`; it is left alone.
+        calibration_data: as for `quantize_apply`; the more, the better the measures.
+        recipe: everything but the weight bits, in any form that `quantize_apply` takes; layers
+            whose weight bits a rule sets keep them.
+
+    Raises:
+        ValueError: as `quantize_apply`.
+    """
+    recipe = Recipe.from_data(recipe)
+    eight = dataclasses.replace(recipe, weight_bits=max(WIDTHS), first_last_bits=None)
+    batches = sample_batches(calibration_data)
+    quantized = quantize_apply(model, eight, calibration_data=batches)
+    sites = kernel_sites(quantized)
+    for site in sites:
+        _set_best_step(site, site.quantizer.bits)
+    expected = _outputs(quantized, batches)
+    found = []
+    for site in sites:
+        bits = recipe.settings((site.name, type(site.layer.layer).__name__)).weight_bits
+        widths = WIDTHS if bits is None else ()
+        moved = {width: _moved(quantized, site, width, batches, expected) for width in widths}
+        found.append(
+            Sensitivity(
+                layer=site.name,
+                parameters=int(np.prod(site.layer.kernels[0][0].shape)),
+                channels=int(site.layer.output_shape[-1]),
+                moved=moved if bits is None else {bits: 0.0},
+                fixed=bits is not None,
+            )
+        )
+    return tuple(found)
+
+
+def _outputs(model: Any, batches: Sequence[Any]) -> np.ndarray:
+    """All outputs of the model, (samples, numbers)."""
+    rows = []
+    for batch in batches:
+        outputs = model(tf.nest.map_structure(tf.convert_to_tensor, batch), training=False)
+        flat = [np.asarray(part, np.float64) for part in tf.nest.flatten(outputs)]
+        rows.append(np.concatenate([part.reshape(len(part), -1) for part in flat], axis=1))
+    return np.concatenate(rows)
+
+
+def _moved(
+    model: Any, site: Site, bits: int, batches: Sequence[Any], expected: np.ndarray
+) -> float:
+    """How far the outputs move when a kernel has these bits."""
+    if bits == max(WIDTHS):
+        return 0.0
+    with at_width(site, bits):
+        outputs = _outputs(model, batches)
+    spread = float(np.var(expected - expected.mean(axis=0))) or 1.0
+    return float(np.mean(np.square(outputs - expected))) / spread
+
+
+@contextlib.contextmanager
+def at_width(site: Site, bits: int) -> Iterator[None]:
+    """Scope in which a kernel has these bits and the best step for them; no weight changes."""
+    kernels, step = site.layer.kernels, site.step.numpy()
+    ((kernel, quantizer, variables),) = kernels
+    try:
+        kernels[0] = (kernel, LSQWeightQuantizer(bits, quantizer.axis), variables)
+        _set_best_step(site, bits)
+        yield
+    finally:
+        kernels[0] = (kernel, quantizer, variables)
+        site.step.assign(step)
+
+
+def _set_best_step(site: Site, bits: int) -> None:
+    site.step.assign(best_step(np.asarray(site.latent), bits, site.quantizer.axis))
+
+
+def best_step(kernel: np.ndarray, bits: int, axis: int | None = None) -> np.ndarray:
+    """The step whose grid of `bits` bits has the least squared error (`start_step`); for zeros 1.
+
+    Args:
+        kernel: float, any shape.
+        bits: 2 to 8.
+        axis: channel axis for a step per channel, None for one step.
+
+    Returns:
+        float32, () or (channels,).
+    """
+    step = start_step(kernel, *weight_code_range(bits), axis, how="mse")
+    return np.where(step > 0, step, np.float32(1.0))

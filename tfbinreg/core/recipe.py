@@ -1,0 +1,250 @@
+"""`Recipe`: how many bits each layer gets, as plain data.
+
+Ordered rules select layers by name or class; of the rules that match a layer, the last one that
+sets a field wins. A recipe travels with the model and with the file made from it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+from tfbinreg.core.grid import check_bits
+from tfbinreg.core.target import LITERT, check_target
+from tfbinreg.core.weight_starts import STARTS
+
+# What users give in place of a recipe (`Recipe.from_data`).
+RecipeData: TypeAlias = "Recipe | Mapping[str, Any] | str | os.PathLike[str] | None"
+
+_BIT_FIELDS = ("weight_bits", "activation_bits")
+
+
+def _set_bits(owner: Any, field: str, what: str) -> None:
+    """Check the bits in a frozen dataclass, and keep them as an int that JSON knows."""
+    object.__setattr__(owner, field, check_bits(getattr(owner, field), what))
+
+
+def check_bin_weight(weight: float | None) -> None:
+    """Raise ValueError unless `weight` is None or a finite number that is not negative."""
+    if weight is not None and not 0.0 <= weight < float("inf"):
+        raise ValueError(f"bin_weight must be a number from 0 on, got {weight!r}.")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Rule:
+    """Settings for the layers it matches; None leaves a setting as it was.
+
+    Attributes:
+        layer: regular expression that must match the whole layer name.
+        kind: class name of the layer ("Conv2D", "Add", ...), None for any.
+        weight_bits: 2 to 8.
+        activation_bits: bits of the layer's output grid, 2 to 8.
+        per_channel: whether the kernel has a step per output channel.
+        learned_offset: whether the layer's output may have a learned offset (LSQ+).
+        bin_weight: factor of the kernel's part in the bin regularization; 0 leaves it out.
+        skip: whether kernel and output stay float. Such a model trains but cannot be converted.
+    """
+
+    layer: str = ".*"
+    kind: str | None = None
+    weight_bits: int | None = None
+    activation_bits: int | None = None
+    per_channel: bool | None = None
+    learned_offset: bool | None = None
+    bin_weight: float | None = None
+    skip: bool | None = None
+
+    def __post_init__(self) -> None:
+        try:
+            re.compile(self.layer)
+        except re.error as error:
+            raise ValueError(
+                f"Rule layer={self.layer!r} is no regular expression: {error}."
+            ) from None
+        for field in _BIT_FIELDS:
+            if getattr(self, field) is not None:
+                _set_bits(self, field, f"Rule {field}")
+        check_bin_weight(self.bin_weight)
+
+    def matches(self, name: str, kind: str) -> bool:
+        """Whether the rule speaks of the layer `name` of class `kind`."""
+        return self.kind in (None, kind) and re.fullmatch(self.layer, name) is not None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LayerSettings:
+    """What rules or an annotation say of a layer; None where they do not speak of a field."""
+
+    weight_bits: int | None
+    activation_bits: int | None
+    per_channel: bool | None
+    learned_offset: bool | None = None
+    bin_weight: float | None = None
+    skip: bool | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Bits for a whole model.
+
+    Attributes:
+        weight_bits: bits of every kernel but the first and the last.
+        activation_bits: bits of the unsigned activations (after ReLU-like layers).
+        signed_activation_bits: bits of signed activations (linear outputs, sums without ReLU).
+        first_last_bits: bits of the first and last kernels and of the last one's input (the LSQ
+            convention); None treats them like the others.
+        input_bits: bits of the model's inputs.
+        output_bits: bits of the model's outputs.
+        unsigned_input: whether the inputs have no negative values; None lets `quantize_apply` see
+            it from the calibration data, and means signed without any.
+        per_channel: one step per output channel instead of per tensor.
+        learned_offset: whether signed activations that reach far on the positive side only (swish,
+            leaky ReLU, ...) get a grid with a learned offset (LSQ+) instead of a symmetric one.
+        fold_batch_norm: whether normalizations behind a kernel are folded into it while training
+            as well (`FoldedKernel`), so that the folded kernel has one step.
+        bias_bits: bits of the biases, 2 to 8, as multiples of a power of two of the accumulator's
+            unit; None for 32. Needs `fold_batch_norm`.
+        stored_bits: 8, or 4 for models that are deployed as INT4 files: kernels of 4 bits and fewer
+            are then the same integers there as in the int8 file, which makes both compute the same
+            bits, with coarser biases in both.
+        weight_start: where the weight steps start: "mse", "lsq" or "range" (`start_step`).
+        float_activations: whether activations stay float, for studies of weights alone; such a
+            model trains but cannot be converted.
+        target: whose integers inference follows after `finalize`, bit for bit: "litert"
+            (LiteRT with XNNPACK, which rounds once) or "tflm" (TFLM, CMSIS-NN and the generated C,
+            which round twice).
+        rules: exceptions, applied in order; they win over everything above.
+    """
+
+    weight_bits: int = 4
+    activation_bits: int = 8
+    signed_activation_bits: int = 8
+    first_last_bits: int | None = 8
+    input_bits: int = 8
+    output_bits: int = 8
+    unsigned_input: bool | None = None
+    per_channel: bool = False
+    learned_offset: bool = True
+    fold_batch_norm: bool = False
+    bias_bits: int | None = None
+    stored_bits: int = 8
+    weight_start: str = "mse"
+    float_activations: bool = False
+    target: str = LITERT
+    rules: tuple[Rule, ...] = ()
+
+    def __post_init__(self) -> None:
+        for field in (*_BIT_FIELDS, "signed_activation_bits", "input_bits", "output_bits"):
+            _set_bits(self, field, field)
+        if self.first_last_bits is not None:
+            _set_bits(self, "first_last_bits", "first_last_bits")
+        if self.bias_bits is not None:
+            _set_bits(self, "bias_bits", "bias_bits")
+            if not self.fold_batch_norm or self.float_activations:
+                raise ValueError(
+                    "bias_bits needs fold_batch_norm and quantized activations: the unit of a bias "
+                    "is made of the steps of the inputs and of the folded kernel."
+                )
+        if self.stored_bits not in (4, 8):
+            raise ValueError(f"stored_bits must be 4 or 8, got {self.stored_bits!r}.")
+        if self.stored_bits == 4 and self.bias_bits is not None:
+            raise ValueError("bias_bits needs stored_bits=8, whose unit it is made for.")
+        if self.weight_start not in STARTS:
+            raise ValueError(
+                f"weight_start must be one of {', '.join(STARTS)}, got {self.weight_start!r}."
+            )
+        check_target(self.target)
+        if isinstance(self.rules, Rule):
+            raise ValueError("rules must be a sequence of Rules: (rule,) or [rule].")
+        object.__setattr__(self, "rules", tuple(self.rules))
+
+    def settings(self, *layers: tuple[str, str]) -> LayerSettings:
+        """What the rules say of layers that are fused into one, given as (name, class) pairs.
+
+        A rule that matches one of them speaks of all.
+        """
+        merged: dict[str, Any] = {
+            "weight_bits": None,
+            "activation_bits": None,
+            "per_channel": self.per_channel,
+            "learned_offset": self.learned_offset,
+            "bin_weight": None,
+            "skip": None,
+        }
+        for rule in self.rules:
+            if any(rule.matches(*layer) for layer in layers):
+                merged.update(
+                    {key: getattr(rule, key) for key in merged if getattr(rule, key) is not None}
+                )
+        return LayerSettings(**merged)
+
+    def unmatched(self, layers: list[tuple[str, str]]) -> list[Rule]:
+        """The rules that match none of the (name, class) pairs: most likely a typing error."""
+        return [rule for rule in self.rules if not any(rule.matches(*layer) for layer in layers)]
+
+    def to_json(self) -> str:
+        """JSON text that `from_json` reads back to an equal recipe."""
+        return json.dumps(dataclasses.asdict(self), indent=2)
+
+    @classmethod
+    def from_json(cls, text: str) -> Recipe:
+        """Read `to_json` text.
+
+        Raises:
+            ValueError: if the text is no JSON object of these fields.
+        """
+        try:
+            return cls._from_fields(json.loads(text))
+        except json.JSONDecodeError as error:
+            raise ValueError(f"Not a recipe: {error}.") from None
+
+    @classmethod
+    def from_data(cls, source: RecipeData) -> Recipe:
+        """A recipe in any form that users write one down.
+
+        Args:
+            source: a Recipe, a dict of its fields, JSON text, or the path of a JSON file; None for
+                a recipe of defaults.
+
+        Raises:
+            TypeError: if it is none of these.
+            ValueError: if there is no such file, or not a recipe in it.
+        """
+        if source is None:
+            return cls()
+        if isinstance(source, Recipe):
+            return source
+        if isinstance(source, Mapping):
+            return cls._from_fields(source)
+        if not isinstance(source, (str, os.PathLike)):
+            raise TypeError(
+                "recipe must be a Recipe, a dict of its fields, JSON text or the path of a JSON "
+                f"file, got {type(source).__name__}."
+            )
+        text = os.fspath(source)
+        return cls.from_json(text if text.lstrip().startswith("{") else _read(text))
+
+    @classmethod
+    def _from_fields(cls, fields: Any) -> Recipe:
+        if not isinstance(fields, Mapping):
+            raise ValueError(f"Not a recipe: {type(fields).__name__} instead of named fields.")
+        try:
+            own = dict(fields)
+            rules = [
+                rule if isinstance(rule, Rule) else Rule(**rule) for rule in own.pop("rules", ())
+            ]
+            return cls(rules=tuple(rules), **own)
+        except (TypeError, AttributeError) as error:
+            raise ValueError(f"Not a recipe: {error}.") from None
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"No recipe can be read from {path!r}: {error}.") from None

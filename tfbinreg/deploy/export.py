@@ -1,0 +1,57 @@
+"""Trained model -> canonical int8 .tflite bytes that have been read back and compared."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tfbinreg.core.warning import warn_unfinalized
+from tfbinreg.deploy.freeze import freeze
+from tfbinreg.deploy.output_proof import prove_outputs
+from tfbinreg.deploy.proof import prove
+from tfbinreg.deploy.tflite_file import write
+from tfbinreg.layers.sites import require_quantized
+from tfbinreg.network.open_sizes import InputShape, fixed_shapes
+
+
+def to_tflite(
+    model: Any,
+    *,
+    input_type: str = "int8",
+    output_type: str | None = None,
+    input_shape: InputShape | None = None,
+) -> bytes:
+    """Convert a trained quantized model to a TFLite file of integer operators.
+
+    Weights are stored as int8 codes times the pre-scale (32, 16, 8 for 2, 3, 4 bits), biases as
+    int32, b-bit activations in the top 2^b values of int8. The file carries a manifest (layers,
+    bits, recipe, library versions, SHA-256 of the codes) and a signature with the names of the
+    model's inputs and outputs.
+
+    A model that was not finalized is converted with a `QuantizationWarning`.
+
+    Args:
+        model: a trained model from `quantize_apply`.
+        input_type: "int8", or "float32" for a file that quantizes its inputs itself.
+        output_type: "int8", or "float32" for a file that dequantizes its outputs itself; None for
+            the input type.
+        input_shape: for a model that leaves sizes of its inputs open, the sizes of a sample; for
+            several inputs a list of them, or a dict by their names. The model itself stays open.
+
+    Returns:
+        The file's bytes; inputs and outputs have batch size 1.
+
+    Raises:
+        ValueError: if the model has no exact integer form, listing every layer that stands in the
+            way, a type is unknown, or a size is open and not given.
+        RuntimeError: if the file, read back, is not what was frozen, or LiteRT computes something
+            else with it.
+    """
+    output_type = input_type if output_type is None else output_type
+    require_quantized(model)
+    frozen = freeze(model, input_shape=fixed_shapes(model, input_shape))
+    if not model.finalized.numpy():
+        warn_unfinalized("converted", stacklevel=3)
+    data = write(frozen, input_type=input_type, output_type=output_type)
+    prove(data, frozen)
+    prove_outputs(data, frozen)
+    return data

@@ -1,0 +1,395 @@
+"""What differs between the two Kerases: how calls, operations and layers are written down."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from tensorflow import nest
+
+from tfbinreg import _compat
+from tfbinreg.network.added_layers import Augmentation
+from tfbinreg.network.layer_kinds import ACTIVATIONS, HARD_SIGMOID_FIFTH, KINDS, activation_name
+
+keras = _compat.keras
+
+Problem = tuple[str, str]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Call:
+    """One node of a Keras graph: `target`, a layer or operation, with tensors in its arguments."""
+
+    target: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    outputs: Sequence[Any]
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class Reading:
+    """What a call means: a tf_keras layer or an operation, as in `program.Step`.
+
+    `options` are arguments that the target holds itself, `renames` gives those of the call the
+    names that `rewrites` knows. `over_time` and `activity_regularizer` are as in `program.Step`.
+    """
+
+    layer: Any = None
+    weights: tuple[np.ndarray, ...] = ()
+    weight_names: tuple[str, ...] = ()
+    activation: str = "linear"
+    operation: str | None = None
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    renames: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    over_time: bool = False
+    activity_regularizer: Any = None
+    problems: tuple[Problem, ...] = ()
+
+
+def is_tensor(value: Any) -> bool:
+    """Whether `value` is a symbolic tensor of either Keras."""
+    return hasattr(value, "_keras_history")
+
+
+def tensor_key(tensor: Any) -> tuple[int, int, int]:
+    """Identifies a symbolic tensor of either Keras."""
+    layer, node_index, tensor_index = tensor._keras_history[:3]
+    return id(layer), node_index, tensor_index
+
+
+class Keras2:
+    """tf_keras, which tfmot speaks."""
+
+    frozen_models_rest = True  # a nested model that is frozen, whatever the layers inside say
+
+    def is_model(self, layer: Any) -> bool:
+        return isinstance(layer, keras.Model)
+
+    def is_layer(self, target: Any) -> bool:
+        return isinstance(target, keras.layers.Layer) and type(target).__name__ not in _LAMBDAS
+
+    def calls(self, model: Any) -> Iterator[Call]:
+        for depth in sorted(model._nodes_by_depth, reverse=True):
+            for node in model._nodes_by_depth[depth]:
+                args, kwargs = node.call_args or (), node.call_kwargs or {}
+                yield Call(node.layer, args, kwargs, nest.flatten(node.outputs))
+
+    def read(self, call: Call) -> Reading:
+        if type(call.target).__name__ in _LAMBDAS:
+            return self._operation(call.target)
+        if isinstance(call.target, keras.layers.TimeDistributed):
+            return _over_time(self._layer(call.target.layer))
+        return self._layer(call.target)
+
+    def _layer(self, layer: Any) -> Reading:
+        if not type(layer).__module__.startswith(("tf_keras.", "tfbinreg.")):
+            return Reading(layer=layer, problems=(unknown_layer(layer),))
+        constant = _affine_constants(layer)
+        if constant is not None:
+            return Reading(operation="affine", options=constant)
+        if type(layer).__name__ not in KINDS:
+            return Reading(layer=layer, problems=(unknown_layer(layer),))
+        name = activation_name(layer) if hasattr(layer, "activation") else "linear"
+        if name == "hard_sigmoid":
+            name = HARD_SIGMOID_FIFTH
+        return Reading(
+            layer=layer,
+            weights=tuple(layer.get_weights()),
+            weight_names=tuple(v.name.split("/")[-1].split(":")[0] for v in layer.weights),
+            activation=ACTIVATIONS.get(name, name),
+            activity_regularizer=layer._activity_regularizer,
+        )
+
+    def _operation(self, layer: Any) -> Reading:
+        function = layer.get_config()["function"]
+        name = _TF_OPERATIONS.get(function)
+        if name is None:
+            return Reading(operation=function, problems=(_unknown_operation(f"tf.{function}"),))
+        return Reading(operation=name, renames=_TF_ARGUMENTS)
+
+
+class Keras3:
+    """Keras 3 of any backend; its layers become tf_keras layers of the same configuration."""
+
+    frozen_models_rest = False
+
+    def __init__(self) -> None:
+        self._keras = sys.modules["keras"]
+
+    def is_model(self, layer: Any) -> bool:
+        return isinstance(layer, self._keras.Model)
+
+    def is_layer(self, target: Any) -> bool:
+        return isinstance(target, self._keras.layers.Layer)
+
+    def calls(self, model: Any) -> Iterator[Call]:
+        model = getattr(model, "_functional", None) or model
+        for depth in sorted(model._nodes_by_depth, reverse=True):
+            for node in model._nodes_by_depth[depth]:
+                arguments = node.arguments
+                yield Call(node.operation, arguments.args, arguments.kwargs, node.outputs)
+
+    def read(self, call: Call) -> Reading:
+        target = call.target
+        if not self.is_layer(target):
+            return self._operation(target)
+        if isinstance(target, self._keras.layers.TimeDistributed):
+            return _over_time(self._layer(target.layer))
+        return self._layer(target)
+
+    def _layer(self, layer: Any) -> Reading:
+        problems = self._problems(layer)
+        if problems:
+            return Reading(layer=layer, problems=problems)
+        constant = _affine_constants(layer)
+        if constant is not None:
+            return Reading(operation="affine", options=constant)
+        if self._augments(layer):
+            return Reading(layer=Augmentation(layer, name=layer.name, dtype=layer.compute_dtype))
+        config = layer.get_config()
+        function = activation_name(layer) if "activation" in config else "linear"
+        to_numpy = self._keras.ops.convert_to_numpy
+        weights = [weight for weight in layer.weights if "seed_generator" not in weight.path]
+        known = _keras2_layer(getattr(keras.layers, type(layer).__name__), config)
+        return Reading(
+            layer=known,
+            weights=tuple(to_numpy(weight) for weight in weights),
+            weight_names=tuple(weight.name for weight in weights),
+            activation=ACTIVATIONS.get(function, function),
+            activity_regularizer=known._activity_regularizer
+            or _keras2_option("activity_regularizer", config.get("activity_regularizer")),
+        )
+
+    def _problems(self, layer: Any) -> tuple[Problem, ...]:
+        """Why a layer cannot be rebuilt in tf_keras."""
+        name = type(layer).__name__
+        own = type(layer).__module__.startswith("keras.")
+        known = self._augments(layer) or (name in KINDS and hasattr(keras.layers, name))
+        if not own or not known:
+            return (unknown_layer(layer),)
+        if getattr(layer, "quantization_mode", None) is not None:
+            return (_quantized_layer(layer, "Keras"),)
+        return _foreign_parts(layer.get_config())
+
+    def _augments(self, layer: Any) -> bool:
+        """Whether a layer varies images in training and leaves them alone at inference."""
+        if type(layer) is self._keras.layers.Pipeline:
+            return all(self._augments(part) for part in layer.layers)
+        return type(layer).__name__ in _KERAS3_AUGMENTATION
+
+    def _operation(self, target: Any) -> Reading:
+        class_name = type(target).__name__
+        name = _KERAS3_OPERATIONS.get(class_name)
+        if name is None or not type(target).__module__.startswith("keras."):
+            return Reading(operation=class_name, problems=(_unknown_operation(class_name),))
+        options = {
+            ours: getattr(target, theirs)
+            for theirs, ours in _KERAS3_ATTRIBUTES.items()
+            if hasattr(target, theirs)
+        }
+        return Reading(operation=name, options=options)
+
+
+def frontend(model: Any) -> Keras2 | Keras3:
+    """The front end of a model; `checks.check_model_type` has seen that it has one."""
+    return Keras2() if isinstance(model, keras.Model) else Keras3()
+
+
+def _keras2_layer(layer_class: Any, config: dict[str, Any]) -> Any:
+    """A tf_keras layer made from the configuration of the Keras 3 layer of the same class."""
+    known = {"name", "trainable"}
+    for base in layer_class.__mro__:
+        known.update(inspect.signature(base.__init__).parameters)
+    if layer_class is keras.layers.LeakyReLU:
+        config = {**config, "alpha": config.get("negative_slope")}
+    options = {key: _keras2_option(key, value) for key, value in config.items() if key in known}
+    return layer_class(**options)
+
+
+def _keras2_option(key: str, value: Any) -> Any:
+    if key == "activation":
+        return "linear"  # the program keeps it as a step's activation
+    if key.endswith("initializer"):
+        return "zeros"  # the weights are set
+    if not isinstance(value, dict) or "class_name" not in value:
+        return value
+    if key == "dtype":
+        return value["config"]["name"]
+    plain = {"class_name": value["class_name"], "config": value.get("config", {})}
+    for ending, read in (
+        ("regularizer", keras.regularizers.get),
+        ("constraint", keras.constraints.get),
+    ):
+        if key.endswith(ending):
+            return read(plain)
+    return plain
+
+
+def _affine_constants(layer: Any) -> dict[str, Any] | None:
+    """scale and offset of a Rescaling or Normalization layer, None of another layer."""
+    kind = type(layer).__name__
+    if kind == "Rescaling":
+        return {"scale": np.asarray(layer.scale), "offset": np.asarray(layer.offset)}
+    if kind != "Normalization":
+        return None
+    mean = np.asarray(layer.mean, np.float64).reshape(-1)
+    deviation = np.maximum(np.sqrt(np.asarray(layer.variance, np.float64).reshape(-1)), 1e-7)
+    if layer.invert:
+        return {"scale": deviation, "offset": mean}
+    return {"scale": 1.0 / deviation, "offset": -mean / deviation}
+
+
+def _over_time(reading: Reading) -> Reading:
+    return dataclasses.replace(reading, over_time=True)
+
+
+def _foreign_parts(config: Mapping[str, Any]) -> tuple[Problem, ...]:
+    """Regularizers and constraints of a Keras 3 layer that tf_keras does not have."""
+    problems = []
+    for key, value in config.items():
+        module = {"regularizer": keras.regularizers, "constraint": keras.constraints}.get(
+            key.rpartition("_")[2]
+        )
+        if module is None or not isinstance(value, dict):
+            continue
+        own = value.get("module") or ""
+        if not own.startswith("keras.") or not hasattr(module, value["class_name"]):
+            what = f"{key} {value['class_name']} cannot be rebuilt in tf_keras"
+            problems.append((what, "use one that both Kerases have, or a tf_keras model"))
+    return tuple(problems)
+
+
+def _quantized_layer(layer: Any, library: str) -> Problem:
+    what = f"layer class {type(layer).__name__} is quantized by {library} already"
+    return (what, "start from the float model")
+
+
+def unknown_layer(layer: Any) -> Problem:
+    """The problem of a layer whose class has no row in the table."""
+    kind, library = type(layer).__name__, type(layer).__module__.split(".")[0]
+    if library in _QUANTIZING_LIBRARIES:
+        return _quantized_layer(layer, _QUANTIZING_LIBRARIES[library])
+    return (
+        f"layer class {kind} is not supported",
+        'replace it by supported layers (README, "What is supported"), or say how with '
+        "tfbinreg.register_layer",
+    )
+
+
+def _unknown_operation(name: str) -> Problem:
+    supported = ", ".join(sorted(set(_KERAS3_OPERATIONS.values())))
+    return (f"operation {name} is not supported", f"use a layer, or one of {supported}")
+
+
+_QUANTIZING_LIBRARIES = {
+    "qkeras": "QKeras",
+    "hgq": "HGQ",
+    "tensorflow_model_optimization": "tfmot",
+    "larq": "Larq",
+}
+
+# They do nothing at inference; `Pipeline` too if it holds nothing else.
+_KERAS3_AUGMENTATION = frozenset(
+    {
+        "AugMix",
+        "RandAugment",
+        "RandomBrightness",
+        "RandomColorDegeneration",
+        "RandomColorJitter",
+        "RandomContrast",
+        "RandomElasticTransform",
+        "RandomErasing",
+        "RandomFlip",
+        "RandomGaussianBlur",
+        "RandomGrayscale",
+        "RandomHue",
+        "RandomInvert",
+        "RandomPerspective",
+        "RandomPosterization",
+        "RandomRotation",
+        "RandomSaturation",
+        "RandomSharpness",
+        "RandomShear",
+        "RandomTranslation",
+        "RandomZoom",
+    }
+)
+
+_LAMBDAS = ("TFOpLambda", "SlicingOpLambda", "ClassMethod", "InstanceMethod", "InstanceProperty")
+
+_TF_OPERATIONS = {
+    "__operators__.add": "add",
+    "math.add": "add",
+    "math.subtract": "subtract",
+    "math.multiply": "multiply",
+    "math.divide": "divide",
+    "math.truediv": "divide",
+    "math.negative": "negative",
+    "nn.relu": "relu",
+    "nn.relu6": "relu6",
+    "nn.leaky_relu": "leaky_relu",
+    "nn.silu": "silu",
+    "nn.swish": "silu",
+    "math.sigmoid": "sigmoid",
+    "nn.sigmoid": "sigmoid",
+    "math.tanh": "tanh",
+    "nn.tanh": "tanh",
+    "nn.softmax": "softmax",
+    "clip_by_value": "clip",
+    "reshape": "reshape",
+    "concat": "concatenate",
+    "math.reduce_mean": "mean",
+    "squeeze": "squeeze",
+    "compat.v1.squeeze": "squeeze",
+    "expand_dims": "expand_dims",
+    "identity": "identity",
+    "__operators__.getitem": "getitem",
+}
+_TF_ARGUMENTS = {
+    "input": "x",
+    "input_tensor": "x",
+    "tensor": "x",
+    "features": "x",
+    "logits": "x",
+    "t": "x",
+    "alpha": "negative_slope",
+    "clip_value_min": "minimum",
+    "clip_value_max": "maximum",
+    "values": "xs",
+}
+_KERAS3_OPERATIONS = {
+    "Add": "add",
+    "Subtract": "subtract",
+    "Multiply": "multiply",
+    "Divide": "divide",
+    "TrueDivide": "divide",
+    "Negative": "negative",
+    "Relu": "relu",
+    "Relu6": "relu6",
+    "LeakyRelu": "leaky_relu",
+    "Silu": "silu",
+    "HardSilu": "hard_swish",
+    "HardSigmoid": "hard_sigmoid",
+    "Sigmoid": "sigmoid",
+    "Tanh": "tanh",
+    "Softmax": "softmax",
+    "Clip": "clip",
+    "Reshape": "reshape",
+    "Concatenate": "concatenate",
+    "Mean": "mean",
+    "Squeeze": "squeeze",
+    "ExpandDims": "expand_dims",
+    "GetItem": "getitem",
+}
+_KERAS3_ATTRIBUTES = {
+    "axis": "axis",
+    "keepdims": "keepdims",
+    "newshape": "shape",
+    "negative_slope": "negative_slope",
+    "x_min": "minimum",
+    "x_max": "maximum",
+}

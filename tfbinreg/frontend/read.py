@@ -1,0 +1,175 @@
+"""Any Keras model -> `Program`: nested models inlined, every call a step of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from tensorflow import nest
+
+from tfbinreg import _compat
+from tfbinreg.frontend.keras_dialects import Call, Keras2, Keras3, frontend, is_tensor, tensor_key
+from tfbinreg.frontend.program import Program, Ref, Step, layer_name, refs, replaced, unique_name
+from tfbinreg.network.edges import flat_arguments, nested_inputs, nested_outputs, output_names
+
+keras = _compat.keras
+
+Rewrite = Callable[..., Any]
+
+_custom: dict[type, Rewrite] = {}
+_CONTEXT = ("training", "name", "mask")  # arguments that say nothing of the computation
+
+
+def register_layer(layer_class: type) -> Callable[[Rewrite], Rewrite]:
+    """Teach `quantize_apply` a layer class of your own, of tf_keras or Keras 3.
+
+        @tfbinreg.register_layer(MyBlock)
+        def rewrite(layer, x):
+            y = tf_keras.layers.Conv2D(8, 3, name="conv")
+            ...
+            return y
+
+    Args:
+        layer_class: the class; subclasses must be registered themselves.
+
+    Returns:
+        A decorator for a function `rewrite(layer, *inputs) -> outputs` that builds the same
+        computation from supported tf_keras layers on symbolic tensors, gives these layers the
+        weights of `layer`, and returns one tensor. The names of the new layers are prefixed with
+        the layer's where they are taken.
+    """
+
+    def remember(rewrite: Rewrite) -> Rewrite:
+        _custom[layer_class] = rewrite
+        return rewrite
+
+    return remember
+
+
+def read(model: Any) -> Program:
+    """The program of a built Sequential or Functional model of either Keras."""
+    reader = _Reader()
+    front = frontend(model)
+    inputs = nest.map_structure(reader.add_input, nested_inputs(model))
+    given, trainable = nest.flatten(inputs), bool(model.trainable)
+    outputs = reader.inline(front, model, given, "", None, trainable)
+    return Program(
+        tuple(reader.steps),
+        nest.map_structure(lambda ref: ref.index, inputs),
+        nest.pack_sequence_as(nested_outputs(model), [ref.index for ref in outputs]),
+        tuple(output_names(model)),
+        model.name,
+    )
+
+
+class _Reader:
+    """The steps of `read`."""
+
+    def __init__(self) -> None:
+        self.steps: list[Step] = []
+        self.names: set[str] = set()
+        self.with_weights: set[int] = set()
+
+    def add_input(self, tensor: Any) -> Ref:
+        name = tensor._keras_history[0].name
+        return self._add(name, "", name, operation="input", shape=tuple(tensor.shape))
+
+    def inline(
+        self,
+        front: Keras2 | Keras3,
+        model: Any,
+        given: Sequence[Ref],
+        prefix: str,
+        origin: str | None,
+        trainable: bool,
+    ) -> list[Ref]:
+        """Add the calls of `model` on `given`; `origin` names the layer they all belong to.
+
+        `trainable` is False where nothing in `model` is trained, whatever its layers say.
+        """
+        inputs = nest.flatten(nested_inputs(model))
+        values = {tensor_key(t): ref for t, ref in zip(inputs, given, strict=True)}
+
+        def value(leaf: Any) -> Any:
+            return values[tensor_key(leaf)] if is_tensor(leaf) else leaf
+
+        for call in front.calls(model):
+            keys = [tensor_key(tensor) for tensor in call.outputs]
+            if all(key in values for key in keys):
+                continue  # an input
+            args, kwargs = replaced(tuple(call.args), value), replaced(dict(call.kwargs), value)
+            results = self._call(front, call, args, kwargs, prefix, origin, trainable)
+            values.update(zip(keys, results, strict=True))
+        return [values[tensor_key(tensor)] for tensor in nest.flatten(nested_outputs(model))]
+
+    def _call(
+        self,
+        front: Keras2 | Keras3,
+        call: Call,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        prefix: str,
+        origin: str | None,
+        trainable: bool,
+    ) -> list[Ref]:
+        target = call.target
+        owner = origin or target.name
+        rewrite = _custom.get(type(target))
+        if rewrite is not None or front.is_model(target):
+            inner_front, inner = front, target
+            if rewrite is not None:
+                inner_front, inner = Keras2(), _sub_model(target, rewrite, call)
+                given = refs((args, kwargs))
+            else:
+                given = flat_arguments(target, args[0] if args else kwargs["inputs"])
+            own = origin if rewrite is None else owner
+            again = f"{prefix}_{target.name}" if prefix else target.name
+            if rewrite is not None or front.frozen_models_rest:
+                trainable = trainable and target.trainable
+            return self.inline(inner_front, inner, given, again, own, trainable)
+        reading = front.read(call)
+        problems = list(reading.problems)
+        if len(call.outputs) != 1:
+            problems.append((f"{len(call.outputs)} outputs", "split it into layers of one output"))
+        if reading.weights and id(target) in self.with_weights:
+            problems.append(("layer used several times", "use one layer per place"))
+        if reading.weights:
+            self.with_weights.add(id(target))
+        kwargs = {reading.renames.get(k, k): v for k, v in kwargs.items() if k not in _CONTEXT}
+        shape, parts = tuple(call.outputs[0].shape), (target, reading.layer)
+        step = self._add(
+            target.name,
+            prefix,
+            owner,
+            layer=reading.layer,
+            weights=reading.weights,
+            weight_names=reading.weight_names,
+            activation=reading.activation,
+            operation=reading.operation,
+            args=args,
+            kwargs={**reading.options, **kwargs},
+            shape=shape,
+            trainable=trainable and all(getattr(x, "trainable", True) for x in parts),
+            over_time=reading.over_time,
+            activity_regularizer=reading.activity_regularizer,
+            problems=tuple(problems),
+        )
+        return [step] * len(call.outputs)
+
+    def _add(self, name: str, prefix: str, origin: str, **fields: Any) -> Ref:
+        if name in self.names and prefix:
+            name = f"{prefix}_{name}"
+        if fields.get("operation") != "input":
+            name = layer_name(name)
+        name = unique_name(name, self.names)
+        self.names.add(name)
+        self.steps.append(Step(name=name, origin=origin, **fields))
+        return Ref(len(self.steps) - 1)
+
+
+def _sub_model(layer: Any, rewrite: Rewrite, call: Call) -> Any:
+    """The registered rewrite of `layer` as a tf_keras model."""
+    shapes: list[Any] = []
+    replaced((call.args, call.kwargs), lambda v: shapes.append(v.shape) if is_tensor(v) else None)
+    inputs = [keras.Input(shape[1:]) for shape in shapes]
+    return keras.Model(inputs, rewrite(layer, *inputs))

@@ -1,0 +1,113 @@
+"""LSQ for one layer as a tfmot `QuantizeConfig`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tfbinreg import _compat
+from tfbinreg.core.problems import Problem, raise_problems
+from tfbinreg.core.recipe import LayerSettings, Recipe, check_bin_weight
+from tfbinreg.methods.activation_quantizers import LSQActivationQuantizer
+from tfbinreg.methods.weight_quantizers import LSQWeightQuantizer
+from tfbinreg.network.layer_kinds import KINDS, Role, activation_name
+
+
+@_compat.register
+class LSQQuantizeConfig(_compat.QuantizeConfig):
+    """LSQ for one layer, to be given to tfmot's `quantize_annotate_layer`.
+
+    Args:
+        weight_bits: 2 to 8, None for the recipe's.
+        activation_bits: bits of the layer's output, 2 to 8, None for the recipe's.
+        per_channel: one step per output channel of the kernel, None for what the recipe says.
+        learned_offset: whether the layer's output may have a learned offset, None as the recipe.
+        bin_weight: factor of the kernel's part in the bin regularization, None for 1.
+    """
+
+    def __init__(
+        self,
+        weight_bits: int | None = None,
+        activation_bits: int | None = None,
+        per_channel: bool | None = None,
+        *,
+        learned_offset: bool | None = None,
+        bin_weight: float | None = None,
+    ) -> None:
+        check_bin_weight(bin_weight)
+        self.settings = LayerSettings(
+            weight_bits=weight_bits,
+            activation_bits=activation_bits,
+            per_channel=per_channel,
+            learned_offset=learned_offset,
+            bin_weight=bin_weight,
+        )
+        # A recipe reports wrong bits where the config is written, and knows the defaults.
+        given: dict[str, Any] = {"weight_bits": weight_bits, "activation_bits": activation_bits}
+        recipe = Recipe(**{key: bits for key, bits in given.items() if bits is not None})
+        self._weight_bits, self._activation_bits = recipe.weight_bits, recipe.activation_bits
+
+    def get_weights_and_quantizers(self, layer: Any) -> list[tuple[Any, Any]]:
+        kind = KINDS.get(type(layer).__name__)
+        if kind is None or (kind.role is Role.REWRITE and layer.weights):
+            raise ValueError(
+                f"LSQ cannot quantize layer {layer.name!r} ({type(layer).__name__}) as it is: "
+                "use LSQQuantizeScheme, which rewrites models, or leave it unannotated."
+            )
+        if kind.kernel is None:
+            return []
+        axis = kind.channel_axis if self.settings.per_channel else None
+        kernel = getattr(layer, kind.kernel)
+        return [(kernel, LSQWeightQuantizer(self._weight_bits, axis, kernel))]
+
+    def get_activations_and_quantizers(self, layer: Any) -> list[tuple[Any, Any]]:
+        return []
+
+    def set_quantize_weights(self, layer: Any, quantize_weights: Sequence[Any]) -> None:
+        for kernel in quantize_weights:
+            # Not layer.kernel = ...: Keras would stop tracking the variable behind the attribute.
+            object.__setattr__(layer, KINDS[type(layer).__name__].kernel or "", kernel)
+
+    def set_quantize_activations(self, layer: Any, quantize_activations: Sequence[Any]) -> None:
+        pass
+
+    def get_output_quantizers(self, layer: Any) -> list[Any]:
+        """Used by tfmot's own schemes; `LSQQuantizeScheme` places grids between layers instead."""
+        relu = type(layer).__name__ == "ReLU" or (
+            hasattr(layer, "activation") and activation_name(layer) in ("relu", "relu6")
+        )
+        return [LSQActivationQuantizer(self._activation_bits, signed=not relu)]
+
+    def get_config(self) -> dict[str, Any]:
+        config = dataclasses.asdict(self.settings)
+        del config["skip"]  # an annotated layer is one that is not skipped
+        return config
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, LSQQuantizeConfig) and self.settings == other.settings
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    def __hash__(self) -> int:
+        return hash(self.settings)
+
+
+def layer_settings(configs: Mapping[str, Any]) -> dict[str, LayerSettings | None]:
+    """The settings in the `configs` of annotated layers; None for the recipe's.
+
+    Raises:
+        ValueError: naming every layer annotated with another class of config.
+    """
+    foreign = {
+        name: type(config).__name__
+        for name, config in configs.items()
+        if not isinstance(config, (LSQQuantizeConfig, type(None)))
+    }
+    remedy = "annotate it with an LSQQuantizeConfig, or without a config"
+    raise_problems(
+        [Problem(name, f"annotated with {kind}", remedy) for name, kind in foreign.items()],
+        "quantize the annotated layers",
+    )
+    return {name: config and config.settings for name, config in configs.items()}

@@ -1,0 +1,218 @@
+"""The Keras layers a quantized model is made of: a kernel wrapper and activation grids."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+from tfbinreg import _compat
+from tfbinreg.methods.activation_quantizers import break_ties
+from tfbinreg.network.hard_swish import hard_swish, hard_swish_table
+
+keras = _compat.keras
+
+
+def _short_name(weight: tf.Variable) -> str:
+    return weight.name.split(":")[0].split("/")[-1]
+
+
+class BoundLayer:
+    """A layer that computes with the grid its inputs lie on.
+
+    Attributes:
+        source: name of the `QuantizeActivation` that put them there.
+    """
+
+    source: str | None = None
+    _source: Any = None
+
+    def bind(self, source: QuantizeActivation) -> None:
+        """Tell it the layer called `source`, once the model is built."""
+        # Not self._source = ...: Keras would count the other layer's weights as this one's.
+        object.__setattr__(self, "_source", source)
+
+
+@_compat.register
+class QuantizedKernel(_compat.QuantizeWrapper):
+    """Runs a layer with its kernel quantized by the wrapped `QuantizeConfig`.
+
+    tfmot's `QuantizeWrapperV2` lists the inner layer's weights before a layer that comes from a
+    config has built them, so a loaded model orders its weights otherwise and neither `load_model`
+    nor `load_weights` works with trainable quantizer variables. This subclass, which tfmot's
+    `quantize_apply` passes through untouched, builds the inner layer first and leaves the layer's
+    own kernel attribute as it found it.
+    """
+
+    made_with: Any = None
+
+    def remember(self, *made_with: Any) -> None:
+        """Keep what the model was made with, for a model that is cloned from its layers."""
+        # Not self.made_with = ...: Keras would wrap the tuple.
+        object.__setattr__(self, "made_with", made_with)
+
+    def build(self, input_shape: Any) -> None:
+        with _compat.own_scope(self):
+            keras.layers.Wrapper.build(self, input_shape)
+            weights = self.quantize_config.get_weights_and_quantizers(self.layer)
+            kernels = [
+                (weight, quantizer, quantizer.build(weight.shape, _short_name(weight), self))
+                for weight, quantizer in weights
+            ]
+        # Not self.kernels = ...: Keras would list the inner layer's kernel twice.
+        object.__setattr__(self, "kernels", kernels)
+
+    @_compat.without_autograph
+    def call(self, inputs: Any, training: Any = None, **kwargs: Any) -> Any:
+        with _compat.float32_variables():
+            quantized = [
+                quantizer(tf.convert_to_tensor(weight), training, weights=variables)
+                for weight, quantizer, variables in self.kernels
+            ]
+        quantized = [tf.cast(kernel, self.compute_dtype) for kernel in quantized]
+        config, latent = self.quantize_config, [weight for weight, _, _ in self.kernels]
+        config.set_quantize_weights(self.layer, quantized)
+        try:
+            return self.layer.call(inputs, **kwargs)
+        finally:
+            config.set_quantize_weights(self.layer, latent)
+
+    @property
+    def trainable_weights(self) -> list[tf.Variable]:
+        """None of them in a frozen layer, whose step then rests like its kernel."""
+        return super().trainable_weights if self.trainable else []
+
+    @property
+    def non_trainable_weights(self) -> list[tf.Variable]:
+        """In an order that keeps `weights` as they are when something is frozen: .h5 files hold
+        weights by position."""
+        if self.trainable:
+            return super().non_trainable_weights
+        return self.layer.weights + self._trainable_weights + self._non_trainable_weights
+
+    def latent(self, kernel: tf.Variable, attached: bool = True) -> Any:
+        """What of a kernel is quantized: here the kernel itself.
+
+        Args:
+            kernel: the trained variable.
+            attached: whether a factor it is multiplied by gets a gradient.
+        """
+        return kernel
+
+    def largest_slope(self) -> Any:
+        """The largest square of d latent / d kernel."""
+        return 1.0
+
+    def initialize_steps(self, start: str = "mse") -> None:
+        """Set the steps from the kernel as it is now; `start` as `Recipe.weight_start`."""
+        for weight, quantizer, variables in self.kernels:
+            quantizer.initialize(variables, self.latent(weight).numpy(), start)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return self.layer.compute_output_shape(input_shape)
+
+
+@_compat.register
+class QuantizeActivation(keras.layers.Layer):
+    """Puts a tensor on the grid its quantizer learns.
+
+    A layer of its own, rather than an output quantizer inside a wrapper, so that several tensors
+    can share one grid by calling the same layer (pooling in, pooling out).
+
+    Args:
+        quantizer: a tfmot `Quantizer` with `settle`.
+    """
+
+    def __init__(self, quantizer: Any, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.quantizer = quantizer
+
+    def build(self, input_shape: Any) -> None:
+        with _compat.own_scope(self):
+            self.grid_variables = self.quantizer.build(input_shape, "activation", self)
+        super().build(input_shape)
+
+    @_compat.without_autograph
+    def call(
+        self,
+        inputs: Any,
+        training: Any = None,
+        member: int | None = 0,
+        averaged: bool = False,
+    ) -> Any:
+        """Quantize `inputs`.
+
+        Args:
+            inputs: any float tensor.
+            training: whether in training.
+            member: the number of this tensor among those that share the grid and were not on it
+                before; None if it is made from such tensors, by pooling or a ReLU.
+            averaged: whether it holds means of numbers on this very grid.
+        """
+        if averaged:
+            inputs = break_ties(inputs, *self.stored_grid())
+        return self.quantizer(inputs, training, weights=self.grid_variables, member=member)
+
+    @property
+    def is_ready(self) -> Any:
+        """Whether the grid is known: prescribed, or set by data. A bool or a scalar tensor."""
+        return self.grid_variables["initialized"] > 0 if self.grid_variables else True
+
+    def stored_grid(self) -> tuple[tf.Tensor, tf.Tensor]:
+        """Scale, float32, and zero point, int32, of the int8 tensor in a file (`Grid`)."""
+        return self.quantizer.stored_grid(self.grid_variables)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        quantizer = keras.saving.serialize_keras_object(self.quantizer)
+        return {**super().get_config(), "quantizer": quantizer}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> QuantizeActivation:
+        config = dict(config)
+        quantizer = keras.saving.deserialize_keras_object(config.pop("quantizer"))
+        return cls(quantizer, **config)
+
+
+@_compat.register
+class QuantizedHardSwish(BoundLayer, QuantizeActivation):
+    """Hard swish onto a learned grid; at inference with the runtimes' own integer arithmetic.
+
+    Args:
+        quantizer: as for `QuantizeActivation`.
+        operation: name of the float layer it takes the place of.
+        source: name of the `QuantizeActivation` on whose grid its inputs lie.
+    """
+
+    def __init__(self, quantizer: Any, operation: str, source: str, **kwargs: Any) -> None:
+        super().__init__(quantizer, **kwargs)
+        self.operation, self.source = operation, source
+
+    @_compat.without_autograph
+    def call(
+        self,
+        inputs: Any,
+        training: Any = None,
+        member: int | None = 0,
+        averaged: bool = False,
+    ) -> Any:
+        smooth = super().call(hard_swish(inputs), training, member)
+        source = self._source
+        if training or source is None:
+            return smooth
+        ready = tf.logical_and(source.is_ready, self.is_ready)
+        return tf.cond(ready, lambda: self._exact(inputs, source), lambda: smooth)
+
+    def _exact(self, inputs: tf.Tensor, source: QuantizeActivation) -> tf.Tensor:
+        """The int8 kernel's outputs for `inputs`, which lie on the grid of `source`."""
+        (scale, zero_point), (out_scale, out_zero_point) = source.stored_grid(), self.stored_grid()
+        table = hard_swish_table(scale, zero_point, out_scale, out_zero_point)
+        values = tf.cast(inputs, tf.float32)
+        stored = tf.cast(tf.round(values / scale), tf.int32) + zero_point
+        codes = tf.gather(table, tf.clip_by_value(stored + 128, 0, 255)) - out_zero_point
+        return tf.cast(tf.cast(codes, tf.float32) * out_scale, inputs.dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "operation": self.operation, "source": self.source}

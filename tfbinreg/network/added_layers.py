@@ -1,0 +1,123 @@
+"""Keras layers of a normalized model that tf_keras does not have. None of them is trained."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from tfbinreg import _compat
+from tfbinreg.network.hard_swish import hard_swish
+
+keras = _compat.keras
+
+
+@_compat.register
+class ChannelAffine(keras.layers.Layer):
+    """x * scale + offset with one scale and offset per channel, kept as untrained weights.
+
+    What Rescaling, Normalization, hard sigmoid and arithmetic with constants become. Like a batch
+    normalization it is folded into the convolution before it where there is one.
+    """
+
+    def build(self, input_shape: Any) -> None:
+        shape = (int(input_shape[-1]),)
+        options = {"shape": shape, "dtype": tf.float32, "trainable": False}
+        with _compat.own_scope(self):
+            self.scale = self.add_weight(name="scale", initializer="ones", **options)
+            self.offset = self.add_weight(name="offset", initializer="zeros", **options)
+        super().build(input_shape)
+
+    @_compat.without_autograph
+    def call(self, inputs: Any, training: Any = None) -> Any:
+        return inputs * tf.cast(self.scale, inputs.dtype) + tf.cast(self.offset, inputs.dtype)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return input_shape
+
+
+@_compat.register
+class HardSwish(keras.layers.Layer):
+    """x * min(max(x + 3, 0), 6) / 6; see `hard_swish`."""
+
+    @_compat.without_autograph
+    def call(self, inputs: Any, training: Any = None) -> Any:
+        return hard_swish(inputs)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return input_shape
+
+
+@_compat.register
+class Slice(keras.layers.Layer):
+    """x[:, begin:end:stride, ...]: a part of every sample.
+
+    Args:
+        begin: first index on each axis but the batch.
+        end: index behind the last one.
+        strides: distance of the indices taken, positive.
+    """
+
+    def __init__(
+        self, begin: Sequence[int], end: Sequence[int], strides: Sequence[int], **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.begin, self.end, self.strides = tuple(begin), tuple(end), tuple(strides)
+
+    @_compat.without_autograph
+    def call(self, inputs: Any, training: Any = None) -> Any:
+        axes = zip(self.begin, self.end, self.strides, strict=True)
+        return inputs[(slice(None), *(slice(*axis) for axis in axes))]
+
+    def get_config(self) -> dict[str, Any]:
+        own = {"begin": self.begin, "end": self.end, "strides": self.strides}
+        return {**super().get_config(), **own}
+
+
+@_compat.register
+class Augmentation(keras.layers.Layer):
+    """A Keras 3 layer that varies the samples in training and does nothing at inference.
+
+    Keras 3 computes it: tf_keras has no counterpart of some of these layers, and others of the
+    same name that do something else.
+
+    Args:
+        layer: the Keras 3 layer, or its serialized configuration as JSON.
+    """
+
+    def __init__(self, layer: Any, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        import keras as keras3
+
+        if not isinstance(layer, str):
+            layer = json.dumps(keras3.saving.serialize_keras_object(layer))
+        self.layer_config = layer
+        made = keras3.saving.deserialize_keras_object(json.loads(layer))
+        # Not self.layer = ...: tf_keras would search it for weights of its own kind.
+        object.__setattr__(self, "layer", made)
+        for index, variable in enumerate(made.variables):  # states of random generators
+            if isinstance(variable.value, tf.Variable):
+                self._track_trackable(variable.value, f"state{index}")
+
+    @property
+    def non_trainable_weights(self) -> list[tf.Variable]:
+        """None: Keras takes the states for weights once it has loaded them from a folder."""
+        return []
+
+    @_compat.without_autograph
+    def call(self, inputs: Any, training: Any = None) -> Any:
+        if tf.is_tensor(training):
+            return tf.cond(tf.cast(training, tf.bool), lambda: self._vary(inputs), lambda: inputs)
+        return self._vary(inputs) if training else inputs
+
+    def _vary(self, inputs: Any) -> tf.Tensor:
+        varied = tf.convert_to_tensor(self.layer(inputs, training=True))
+        return tf.ensure_shape(tf.cast(varied, inputs.dtype), inputs.shape)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "layer": self.layer_config}

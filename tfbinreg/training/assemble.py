@@ -1,0 +1,154 @@
+"""Plan -> quantized model: kernels and activations put on learned grids."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from tfbinreg import _compat
+from tfbinreg.frontend.program import layer_name
+from tfbinreg.layers.config import LSQQuantizeConfig
+from tfbinreg.layers.folded_kernel import FoldedKernel
+from tfbinreg.layers.kernel import QuantizeActivation, QuantizedHardSwish, QuantizedKernel
+from tfbinreg.methods.activation_quantizers import (
+    LSQActivationQuantizer,
+    LSQPlusActivationQuantizer,
+    PrescribedQuantizer,
+)
+from tfbinreg.network.graph import Node, apply, clone_layer, rebuild
+from tfbinreg.network.layer_kinds import KINDS, Role, fixed_grid
+from tfbinreg.planning.plan import GridPlan, KernelPlan, Plan
+
+
+def place(plan: Plan, make_model: Callable[..., Any], *, weight_start: str) -> Any:
+    """Build the quantized model that `plan` describes, with the weights of the planned one.
+
+    Args:
+        plan: without problems.
+        make_model: called as make_model(inputs, outputs, name=...).
+        weight_start: where the weight steps start, as `Recipe.weight_start`.
+    """
+    placer = _Placer(plan)
+    quantized = rebuild(plan.graph, placer.call, make_model)
+    for source, set_weights in placer.copies:
+        if source.weights:
+            set_weights(source.get_weights())
+    for layer in quantized.layers:
+        if isinstance(layer, QuantizedKernel):
+            layer.initialize_steps(weight_start)
+    return quantized
+
+
+class _Placer:
+    """Calls the layers of the quantized model, one node of the plan at a time."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan, self.absorbed = plan, plan.absorbed
+        self.folded = {i for kernel in plan.kernels.values() for i in kernel.norms or ()}
+        # Layers of the plan, and what takes their weights once the model is built.
+        self.copies: list[tuple[Any, Callable[[Any], None]]] = []
+        self.grid_layers: dict[int, QuantizeActivation] = {}  # by the first node on the grid
+
+    def call(self, node: Node, tensors: Sequence[Any]) -> Any:
+        with _compat.dtype_policy(node.layer):
+            return self._quantized(node, tensors)
+
+    def _quantized(self, node: Node, tensors: Sequence[Any]) -> Any:
+        output = self._compute(node, tensors)
+        grid = self.plan.grids.get(node.index)
+        if grid is not None:
+            leader = grid.nodes[0]
+            if leader not in self.grid_layers:
+                self.grid_layers[leader] = self._grid_layer(grid, self._namesake(leader))
+            return self.grid_layers[leader](output, member=grid.nodes.index(node.index))
+        owner = self.plan.same_grid.get(node.index)
+        if owner is not None and KINDS[node.kind].regrid:
+            averaged = node.kind == "AveragePooling2D"
+            return self.grid_layers[owner](output, member=None, averaged=averaged)
+        return output
+
+    def _namesake(self, tail: int) -> Node:
+        """The layer after which the grid behind `tail` is called: an input, or the last one."""
+        head = self.plan.graph.nodes[self.plan.chains[tail][0]]
+        is_input = KINDS[head.kind].role is Role.INPUT
+        return head if is_input else self.plan.graph.nodes[tail]
+
+    def _compute(self, node: Node, tensors: Sequence[Any]) -> Any:
+        absorbed = node.index in self.absorbed | self.folded or self._is_exact(node)
+        if KINDS[node.kind].role is Role.INPUT or absorbed:
+            return tensors[0]
+        kernel = self.plan.kernels.get(node.index)
+        if kernel is not None and kernel.norms is not None:
+            return apply(self._folded(node, kernel), tensors)
+        layer: Any = self._copy(node)
+        if kernel is not None:
+            config = _config(kernel)
+            layer = QuantizedKernel(layer, config)
+        return apply(layer, tensors)
+
+    def _copy(self, node: Node) -> Any:
+        layer = clone_layer(node.layer)
+        self.copies.append((node.layer, layer.set_weights))
+        return layer
+
+    def _folded(self, node: Node, kernel: KernelPlan) -> FoldedKernel:
+        """A kernel with its normalizations; it keeps the bias, which acts before them."""
+        source = self._source(node)
+        layer = FoldedKernel(
+            clone_layer(node.layer, use_bias=False),
+            _config(kernel),
+            [self._copy(self.plan.graph.nodes[index]) for index in kernel.norms or ()],
+            use_bias=node.layer.use_bias,
+            bias_bits=kernel.bias_bits,
+            source=None if source is None else source.name,
+        )
+        self.copies.append((node.layer, layer.set_layer_weights))
+        return layer
+
+    def _is_exact(self, node: Node) -> bool:
+        """Whether a node is a hard swish between learned grids of which the second is its own."""
+        grid = self.plan.grids.get(node.index)
+        if node.kind != "HardSwish" or grid is None or len(grid.nodes) > 1:
+            return False
+        source = self._source(node)
+        return source is not None and bool(source.grid_variables)
+
+    def _source(self, node: Node) -> QuantizeActivation | None:
+        """The layer on whose grid the first input of a node lies."""
+        index = node.inputs[0]
+        grid = self.plan.grids.get(index)
+        owner = self.plan.same_grid.get(index) if grid is None else grid.nodes[0]
+        return None if owner is None else self.grid_layers.get(owner)
+
+    def _grid_name(self, node: Node) -> str:
+        """`<layer>_grid`, in characters a layer may have: an Input may have any name."""
+        wanted = layer_name(f"{node.name}_grid")
+        taken = {layer.name for layer in self.grid_layers.values()}
+        numbered = (f"{wanted}_{number}" for number in itertools.count(1))
+        return next(name for name in itertools.chain([wanted], numbered) if name not in taken)
+
+    def _grid_layer(self, grid: GridPlan, node: Node) -> QuantizeActivation:
+        quantizer, name = _quantizer(grid, node), self._grid_name(node)
+        source = self._source(node) if self._is_exact(node) else None
+        if source is None:
+            return QuantizeActivation(quantizer, name=name)
+        layer = QuantizedHardSwish(quantizer, node.name, source.name, name=name)
+        layer.bind(source)
+        return layer
+
+
+def _config(kernel: KernelPlan) -> LSQQuantizeConfig:
+    per_channel = kernel.axis is not None
+    return LSQQuantizeConfig(kernel.bits, None, per_channel, bin_weight=kernel.bin_weight)
+
+
+def _quantizer(grid: GridPlan, node: Node) -> Any:
+    if grid.prescribed:
+        fixed = fixed_grid(node.layer)
+        return PrescribedQuantizer(float(fixed.scale), fixed.qmin, fixed.qmax)
+    if grid.offset:
+        return LSQPlusActivationQuantizer(grid.bits)
+    return LSQActivationQuantizer(
+        grid.bits, grid.signed, grid.upper_limit, from_range=grid.from_range, fixed=grid.fixed
+    )

@@ -1,0 +1,117 @@
+"""Batch-normalization statistics measured anew.
+
+At low bits the running averages lag behind weights whose codes flip from step to step, which costs
+points in evaluation (Nagel et al., ICML 2022, section 3).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+from tfbinreg import _compat
+from tfbinreg.core.warning import warn_never_acts
+from tfbinreg.layers.folded_kernel import FoldedKernel
+from tfbinreg.training.batch_statistics import BatchStatistics
+from tfbinreg.training.calibrate import check_batch, input_batches
+
+keras = _compat.keras
+
+
+def reestimate_batch_norm(model: Any, data: Any, *, batches: int = 50) -> None:
+    """Replace every BatchNormalization's moving statistics by averages over training batches.
+
+    Each batch is normalized by its own statistics, as in training, and its means and variances are
+    averaged with equal weight; nothing is dropped, no noise is added, no weight changes. Batches of
+    some 100 samples or more give good variances. Normalizations that are folded while training are
+    left alone: their statistics are part of the trained codes.
+
+    Args:
+        model: the model, quantized or not; its moving means and variances are set.
+        data: training inputs in batches: a tf.data.Dataset or an iterable, labels are dropped; an
+            array is cut into batches of 64.
+        batches: how many batches to use.
+
+    Raises:
+        ValueError: if the data is empty, of an unknown form or of other shapes than the inputs, or
+            gives statistics that are not finite; nothing is changed then.
+    """
+    by_batch = BatchStatistics(model)
+
+    def checked() -> Iterator[Any]:
+        for batch in itertools.islice(input_batches(data), batches):
+            check_batch(batch, model.inputs)
+            yield batch
+
+    if by_batch.norms:
+        by_batch.measure(checked(), traced=True)
+
+
+class BatchNormReestimation(keras.callbacks.Callback):
+    """Runs `reestimate_batch_norm` before each validation, and once more when training ends.
+
+    Args:
+        data: training inputs, as for `reestimate_batch_norm`; iterated anew each time.
+        batches: how many batches to use.
+        before_validation: whether to run before each epoch's validation as well, so that the
+            validation metrics are those of the final model.
+    """
+
+    def __init__(self, data: Any, *, batches: int = 50, before_validation: bool = True) -> None:
+        super().__init__()
+        self._data, self._batches = data, batches
+        self._before_validation = before_validation
+        self._training = False
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        self._training = True
+
+    def on_test_begin(self, logs: Any = None) -> None:
+        if self._training and self._before_validation:
+            reestimate_batch_norm(self.model, self._data, batches=self._batches)
+
+    def on_train_end(self, logs: Any = None) -> None:
+        self._training = False
+        reestimate_batch_norm(self.model, self._data, batches=self._batches)
+
+
+class FreezeBatchNorm(keras.callbacks.Callback):
+    """Freezes the statistics of folded normalizations (`recipes.hardware_friendly`) at an epoch.
+
+    Before it training normalizes by the statistics of each batch, from it on by the moving ones, as
+    inference does and the device will. Freeze late, when the moving statistics have settled, and
+    leave some epochs for the weights to adapt; nothing is traced again. A training too short to
+    reach the epoch gets a `QuantizationWarning`.
+
+    Args:
+        epoch: first epoch, counted from 0, with frozen statistics. It is compared with the epoch
+            number Keras reports, so resuming ends up in the right state.
+
+    Raises:
+        ValueError: if `epoch` is negative; when training begins, if the model folds none.
+    """
+
+    def __init__(self, epoch: int) -> None:
+        super().__init__()
+        if epoch < 0:
+            raise ValueError(f"epoch must not be negative, got {epoch}.")
+        self._epoch = epoch
+
+    def set_model(self, model: Any) -> None:
+        super().set_model(model)
+        self._layers = [layer for layer in model.layers if isinstance(layer, FoldedKernel)]
+        if not any(layer.batch_norms for layer in self._layers):
+            raise ValueError(
+                f"Model {model.name!r} folds no batch normalization: quantize it with "
+                "recipes.hardware_friendly or Recipe(fold_batch_norm=True)."
+            )
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        epochs = self.params.get("epochs", 0)
+        if self._epoch >= epochs:
+            warn_never_acts("FreezeBatchNorm", "epoch", self._epoch, epochs)
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        for layer in self._layers:
+            layer.statistics_frozen.assign(int(epoch >= self._epoch))

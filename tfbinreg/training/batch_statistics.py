@@ -1,0 +1,120 @@
+"""A pass through a model whose normalizations take the statistics of the batch, as in training.
+
+Nothing else is as in training: nothing is dropped, no noise is added, no variable changes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfbinreg import _compat
+from tfbinreg.layers.folded_kernel import FoldedKernel
+from tfbinreg.network.graph import Node, evaluate, trace
+
+keras = _compat.keras
+
+# Called with each node and its output.
+Observer = Callable[[Node, Any], None]
+
+
+class BatchStatistics:
+    """Runs a model on the statistics of each batch.
+
+    Args:
+        model: the model, quantized or not. A subclassed one, and models inside it, whose layers
+            cannot be told apart from here, run as in training.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self._graph = trace(model) if _compat.is_graph_network(model) else None
+        own = [
+            layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)
+        ]
+        folded = [layer for layer in model.layers if isinstance(layer, FoldedKernel)]
+        self._unfolded = len(own)
+        self.norms = own + [norm for layer in folded for norm in layer.batch_norms]
+
+    @contextlib.contextmanager
+    def momentum(self, momentum: float) -> Iterator[None]:
+        """Scope in which a batch moves the moving statistics with this momentum; afterwards they
+        and the momenta are what they were."""
+        momenta = [norm.momentum for norm in self.norms]
+        moving = [v for norm in self.norms for v in (norm.moving_mean, norm.moving_variance)]
+        before = [variable.numpy() for variable in moving]
+        try:
+            for norm in self.norms:
+                norm.momentum = momentum
+            yield
+        finally:
+            for norm, own in zip(self.norms, momenta, strict=True):
+                norm.momentum = own
+            for variable, value in zip(moving, before, strict=True):
+                variable.assign(value)
+
+    def measure(
+        self, batches: Iterable[Any], *, traced: bool = False, folded: bool = False
+    ) -> None:
+        """Set the moving statistics of the normalizations to their means over `batches`.
+
+        Args:
+            batches: model inputs.
+            traced: whether to run as a graph, which pays for many batches.
+            folded: whether those of folded ones too, which changes the codes that are trained.
+
+        Raises:
+            ValueError: if there are no batches, or the statistics would not be finite; nothing is
+                changed then.
+        """
+        norms = self.norms if folded else self.norms[: self._unfolded]
+        moving = [v for norm in norms for v in (norm.moving_mean, norm.moving_variance)]
+        found: list[list[np.ndarray]] = []
+        with self.momentum(0.0):  # the moving statistics become the batch's own
+            # Traced in here, so that momentum 0 is part of this function and of no other.
+            run: Any = _compat.PerShape(self._outputs) if traced else self
+            for batch in batches:
+                run(batch)
+                found.append([variable.numpy() for variable in moving])
+        if not found:
+            raise ValueError("The data for re-estimating batch normalization is empty.")
+        means = [np.mean(values, axis=0, dtype=np.float64) for values in zip(*found, strict=True)]
+        if not all(np.all(np.isfinite(mean)) for mean in means):
+            raise ValueError(
+                "Batch normalization's statistics would not be finite: the data has NaN or "
+                "infinite values, or training diverged. Nothing was changed."
+            )
+        for variable, mean in zip(moving, means, strict=True):
+            variable.assign(mean.astype(np.float32))
+
+    def _outputs(self, inputs: Any) -> list[Any]:
+        return self(inputs)
+
+    def __call__(self, inputs: Any, observer: Observer | None = None) -> list[Any]:
+        """The model's outputs in order.
+
+        Args:
+            inputs: a batch of model inputs.
+            observer: shown every layer call's output.
+        """
+        if self._graph is None:
+            return tf.nest.flatten(self._model(inputs, training=True))
+        given = _compat.graph_inputs(self._model, inputs)
+        tensors = evaluate(self._graph, given, mode=_by_batch, observer=observer)
+        return [tensors[index] for index in self._graph.outputs]
+
+
+def inference(layer: Any) -> dict[str, bool]:
+    """The training argument for a layer that has one: False."""
+    return {"training": False} if "training" in inspect.signature(layer.call).parameters else {}
+
+
+def _by_batch(layer: Any) -> dict[str, bool]:
+    """The same, but true for what takes the statistics of the batch."""
+    by_batch = (keras.layers.BatchNormalization, FoldedKernel, keras.Model)
+    return {name: isinstance(layer, by_batch) for name in inference(layer)}

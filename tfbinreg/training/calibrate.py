@@ -1,0 +1,210 @@
+"""Start values of the activation steps, and moving statistics, from sample inputs."""
+
+from __future__ import annotations
+
+import itertools
+import operator
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfbinreg.core.warning import QuantizationWarning
+from tfbinreg.layers.folded_kernel import FoldedKernel
+from tfbinreg.layers.sites import activation_sites
+from tfbinreg.methods import activation_quantizers
+from tfbinreg.training.batch_statistics import BatchStatistics
+
+BATCH_SIZE = 64
+MAX_SAMPLES = 512
+LEAST_SAMPLES = 16  # for batch normalization's statistics to mean anything
+LABELS = "labels"  # of an .npz file, which are no input
+
+
+def in_batches(arrays: Any) -> Iterator[Any]:
+    """Arrays in any structure, cut into batches of 64 along their first axis."""
+    for start in range(0, len(tf.nest.flatten(arrays)[0]), BATCH_SIZE):
+        rows = slice(start, start + BATCH_SIZE)
+        yield tf.nest.map_structure(operator.itemgetter(rows), arrays)
+
+
+def input_batches(data: Any) -> Iterator[Any]:
+    """Batches of model inputs from an array, a list or dict of arrays (one per input), a
+    tf.data.Dataset or an iterable of batches; the labels of (inputs, labels) batches are dropped.
+
+    Raises:
+        ValueError: if the data is of none of these forms.
+    """
+    arrays = isinstance(data, list) and data and all(isinstance(p, np.ndarray) for p in data)
+    if isinstance(data, (np.ndarray, tf.Tensor)) or arrays or (isinstance(data, dict) and data):
+        yield from in_batches(data)
+    elif hasattr(data, "__iter__"):
+        for batch in data:
+            yield batch[0] if isinstance(batch, tuple) else batch
+    else:
+        raise ValueError(
+            "Expected an array, a list of arrays, a tf.data.Dataset or an iterable of batches, "
+            f"got {type(data).__name__}."
+        )
+
+
+def check_batch(batch: Any, inputs: Sequence[Any]) -> None:
+    """Check that a batch has the shapes of a model's inputs, but for axes of length 1 at the end.
+
+    Args:
+        batch: an array, a list of arrays, or a dictionary of them by the inputs' names.
+        inputs: `model.inputs`.
+
+    Raises:
+        ValueError: naming the input and both shapes.
+    """
+    parts = tf.nest.flatten(batch)
+    if len(parts) != len(inputs):
+        count = f"{len(parts)} arrays a batch, the model {len(inputs)} inputs"
+        raise ValueError(f"The data has {count}.")
+    if isinstance(batch, dict):
+        parts = [batch.get(tensor.name, part) for tensor, part in zip(inputs, parts, strict=True)]
+    for tensor, part in zip(inputs, parts, strict=True):
+        found, wanted = tuple(np.shape(part)[1:]), tuple(tensor.shape[1:])
+        pairs = list(itertools.zip_longest(found, wanted, fillvalue=1))
+        if any(size is not None and have != size for have, size in pairs):
+            raise ValueError(
+                f"The data for input {tensor.name!r} has samples of shape {found}, the model takes "
+                f"{wanted}."
+            )
+
+
+def sample_batches(data: Any, inputs: Sequence[Any] | None = None) -> list[Any]:
+    """The first 512 samples of `data`, in batches of 64 or somewhat more.
+
+    Args:
+        data: see `input_batches`; also (inputs, labels), whose labels are dropped, a list of
+            batches, or the path of an .npy file (one input) or an .npz file (an array by each
+            input's name).
+        inputs: `model.inputs`, whose shapes they must have; None does not check that.
+
+    Raises:
+        ValueError: if there are none, or they hold NaN or infinite values, or no numbers, or only
+            zeros, or do not fit `inputs`.
+    """
+    batches = []
+    count = 0
+    for batch in input_batches(_opened(data, inputs)):
+        _check_numbers(batch)
+        if inputs is not None:
+            check_batch(batch, inputs)
+        batches.append(batch)
+        count += len(tf.nest.flatten(batch)[0])
+        if count >= MAX_SAMPLES:
+            break
+    if not count:
+        raise ValueError("The calibration data is empty.")
+    if not any(np.any(np.asarray(part)) for part in tf.nest.flatten(batches)):
+        raise ValueError("The calibration data is all zeros: no range can be seen in it.")
+    return _cut_evenly(batches)
+
+
+def _opened(data: Any, inputs: Sequence[Any] | None) -> Any:
+    """Data that is a path, labelled arrays or a list of batches, as `input_batches` takes it."""
+    if isinstance(data, (str, os.PathLike)):
+        return _read(os.fspath(data))
+    if isinstance(data, tuple):
+        return data[0] if data else data
+    single = inputs is not None and len(inputs) == 1
+    if isinstance(data, list) and len(data) > 1 and single and hasattr(data[0], "shape"):
+        return iter(data)  # not an array per input
+    return data
+
+
+def _read(path: str) -> Any:
+    """The array of an .npy file, or those of an .npz file by name, without labels."""
+    try:
+        loaded = np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path!r} cannot be read as .npy or .npz: {error}") from None
+    if isinstance(loaded, np.ndarray):
+        return loaded
+    with loaded:
+        return {name: loaded[name] for name in loaded.files if name != LABELS}
+
+
+def _check_numbers(batch: Any) -> None:
+    for part in tf.nest.flatten(batch):
+        if np.asarray(part).dtype.kind in "OSU":
+            raise ValueError(f"The calibration data holds {np.asarray(part).dtype}, not numbers.")
+        if not np.all(np.isfinite(np.asarray(part))):
+            raise ValueError("The calibration data has NaN or infinite values.")
+
+
+def _cut_evenly(batches: list[Any]) -> list[Any]:
+    """The same samples in as many batches of at least 64 as they fill: the statistics of smaller
+    batches say little. Batches whose samples differ in shape stay as they are."""
+    shapes = {tuple(np.shape(part)[1:] for part in tf.nest.flatten(batch)) for batch in batches}
+    if len(shapes) > 1:
+        return batches
+    whole = tf.nest.map_structure(lambda *parts: np.concatenate(parts)[:MAX_SAMPLES], *batches)
+    count = len(tf.nest.flatten(whole)[0])
+    edges = np.linspace(0, count, max(1, count // BATCH_SIZE) + 1).astype(int)
+    rows = [slice(start, end) for start, end in itertools.pairwise(edges)]
+    return [tf.nest.map_structure(operator.itemgetter(part), whole) for part in rows]
+
+
+def calibrate(model: Any, batches: list[Any]) -> None:
+    """Start every activation step from its values over `batches`, and set the moving statistics.
+
+    Normalizations take the statistics of each batch meanwhile, as they do in training: quantized
+    weights give other statistics than the float ones that the moving averages come from, and steps
+    that start from those are several times too small at low bits. Each layer sees inputs that are
+    quantized already. Afterwards the moving statistics are those of the quantized model, and the
+    weight steps of folded kernels start anew from them.
+
+    A grid on which the data shows nothing but zeros starts at a step of its own, with a warning.
+
+    Args:
+        model: a model from `quantize_apply` that has not been trained.
+        batches: model inputs, see `sample_batches`.
+    """
+    by_batch = BatchStatistics(model)
+    count = sum(len(tf.nest.flatten(batch)[0]) for batch in batches)
+    if by_batch.norms and count < LEAST_SAMPLES:
+        warnings.warn(
+            f"The calibration data has {count} samples, too few for the statistics of batch "
+            f"normalization: give at least {LEAST_SAMPLES}.",
+            QuantizationWarning,
+            stacklevel=3,
+        )
+    estimates: activation_quantizers.Estimates = {}
+    with by_batch.momentum(1.0):  # which leaves the moving statistics alone
+        for batch in batches:
+            with activation_quantizers.calibration(estimates):
+                by_batch(batch)
+    _start_unseen(model, estimates)
+    by_batch.measure(batches, folded=True)
+    for layer in model.layers:
+        if isinstance(layer, FoldedKernel):  # its kernel is another with other statistics
+            layer.initialize_steps(model.recipe.weight_start)
+
+
+def _start_unseen(model: Any, estimates: activation_quantizers.Estimates) -> None:
+    """Give a step to the grids that saw only zeros, such as a dead ReLU's, and warn of them.
+
+    Not to those of inputs, which no training could adapt later.
+    """
+    unseen = [
+        site
+        for site in activation_sites(model)
+        if estimates.get(id(site.variables["step"])) == [] and not site.quantizer.fixed
+    ]
+    for site in unseen:
+        site.quantizer.start_unseen(site.variables)
+    if unseen:
+        names = ", ".join(site.name.removesuffix("_grid") for site in unseen)
+        warnings.warn(
+            f"The outputs of {names} are all zero for the calibration data: what is behind gets "
+            "no information from there. Check the data, or remove what is dead.",
+            QuantizationWarning,
+            stacklevel=4,
+        )

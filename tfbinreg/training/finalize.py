@@ -1,0 +1,104 @@
+"""The last step of training: the model computes what its file will compute."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tfbinreg.core.grid import Grid
+from tfbinreg.core.target import STATES, check_target
+from tfbinreg.deploy.freeze import Offsets, affine, freeze, freeze_with_offsets, norm_factors
+from tfbinreg.deploy.frozen import FrozenKernel
+from tfbinreg.deploy.integer_model import ARITHMETICS, IntegerModel
+from tfbinreg.layers.sites import require_quantized, sites
+from tfbinreg.methods import lsq_functions
+from tfbinreg.network.added_layers import ChannelAffine
+from tfbinreg.training.best_statistics import channels_on_thresholds, choose_statistics, rewindable
+from tfbinreg.training.finalize_report import FinalizeReport
+
+
+def finalize(
+    model: Any, data: Any = None, *, batches: int = 50, target: str | None = None
+) -> FinalizeReport:
+    """Make a trained quantized model ready to be evaluated, saved and converted.
+
+    From then on, in inference mode, it computes what the target computes with its file, bit for
+    bit (see `IntegerModel`), until `fit` trains it again. It has no gradients in this form. A
+    `tf.function` of your own keeps the weights as they were when it was traced.
+
+    If `data` is given, batch normalization is re-estimated, and the better of the new and the old
+    statistics is kept: with labels those of higher accuracy or, if they are no classes, of smaller
+    loss; without, those whose outputs are nearer to the ones with the statistics of each batch. The
+    integer models are compared, on the given data and no other.
+
+    Then every bias is rounded to the int32 grid it is deployed on (input scale * weight scale /
+    pre-scale), a change of less than half such a unit. At low bits that matters: a bias that rounds
+    later than the model was evaluated moves the odd activation by a whole level, and the difference
+    grows from layer to layer.
+
+    Args:
+        model: a trained model from `quantize_apply`; biases, betas and moving statistics change.
+        data: training inputs in batches, as for `reestimate_batch_norm`, best with labels: a tuple
+            (inputs, labels) of arrays, or a tf.data.Dataset or iterable of such batches. None
+            leaves batch normalization as it is.
+        batches: how many of them to use.
+        target: "tflm" (TFLM, CMSIS-NN and the generated C, which round a sum twice) or "litert"
+            (LiteRT with XNNPACK, which rounds it once); None for the recipe's, which is
+            "litert" unless it says otherwise. For a microcontroller say "tflm".
+
+    Returns:
+        What was kept and why, and the channels that lie on a rounding threshold; `print` it.
+
+    Raises:
+        ValueError: if the target is unknown, or the model has no exact integer form, as `freeze`
+            and `IntegerModel`.
+    """
+    require_quantized(model)
+    target = check_target(model.recipe.target if target is None else target)
+    arithmetic, choice = ARITHMETICS[target], None
+    if data is not None:
+        data = rewindable(data, batches)
+        choice = choose_statistics(
+            model, data, batches, lambda: IntegerModel(freeze(model), arithmetic)
+        )
+    frozen = freeze_with_offsets(model)
+    IntegerModel(frozen.graph, arithmetic)  # refuses what has no exact form there
+    for index, offsets in frozen.offsets.items():
+        op = frozen.graph.ops[index]
+        if op.kernel is not None:
+            _round_bias(offsets, op.kernel, frozen.graph.source_grid(op))
+    on_threshold = () if data is None else channels_on_thresholds(model, data, batches)
+    _show_steps_as_used(model)
+    model.finalized.assign(STATES[target])
+    return FinalizeReport(statistics=choice, on_threshold=on_threshold)
+
+
+def _show_steps_as_used(model: Any) -> None:
+    """Training may end with a step below zero, which acts by its size: show that size."""
+    for site in sites(model):
+        site.step.assign(lsq_functions.effective_step(site.step))
+
+
+def _round_bias(offsets: Offsets, kernel: FrozenKernel, source: Grid) -> None:
+    """Move the bias, or an offset of the last normalization, by what the integer bias differs."""
+    _, offset = norm_factors(offsets, kernel.bias.size)
+    unit = float(source.scale) * np.asarray(kernel.scale, np.float64) / kernel.prescale
+    change = kernel.bias * unit - offset
+    if not offsets.norms:
+        if offsets.bias is not None:
+            _shift(offsets.bias, change)
+        return
+    last = offsets.norms[-1]
+    if isinstance(last, ChannelAffine):
+        _shift(last.offset, change)
+    elif last.center:
+        _shift(last.beta, change)
+    else:
+        factor, _ = affine(last, change.size)
+        live = factor != 0
+        _shift(last.moving_mean, -np.divide(change, factor, out=np.zeros_like(change), where=live))
+
+
+def _shift(variable: Any, change: np.ndarray) -> None:
+    variable.assign((variable.numpy().astype(np.float64) + change).astype(np.float32))

@@ -1,0 +1,191 @@
+"""The verbs: `plan` says what would be done, `quantize_apply` does it."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfbinreg import _compat
+from tfbinreg.core.problems import raise_problems
+from tfbinreg.core.recipe import Recipe, RecipeData
+from tfbinreg.frontend.normalize import normalize
+from tfbinreg.layers.config import layer_settings
+from tfbinreg.network.graph import clone_layer, trace
+from tfbinreg.planning.decide import decide
+from tfbinreg.planning.plan import Plan
+from tfbinreg.training.assemble import place
+from tfbinreg.training.calibrate import calibrate, sample_batches
+from tfbinreg.training.constant_columns import constant_columns_kept_small
+from tfbinreg.training.lost_numbers import coarse_numbers, warn_coarse
+from tfbinreg.training.model import BinOptions, QuantizedModel
+from tfbinreg.training.model_checks import check_model
+from tfbinreg.training.saving import load_float_model
+
+keras = _compat.keras
+
+
+def plan(
+    model: Any,
+    recipe: RecipeData = None,
+    *,
+    weight_bits: int | None = None,
+    activation_bits: int | None = None,
+    calibration_data: Any = None,
+) -> Plan:
+    """Say, layer by layer and without touching anything, what `quantize_apply` would do.
+
+    Args:
+        model: a built Sequential or Functional model of tf_keras or Keras 3, or the path of one.
+        recipe: bits per layer, in place of the two arguments below: a `Recipe`, a dict of its
+            fields, JSON text or the path of a JSON file.
+        weight_bits: bits of the kernels, 2 to 8; 4 by default.
+        activation_bits: bits of the unsigned activations, 2 to 8; 8 by default.
+        calibration_data: as for `quantize_apply`, to be told of numbers that a grid cannot hold.
+
+    Returns:
+        A `Plan`; `print` shows it as a table, `problems` lists what stands in the way of the
+        layers' wiring, `coarse` what loses most of its levels (see `coarse_numbers`).
+
+    Raises:
+        TypeError: if `model` is not a Keras model.
+        ValueError: if it is unbuilt or subclassed, if there are both a recipe and bits, or listing
+            every layer that is not supported.
+    """
+    model = _opened(model)
+    recipe = _recipe(recipe, weight_bits, activation_bits)
+    recipe, batches = _samples(model, recipe, calibration_data)
+    normal, decided = _decided(model, recipe)
+    if batches is None or decided.problems:
+        return decided
+    return dataclasses.replace(decided, coarse=coarse_numbers(decided, normal, batches))
+
+
+def quantize_apply(
+    model: Any,
+    recipe: RecipeData = None,
+    *,
+    weight_bits: int | None = None,
+    activation_bits: int | None = None,
+    calibration_data: Any = None,
+    detach_step: bool = True,
+    scale_free: bool = False,
+    bounded_pull: bool = True,
+) -> QuantizedModel:
+    """Prepare a model for LSQ training with bin regularization.
+
+    The model itself is left alone: the result has weights of its own. The weight steps start with
+    the least squared error (`Recipe.weight_start`), the activation steps from `calibration_data`,
+    or else from the first training batch. The first and last kernels stay at 8 bits unless the
+    recipe says otherwise. The bin regularization is attached at strength 0; the `BinRegularization`
+    callback turns it on.
+
+    Args:
+        model: a built Sequential or Functional model of tf_keras or Keras 3, or the path of one. It
+            is rewritten to plain tf_keras layers first (`normalize`). The layers of a tf_keras
+            model may be annotated with tfmot's `quantize_annotate_layer` and an
+            `LSQQuantizeConfig`, whose settings win.
+        recipe: bits per layer, in place of the two arguments below: a `Recipe`, a dict of its
+            fields, JSON text or the path of a JSON file.
+        weight_bits: bits of the kernels, 2 to 8; 4 by default.
+        activation_bits: bits of the unsigned activations, 2 to 8; 8 by default.
+        calibration_data: typical inputs, of which 512 samples are used: an array, a list or dict
+            of arrays (one per input), (inputs, labels), a tf.data.Dataset, an iterable of batches,
+            or the path of an .npy or .npz file. The activation steps start from it, and batch
+            normalization's moving statistics are set to those of the quantized model. It shows
+            also whether the inputs are never negative and so can use an unsigned grid, and which
+            numbers are lost on a grid with far larger ones: each is told by a
+            `QuantizationWarning`.
+        detach_step: whether the bin regularization leaves the steps alone.
+        scale_free: divide each kernel's penalty by its step squared; needs a far smaller strength
+            (see `bin_regularization`).
+        bounded_pull: whether no strength of the bin regularization can make a weight overshoot its
+            level (see `BinOptions`); False for the paper's formula.
+
+    Returns:
+        A `QuantizedModel`, not compiled.
+
+    Raises:
+        TypeError: if `model` is not a Keras model.
+        ValueError: if it is unbuilt or subclassed, if there are both a recipe and bits, if the
+            calibration data does not fit, or listing every problem of every layer.
+    """
+    model = _opened(model)
+    recipe = _recipe(recipe, weight_bits, activation_bits)
+    recipe, batches = _samples(model, recipe, calibration_data)
+    normal, decided = _decided(model, recipe)
+    raise_problems(decided.problems, f"quantize model {model.name!r}")
+    quantized = place(decided, QuantizedModel, weight_start=recipe.weight_start)
+    options = BinOptions(detach_step=detach_step, scale_free=scale_free, bounded_pull=bounded_pull)
+    quantized.describe(recipe, options)
+    if batches is not None:
+        calibrate(quantized, batches)
+        warn_coarse(coarse_numbers(decided, normal, batches))
+    return quantized
+
+
+def _samples(model: Any, recipe: Recipe, calibration_data: Any) -> tuple[Recipe, list[Any] | None]:
+    """The recipe with what the data says of the inputs' sign, and the batches; None without any."""
+    if calibration_data is None:
+        return recipe, None
+    batches = sample_batches(calibration_data, model.inputs)
+    if recipe.unsigned_input is None:
+        recipe = dataclasses.replace(recipe, unsigned_input=_never_negative(batches))
+    return recipe, batches
+
+
+def _opened(model: Any) -> Any:
+    """A model that can be read: `model` itself, or loaded from this path."""
+    model = load_float_model(model) if isinstance(model, (str, os.PathLike)) else model
+    check_model(model)
+    return model
+
+
+def _decided(model: Any, recipe: Recipe) -> tuple[Any, Plan]:
+    """`model` in simple layers without annotations, and its plan with the user's names."""
+    float_model, annotated = _strip_annotations(model)
+    layer_settings(annotated)  # reports configs of other methods by the user's names
+    with constant_columns_kept_small(float_model):
+        normal, origin = normalize(float_model)
+    configs = {name: annotated.get(source) for name, source in origin.items()}
+    decided = decide(trace(normal), recipe, layer_settings(configs))
+    problems = tuple(
+        dataclasses.replace(problem, layer=origin.get(problem.layer, problem.layer))
+        for problem in decided.problems
+    )
+    return normal, dataclasses.replace(decided, problems=problems)
+
+
+def _strip_annotations(model: Any) -> tuple[Any, dict[str, Any]]:
+    """A copy of `model` without tfmot's annotations, and their configs by layer name.
+
+    A model without annotations is returned as it is.
+    """
+    wrappers = [layer for layer in model.layers if isinstance(layer, _compat.QuantizeAnnotate)]
+    if not wrappers:
+        return model, {}
+
+    def bare(layer: Any) -> Any:
+        return clone_layer(layer.layer if isinstance(layer, _compat.QuantizeAnnotate) else layer)
+
+    stripped = keras.models.clone_model(model, clone_function=bare)
+    stripped.set_weights(model.get_weights())
+    return stripped, {wrapper.layer.name: wrapper.quantize_config for wrapper in wrappers}
+
+
+def _recipe(recipe: RecipeData, weight_bits: int | None, activation_bits: int | None) -> Recipe:
+    bits = {"weight_bits": weight_bits, "activation_bits": activation_bits}
+    given: dict[str, Any] = {name: value for name, value in bits.items() if value is not None}
+    if recipe is None:
+        return Recipe(**given)
+    if given:
+        raise ValueError(f"Give a recipe or {' and '.join(given)}, not both.")
+    return Recipe.from_data(recipe)
+
+
+def _never_negative(batches: Sequence[Any]) -> bool:
+    return all(np.min(np.asarray(part)) >= 0 for part in tf.nest.flatten(batches))

@@ -1,0 +1,74 @@
+"""How far a model's latent weights are from their levels."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfbinreg.layers.sites import Site, kernel_sites, require_quantized
+from tfbinreg.methods import lsq_functions
+
+NEAR = 0.1
+FAR = 10.0  # in steps: only weights beyond the outermost level are
+
+
+@dataclasses.dataclass(frozen=True)
+class BinStatistics:
+    """Distances of latent weights from their quantization levels, in steps.
+
+    Attributes:
+        error: mean squared distance, in steps squared; clipped weights count with theirs.
+        near: share of weights within 0.1 step of their level.
+        beyond: the kernels whose weights are more than ten steps from their levels, as the root of
+            the mean square: they lie beyond the outermost ones.
+    """
+
+    error: float
+    near: float
+    beyond: tuple[str, ...] = ()
+
+
+def scaled_weights(site: Site) -> np.ndarray:
+    """A kernel divided by its step, flat: levels are the integers. float32, (weights,)."""
+    latent = site.latent
+    if latent is None:
+        raise ValueError(f"{site.name!r} is an activation: it has no weights.")
+    step = np.asarray(lsq_functions.effective_step(site.step))
+    if site.quantizer.axis is not None:
+        shape = [1] * latent.shape.rank
+        shape[site.quantizer.axis] = -1
+        step = step.reshape(shape)
+    return (latent.numpy() / step).ravel()
+
+
+def bin_statistics(model: Any) -> BinStatistics:
+    """`BinStatistics` over all quantized kernels of `model`, every weight counting once.
+
+    Raises:
+        ValueError: if the model is not quantized.
+    """
+    require_quantized(model)
+    squares = near = count = 0.0
+    beyond = []
+    for site in kernel_sites(model):
+        scaled = scaled_weights(site)
+        codes = np.floor(np.clip(scaled, site.quantizer.qmin, site.quantizer.qmax) + 0.5)
+        distance = np.abs(scaled - codes)
+        own = float(np.sum(np.square(distance, dtype=np.float64)))
+        if own > FAR**2 * distance.size:
+            beyond.append(site.name)
+        squares += own
+        near += float(np.count_nonzero(distance <= NEAR))
+        count += distance.size
+    return BinStatistics(squares / count, near / count, tuple(beyond))
+
+
+def write_histograms(model: Any, writer: tf.summary.SummaryWriter, epoch: int) -> None:
+    """Write each kernel, in steps, as a TensorBoard histogram `bins/<layer>`."""
+    with writer.as_default(step=epoch):
+        for site in kernel_sites(model):
+            tf.summary.histogram(f"bins/{site.name}", scaled_weights(site), buckets=120)
+    writer.flush()

@@ -1,0 +1,4 @@
+"""The runtimes' whole-number arithmetic and its constants.
+
+Knows numbers only: no files, no models.
+"""

@@ -1,0 +1,263 @@
+"""Generated C on emulated Cortex-M processors: built with GCC for Arm, run and counted in QEMU."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+import shutil
+import string
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from tflite_tools.c import host_run
+from tflite_tools.c.generate import Sources
+from tflite_tools.c.host_run import CompilerError
+from tflite_tools.schema.contents import Model
+
+_GCC, _SIZE, _QEMU = "arm-none-eabi-gcc", "arm-none-eabi-size", "qemu-system-arm"
+_HARNESS = pathlib.Path(__file__).parent / "board"
+_FLAGS = ("-std=c99", "-Wall", "-Wextra", "-Werror", "-mthumb", "-mfloat-abi=soft")
+_LINK = ("-nostartfiles", "--specs=nano.specs", "-Wl,--gc-sections")
+_COMPILE_LIMIT = 300.0
+_CALIBRATION = 2_000_000  # instructions, as in the harness
+# 64 ns an instruction: every board's counter moves on by more than one tick meanwhile.
+_ICOUNT = "shift=6"
+
+# Prefix of a section -> field. Records with pointers are constants that the loader relocates.
+_FIELDS = (
+    (".text", "text"),
+    (".rodata", "rodata"),
+    (".data.rel.ro", "rodata"),
+    (".data", "data"),
+    (".bss", "bss"),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Board:
+    """A machine that QEMU emulates.
+
+    Attributes:
+        machine: its name there.
+        code_start: first address of the memory for code and constants.
+        ram_start: first address of the memory for variables.
+        size: bytes of each of the two.
+    """
+
+    machine: str
+    code_start: int
+    ram_start: int
+    size: int
+
+
+# Processor, as the compiler calls it -> board.
+CPUS: Mapping[str, Board] = {
+    "cortex-m3": Board("mps2-an385", 0x00000000, 0x20000000, 2**22),
+    "cortex-m4": Board("mps2-an386", 0x00000000, 0x20000000, 2**22),
+    "cortex-m7": Board("mps2-an500", 0x00000000, 0x20000000, 2**22),
+    "cortex-m33": Board("mps2-an505", 0x10000000, 0x38000000, 2**22),
+    "cortex-m55": Board("mps3-an547", 0x00000000, 0x20000000, 2**19),
+}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class DeviceRun:
+    """What a processor made of samples.
+
+    Attributes:
+        outputs: one int8 array per output, samples along the first axis.
+        instructions: of one inference, the median over the samples.
+    """
+
+    outputs: tuple[np.ndarray, ...]
+    instructions: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    """Bytes of a network's object file.
+
+    Attributes:
+        text: code.
+        rodata: weights and other constants.
+        data: initialized variables.
+        bss: the arena.
+    """
+
+    text: int
+    rodata: int
+    data: int
+    bss: int
+
+
+def missing() -> tuple[str, ...]:
+    """The Debian packages that are needed and not installed."""
+    packages = []
+    if shutil.which(_GCC) is None:
+        packages.append("gcc-arm-none-eabi")
+        packages.append("libnewlib-arm-none-eabi")
+    elif not pathlib.Path(_printed(_GCC, "-print-file-name=nano.specs")).is_absolute():
+        packages.append("libnewlib-arm-none-eabi")
+    if shutil.which(_QEMU) is None:
+        packages.append("qemu-system-arm")
+    return tuple(packages)
+
+
+def run(
+    sources: Sources,
+    model: Model,
+    inputs: Sequence[np.ndarray],
+    *,
+    cpu: str = "cortex-m4",
+    flags: Sequence[str] = ("-O2",),
+    time_limit: float = 300.0,
+) -> DeviceRun:
+    """Build a network for a processor and run it on samples.
+
+    Args:
+        sources: the C files.
+        model: the file they were made from.
+        inputs: one int8 array per input, samples along the first axis.
+        cpu: a key of `CPUS`.
+        flags: of the compiler.
+        time_limit: seconds for all samples.
+
+    Returns:
+        Outputs, and instructions of the network's function alone: QEMU counts exactly, and 16 or so
+        per 10 million are those of the counter's own wrap-around.
+
+    Raises:
+        ValueError: if the inputs do not fit, or there is no such processor.
+        CompilerError: if a tool is missing, or refuses, or the network does not fit the board, or
+            the program fails.
+    """
+    board = _board(cpu)
+    rows = host_run.stacked(model, inputs)
+    with tempfile.TemporaryDirectory(prefix="tflite_tools_device_") as path:
+        folder = pathlib.Path(path)
+        _build(folder, sources, model, cpu, board, flags)
+        (folder / "inputs").write_bytes(rows.tobytes())
+        command = [_QEMU, "-M", board.machine, "-display", "none", "-monitor", "none"]
+        command += ["-serial", "none", "-icount", _ICOUNT, "-kernel", "program.elf"]
+        command += ["-semihosting-config", "enable=on,target=native"]
+        _call(command, folder, time_limit)
+        written = (folder / "outputs").read_bytes()
+        counts = np.fromfile(folder / "counts", "<u8").astype(np.float64)
+    outputs = host_run.parted(model, written, len(rows))
+    empty, calibration, *ticks = counts
+    per_instruction = (calibration - empty) / _CALIBRATION
+    return DeviceRun(outputs, round((float(np.median(ticks)) - empty) / per_instruction))
+
+
+def size(sources: Sources, *, cpu: str = "cortex-m4", flags: Sequence[str] = ("-O2",)) -> Sizes:
+    """Bytes of the network compiled for a processor, without the program around it.
+
+    Raises:
+        ValueError: if there is no such processor.
+        CompilerError: if a tool is missing or refuses.
+    """
+    _board(cpu)
+    with tempfile.TemporaryDirectory(prefix="tflite_tools_device_") as path:
+        folder = pathlib.Path(path)
+        (unit,) = _network_units(folder, sources)
+        command = [_GCC, *_FLAGS, f"-mcpu={cpu}", *flags, "-c", unit, "-o", "network.o"]
+        _call(command, folder, _COMPILE_LIMIT)
+        return parse(_call([_SIZE, "-A", "network.o"], folder, _COMPILE_LIMIT))
+
+
+def parse(text: str) -> Sizes:
+    """The sizes in what `size -A` prints."""
+    found = dict.fromkeys(("text", "rodata", "data", "bss"), 0)
+    for line in text.splitlines():
+        name, *numbers = line.split() or [""]
+        field = next((field for prefix, field in _FIELDS if name.startswith(prefix)), None)
+        if field is not None:
+            found[field] += int(numbers[0])
+    return Sizes(**found)
+
+
+def _board(cpu: str) -> Board:
+    if cpu not in CPUS:
+        raise ValueError(f"There is no board with a {cpu!r}: use {', '.join(CPUS)}.")
+    lacking = missing()
+    if lacking:
+        raise CompilerError(f"Not installed: {', '.join(lacking)} (Debian packages).")
+    return CPUS[cpu]
+
+
+def _network_units(folder: pathlib.Path, sources: Sources) -> list[str]:
+    """Write the files; returns the names of those to compile."""
+    for name, text in sources.files.items():
+        (folder / name).write_text(text)
+    return [name for name in sources.files if name.endswith(".c") and name != "main.c"]
+
+
+def _build(
+    folder: pathlib.Path,
+    sources: Sources,
+    model: Model,
+    cpu: str,
+    board: Board,
+    flags: Sequence[str],
+) -> None:
+    units = _network_units(folder, sources)
+    for path in _HARNESS.iterdir():
+        shutil.copy(path, folder)
+    (folder / "network.h").write_text(_network_header(units[0].removesuffix(".c"), model))
+    script = string.Template((folder / "device.ld.in").read_text()).substitute(
+        code_start=board.code_start,
+        code_bytes=board.size,
+        ram_start=board.ram_start,
+        ram_bytes=board.size,
+    )
+    (folder / "device.ld").write_text(script)
+    units += ["startup.c", "harness.c"]
+    command = [_GCC, *_FLAGS, f"-mcpu={cpu}", *flags, *_LINK, "-T", "device.ld"]
+    _call([*command, *units, "-o", "program.elf"], folder, _COMPILE_LIMIT)
+
+
+def _network_header(name: str, model: Model) -> str:
+    """What the harness has to know of the network."""
+    places, sizes = [], {}
+    for kind, indices in (("inputs", model.main.inputs), ("outputs", model.main.outputs)):
+        sizes[kind] = 0
+        for index in indices:
+            places.append(f"{kind} + {sizes[kind]}")
+            sizes[kind] += int(np.prod(model.main.tensors[index].shape))
+    return (
+        f'#include "{name}.h"\n'
+        f"#define INPUT_BYTES {sizes['inputs']}\n"
+        f"#define OUTPUT_BYTES {sizes['outputs']}\n"
+        f"#define RUN_NETWORK {name}_run({', '.join(places)})\n"
+    )
+
+
+def _printed(*command: str) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+
+
+def _call(command: Sequence[str], folder: pathlib.Path, time_limit: float) -> str:
+    """The output of a command; a failure is an error with its last words."""
+    try:
+        done = subprocess.run(
+            command,
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=time_limit,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        message = f"{command[0]} did not finish in {time_limit:g} seconds."
+        raise CompilerError(message) from error
+    if "overflowed by" in done.stderr:
+        raise CompilerError("The network does not fit the emulated board's memory.")
+    if done.returncode != 0:
+        text = done.stderr.strip()[:2000]
+        raise CompilerError(f"{command[0]} failed with exit code {done.returncode}:\n{text}")
+    return done.stdout

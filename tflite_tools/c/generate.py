@@ -1,0 +1,179 @@
+"""Canonical int8 file -> C99 sources that need no runtime, no heap and no floating point.
+
+Weights are packed at their trained bits and unpacked two filters at a time; activations live in one
+static arena. The result is bit for bit that of TensorFlow Lite for Microcontrollers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import pathlib
+import re
+from collections.abc import Mapping, Sequence
+
+from tflite_tools.c import (
+    lower_elementwise,
+    lower_kernels,
+    lower_moves,
+    lowering,
+    memory_map,
+    source_text,
+)
+from tflite_tools.c.lowering import Constants, Context, Problem, Step
+from tflite_tools.schema import contents as models
+from tflite_tools.schema.contents import Graph, Op, Tensor
+
+RUNTIME_HEADER = "tfbinreg_runtime.h"
+HEADERS_DIR = pathlib.Path(__file__).parent / "headers"
+# Each part uses only those before it.
+_RUNTIME_PARTS = ("basics", "packed", "convolutions", "elements", "softmax", "moves")
+LOWERINGS = {**lower_kernels.LOWERINGS, **lower_moves.LOWERINGS, **lower_elementwise.LOWERINGS}
+# Names that C, its library or the generated files use.
+_RESERVED = frozenset(keyword for line in (
+    ("auto", "break", "case", "char", "const", "continue", "default", "do", "double", "else"),
+    ("enum", "extern", "float", "for", "goto", "if", "inline", "int", "long", "register"),
+    ("restrict", "return", "short", "signed", "sizeof", "static", "struct", "switch", "typedef"),
+    ("union", "unsigned", "void", "volatile", "while", "asm", "main", "arena"),
+    # The words of C++, whose compilers read the header.
+    ("bool", "catch", "class", "delete", "explicit", "false", "friend", "mutable", "namespace"),
+    ("new", "operator", "private", "protected", "public", "template", "this", "throw", "true"),
+    ("try", "typeid", "typename", "using", "virtual", "export", "tfbinreg_runtime"),
+) for keyword in line)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Sources:
+    """Generated C.
+
+    Attributes:
+        files: name of a file -> its text.
+        arena_bytes: memory for activations and unpacked filters; the caller's inputs and outputs
+            come on top.
+        packed_weight_bytes: the packed codes of all layers.
+        constant_bytes: biases, multipliers, shifts and tables.
+    """
+
+    files: Mapping[str, str]
+    arena_bytes: int
+    packed_weight_bytes: int
+    constant_bytes: int
+
+
+def generate(data: bytes, *, name: str = "model") -> Sources:
+    """Write a canonical int8 file as C.
+
+    Args:
+        data: bytes of a file made by `tflite_tools convert` with int8 inputs.
+        name: prefix of the files and of everything they declare.
+
+    Returns:
+        `name`.c, `name`.h, the runtime header and an example main.c that reads samples from
+        standard input.
+
+    Raises:
+        ValueError: if the file is damaged, has no manifest, or has operators that cannot be
+            written exactly; every reason is listed.
+    """
+    check_name(name)
+    model = models.load(data)
+    entries = {entry.tensor: entry for entry in model.require_manifest().layers}
+    if len(model.graphs) != 1:
+        raise ValueError("The file has several subgraphs.")
+    constants = Constants()
+    problems = _edge_problems(model.main)
+    steps = []
+    for op in model.main.ops:
+        step, found = _lower(model.main, op, Context(model.main, op, entries, constants))
+        steps.append(step)
+        problems += found
+    problems += _order_problems(model.main, steps)
+    lowering.raise_problems(problems)
+    placed = memory_map.place(model.main, steps)
+    text = source_text.Text(name, model.main, steps, placed, constants.lines)
+    return Sources(
+        files={
+            f"{name}.c": text.source(),
+            f"{name}.h": text.header(),
+            RUNTIME_HEADER: runtime_header(),
+            "main.c": text.example(),
+        },
+        arena_bytes=placed.arena.size,
+        packed_weight_bytes=constants.weight_bytes,
+        constant_bytes=constants.other_bytes,
+    )
+
+
+def runtime_header() -> str:
+    """The kernels, as one header."""
+    parts = ((HEADERS_DIR / f"{part}.h").read_text() for part in _RUNTIME_PARTS)
+    guard = RUNTIME_HEADER.upper().replace(".", "_") + "_"
+    return "\n".join((f"#ifndef {guard}\n#define {guard}\n", *parts, "#endif\n"))
+
+
+def check_name(name: str) -> None:
+    """Check that a name can be that of a C function and of a file.
+
+    Raises:
+        ValueError: if not.
+    """
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,62}", name, re.ASCII) or name in _RESERVED:
+        raise ValueError(f"{name!r} is no C identifier that can be used as a name.")
+    if name.lower().startswith("tfb_"):
+        raise ValueError(f"{name!r} begins like the names of the runtime.")
+
+
+def _lower(graph: Graph, op: Op, context: Context) -> tuple[Step, list[Problem]]:
+    """The step of an operator, or the reasons why there is none."""
+    made = [graph.tensors[index] for index in op.outputs if index >= 0]
+    named = made[0].name if made else ""
+    step = Step("", (), made[0].index if made else -1)
+    if op.name not in LOWERINGS or len(op.outputs) != 1 or not made:
+        return step, [Problem(op.name, named, "this operator is not supported")]
+    try:
+        lowering.check_grid(made[0])
+        step = LOWERINGS[op.name](context)
+    except ValueError as error:
+        context.reasons.append(str(error))
+    return step, [Problem(op.name, named, reason) for reason in context.reasons]
+
+
+def _edge_problems(graph: Graph) -> list[Problem]:
+    """What is wrong with the model's inputs and outputs."""
+    problems = []
+    for kind, indices in (("input", graph.inputs), ("output", graph.outputs)):
+        if not indices:
+            problems.append(Problem("the model", "", f"it has no {kind}"))
+        for index in indices:
+            tensor = graph.tensors[index]
+            problems += _edge_reasons(kind, tensor)
+    return problems
+
+
+def _edge_reasons(kind: str, tensor: Tensor) -> list[Problem]:
+    reasons = []
+    try:
+        lowering.check_grid(tensor)
+    except ValueError as error:
+        reasons.append(str(error))
+    if tensor.data is not None:
+        reasons.append("it is a constant")
+    if math.prod(tensor.shape) == 0:
+        reasons.append("it is empty")
+    return [Problem(f"model {kind}", tensor.name, reason) for reason in reasons]
+
+
+def _order_problems(graph: Graph, steps: Sequence[Step]) -> list[Problem]:
+    """Tensors that are read before they are computed, or computed twice."""
+    known, problems = set(graph.inputs), []
+    for op, step in zip(graph.ops, steps, strict=True):
+        for index in step.reads:
+            if index not in known:
+                name = graph.tensors[index].name
+                problems.append(Problem(op.name, name, "nothing computes it before it is read"))
+        if step.writes in known:
+            problems.append(Problem(op.name, graph.tensors[step.writes].name, "it is made twice"))
+        known.add(step.writes)
+    for index in set(graph.outputs) - known:
+        problems.append(Problem("model output", graph.tensors[index].name, "nothing computes it"))
+    return problems

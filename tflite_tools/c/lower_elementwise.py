@@ -1,0 +1,209 @@
+"""Operators that compute with activations alone as C."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from tflite_tools.arithmetic import fixed_point, lookup_tables, multipliers
+from tflite_tools.c import geometry
+from tflite_tools.c.lowering import Context, Step
+from tflite_tools.schema.contents import Tensor
+
+_SUM_BITS = 12  # integer bits of SOFTMAX's sum of exponentials
+
+
+def lookup(op: Context) -> Step:
+    """An operator that maps each int8 value by itself, as a table of 256."""
+    source = op.operand(0)
+    op.same_shape(source.shape)
+    table = op.constants.array(_table(op, source))
+    places = f"{op.address(source)}, {op.address(op.output)}"
+    call = f"tfb_lookup({table}, {places}, {math.prod(source.shape)});"
+    return op.step(call, source, in_place=True)
+
+
+def _table(op: Context, source: Tensor) -> np.ndarray:
+    taken, made, name = op.grid(source), op.grid(op.output), op.op.name
+    if name in ("LOGISTIC", "TANH"):
+        wanted = (1.0 / 256.0, -128) if name == "LOGISTIC" else (1.0 / 128.0, 0)
+        op.need((float(made[0]), made[1]) == wanted, f"an output grid other than {wanted}")
+        return lookup_tables.logistic(taken) if name == "LOGISTIC" else lookup_tables.tanh(taken)
+    if name == "LEAKY_RELU":
+        alpha = op.op.options.get("alpha")
+        if not isinstance(alpha, float) or not math.isfinite(alpha):
+            raise ValueError(f"the slope {alpha!r}")
+        return lookup_tables.leaky_relu(taken, made, alpha)
+    if name == "RELU6":
+        op.same_grids(source)
+        return lookup_tables.relu6(taken, made)
+    functions = {
+        "HARD_SWISH": lookup_tables.hard_swish,
+        "RELU": lookup_tables.relu,
+        "QUANTIZE": lookup_tables.rescaling,
+    }
+    return functions[name](taken, made)
+
+
+def add(op: Context) -> Step:
+    """ADD and SUB: both operands at twice the larger scale, 20 bits finer."""
+    function = "tfb_add" if op.op.name == "ADD" else "tfb_sub"
+    return _pair(op, function, *multipliers.addition(*_scales(op)))
+
+
+def multiply(op: Context) -> Step:
+    """MUL."""
+    return _pair(op, "tfb_mul", (0, 0), (0, 0), multipliers.product(*_scales(op)))
+
+
+def prelu(op: Context) -> Step:
+    """PRELU; the slopes are the second operand."""
+    straight, bent = multipliers.prelu(*_scales(op))
+    return _pair(op, "tfb_prelu", straight, (0, 0), bent)
+
+
+def _scales(op: Context) -> tuple[np.float32, np.float32, np.float32]:
+    """Of both operands and the output."""
+    return op.grid(op.operand(0))[0], op.grid(op.operand(1))[0], op.grid(op.output)[0]
+
+
+def extreme(op: Context) -> Step:
+    """MAXIMUM and MINIMUM of stored values."""
+    op.same_grids(op.operand(0), op.operand(1))
+    return _pair(op, f"tfb_{op.op.name.lower()}", (0, 0), (0, 0), (0, 0))
+
+
+def _pair(
+    op: Context,
+    function: str,
+    first: tuple[int, int],
+    second: tuple[int, int],
+    result: tuple[int, int],
+) -> Step:
+    """A step over two operands, of which either may be repeated along axes."""
+    a, b = op.operand(0), op.operand(1)
+    shape = op.output.shape
+    op.same_shape(np.broadcast_shapes(a.shape, b.shape))
+    steps = [geometry.broadcast_steps(tensor.shape, shape) for tensor in (a, b)]
+    sizes, (step_a, step_b) = geometry.collapse(shape, *steps)
+    low, high = op.limits()
+    shifts = [shift for _, shift in (first, second, result)]
+    # A product of two operands has up to 16 bits.
+    op.need(max(shifts) < 15, "scales too far apart for 32 bits")
+    record = op.constants.record("tfb_pair", op.op, {
+        "size": sizes, "step_a": step_a, "step_b": step_b,
+        "multiplier_a": first[0], "multiplier_b": second[0], "multiplier": result[0],
+        "shift_a": first[1], "shift_b": second[1], "shift": result[1],
+        "zero_a": op.grid(a)[1], "zero_b": op.grid(b)[1], "zero": op.grid(op.output)[1],
+        "low": low, "high": high,
+    })  # fmt: skip
+    places = ", ".join(op.address(tensor) for tensor in (a, b, op.output))
+    return op.step(f"tfb_combine({record}, {function}, {places});", a, b)
+
+
+def pool(op: Context) -> Step:
+    """AVERAGE_POOL_2D and MAX_POOL_2D."""
+    source = op.operand(0)
+    op.same_grids(source)
+    if len(source.shape) != 4:
+        raise ValueError(f"{source.name!r} has the shape {source.shape}")
+    fields: dict[str, object] = {}
+    made = []
+    for axis, letter in ((1, "h"), (2, "w")):
+        name = {"h": "Height", "w": "Width"}[letter]
+        size, stride = op.option(f"filter{name}", 1), op.option(f"stride{letter.upper()}", 1)
+        padding = op.option("padding", 0, 1)
+        count, front = geometry.window(source.shape[axis], size, stride, 1, padding)
+        made.append(count)
+        fields |= {f"in_{letter}": source.shape[axis], f"out_{letter}": count}
+        fields |= {f"k_{letter}": size, f"stride_{letter}": stride, f"pad_{letter}": front}
+    batch, channels = source.shape[0], source.shape[3]
+    op.same_shape((batch, *made, channels))
+    low, high = op.limits()
+    fields |= {"batch": batch, "channels": channels, "low": low, "high": high}
+    record = op.constants.record("tfb_pool", op.op, fields)
+    average = int(op.op.name == "AVERAGE_POOL_2D")
+    places = f"{op.address(source)}, {op.address(op.output)}"
+    return op.step(f"tfb_pool_2d({record}, {average}, {places});", source)
+
+
+def reduction(op: Context) -> Step:
+    """MEAN and REDUCE_MAX over neighbouring axes."""
+    source, axes = op.operand(0), op.constant(1, ("INT32",)).reshape(-1)
+    rank = len(source.shape)
+    if not all(-rank <= axis < rank for axis in axes):
+        raise ValueError(f"axes {axes.tolist()} of {rank}")
+    outer, count, inner = _split(source.shape, {int(axis) % rank for axis in axes})
+    made = math.prod(op.output.shape)
+    op.need(made == outer * inner, f"the output has shape {op.output.shape}")
+    (taken, zero_point), (scale, out_zero) = op.grid(source), op.grid(op.output)
+    multiplier, shift = multipliers.mean(taken, scale, count)
+    function = "tfb_mean" if op.op.name == "MEAN" else "tfb_reduce_max"
+    if op.op.name != "MEAN":
+        op.same_grids(source)
+    record = op.constants.record("tfb_reduce", op.op, {
+        "outer": outer, "count": count, "inner": inner,
+        "multiplier": multiplier, "shift": shift, "in_zero": zero_point, "out_zero": out_zero,
+    })  # fmt: skip
+    fits = 255 * count << max(shift, 0) < 2**31 - 2**8
+    op.need(fits, f"{count} values to add up, at a scale too fine for 32 bits")
+    return op.step(f"{function}({record}, {op.address(source)}, {op.address(op.output)});", source)
+
+
+def _split(shape: Sequence[int], axes: set[int]) -> tuple[int, int, int]:
+    """(outer, count, inner): how many values lie before, along and behind the reduced axes."""
+    # Axes of one value do not matter, wherever they are.
+    long = [axis for axis, size in enumerate(shape) if size > 1]
+    reduced = [place for place, axis in enumerate(long) if axis in axes]
+    if not reduced:
+        return math.prod(shape), 1, 1
+    first, last = reduced[0], reduced[-1] + 1
+    if len(reduced) != last - first:
+        raise ValueError(f"axes {sorted(axes)}, which are not neighbours")
+    sizes = [shape[axis] for axis in long]
+    return math.prod(sizes[:first]), math.prod(sizes[first:last]), math.prod(sizes[last:])
+
+
+def softmax(op: Context) -> Step:
+    """SOFTMAX over the last axis."""
+    source, beta = op.operand(0), op.op.options.get("beta")
+    if not isinstance(beta, float) or not math.isfinite(beta):
+        raise ValueError(f"beta {beta!r}")
+    op.same_shape(source.shape)
+    scale, zero_point = op.grid(op.output)
+    op.need((float(scale), zero_point) == (1.0 / 256.0, -128), "an output grid other than 1/256")
+    depth = source.shape[-1]
+    op.need(depth < 2**_SUM_BITS, f"{depth} values to add up")
+    if op.reasons:
+        return Step("", (), op.output.index)
+    multiplier, shift = multipliers.softmax(op.grid(source)[0], beta)
+    record = op.constants.record("tfb_softmax_op", op.op, {
+        "outer": math.prod(source.shape[:-1]), "depth": depth, "multiplier": multiplier,
+        "lowest": -fixed_point.input_radius(multipliers.EXP_BITS, shift), "shift": shift,
+    })  # fmt: skip
+    places = f"{op.address(source)}, {op.address(op.output)}"
+    return op.step(f"tfb_softmax({record}, {places});", source)
+
+
+LOWERINGS: dict[str, Callable[[Context], Step]] = {
+    "ADD": add,
+    "AVERAGE_POOL_2D": pool,
+    "HARD_SWISH": lookup,
+    "LEAKY_RELU": lookup,
+    "LOGISTIC": lookup,
+    "MAXIMUM": extreme,
+    "MAX_POOL_2D": pool,
+    "MEAN": reduction,
+    "MINIMUM": extreme,
+    "MUL": multiply,
+    "PRELU": prelu,
+    "QUANTIZE": lookup,
+    "REDUCE_MAX": reduction,
+    "RELU": lookup,
+    "RELU6": lookup,
+    "SOFTMAX": softmax,
+    "SUB": add,
+    "TANH": lookup,
+}

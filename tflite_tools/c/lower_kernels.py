@@ -1,0 +1,331 @@
+"""Operators with weights as C: convolutions and the fully connected layer."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+
+from tflite_tools.arithmetic import multipliers
+from tflite_tools.c import geometry, packing
+from tflite_tools.c.lowering import Context, Step
+from tflite_tools.schema import codes as file_codes
+from tflite_tools.schema.contents import Tensor
+
+_MAX_REACH = 2**15
+# As in the runtime header.
+_BIAS16, _BIAS24, _FOLDED, _EACH_MULTIPLIER, _EACH_SHIFT, _JOINT_SHIFT = 1, 2, 4, 8, 16, 32
+_JOINT_BITS = 30  # of a multiplier; what is above them is added to the shift
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Kernel:
+    """Weights with a row per output channel, and what is added to the products.
+
+    Attributes:
+        rows: stored weights, int8, (channels, taps).
+        bias: int64, (channels,).
+        packed: the same weights as codes.
+    """
+
+    rows: np.ndarray
+    bias: np.ndarray
+    packed: packing.Codes
+
+
+def conv_2d(op: Context) -> Step:
+    """CONV_2D: weights (out, h, w, in)."""
+    source, weights, (images, out) = op.operand(0), op.operand(1), _images(op, 0)
+    channels, height, width, depth = _shape(weights, 4)
+    op.need(depth == images[3], f"the filter has {depth} input channels, not {images[3]}")
+    fields, folded = _windows(op, images, height, width)
+    op.same_shape((images[0], fields["out_h"], fields["out_w"], channels))
+    kernel = _kernel(op, weights, 2, 0)
+    fields |= _sizes(images, out, height, width)
+    if height * width * fields["stride_h"] * fields["stride_w"] == 1:
+        fields |= _one_row(images)
+    return _step(op, "tfb_conv_2d", source, weights, kernel, fields, folded)
+
+
+def depthwise(op: Context) -> Step:
+    """DEPTHWISE_CONV_2D: weights (1, h, w, channels)."""
+    source, weights, (images, out) = op.operand(0), op.operand(1), _images(op, 0)
+    one, height, width, channels = _shape(weights, 4)
+    whole = one == 1 and channels % images[3] == 0
+    op.need(whole, f"the filter {weights.shape} does not fit {images[3]} input channels")
+    fields, _ = _windows(op, images, height, width)
+    op.same_shape((images[0], fields["out_h"], fields["out_w"], channels))
+    kernel = _kernel(op, weights, 2, 3)
+    fields |= _sizes(images, out, height, width)
+    plane = _plane_bytes(fields)
+    return _step(op, "tfb_depthwise", source, weights, kernel, fields, True, plane=plane)
+
+
+def transpose_conv(op: Context) -> Step:
+    """TRANSPOSE_CONV: weights (out, h, w, in); the activations are input 2."""
+    source, weights, (images, out) = op.operand(2), op.operand(1), _images(op, 2)
+    channels, height, width, depth = _shape(weights, 4)
+    op.need(depth == images[3], f"the filter has {depth} input channels, not {images[3]}")
+    op.need(out[0] == images[0] and out[3] == channels, f"the output has shape {out}")
+    stride_h, stride_w, padding = _strides(op)
+    fields = {"stride_h": stride_h, "stride_w": stride_w, "dilation_h": 1, "dilation_w": 1}
+    for axis, (size, stride) in enumerate(((height, stride_h), (width, stride_w)), start=1):
+        count, front = geometry.window(out[axis], size, stride, 1, padding)
+        op.need(count == images[axis], f"the output size {out[axis]} does not fit {images[axis]}")
+        fields[f"pad_{'hw'[axis - 1]}"] = front
+    kernel = _kernel(op, weights, 3, 0)
+    fields |= _sizes(images, out, height, width)
+    return _step(op, "tfb_transpose_conv", source, weights, kernel, fields, None)
+
+
+def fully_connected(op: Context) -> Step:
+    """FULLY_CONNECTED: weights (out, in); a 1x1 convolution over a row of samples."""
+    source, weights = op.operand(0), op.operand(1)
+    channels, depth = _shape(weights, 2)
+    op.need(op.option("weightsFormat") == 0, "shuffled weights")
+    total, made = int(np.prod(source.shape)), int(np.prod(op.output.shape))
+    op.need(total % depth == 0, f"{total} inputs are no rows of {depth}")
+    op.need(made == total // depth * channels, f"the output has shape {op.output.shape}")
+    kernel = _kernel(op, weights, 2, 0)
+    samples = total // depth
+    op.need(samples < 2**16, f"{samples} rows")
+    fields = _sizes((1, 1, samples, depth), (1, 1, samples, channels), 1, 1)
+    fields |= {"stride_h": 1, "stride_w": 1, "dilation_h": 1, "dilation_w": 1}
+    fields |= {"pad_h": 0, "pad_w": 0}
+    return _step(op, "tfb_conv_2d", source, weights, kernel, fields, True)
+
+
+def _images(op: Context, place: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The shapes of the activations and the output, both (batch, height, width, channels)."""
+    return _shape(op.operand(place), 4), _shape(op.output, 4)
+
+
+def _shape(tensor: Tensor, rank: int) -> tuple[int, ...]:
+    if len(tensor.shape) != rank or any(not 1 <= size < 2**16 for size in tensor.shape):
+        raise ValueError(f"{tensor.name!r} has the shape {tensor.shape}")
+    return tensor.shape
+
+
+def _strides(op: Context) -> tuple[int, int, int]:
+    return op.option("strideH", 1), op.option("strideW", 1), op.option("padding", 0, 1)
+
+
+def _windows(
+    op: Context, images: tuple[int, ...], height: int, width: int
+) -> tuple[dict[str, int], bool]:
+    """The fields of a sliding window, and whether it never leaves the image."""
+    stride_h, stride_w, padding = _strides(op)
+    dilation_h, dilation_w = op.option("dilationHFactor", 1), op.option("dilationWFactor", 1)
+    out_h, pad_h = geometry.window(images[1], height, stride_h, dilation_h, padding)
+    out_w, pad_w = geometry.window(images[2], width, stride_w, dilation_w, padding)
+    inside = geometry.never_leaves(
+        images[1], height, stride_h, dilation_h, out_h
+    ) and geometry.never_leaves(images[2], width, stride_w, dilation_w, out_w)
+    reach = (max(height * dilation_h, width * dilation_w), _MAX_REACH)
+    op.need(reach[0] <= reach[1], f"a filter that reaches over {reach[0]} values")
+    fields = {"out_h": out_h, "out_w": out_w, "stride_h": stride_h, "stride_w": stride_w}
+    fields |= {"dilation_h": dilation_h, "dilation_w": dilation_w, "pad_h": pad_h, "pad_w": pad_w}
+    return fields, inside
+
+
+def _sizes(
+    images: tuple[int, ...], out: tuple[int, ...], height: int, width: int
+) -> dict[str, int]:
+    names = ("batch", "in_h", "in_w", "in_c", "out_h", "out_w", "out_c", "k_h", "k_w")
+    return dict(zip(names, (*images, *out[1:], height, width), strict=True))
+
+
+def _one_row(images: tuple[int, ...]) -> dict[str, int]:
+    """Sizes of images as rows, which are walked along without a break: one if they are small."""
+    batch, height, width, _ = images
+    if batch * height * width < 2**16:
+        return {"batch": 1, "in_h": 1, "out_h": 1} | dict.fromkeys(
+            ("in_w", "out_w"), batch * height * width
+        )
+    return {}
+
+
+def _kernel(op: Context, weights: Tensor, bias_place: int, axis: int) -> _Kernel:
+    """Weights and biases, checked against each other and the manifest."""
+    stored = op.constant(1, ("INT8", "INT4"))
+    rows = np.moveaxis(stored, axis, 0).reshape(weights.shape[axis], -1).astype(np.int8)
+    bias = np.zeros(len(rows), np.int64)
+    tensor = op.tensor(bias_place)
+    if tensor is not None:
+        bias = op.constant(bias_place, ("INT32",)).astype(np.int64).reshape(-1)
+        op.need(bias.size == len(rows), f"{bias.size} biases for {len(rows)} channels")
+    return _Kernel(rows, bias, _packed(op, weights, rows))
+
+
+def _packed(op: Context, weights: Tensor, rows: np.ndarray) -> packing.Codes:
+    """The codes of a trained layer at its bits; other weights as narrow as their values allow.
+
+    A normalization whose factor became negative in training turns -2^(b-1) into 2^(b-1): such a
+    layer takes the next width.
+    """
+    entry = op.entries.get(weights.name)
+    if entry is None:
+        return packing.narrowest(rows)
+    codes = file_codes.unscaled(entry, rows)
+    packed = packing.narrowest(rows, entry.prescale)
+    largest = int(np.abs(codes.astype(np.int16)).max())
+    op.need(largest <= 2 ** (entry.bits - 1), f"codes of more than {entry.bits} bits")
+    return packed
+
+
+def _step(
+    op: Context,
+    function: str,
+    source: Tensor,
+    weights: Tensor,
+    kernel: _Kernel,
+    fields: dict[str, int],
+    inside: bool | None,
+    *,
+    plane: int = 0,
+) -> Step:
+    """The step.
+
+    Args:
+        inside: whether every position sees the whole filter, so that the input's zero point can
+            be folded into the biases. None for a kernel that does not use folded ones.
+        plane: bytes of scratch memory behind the one filter that is unpacked at a time; 0 for a
+            kernel that unpacks two and needs no more.
+    """
+    low, high = op.limits()
+    factors = _factors(op, source, weights, len(kernel.rows))
+    if op.reasons or not op.need(_fits32(kernel, factors[1]), "sums that could leave 32 bits"):
+        return Step("", (), op.output.index)
+    bias, bias_form = _biases(kernel, op.grid(source)[1], inside)
+    multipliers, shifts, factor_form = _stored_factors(*factors)
+    packed = packing.pack(kernel.packed.codes, kernel.packed.bits)
+    constants = op.constants
+    record = constants.record("tfb_conv", op.op, {
+        "weights": constants.array(packed, weights=True),
+        "bias": constants.array(bias),
+        "multiplier": constants.array(multipliers),
+        "shift": constants.array(shifts),
+        **fields,
+        "in_zero": op.grid(source)[1], "out_zero": op.grid(op.output)[1], "low": low, "high": high,
+        "bits": kernel.packed.bits, "prescale": kernel.packed.prescale,
+        "form": bias_form | factor_form,
+    })  # fmt: skip
+    scratch = _scratch_bytes(kernel, plane)
+    places = f"{op.address(source)}, {op.address(op.output)}, {{scratch}}"
+    return op.step(f"{function}({record}, {places});", source, scratch=scratch)
+
+
+def _scratch_bytes(kernel: _Kernel, plane: int) -> int:
+    """Filters are unpacked from a multiple of 4 on; those of 8 bits stay where they are."""
+    channels, taps = kernel.rows.shape
+    if plane:
+        return _words(taps) + plane
+    if kernel.packed.bits == 8:
+        return 0
+    return taps if channels == 1 else _words(taps) + taps
+
+
+def _words(size: int) -> int:
+    return (size + 3) // 4 * 4
+
+
+def _plane_bytes(fields: dict[str, int]) -> int:
+    """A channel with its border, and what the last four outputs of its last row read beyond it."""
+    height, width = (
+        (fields[f"out_{axis}"] - 1) * fields[f"stride_{axis}"]
+        + (fields[f"k_{axis}"] - 1) * fields[f"dilation_{axis}"]
+        + 1
+        for axis in "hw"
+    )
+    return height * width + 3 * fields["stride_w"]
+
+
+def _biases(kernel: _Kernel, zero_point: int, inside: bool | None) -> tuple[np.ndarray, int]:
+    """The biases in as few bytes as hold them, and their form; folded unless that takes more."""
+    plain = kernel.bias
+    folded = plain - zero_point * kernel.rows.astype(np.int64).sum(axis=1)
+    fold = bool(inside) and _width(folded) <= _width(plain)
+    bias, form = (folded, _FOLDED) if fold else (plain, 0)
+    if _width(bias) == 16:
+        return bias.astype(np.int16), form | _BIAS16
+    if _width(bias) == 24:
+        parts = bias.astype("<i4").view(np.uint8).reshape(-1, 4)[:, :3]
+        return np.ascontiguousarray(parts), form | _BIAS24
+    return bias.astype(np.int32), form
+
+
+def _width(values: np.ndarray) -> int:
+    """The bits, 16, 24 or 32, that hold whole numbers with their sign."""
+    largest = int(np.abs(values).max())
+    return next((bits for bits in (16, 24) if largest < 2 ** (bits - 1)), 32)
+
+
+def _stored_factors(
+    multipliers: np.ndarray, shifts: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """Multipliers, int32, and shifts, int8, as the kernels read them, and their form.
+
+    A multiplier is at least 2^30, so the bits above are free for how far a channel's shift lies
+    above the smallest.
+    """
+    base = shifts.min()
+    above = shifts - base
+    if above.any() and above.max() < 4 and multipliers.min() >= 2**_JOINT_BITS:
+        words = multipliers - 2**_JOINT_BITS + (above << _JOINT_BITS)
+        form = _EACH_MULTIPLIER | _JOINT_SHIFT
+        return words.astype(np.uint32).view(np.int32), np.array([base], np.int8), form
+    multipliers, shifts = _once(multipliers), _once(shifts)
+    form = _EACH_MULTIPLIER if multipliers.size > 1 else 0
+    form |= _EACH_SHIFT if shifts.size > 1 else 0
+    return multipliers.astype(np.int32), shifts.astype(np.int8), form
+
+
+def _fits32(kernel: _Kernel, shifts: np.ndarray) -> bool:
+    """Whether the kernels' numbers stay below 2^31.
+
+    These are the sums of products with codes times 2^(8 - bits), as they are unpacked, and twice
+    the file's sums with their biases, shifted left. The half that rounds these once more, at most
+    2^30, then fits as well.
+    """
+    products = 255 * np.abs(kernel.rows.astype(np.int64)).sum(axis=1)
+    unpacked = products // kernel.packed.prescale * 2 ** (8 - kernel.packed.bits)
+    left = np.clip(shifts, 0, 31).astype(np.int64)
+    twice = 2 * (np.abs(kernel.bias) + products) << left
+    return bool((np.maximum(twice, unpacked) < 2**31).all())
+
+
+def _once(values: np.ndarray) -> np.ndarray:
+    """One value if all are equal."""
+    return values[:1] if (values == values[0]).all() else values
+
+
+def _factors(
+    op: Context, source: Tensor, weights: Tensor, channels: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Multiplier and shift per channel, as TFLM prepares them."""
+    scales, dense = _weight_scales(op, weights, channels), op.op.name == "FULLY_CONNECTED"
+    pairs = multipliers.kernel(scales, op.grid(source)[0], op.grid(op.output)[0], dense=dense)
+    pairs = pairs if len(pairs) > 1 else pairs * channels
+    return np.array([m for m, _ in pairs]), np.array([s for _, s in pairs])
+
+
+def _weight_scales(op: Context, weights: Tensor, channels: int) -> np.ndarray:
+    parameters = weights.quantization
+    if parameters is None or np.any(parameters.zero_point):
+        raise ValueError(f"{weights.name!r} is not quantized with zero point 0")
+    axis = 3 if op.op.name == "DEPTHWISE_CONV_2D" else 0
+    whole = parameters.scale.size == 1 or (
+        parameters.scale.size == channels and parameters.axis == axis
+    )
+    if not whole or not np.all(np.isfinite(parameters.scale) & (parameters.scale > 0)):
+        raise ValueError(f"{weights.name!r} has scales that do not fit its channels")
+    return parameters.scale
+
+
+LOWERINGS: dict[str, Callable[[Context], Step]] = {
+    "CONV_2D": conv_2d,
+    "DEPTHWISE_CONV_2D": depthwise,
+    "FULLY_CONNECTED": fully_connected,
+    "TRANSPOSE_CONV": transpose_conv,
+}

@@ -1,0 +1,111 @@
+"""Which memory each tensor lives in: the caller's inputs and outputs, or the arena."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+
+from tflite_tools.c import arena
+from tflite_tools.c.arena import Arena, Buffer
+from tflite_tools.c.lowering import Step
+from tflite_tools.schema.contents import Graph
+
+Place = tuple[str, int]  # ("input", k), ("output", k) or ("arena", offset)
+
+
+@dataclasses.dataclass(frozen=True)
+class Placement:
+    """Where everything lies.
+
+    Attributes:
+        tensors: the place of every tensor that a step reads or writes.
+        scratch: the offset of each step's scratch memory in the arena, by the step's number.
+        copies: (tensor, output number) of the outputs that must be copied at the end.
+        buffers: what has been placed in the arena, and when it is live.
+        arena: the arena.
+    """
+
+    tensors: Mapping[int, Place]
+    scratch: Mapping[int, int]
+    copies: tuple[tuple[int, int], ...]
+    buffers: tuple[Buffer, ...]
+    arena: Arena
+
+
+def place(graph: Graph, steps: Sequence[Step]) -> Placement:
+    """Give every tensor a place. Tensors that share their memory are placed together."""
+    owner = _owners(graph, steps)
+    fixed, copies = _edges(graph, owner)
+    buffers = [_buffer(graph, steps, owner, root) for root in _made(steps, owner) - set(fixed)]
+    buffers += [
+        Buffer(f"scratch {number}", step.scratch, number, number)
+        for number, step in enumerate(steps)
+        if step.scratch
+    ]
+    buffers.sort(key=lambda buffer: buffer.name)
+    plan = arena.plan(buffers)
+    places = {
+        index: fixed.get(root) or ("arena", plan.offsets[f"tensor {root}"])
+        for index, root in owner.items()
+        if root in fixed or f"tensor {root}" in plan.offsets
+    }
+    scratch = {
+        number: plan.offsets[f"scratch {number}"]
+        for number, step in enumerate(steps)
+        if step.scratch
+    }
+    return Placement(places, scratch, copies, tuple(buffers), plan)
+
+
+def _made(steps: Sequence[Step], owner: Mapping[int, int]) -> set[int]:
+    return {owner[step.writes] for step in steps}
+
+
+def _owners(graph: Graph, steps: Sequence[Step]) -> dict[int, int]:
+    """Tensor -> the tensor whose memory it shares, itself if none."""
+    owner = {index: index for index in graph.inputs}
+    for number, step in enumerate(steps):
+        owner.setdefault(step.writes, step.writes)
+        if not step.reads:
+            continue
+        root = owner[step.reads[0]]
+        if step.same_memory or (step.in_place and _dies(graph, steps, owner, number, root)):
+            owner[step.writes] = root
+    return owner
+
+
+def _dies(
+    graph: Graph, steps: Sequence[Step], owner: Mapping[int, int], number: int, root: int
+) -> bool:
+    """Whether nobody needs the memory of `root` after step `number` reads it."""
+    members = {index for index, other in owner.items() if other == root}
+    kept = members & (set(graph.inputs) | set(graph.outputs))
+    later = {index for step in steps[number + 1 :] for index in step.reads}
+    return not kept and not members & later
+
+
+def _edges(
+    graph: Graph, owner: Mapping[int, int]
+) -> tuple[dict[int, Place], tuple[tuple[int, int], ...]]:
+    """The memory that belongs to the caller, and the outputs that share another one's memory."""
+    fixed: dict[int, Place] = {index: ("input", k) for k, index in enumerate(graph.inputs)}
+    copies = []
+    for number, index in enumerate(graph.outputs):
+        root = owner[index]
+        if root in fixed:
+            copies.append((index, number))
+        else:
+            fixed[root] = ("output", number)
+    return fixed, tuple(copies)
+
+
+def _buffer(graph: Graph, steps: Sequence[Step], owner: Mapping[int, int], root: int) -> Buffer:
+    members = {index for index, other in owner.items() if other == root}
+    used = [
+        number
+        for number, step in enumerate(steps)
+        if step.writes in members or members & set(step.reads)
+    ]
+    size = math.prod(graph.tensors[root].shape)
+    return Buffer(f"tensor {root}", size, min(used), max(used))

@@ -1,0 +1,4 @@
+"""What can be said of a file and what it computes: verdicts.
+
+Must not write files or print.
+"""

@@ -1,0 +1,234 @@
+"""A file in another format against the canonical file it was made from: numbers, then outputs.
+
+Formats that keep every integer (lut, slim) have to compute the same bits. In INT4 the stored
+weights are smaller by a factor, so the accumulator and the biases are coarser by as much: there,
+the operators have to compute exactly what the same integers do as int8, and each of them may
+differ from the canonical file's by what its bias lost and TFLM's two roundings can explain,
+channel by channel.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+
+import numpy as np
+
+from tflite_tools.checks import agreement, isolate, operator_checks, pairing, same_weights
+from tflite_tools.checks.agreement import Limits
+from tflite_tools.checks.pairing import Pairing
+from tflite_tools.checks.same_weights import ratio
+from tflite_tools.checks.trained_model import guarded
+from tflite_tools.checks.verdict import Check, Report, Verdict, decide, unproven
+from tflite_tools.running import runtime, samples
+from tflite_tools.running.runtime import LITERT, TFLM
+from tflite_tools.schema import contents as models
+from tflite_tools.schema import file_layout, flatbuffer
+from tflite_tools.schema.contents import Graph, Model
+
+SAMPLES = 16  # of the comparison that each format makes before it returns
+VERIFY_SAMPLES = 1000  # of `tflite_tools verify --canonical`
+NO_TFLM = "TFLM is not installed (pip install 'tfbinreg[micro]')"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Files:
+    canonical: bytes
+    data: bytes
+    ours: Model
+    theirs: Model
+    pairing: Pairing
+    inputs: tuple[np.ndarray, ...]
+    seed: int
+    time_limit: float
+
+
+def verify_variant(
+    data: bytes,
+    canonical: bytes,
+    *,
+    inputs: Sequence[np.ndarray] | None = None,
+    samples_count: int = VERIFY_SAMPLES,
+    seed: int = samples.DEFAULT_SEED,
+    runtimes: Sequence[str] | None = None,
+    limits: Limits | None = None,
+    time_limit: float = runtime.TIME_LIMIT,
+) -> Report:
+    """Compare a file with the canonical file it was made from.
+
+    Checks: operators, grids and connections are the same ("structure"), every weight is the same
+    number ("codes"), every bias is, to the nearest step ("biases"), INT4 operators alone differ by
+    documented rounding only ("rounding"), and the outputs are bit for bit those of the canonical
+    file, or for INT4 those of its own integers as int8, in every runtime ("litert", "tflm"). If
+    none is there to run the file, that nothing is proven fails ("proof").
+
+    Args:
+        data: the file.
+        canonical: the int8 file it was made from.
+        inputs: stored values, one array per input of the file. None draws `samples_count`.
+        samples_count: how many samples to draw.
+        seed: of the drawn samples.
+        runtimes: which to run; None for all that can run the format.
+        limits: what whole nets of INT4 may differ by; None for a warning beyond the default limits,
+            since rounding grows from layer to layer.
+        time_limit: seconds for each run.
+
+    Raises:
+        ValueError: if a file is damaged, or inputs do not fit.
+    """
+    ours, theirs = models.load(canonical), models.load(data)
+    if runtimes is None:
+        runtimes = (TFLM,) if theirs.main.encoded else (LITERT, TFLM)
+    if inputs is None:
+        drawn = samples.seeded(ours, samples=samples_count, seed=seed)
+        inputs = samples.stored(ours, drawn)
+    runtime.check_inputs(ours, inputs)
+    try:
+        pairs = pairing.pair(ours, theirs)
+    except ValueError as error:
+        return Report((Check("structure", Verdict.FAILED, str(error)),))
+    files = _Files(canonical, data, ours, theirs, pairs, tuple(inputs), seed, time_limit)
+    coarse = any(ratio(*pair) != 1 for pair in pairs.kernels)
+    checks = [
+        same_weights.check_structure(ours, theirs, pairs),
+        same_weights.check_codes(pairs),
+        same_weights.check_biases(pairs),
+    ]
+    if coarse:
+        checks.append(guarded("rounding", lambda: _rounding(files, runtimes)))
+    runs = [
+        guarded(name.lower(), functools.partial(_outputs, files, name, limits)) for name in runtimes
+    ]
+    return Report((*checks, *runs, *unproven(runs, "file")))
+
+
+def twin(data: bytes) -> bytes:
+    """The same integers with INT4 weights stored as int8."""
+    container = flatbuffer.read(data)
+    for graph in container.subgraphs:
+        for tensor in graph.tensors:
+            if flatbuffer.type_name(tensor) == "INT4":
+                values = flatbuffer.constant(container, tensor)
+                assert values is not None
+                flatbuffer.set_type(tensor, "INT8")
+                flatbuffer.set_constant(container, tensor, values)
+    flatbuffer.drop_unused_buffers(container)
+    return flatbuffer.write(container)
+
+
+def _rounding(files: _Files, runtimes: Sequence[str]) -> Check:
+    """INT4 operators alone, on random activations, against the canonical ones."""
+    name = TFLM if TFLM in runtimes and runtime.available(TFLM) else LITERT
+    first = isolate.isolate(files.canonical, files.ours)
+    second = isolate.isolate(files.data, files.theirs)
+    draw = operator_checks.random_activations(files.ours, files.seed)
+    inputs = isolate.inputs_for(first, draw)
+    results = [
+        runtime.run(
+            part.data,
+            part.model,
+            inputs,
+            runtime=name,
+            delegates=False,
+            time_limit=files.time_limit,
+        ).outputs
+        for part in (first, second)
+    ]
+    kernels = {mine.name: (mine, other) for mine, other in files.pairing.kernels}
+    tensors = files.ours.main.tensors
+    problems, most, moved, seen = [], 0, 0, 0
+    for place, (ours, theirs) in enumerate(zip(*results, strict=True)):
+        off = np.abs(ours.astype(np.int64) - theirs).reshape(-1, ours.shape[-1]).max(axis=0)
+        limit: np.ndarray = np.zeros(1)
+        if first.outputs[place] in kernels:
+            mine, other = kernels[first.outputs[place]]
+            source, made = tensors[mine.input].quantization, tensors[mine.output].quantization
+            if source is not None and made is not None and ratio(mine, other) != 1:
+                limit = same_weights.most_levels(mine, other, source, made)
+                moved += int(np.count_nonzero(ours != theirs))
+                seen += ours.size
+        most = max(most, int(off.max()))
+        if np.any(off > limit):
+            problems.append(
+                (first.outputs[place], f"off by {off.max()} levels, {limit.max():g} at most")
+            )
+    share = 100 * moved / max(seen, 1)
+    detail = (
+        f"each INT4 operator alone in {name}: {share:.2f} % of its results move, by {most} "
+        "levels at most (biases on a coarser grid, and the first of TFLM's two roundings)"
+    )
+    return decide("rounding", problems, detail, {"moved_percent": share, "most_levels": most})
+
+
+def _outputs(files: _Files, name: str, limits: Limits | None) -> Check:
+    """Whole nets in one runtime."""
+    check = name.lower()
+    if not runtime.available(name):
+        return Check(check, Verdict.SKIPPED, NO_TFLM)
+    delegates = not _declined(files.theirs)
+
+    def run(data: bytes, model: Model) -> tuple[np.ndarray, ...]:
+        return runtime.run(
+            data,
+            model,
+            files.inputs,
+            runtime=name,
+            delegates=delegates,
+            time_limit=files.time_limit,
+        ).outputs
+
+    made, expected = run(files.data, files.theirs), run(files.canonical, files.ours)
+    count = len(files.inputs[0])
+    names = [files.ours.main.tensors[index].name for index in files.ours.main.outputs]
+    if all(ratio(*pair) == 1 for pair in files.pairing.kernels):
+        problems = unequal(names, made, expected)
+        detail = f"outputs are bit for bit the canonical file's on {count} inputs"
+        return decide(check, problems, detail, {"samples": count})
+    integers = twin(files.data)
+    problems = unequal(names, made, run(integers, models.load(integers)))
+    apart = worst(files.ours.main, made, expected)
+    detail = (
+        f"outputs are bit for bit those of the same integers as int8 on {count} inputs; against "
+        f"the canonical file, whose biases and roundings are finer: {apart.text()}"
+    )
+    if limits is not None and not apart.within(limits):
+        problems.append(("outputs", apart.text()))
+    found = decide(check, problems, detail, apart.figures() | {"samples": count})
+    beyond = found.verdict is Verdict.PASSED and not apart.within(limits or Limits())
+    return dataclasses.replace(found, verdict=Verdict.WARNING) if beyond else found
+
+
+def _declined(model: Model) -> bool:
+    """Whether XNNPACK, which rounds in another way, leaves operators to LiteRT's own kernels.
+
+    It does so for INT4 weights and for biases without a scale.
+    """
+    graph = model.main
+    biases = [index for op in graph.ops if (index := file_layout.bias_index(op)) is not None]
+    packed = any(tensor.dtype == "INT4" for tensor in graph.tensors)
+    return packed or any(graph.tensors[index].quantization is None for index in biases)
+
+
+def worst(
+    graph: Graph, made: Sequence[np.ndarray], expected: Sequence[np.ndarray]
+) -> agreement.Difference:
+    """The outputs that differ most, in steps of their grids."""
+    differences = []
+    for index, ours, theirs in zip(graph.outputs, made, expected, strict=True):
+        grid = graph.tensors[index].quantization
+        floating = ours.dtype.kind == "f" and grid is not None
+        scale = float(grid.scale[0]) if floating and grid is not None else 1.0
+        differences.append(agreement.compare(ours.astype(np.float64), theirs, scale))
+    return max(differences, key=lambda difference: difference.mean_lsb)
+
+
+def unequal(
+    names: Sequence[str], made: Sequence[np.ndarray], expected: Sequence[np.ndarray]
+) -> list[tuple[str, str]]:
+    """(name, how many values differ) of the outputs that are not the same bits."""
+    return [
+        (name, f"{np.count_nonzero(ours != theirs)} of {theirs.size} outputs differ")
+        for name, ours, theirs in zip(names, made, expected, strict=True)
+        if not np.array_equal(ours, theirs)
+    ]

@@ -1,0 +1,160 @@
+"""From the canonical file to what the user asked for: format, target, slimming."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from tflite_tools.c import generate, verify_folder
+from tflite_tools.c.source_folder import Folder
+from tflite_tools.formats import ethos, int4, lut, result, slim
+from tflite_tools.formats.result import TARGETS, Result
+from tflite_tools.formats.slim import Pass
+from tflite_tools.schema import codes, manifest
+from tflite_tools.schema import contents as models
+
+FORMATS = ("int8", "int4", "lut", "c")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """What to make; combinations that no device has are refused here.
+
+    Attributes:
+        format: one of `FORMATS`.
+        target: one of `TARGETS`.
+        slim: drop what a device does not need.
+        split_convs: bound for decoded weights, format "lut" only.
+        accelerator: of target "ethos-u".
+    """
+
+    format: str = "int8"
+    target: str = "any"
+    slim: bool = False
+    split_convs: int | None = None
+    accelerator: str = ethos.DEFAULT_ACCELERATOR
+
+    def __post_init__(self) -> None:
+        if self.format not in FORMATS or self.target not in TARGETS:
+            raise ValueError(f"There is no format {self.format!r} for target {self.target!r}.")
+        if self.split_convs is not None and self.format != "lut":
+            raise ValueError("--split_convs is for --format lut, which decodes weights.")
+        if self.split_convs is not None and self.split_convs < 1:
+            raise ValueError(f"--split_convs must be at least 1 byte, got {self.split_convs}.")
+        if self.target == "ethos-u" and self.format != "int8":
+            raise ValueError(
+                f"--format {self.format} does not run on ethos-u: Vela compresses the int8 file."
+            )
+        if self.format == "c" and self.target != "any":
+            raise ValueError("--format c is its own runtime: leave --target out.")
+        if self.format == "lut" and self.target == "litert":
+            raise ValueError("--format lut does not run on litert: only TFLM decodes tables.")
+        if self.slim and (self.format == "c" or self.target == "ethos-u"):
+            raise ValueError("--slim is for .tflite files that LiteRT or TFLM run.")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Built:
+    """What was made.
+
+    Attributes:
+        files: name -> bytes; the single name "" for a single file.
+        warnings: one line each.
+        passes: what slimming saved.
+        figures: costs by name.
+        data_bytes: what a device keeps of sources, without code; None for a file it keeps whole.
+    """
+
+    files: Mapping[str, bytes]
+    warnings: tuple[str, ...] = ()
+    passes: tuple[Pass, ...] = ()
+    figures: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    data_bytes: int | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes in flash; of sources, those of weights and constants."""
+        if self.data_bytes is not None:
+            return self.data_bytes
+        return sum(len(data) for data in self.files.values())
+
+
+def check_canonical(data: bytes) -> None:
+    """Check that a file is what formats are made from: a manifest, and int8 weights that match it.
+
+    Raises:
+        ValueError: naming the layer.
+    """
+    model = models.load(data)
+    layers = model.require_manifest().layers
+    packed = [t.name for g in model.graphs for t in g.tensors if t.dtype in ("INT4", "INT2")]
+    decoded = [g.tensors[entry.indices].name for g in model.graphs for entry in g.encoded]
+    if packed or decoded:
+        name = (packed + decoded)[0]
+        raise ValueError(f"The file is no canonical int8 file: {name!r} is packed already.")
+    found = codes.read_codes(data)
+    for entry in layers:
+        if manifest.codes_digest(found[entry.name]) != entry.sha256:
+            raise ValueError(f"{entry.name}: the codes do not match the manifest's SHA-256.")
+
+
+def build(canonical: bytes, options: Options, *, name: str = "model") -> Built:
+    """Make a format of the canonical file.
+
+    Args:
+        canonical: the int8 file.
+        options: what to make.
+        name: of the network in generated sources.
+
+    Raises:
+        ValueError: if the file is not canonical, or the format cannot hold or run it.
+        RuntimeError: if a tool that the format needs is missing. C that cannot be compiled or
+            compared for want of a tool is made, with a warning.
+    """
+    check_canonical(canonical)
+    if options.format == "c":
+        return _sources(canonical, name)
+    if options.target == "ethos-u":
+        return _compiled(canonical, options.accelerator)
+    made: Result | None = None
+    if options.format == "int4":
+        made = int4.convert(canonical, target=options.target)
+    elif options.format == "lut":
+        made = lut.convert(canonical, target=options.target, split_convs=options.split_convs)
+    data = canonical if made is None else made.data
+    warnings = () if made is None else made.warnings
+    figures: dict[str, Any] = {} if made is None else dict(made.figures)
+    if not options.slim:
+        return Built({"": data}, warnings, figures=figures)
+    slimmed = slim.convert(data, target=options.target)
+    figures["runs_in"] = list(slimmed.accepted)
+    both = tuple(dict.fromkeys((*warnings, *slimmed.result.warnings)))
+    return Built({"": slimmed.result.data}, both, slimmed.passes, figures)
+
+
+def _sources(canonical: bytes, name: str) -> Built:
+    made = generate.generate(canonical, name=name)
+    warnings = result.accepted(verify_folder.compare(Folder(name, made.files), canonical))
+    figures = {
+        "arena_bytes": made.arena_bytes,
+        "packed_weight_bytes": made.packed_weight_bytes,
+        "constant_bytes": made.constant_bytes,
+    }
+    files = {path: text.encode() for path, text in made.files.items()}
+    kept = made.packed_weight_bytes + made.constant_bytes
+    return Built(files, warnings, figures=figures, data_bytes=kept)
+
+
+def _compiled(canonical: bytes, accelerator: str) -> Built:
+    made = ethos.compile_model(canonical, accelerator=accelerator)
+    left = [f"{op}: stays on the CPU" for op in made.cpu_ops]
+    figures = {
+        "accelerator": accelerator,
+        "bits_per_weight": round(made.bits_per_weight, 3),
+        "compressed_weight_bytes": made.weight_bytes,
+        "sram_bytes": made.sram_bytes,
+        "flash_bytes": made.flash_bytes,
+        "all_on_npu": not left,
+    }
+    return Built({"": made.data}, tuple(left), figures=figures)

@@ -1,0 +1,227 @@
+"""Trained model -> .tflite bytes, or reference for `verify`. Imports tfbinreg, like `squeeze`."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import tempfile
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from tflite_tools.checks import operator_checks
+from tflite_tools.checks.trained_model import Reference
+from tflite_tools.from_keras.model_samples import model_samples
+from tflite_tools.running import samples
+from tflite_tools.system import files
+
+INPUT_TYPES = ("int8", "float32")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Finalized:
+    """A model that was finalized on the way.
+
+    Attributes:
+        data: its canonical int8 file.
+        model: the finalized model as the bytes of a .keras file.
+        report: what `finalize` did, as text.
+    """
+
+    data: bytes
+    model: bytes
+    report: str
+
+
+def finalized(
+    path: str | os.PathLike[str],
+    arrays: Mapping[str, np.ndarray],
+    *,
+    input_type: str = "int8",
+    output_type: str | None = None,
+) -> Finalized:
+    """Finalize a saved quantized model and convert it; what was saved stays as it is.
+
+    Args:
+        path: a .keras or .h5 file, or a SavedModel folder.
+        arrays: training inputs: one unnamed array, or arrays by input name; integer classes as
+            `labels` let `finalize` choose by accuracy.
+        input_type: as for `convert`.
+        output_type: likewise.
+
+    Raises:
+        ValueError: if the model or the arrays cannot be used.
+        RuntimeError: as `convert`.
+    """
+    if is_tflite(path):
+        raise ValueError(f"--finalize_data needs a Keras model: {os.fspath(path)!r} is TFLite.")
+    model = load(path)
+    from tfbinreg.deploy.export import to_tflite
+    from tfbinreg.training.finalize import finalize
+
+    inputs, labels = model_samples(model, arrays)
+    given = inputs if len(inputs) > 1 else inputs[0]
+    report = finalize(model, given if labels is None else (given, labels.reshape(-1)))
+    with tempfile.TemporaryDirectory() as folder:
+        saved = os.path.join(folder, "finalized.keras")
+        model.save(saved)
+        shape = [array.shape[1:] for array in inputs]
+        data = to_tflite(model, input_type=input_type, output_type=output_type, input_shape=shape)
+        return Finalized(data, files.read(saved), str(report))
+
+
+def convert(
+    path: str | os.PathLike[str],
+    *,
+    input_type: str = "int8",
+    output_type: str | None = None,
+    input_shape: Sequence[tuple[str | None, tuple[int, ...]]] = (),
+) -> bytes:
+    """Convert a saved quantized model to the canonical int8 file.
+
+    Args:
+        path: a .keras or .h5 file, or a SavedModel folder.
+        input_type: "int8", or "float32" for a file that quantizes its inputs itself.
+        output_type: likewise; None for the input type.
+        input_shape: of a model that leaves sizes of its inputs open, the shape of a sample, without
+            a name or one for each input's name.
+
+    Raises:
+        ValueError: if the model cannot be loaded, or has no exact integer form.
+        RuntimeError: if TensorFlow is missing, or the converter lost codes.
+    """
+    model = load(path)
+    from tfbinreg.core.warning import QuantizationWarning
+    from tfbinreg.deploy.export import to_tflite
+
+    with warnings.catch_warnings():
+        # The command tells it from the manifest.
+        warnings.simplefilter("ignore", QuantizationWarning)
+        return to_tflite(
+            model,
+            input_type=input_type,
+            output_type=output_type,
+            input_shape=_shapes(input_shape),
+        )
+
+
+def _shapes(given: Sequence[tuple[str | None, tuple[int, ...]]]) -> Any:
+    """Shapes as `to_tflite` takes them."""
+    names = [name for name, _ in given]
+    if None not in names:
+        return dict(given) or None  # type: ignore[arg-type]
+    if len(given) > 1:
+        raise ValueError("Give --input_shape once, or NAME=SHAPE for each input.")
+    return given[0][1]
+
+
+def is_tflite(path: str | os.PathLike[str]) -> bool:
+    """Whether a path is a file that starts as .tflite files do."""
+    try:
+        with open(path, "rb") as stream:
+            return stream.read(8)[4:] == b"TFL3"
+    except OSError:
+        return False
+
+
+def canonical(
+    path: str | os.PathLike[str],
+    *,
+    input_type: str | None = None,
+    output_type: str | None = None,
+    input_shape: Sequence[tuple[str | None, tuple[int, ...]]] = (),
+) -> bytes:
+    """The canonical int8 file of a saved quantized model, or such a file itself.
+
+    Args:
+        path: as for `convert`, or a .tflite file.
+        input_type: as for `convert`; None for a .tflite file, which has its types already.
+        output_type: likewise.
+        input_shape: as for `convert`; nothing for a .tflite file.
+
+    Raises:
+        ValueError: if the model cannot be loaded, or a type or shape is asked of a .tflite file.
+        RuntimeError: if TensorFlow is missing, or the converter lost codes.
+    """
+    if not is_tflite(path) and not _named_tflite(path):
+        return convert(
+            path,
+            input_type=input_type or INPUT_TYPES[0],
+            output_type=output_type,
+            input_shape=input_shape,
+        )
+    if input_type is not None or output_type is not None:
+        raise ValueError(
+            "--input_type and --output_type are for Keras models: a .tflite file has its types "
+            "already."
+        )
+    if input_shape:
+        raise ValueError("--input_shape is for Keras models: a .tflite file has its sizes already.")
+    return files.read(path)
+
+
+def _named_tflite(path: str | os.PathLike[str]) -> bool:
+    return os.fspath(path).endswith(".tflite") and os.path.isfile(path)
+
+
+def reference(path: str | os.PathLike[str], inputs: Mapping[str, np.ndarray]) -> Reference:
+    """Codes, predictions and activations of a saved quantized model.
+
+    Args:
+        path: a .keras or .h5 file, or a SavedModel folder.
+        inputs: name of an input -> float array, samples along the first axis.
+
+    Raises:
+        ValueError: if the model cannot be loaded, or the inputs do not fit it.
+        RuntimeError: if TensorFlow is missing.
+    """
+    model = load(path)
+    from tensorflow import nest
+
+    from tfbinreg.core.target import STATES, state_of, target_of
+    from tfbinreg.deploy.deployed import Deployed
+    from tfbinreg.deploy.freeze import integer_codes
+
+    arrays = list(samples.by_name(inputs, model.input_names, "The model's inputs").values())
+    shapes = [tuple(tensor.shape[1:]) for tensor in model.inputs]
+    given = [array.shape[1:] for array in arrays]
+    if not all(map(_fits, given, shapes)):
+        raise ValueError(f"The reference model takes samples of shape {shapes}, got {given}.")
+    outputs = nest.flatten(model.predict(nest.pack_sequence_as(model.input, arrays), verbose=0))
+    form, state = Deployed(model), state_of(model)
+    activations = form.activations([array[: operator_checks.SAMPLES] for array in arrays])
+    return Reference(
+        codes={name: coded.codes for name, coded in integer_codes(model).items()},
+        predictions={
+            name: np.asarray(output, np.float32)
+            for name, output in zip(form.output_names(), outputs, strict=True)
+        },
+        activations={name: np.asarray(values, np.float32) for name, values in activations.items()},
+        target=target_of(model),
+        exact=state in STATES.values(),
+    )
+
+
+def _fits(given: Sequence[int], shape: Sequence[int | None]) -> bool:
+    """Whether a shape is the wanted one, None being any size."""
+    if len(given) != len(shape):
+        return False
+    return all(want in (None, size) for size, want in zip(given, shape, strict=True))
+
+
+def load(path: str | os.PathLike[str]) -> Any:
+    """A saved quantized model.
+
+    Raises:
+        ValueError: if it cannot be loaded.
+        RuntimeError: if TensorFlow is missing.
+    """
+    try:
+        from tfbinreg.training.saving import load_model
+    except ImportError as error:
+        raise RuntimeError(
+            f"Reading a Keras model needs TensorFlow and tf_keras ({error}): pip install tfbinreg"
+        ) from error
+    return load_model(path)

@@ -1,0 +1,151 @@
+"""`convert --flash_budget`: a float model -> bits per layer that fit, a recipe and a first file.
+
+Like `convert` it imports tfbinreg, and only when it is called.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from tflite_tools.from_keras.convert import is_tflite
+from tflite_tools.from_keras.model_samples import model_samples
+from tflite_tools.reports import flash
+from tflite_tools.reports.flash import Flash
+
+_MOST_TRIES = 6  # files that are made to come close to the limit, once one fits
+_UNITS = {"": 1, "B": 1, "K": 1024, "KB": 1024, "KIB": 1024, "M": 2**20, "MB": 2**20, "MIB": 2**20}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Squeezed:
+    """What was made of a float model.
+
+    Attributes:
+        data: the .tflite file, quantized and calibrated but not trained.
+        recipe: JSON text to train with.
+        table: the choices, layer by layer, as text.
+        flash: what the network takes of flash at the chosen bits.
+        squeezed: the layers with fewer than 8 bits.
+        before: share of samples that the float model gets right; without labels, 1.
+        after: the same of the file's model before any training; without labels, the share of
+            samples whose best class is the float model's.
+        labelled: whether there were labels.
+    """
+
+    data: bytes
+    recipe: str
+    table: str
+    flash: Flash
+    squeezed: tuple[str, ...]
+    before: float
+    after: float
+    labelled: bool
+
+
+def byte_count(text: str) -> int:
+    """Bytes of a size such as 65536, 64KB or 0.5MB (1 KB is 1024 bytes).
+
+    Raises:
+        ValueError: if it is none.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)", text.strip())
+    unit = None if match is None else _UNITS.get(match[2].upper())
+    if match is None or unit is None or float(match[1]) <= 0:
+        raise ValueError(f"{text!r} is no size: write 65536, 64KB or 1MB.")
+    return int(float(match[1]) * unit)
+
+
+def squeeze(path: str | os.PathLike[str], limit: int, arrays: Mapping[str, np.ndarray]) -> Squeezed:
+    """Choose bits per layer for a float model, and convert it as it is.
+
+    The bits are chosen by an estimate. What the network then takes is counted (`flash.count`), and
+    the choice is corrected by it until it fits.
+
+    Args:
+        path: a float Keras model.
+        limit: bytes for packed weights and constants.
+        arrays: calibration samples: one unnamed array, or arrays by input name; integer classes as
+            `labels` are optional.
+
+    Raises:
+        ValueError: if the model or the samples cannot be used, or two bits do not fit.
+        RuntimeError: if TensorFlow is missing.
+    """
+    try:
+        from tfbinreg.budget.sensitivity import sensitivities
+        from tfbinreg.training.saving import load_float_model
+    except ImportError as error:
+        raise RuntimeError(
+            f"Reading a Keras model needs TensorFlow and tf_keras ({error}): pip install tfbinreg"
+        ) from error
+    if is_tflite(path):
+        raise ValueError(
+            f"--flash_budget needs a float Keras model: {os.fspath(path)!r} is TFLite."
+        )
+    model = load_float_model(path)
+    inputs, labels = model_samples(model, arrays)
+    budget, quantized, data, used = _fitting(model, sensitivities(model, inputs), inputs, limit)
+    given = inputs if len(inputs) > 1 else inputs[0]
+    best = [_best(net.predict(given, verbose=0)) for net in (model, quantized)]
+    truth = best[0] if labels is None else labels.reshape(-1)
+    before, after = (float(np.mean(found == truth)) for found in best)
+    return Squeezed(
+        data=data,
+        recipe=budget.recipe.to_json(),
+        table=budget.table(),
+        flash=used,
+        squeezed=budget.squeezed,
+        before=before,
+        after=after,
+        labelled=labels is not None,
+    )
+
+
+def _fitting(
+    model: Any, layers: Sequence[Any], inputs: list[np.ndarray], limit: int
+) -> tuple[Any, Any, bytes, Flash]:
+    """The choice of bits, the quantized model, its file and what it takes, within `limit` bytes.
+
+    The estimate is corrected by what it was off the last time, until that leads nowhere new.
+    """
+    from tfbinreg import quantize_apply, to_tflite
+    from tfbinreg.budget.flash_budget import choose, largest, least_bytes
+    from tfbinreg.training.finalize import finalize
+
+    least, off = least_bytes(layers), 0
+    best: tuple[Any, Any, bytes, Flash] | None = None
+    tried: list[tuple[int, ...]] = []
+    while best is None or len(tried) < _MOST_TRIES:
+        budget = choose(layers, max(limit - off, least))
+        bits = tuple(choice.bits for choice in budget.layers)
+        if bits in tried:
+            break
+        tried.append(bits)
+        quantized = quantize_apply(model, budget.recipe, calibration_data=inputs)
+        finalize(quantized)
+        data = to_tflite(quantized, input_shape=[array.shape[1:] for array in inputs])
+        used = flash.count(data)
+        off = used.total - budget.bytes
+        if used.total <= limit and (best is None or budget.moved < best[0].moved):
+            best = budget, quantized, data, used
+        elif used.total > limit and budget.bytes <= least:
+            raise ValueError(
+                f"{limit} bytes are not enough: with the fewest bits the network takes "
+                f"{used.total} ({used.text()}). {largest(layers)}"
+            )
+    assert best is not None  # as long as nothing fits, the next choice is smaller
+    return best
+
+
+def _best(outputs: Any) -> np.ndarray:
+    """The best class of each sample at the first output."""
+    from tensorflow import nest
+
+    first = nest.flatten(outputs)[0]
+    return np.argmax(np.asarray(first).reshape(len(first), -1), axis=1)

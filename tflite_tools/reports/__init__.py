@@ -1,0 +1,4 @@
+"""What a file holds and costs, as tables, JSON and a page.
+
+Must not decide anything.
+"""

@@ -1,0 +1,201 @@
+"""What is in a .tflite file, for `inspect`. Works on any file, with or without a manifest."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from tflite_tools.schema import codes, file_layout, manifest
+from tflite_tools.schema import contents as models
+from tflite_tools.schema.contents import Graph, Model, Op, Quantization, Tensor
+from tflite_tools.schema.manifest import LayerEntry
+
+
+@dataclasses.dataclass(frozen=True)
+class TensorSummary:
+    """An input or output; scales and zero points are None for a tensor without quantization."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    scale: tuple[float, ...] | None
+    zero_point: tuple[int, ...] | None
+
+
+@dataclasses.dataclass(frozen=True)
+class OpSummary:
+    """One row of the operator table; `dtype` and `shape` are those of the first output."""
+
+    name: str
+    inputs: tuple[str, ...]
+    output: str
+    dtype: str
+    shape: tuple[int, ...]
+    activation: str
+
+
+@dataclasses.dataclass(frozen=True)
+class WeightSummary:
+    """One constant weight tensor.
+
+    Attributes:
+        layer: the Keras layer, or the tensor's own name if the file has no manifest.
+        tensor: name of the tensor.
+        shape: as stored.
+        dtype: as stored; LUT and the bits of an index for weights that TFLM decodes.
+        bits: width from the manifest, else the bits that the distinct values need; None for
+            floating point.
+        trained: whether `bits` comes from the manifest.
+        prescale: factor P by which stored weights are multiplied; 1 without a manifest.
+        channels: number of weight scales, 0 without quantization.
+        distinct: how many different values there are.
+        histogram: code -> count; None for floating point.
+        stored_bytes: what the values take in the file, without tables.
+    """
+
+    layer: str
+    tensor: str
+    shape: tuple[int, ...]
+    dtype: str
+    bits: int | None
+    trained: bool
+    prescale: int
+    channels: int
+    distinct: int
+    histogram: dict[int, int] | None
+    stored_bytes: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Description:
+    """Everything `inspect` shows. `size_by_category` sums to `size`; sizes are in bytes.
+
+    `target` is the runtime whose integers the trained model follows, "tflm" or "litert", and
+    `finalized` whether it does so already; both None if the file does not say.
+    """
+
+    size: int
+    inputs: tuple[TensorSummary, ...]
+    outputs: tuple[TensorSummary, ...]
+    ops: tuple[OpSummary, ...]
+    weights: tuple[WeightSummary, ...]
+    size_by_category: dict[str, int]
+    versions: dict[str, str] | None
+    recipe: dict[str, Any] | None
+    target: str | None
+    finalized: bool | None
+
+    @property
+    def packed_weight_bytes(self) -> int:
+        """Bytes that the codes alone would take, `bits` each."""
+        return sum(
+            (int(np.prod(w.shape)) * w.bits + 7) // 8 for w in self.weights if w.bits is not None
+        )
+
+
+def describe(data: bytes) -> Description:
+    """Describe a .tflite file.
+
+    Args:
+        data: the file's bytes.
+
+    Raises:
+        ValueError: if the file is damaged.
+    """
+    model = models.load(data)
+    header = model.manifest
+    return Description(
+        size=len(data),
+        inputs=tuple(_tensor(model.main.tensors[index]) for index in model.main.inputs),
+        outputs=tuple(_tensor(model.main.tensors[index]) for index in model.main.outputs),
+        ops=tuple(_op(graph, op) for graph in model.graphs for op in graph.ops),
+        weights=tuple(_weights(model)),
+        size_by_category=file_layout.bytes_by_category(data, model, manifest.METADATA_NAME),
+        versions=None if header is None else header.versions,
+        recipe=None if header is None else header.recipe,
+        target=None if header is None else header.target,
+        finalized=None if header is None else header.finalized,
+    )
+
+
+def _tensor(tensor: Tensor) -> TensorSummary:
+    parameters = tensor.quantization
+    return TensorSummary(
+        name=tensor.label,
+        dtype=tensor.dtype,
+        shape=tensor.shape,
+        scale=None if parameters is None else tuple(float(s) for s in parameters.scale),
+        zero_point=None if parameters is None else tuple(int(z) for z in parameters.zero_point),
+    )
+
+
+def _op(graph: Graph, op: Op) -> OpSummary:
+    output = next(iter(graph.made(op)), None)
+    return OpSummary(
+        name=op.name,
+        inputs=tuple(tensor.label for tensor in graph.taken(op)),
+        output="" if output is None else output.label,
+        dtype="" if output is None else output.dtype,
+        shape=() if output is None else output.shape,
+        activation=op.activation,
+    )
+
+
+def _weights(model: Model) -> list[WeightSummary]:
+    entries = {} if model.manifest is None else {e.tensor: e for e in model.manifest.layers}
+    found = []
+    for graph_index, graph in enumerate(model.graphs):
+        encoded = {entry.indices: entry for entry in graph.encoded}
+        for index, kind in file_layout.constant_kinds(model, graph_index).items():
+            if kind != "weights":
+                continue
+            tensor = graph.tensors[index]
+            entry = entries.get(codes.whole_name(tensor.name))
+            if index in encoded:
+                values = graph.tensors[encoded[index].output]
+                dtype = f"LUT{encoded[index].bits}"
+            else:
+                values, dtype = tensor, tensor.dtype
+            found.append(_weight(values, entry, name=tensor.name, dtype=dtype, stored=tensor))
+    return found
+
+
+def _weight(
+    tensor: Tensor, entry: LayerEntry | None, *, name: str, dtype: str, stored: Tensor
+) -> WeightSummary:
+    data = np.zeros(0) if tensor.data is None else tensor.data
+    integer = np.issubdtype(data.dtype, np.integer)
+    if entry is not None and integer:
+        data = codes.unscaled(entry, data)
+    values, counts = np.unique(data, return_counts=True)
+    return WeightSummary(
+        layer=stored.label if entry is None else entry.name,
+        tensor=name,
+        shape=tensor.shape,
+        dtype=dtype,
+        bits=entry.bits if entry is not None else _bits_needed(values.size) if integer else None,
+        trained=entry is not None,
+        prescale=1 if entry is None else entry.prescale,
+        channels=_channels(tensor.quantization),
+        distinct=int(values.size),
+        histogram=dict(zip(values.tolist(), counts.tolist(), strict=True)) if integer else None,
+        stored_bytes=stored_bytes(stored),
+    )
+
+
+def stored_bytes(tensor: Tensor) -> int:
+    """What a constant takes in the file; INT4 and INT2 values are unpacked in `data`."""
+    if tensor.data is None:
+        return 0
+    fields = {"INT4": 2, "INT2": 4}.get(tensor.dtype, 1)
+    return -(-tensor.data.nbytes // fields)
+
+
+def _channels(parameters: Quantization | None) -> int:
+    return 0 if parameters is None else int(parameters.scale.size)
+
+
+def _bits_needed(distinct: int) -> int:
+    return max(1, int(distinct - 1).bit_length())

@@ -1,0 +1,173 @@
+"""One self-contained HTML page about a file: its quantization, sizes, codes and checks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from tflite_tools.checks.rounding import Rounding
+from tflite_tools.checks.verdict import Report
+from tflite_tools.reports import markup, page_sections, svg
+from tflite_tools.reports.describe import Description, WeightSummary
+from tflite_tools.reports.sizes import Sizes, limits
+from tflite_tools.schema import contents as models
+from tflite_tools.schema.contents import Model
+from tflite_tools.schema.manifest import Manifest
+
+# What a card says of training, which a file does not know.
+CARD_FIELDS = ("data", "epochs", "baseline", "accuracy")
+
+_STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 68rem; margin: 2rem auto;
+       padding: 0 1rem }
+h1, h2 { font-weight: 600; line-height: 1.2 } h2 { margin-top: 2.2rem }
+table { border-collapse: collapse } th, td { text-align: left; padding: .2rem .9rem .2rem 0;
+       vertical-align: top; border-bottom: 1px solid #e4e4e4 }
+td.number { text-align: right; font-variant-numeric: tabular-nums }
+.passed { color: #17702b } .failed { color: #b3261e; font-weight: 600 }
+.warning, .skipped { color: #8a5a00 } .note { color: #666 }
+.codes { display: grid; grid-template-columns: repeat(auto-fill, minmax(15rem, 1fr)); gap: 1rem }
+figure { margin: 0 } figcaption { font-size: .85rem } svg { max-width: 100%; height: auto }
+pre { overflow-x: auto; background: #f6f6f6; padding: .8rem }
+"""
+
+
+def page(
+    data: bytes,
+    description: Description,
+    *,
+    title: str,
+    verification: Report | None = None,
+    card: Mapping[str, str] | None = None,
+    sizes: Sizes | None = None,
+    rounding: Rounding | None = None,
+) -> str:
+    """The page as HTML text.
+
+    Args:
+        data: the file.
+        description: what `describe` says of it.
+        title: its name.
+        verification: what `verify` found, None leaves that section out.
+        card: what only its maker knows, by `CARD_FIELDS`.
+        sizes: bytes by layer in every format, None shows the limits alone.
+        rounding: differences between the runtimes, None says that there was no comparison.
+
+    Raises:
+        ValueError: if the card has other fields.
+    """
+    model = models.load(data)
+    sections = [
+        ("Quantization card", _card(model, description, card or {})),
+        ("Checks", _checks(verification)),
+        ("Bytes by layer", page_sections.sizes(sizes or Sizes(limits(description), ()))),
+        ("Codes", _histograms(description.weights)),
+        ("Scales", _scales(model, description.weights)),
+        ("Rounding", page_sections.differences(rounding)),
+        ("Where the bytes go", _categories(description)),
+        ("Recipe", f"<pre>{markup.text(json.dumps(description.recipe, indent=2))}</pre>"),
+    ]
+    body = "\n".join(f"<h2>{name}</h2>\n{content}" for name, content in sections)
+    return (
+        f"<!DOCTYPE html>\n<html lang='en'><head><meta charset='utf-8'><title>{markup.text(title)}"
+        f"</title><style>{_STYLE}</style></head><body>\n<h1>{markup.text(title)}</h1>\n{body}\n"
+        "</body></html>\n"
+    )
+
+
+def check_card(card: Mapping[str, str]) -> None:
+    """Raise ValueError if a card has fields it cannot have."""
+    unknown = sorted(set(card) - set(CARD_FIELDS))
+    if unknown:
+        raise ValueError(f"A card has no {unknown[0]!r}: use {', '.join(CARD_FIELDS)}.")
+
+
+def _card(model: Model, description: Description, card: Mapping[str, str]) -> str:
+    check_card(card)
+    rows = [("file", f"{description.size} bytes"), *_learned(description, model.manifest)]
+    operators = sorted({op.name for op in description.ops})
+    rows += [
+        ("arithmetic", "int32 accumulators, fixed-point multipliers"),
+        ("operators", ", ".join(operators)),
+    ]
+    if description.versions:
+        versions = ", ".join(f"{name} {text}" for name, text in description.versions.items())
+        rows.append(("made by", versions))
+    rows += [(field, str(card.get(field, "not stated"))) for field in CARD_FIELDS]
+    return markup.table((), rows)
+
+
+def _learned(description: Description, manifest: Manifest | None) -> list[tuple[str, str]]:
+    """What the manifest and the recipe say of how the file was trained."""
+    recipe = description.recipe
+    if manifest is None or recipe is None:
+        return [("training", "unknown: the file has no manifest")]
+    kernels = [weight for weight in description.weights if weight.trained]
+    channels = any(weight.channels > 1 for weight in kernels)
+    folded = bool(recipe.get("fold_batch_norm"))
+    bias = recipe.get("bias_bits")
+    return [
+        ("weights", _widths((weight.bits for weight in kernels), "kernels")),
+        (
+            "first and last layer",
+            f"{kernels[0].bits} and {kernels[-1].bits} bits" if kernels else "",
+        ),
+        ("activations", _widths((entry.bits for entry in manifest.activations), "tensors")),
+        ("biases", "32 bits" if bias is None else f"{bias} bits times a power of two, in 32"),
+        ("granularity", "per output channel" if channels else "per tensor"),
+        ("scales", "learned step sizes (LSQ), times batch normalization's factors if folded later"),
+        ("batch normalization", "folded while training" if folded else "folded after training"),
+    ]
+
+
+def _widths(bits: Iterable[int | None], kind: str) -> str:
+    found, counts = np.unique([b for b in bits if b is not None], return_counts=True)
+    pairs = zip(found, counts, strict=True)
+    return f"{kind}: " + ", ".join(f"{count} at {width} bits" for width, count in pairs)
+
+
+def _checks(verification: Report | None) -> str:
+    if verification is None:
+        return markup.note("Not verified: no trained model was given.")
+    rows = [
+        f"<tr><td>{markup.text(check.name)}</td><td class='{check.verdict.value}'>"
+        f"{check.verdict.value}</td><td>{markup.text(check.detail)}</td></tr>"
+        for check in verification.checks
+    ]
+    return f"<table>{''.join(rows)}</table>"
+
+
+def _histograms(weights: Sequence[WeightSummary]) -> str:
+    figures = []
+    for weight in weights:
+        if not weight.histogram:
+            continue
+        low, high = min(weight.histogram), max(weight.histogram)
+        counts = [weight.histogram.get(code, 0) for code in range(low, high + 1)]
+        bits = "" if weight.bits is None else f", {weight.bits} bits"
+        caption = f"{markup.text(weight.layer)}{bits}: codes {low} to {high}"
+        figures.append(
+            f"<figure>{svg.histogram(counts)}<figcaption>{caption}</figcaption></figure>"
+        )
+    return f"<div class='codes'>{''.join(figures)}</div>"
+
+
+def _scales(model: Model, weights: Sequence[WeightSummary]) -> str:
+    tensors = {tensor.name: tensor for graph in model.graphs for tensor in graph.tensors}
+    rows = []
+    for weight in weights:
+        parameters = tensors[weight.tensor].quantization
+        if parameters is None:
+            continue
+        scale = np.asarray(parameters.scale) * weight.prescale
+        spread = f"{scale.min():.6g}" + (f" to {scale.max():.6g}" if scale.size > 1 else "")
+        rows.append((weight.layer, str(scale.size), spread, str(weight.prescale)))
+    return markup.table(("layer", "scales", "value of one code", "pre-scale"), rows)
+
+
+def _categories(description: Description) -> str:
+    sizes = sorted(description.size_by_category.items(), key=lambda item: -item[1])
+    share = [(name, str(size), f"{100 * size / description.size:.1f} %") for name, size in sizes]
+    return markup.table(("", "bytes", "share"), share)

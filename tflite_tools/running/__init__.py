@@ -1,0 +1,4 @@
+"""LiteRT and TFLM behind one interface, and what they are given.
+
+Must not judge what comes out.
+"""

@@ -1,0 +1,116 @@
+"""Integer weight codes read back from a converted file."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+
+from tflite_tools.schema import flatbuffer, lut_decode, manifest
+from tflite_tools.schema.manifest import LayerEntry
+
+# Kinds that TFLite stores as depthwise convolutions, output channels last.
+DEPTHWISE = ("DepthwiseConv2D", "BatchNormalization", "ChannelAffine")
+
+
+def to_keras_layout(kind: str, weights: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """TFLite weights as a Keras kernel of `shape`.
+
+    CONV_2D holds (out, h, w, in), DEPTHWISE_CONV_2D (1, h, w, in * multiplier), TRANSPOSE_CONV
+    (out, h, w, in) and FULLY_CONNECTED (out, in); Keras (h, w, in, out), (h, w, in, multiplier),
+    (h, w, out, in) and (in, out).
+    """
+    if kind in DEPTHWISE:
+        return weights.reshape(shape)
+    return np.moveaxis(weights, 0, _channel_axis(kind)).reshape(shape)
+
+
+def to_tflite_layout(kind: str, kernel: np.ndarray) -> np.ndarray:
+    """The inverse of `to_keras_layout`."""
+    if kind in DEPTHWISE:
+        height, width, channels, multiplier = kernel.shape
+        return kernel.reshape(1, height, width, channels * multiplier)
+    return np.ascontiguousarray(np.moveaxis(kernel, _channel_axis(kind), 0))
+
+
+def _channel_axis(kind: str) -> int:
+    """Where a Keras kernel has its output channels."""
+    return 2 if kind == "Conv2DTranspose" else -1
+
+
+def read_codes(data: bytes) -> dict[str, np.ndarray]:
+    """The codes of every quantized kernel in a converted file.
+
+    Read from the weights in the file, with the pre-scale undone; the manifest only says which
+    tensor is which layer.
+
+    Args:
+        data: bytes of a .tflite file made by `tflite_tools convert`.
+
+    Returns:
+        Layer name -> int8 codes in the Keras kernel layout.
+
+    Raises:
+        ValueError: if the file is damaged, has no manifest, or its weights do not fit it.
+    """
+    model = flatbuffer.read(data)
+    return {entry.name: layer_codes(model, entry) for entry in manifest.require(model).layers}
+
+
+def layer_codes(model: Any, entry: LayerEntry) -> np.ndarray:
+    """The codes of one layer of a flatbuffer object, int8, in the Keras layout.
+
+    Raises:
+        ValueError: naming the layer, if the weights do not fit the manifest.
+    """
+    parts = _stored(model, entry)
+    if not parts or any(part.dtype != np.int8 or part.ndim < 1 for part in parts):
+        raise ValueError(f"{entry.name}: the file has no int8 weights {entry.tensor!r}.")
+    if len({part.shape[1:] for part in parts}) > 1:
+        raise ValueError(f"{entry.name}: the parts of the weights do not fit together.")
+    weights = np.concatenate(parts)
+    if weights.size != np.prod(entry.shape):
+        raise ValueError(f"{entry.name}: the weights do not fit the manifest.")
+    return to_keras_layout(entry.kind, unscaled(entry, weights), entry.shape)
+
+
+def part_name(tensor: str, number: int) -> str:
+    """Name of a part of a weight tensor that is split over its output channels."""
+    return f"{tensor}/part{number}"
+
+
+def whole_name(tensor: str) -> str:
+    """The name of the tensor that `part_name` was made from, or the name itself."""
+    return re.sub(r"/part\d+$", "", tensor)
+
+
+def _stored(model: Any, entry: LayerEntry) -> list[np.ndarray]:
+    """A layer's weights as stored: one array, or the parts of a split convolution."""
+    found: dict[str, np.ndarray] = {}
+    for graph in model.subgraphs:
+        sources = {d.encoded: d for d in lut_decode.decoded(model, graph)}
+        for index, tensor in enumerate(graph.tensors):
+            name = flatbuffer.text(tensor.name)
+            if not name.startswith(entry.tensor) or name in found:
+                continue
+            if index in sources:
+                found[name] = lut_decode.values(model, graph, sources[index])
+            elif (values := flatbuffer.constant(model, tensor)) is not None:
+                found[name] = values
+    if entry.tensor in found:
+        return [found[entry.tensor]]
+    names = (part_name(entry.tensor, number) for number in range(len(found)))
+    return [found[name] for name in names if name in found]
+
+
+def unscaled(entry: LayerEntry, weights: np.ndarray) -> np.ndarray:
+    """A layer's stored weights divided by its pre-scale, int8, in the layout of `weights`.
+
+    Raises:
+        ValueError: naming the layer, if they are no multiples of it.
+    """
+    codes, rest = np.divmod(weights.astype(np.int16), entry.prescale)
+    if np.any(rest):
+        raise ValueError(f"{entry.name}: the weights are no multiples of {entry.prescale}.")
+    return codes.astype(np.int8)

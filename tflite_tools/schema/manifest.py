@@ -1,0 +1,171 @@
+"""The manifest inside a converted file: which tensor is which layer, at how many bits.
+
+It names things; codes are always read from the weights themselves.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from typing import Any
+
+import numpy as np
+
+from tflite_tools.schema import flatbuffer
+
+METADATA_NAME = "tfbinreg_manifest"
+FORMAT = 1
+MISSING = (
+    "The file has no tfbinreg manifest: --slim or --target ethos-u has dropped it, or another tool "
+    "made the file. Give the int8 file that `tflite_tools convert` writes without them."
+)
+TARGETS = ("litert", "tflm")  # version 0.1.0 knew the first alone
+_MAX_BITS = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerEntry:
+    """One quantized kernel.
+
+    Attributes:
+        name: name of the Keras layer.
+        kind: its class.
+        tensor: name of its weight tensor in the file.
+        bits: width the codes were trained at.
+        prescale: factor P by which the file's weights are multiplied.
+        shape: shape of the Keras kernel.
+        sha256: of the codes, int8, in the Keras layout.
+    """
+
+    name: str
+    kind: str
+    tensor: str
+    bits: int
+    prescale: int
+    shape: tuple[int, ...]
+    sha256: str
+
+    def __post_init__(self) -> None:
+        _check_text(self.name, self.kind, self.tensor, self.sha256)
+        _check_range(1, _MAX_BITS, self.bits)
+        _check_range(1, 2 ** (_MAX_BITS - 1), self.prescale)
+        _check_range(1, 2**31, *self.shape)
+
+
+@dataclasses.dataclass(frozen=True)
+class ActivationEntry:
+    """One activation tensor on a learned grid: codes [qmin, qmax] around `zero_point`."""
+
+    tensor: str
+    bits: int
+    qmin: int
+    qmax: int
+    zero_point: int
+
+    def __post_init__(self) -> None:
+        _check_text(self.tensor)
+        _check_range(1, _MAX_BITS, self.bits)
+        _check_range(-(2**15), 2**15, self.qmin, self.qmax, self.zero_point)
+
+
+@dataclasses.dataclass(frozen=True)
+class Manifest:
+    """What the exporter knows and the file alone does not say.
+
+    Attributes:
+        versions: of tfbinreg and the libraries that made the file.
+        recipe: the recipe as a JSON object.
+        layers: the quantized kernels.
+        activations: the activation tensors.
+        fixed: kernels that were not trained: a Rescaling, a normalization by itself, an average.
+        target: the runtime whose integers the trained model follows: "tflm" or "litert".
+        finalized: whether the model was finalized; None in files that do not say.
+    """
+
+    versions: dict[str, str]
+    recipe: dict[str, Any]
+    layers: tuple[LayerEntry, ...]
+    activations: tuple[ActivationEntry, ...]
+    fixed: tuple[LayerEntry, ...] = ()
+    target: str = TARGETS[0]
+    finalized: bool | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.versions, dict) or not isinstance(self.recipe, dict):
+            raise ValueError("versions and recipe must be objects")
+        _check_text(*self.versions.values())
+        if self.target not in TARGETS or self.finalized not in (None, True, False):
+            raise ValueError(f"target {self.target!r}, finalized {self.finalized!r}")
+
+    @property
+    def kernels(self) -> tuple[LayerEntry, ...]:
+        """The layers, and what was not trained."""
+        return (*self.layers, *self.fixed)
+
+    def to_json(self) -> str:
+        """JSON text that `parse` reads back; most files have no `fixed` and leave it out."""
+        fields = {"format": FORMAT, **dataclasses.asdict(self)}
+        if not self.fixed:
+            del fields["fixed"]
+        return json.dumps(fields)
+
+
+def _check_text(*values: object) -> None:
+    wrong = [value for value in values if not isinstance(value, str)]
+    if wrong:
+        raise ValueError(f"expected text, got {wrong[0]!r}")
+
+
+def _check_range(low: int, high: int, *values: object) -> None:
+    for value in values:
+        whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+        if not whole or not low <= value <= high:  # type: ignore[operator]
+            raise ValueError(f"expected a whole number from {low} to {high}, got {value!r}")
+
+
+def codes_digest(codes: np.ndarray) -> str:
+    """SHA-256 of int8 codes in row-major order."""
+    return hashlib.sha256(np.ascontiguousarray(codes, np.int8).tobytes()).hexdigest()
+
+
+def parse(text: str) -> Manifest:
+    """Read a manifest.
+
+    Raises:
+        ValueError: if the text is no manifest of this format.
+    """
+    try:
+        fields = json.loads(text)
+        if fields.pop("format") != FORMAT:
+            raise ValueError("it has another format number")
+        layers, fixed = (
+            tuple(LayerEntry(**{**entry, "shape": tuple(entry["shape"])}) for entry in entries)
+            for entries in (fields.pop("layers"), fields.pop("fixed", ()))
+        )
+        activations = tuple(ActivationEntry(**entry) for entry in fields.pop("activations"))
+        return Manifest(layers=layers, activations=activations, fixed=fixed, **fields)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"The manifest in the file cannot be read: {error}.") from error
+
+
+def find(model: Any) -> Manifest | None:
+    """The manifest of a flatbuffer object, None if it has none.
+
+    Raises:
+        ValueError: if it has one that cannot be read.
+    """
+    data = flatbuffer.metadata(model, METADATA_NAME)
+    return None if data is None else parse(data.decode("utf-8", "replace"))
+
+
+def require(model: Any) -> Manifest:
+    """The manifest of a flatbuffer object.
+
+    Raises:
+        ValueError: if it has none.
+    """
+    manifest = find(model)
+    if manifest is None:
+        raise ValueError(MISSING)
+    return manifest

@@ -1,0 +1,4 @@
+"""Files, processes and logs of the operating system.
+
+Knows nothing of networks.
+"""
