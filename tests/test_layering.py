@@ -23,7 +23,8 @@ tfbinreg._compat
 tfbinreg.core: warning grid target channel_folding weight_starts problems recipe
 tfbinreg.recipes
 tfbinreg.network: layer_kinds edges graph open_sizes hard_swish added_layers
-tfbinreg.methods: lsq_functions bin_regularization weight_quantizers activation_quantizers
+tfbinreg.methods: contract lsq_functions bin_regularization msqe roster weight_quantizers
+  activation_quantizers
 tfbinreg.frontend: program keras_dialects read positive_factors builder layer_rules
   operation_rules normalize keras3_objects
 tfbinreg.planning: plan decide
@@ -31,8 +32,9 @@ tfbinreg.layers: kernel folded_kernel config sites
 tfbinreg.deploy: frozen tflite_operators tflite_file freeze tf_ops integer_ops tflm_arithmetic
   litert_arithmetic former_arithmetic integer_model deployed proof output_proof export
 tfbinreg.training: model_checks constant_columns assemble weight_files keras_files
-  weight_statistics model tfmot_scheme saving batch_statistics calibrate batch_norm lost_numbers
-  quantize penalty_schedule finalize_report best_statistics finalize
+  weight_statistics histograms penalties bin_options model tfmot_scheme saving batch_statistics
+  calibrate batch_norm lost_numbers quantize penalty_schedule finalize_report best_statistics
+  finalize
 tfbinreg.budget: sensitivity flash_budget
 tfbinreg
 tflite_tools

@@ -22,8 +22,10 @@ from tfbinreg.methods.activation_quantizers import (
     LSQActivationQuantizer,
     LSQPlusActivationQuantizer,
 )
-from tfbinreg.methods.bin_regularization import bin_regularization
+from tfbinreg.methods.bin_regularization import BinOptions, bin_regularization
+from tfbinreg.methods.contract import GridTensors, KernelView, Method
 from tfbinreg.methods.lsq_functions import lsq_quantize
+from tfbinreg.methods.roster import register_method
 from tfbinreg.methods.weight_quantizers import LSQWeightQuantizer
 from tfbinreg.planning.plan import Plan
 from tfbinreg.training.batch_norm import (
@@ -33,8 +35,8 @@ from tfbinreg.training.batch_norm import (
 )
 from tfbinreg.training.finalize import finalize
 from tfbinreg.training.finalize_report import FinalizeReport
-from tfbinreg.training.model import BinOptions, QuantizedModel
-from tfbinreg.training.penalty_schedule import BinRegularization
+from tfbinreg.training.model import QuantizedModel
+from tfbinreg.training.penalty_schedule import BinRegularization, PenaltySchedule
 from tfbinreg.training.quantize import plan, quantize_apply
 from tfbinreg.training.saving import load_model, quantize_scope
 from tfbinreg.training.tfmot_scheme import LSQQuantizeScheme
@@ -49,11 +51,15 @@ __all__ = [
     "FlashBudget",
     "FreezeBatchNorm",
     "Grid",
+    "GridTensors",
+    "KernelView",
     "LSQActivationQuantizer",
     "LSQPlusActivationQuantizer",
     "LSQQuantizeConfig",
     "LSQQuantizeScheme",
     "LSQWeightQuantizer",
+    "Method",
+    "PenaltySchedule",
     "Plan",
     "QuantizationWarning",
     "QuantizedModel",
@@ -72,5 +78,6 @@ __all__ = [
     "recipes",
     "reestimate_batch_norm",
     "register_layer",
+    "register_method",
     "to_tflite",
 ]

@@ -19,6 +19,7 @@ from tfbinreg.core.weight_starts import STARTS
 
 # What users give in place of a recipe (`Recipe.from_data`).
 RecipeData: TypeAlias = "Recipe | Mapping[str, Any] | str | os.PathLike[str] | None"
+BIN_REGULARIZATION = "bin_regularization"  # the penalty that every model has
 
 _BIT_FIELDS = ("weight_bits", "activation_bits")
 
@@ -28,10 +29,22 @@ def _set_bits(owner: Any, field: str, what: str) -> None:
     object.__setattr__(owner, field, check_bits(getattr(owner, field), what))
 
 
-def check_bin_weight(weight: float | None) -> None:
-    """Raise ValueError unless `weight` is None or a finite number that is not negative."""
-    if weight is not None and not 0.0 <= weight < float("inf"):
-        raise ValueError(f"bin_weight must be a number from 0 on, got {weight!r}.")
+def check_penalty_weights(
+    bin_weight: float | None, penalty_weights: Mapping[str, float] | None
+) -> None:
+    """Raise ValueError unless the factors of penalties are finite and not negative.
+
+    Args:
+        bin_weight: that of the bin regularization, None where nothing is said of it.
+        penalty_weights: those of any penalties, by name.
+    """
+    given = dict(penalty_weights or {})
+    if bin_weight is not None and given.get(BIN_REGULARIZATION, bin_weight) != bin_weight:
+        raise ValueError(f"bin_weight={bin_weight!r} contradicts penalty_weights={given!r}.")
+    named = {f"penalty_weights[{name!r}]": weight for name, weight in given.items()}
+    for what, weight in {"bin_weight": bin_weight, **named}.items():
+        if weight is not None and not 0.0 <= weight < float("inf"):
+            raise ValueError(f"{what} must be a number from 0 on, got {weight!r}.")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,6 +59,7 @@ class Rule:
         per_channel: whether the kernel has a step per output channel.
         learned_offset: whether the layer's output may have a learned offset (LSQ+).
         bin_weight: factor of the kernel's part in the bin regularization; 0 leaves it out.
+        penalty_weights: the same for any penalty, by its name.
         skip: whether kernel and output stay float. Such a model trains but cannot be converted.
     """
 
@@ -56,6 +70,7 @@ class Rule:
     per_channel: bool | None = None
     learned_offset: bool | None = None
     bin_weight: float | None = None
+    penalty_weights: Mapping[str, float] | None = None
     skip: bool | None = None
 
     def __post_init__(self) -> None:
@@ -68,7 +83,7 @@ class Rule:
         for field in _BIT_FIELDS:
             if getattr(self, field) is not None:
                 _set_bits(self, field, f"Rule {field}")
-        check_bin_weight(self.bin_weight)
+        check_penalty_weights(self.bin_weight, self.penalty_weights)
 
     def matches(self, name: str, kind: str) -> bool:
         """Whether the rule speaks of the layer `name` of class `kind`."""
@@ -84,7 +99,14 @@ class LayerSettings:
     per_channel: bool | None
     learned_offset: bool | None = None
     bin_weight: float | None = None
+    penalty_weights: Mapping[str, float] | None = None
     skip: bool | None = None
+
+    def penalty_weight(self, penalty: str) -> float:
+        """The factor of the kernel's part in a penalty."""
+        if penalty == BIN_REGULARIZATION and self.bin_weight is not None:
+            return self.bin_weight
+        return (self.penalty_weights or {}).get(penalty, 1.0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -112,6 +134,10 @@ class Recipe:
             are then the same integers there as in the int8 file, which makes both compute the same
             bits, with coarser biases in both.
         weight_start: where the weight steps start: "mse", "lsq" or "range" (`start_step`).
+        penalties: names of the penalties that are added to the loss, each at strength 0 until a
+            callback (`BinRegularization`, `PenaltySchedule`) raises it.
+        options: options of methods by their names, for instance
+            {"bin_regularization": {"detach_step": False}}.
         float_activations: whether activations stay float, for studies of weights alone; such a
             model trains but cannot be converted.
         target: whose integers inference follows after `finalize`, bit for bit: "litert"
@@ -133,6 +159,8 @@ class Recipe:
     bias_bits: int | None = None
     stored_bits: int = 8
     weight_start: str = "mse"
+    penalties: tuple[str, ...] = (BIN_REGULARIZATION,)
+    options: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     float_activations: bool = False
     target: str = LITERT
     rules: tuple[Rule, ...] = ()
@@ -158,9 +186,16 @@ class Recipe:
                 f"weight_start must be one of {', '.join(STARTS)}, got {self.weight_start!r}."
             )
         check_target(self.target)
+        if isinstance(self.penalties, str):
+            raise ValueError(f"penalties must be a sequence of names: ({self.penalties!r},).")
+        object.__setattr__(self, "penalties", tuple(dict.fromkeys(self.penalties)))
+        object.__setattr__(self, "options", {name: dict(own) for name, own in self.options.items()})
         if isinstance(self.rules, Rule):
             raise ValueError("rules must be a sequence of Rules: (rule,) or [rule].")
         object.__setattr__(self, "rules", tuple(self.rules))
+
+    def __hash__(self) -> int:
+        return hash(self.to_json())
 
     def settings(self, *layers: tuple[str, str]) -> LayerSettings:
         """What the rules say of layers that are fused into one, given as (name, class) pairs.
@@ -173,6 +208,7 @@ class Recipe:
             "per_channel": self.per_channel,
             "learned_offset": self.learned_offset,
             "bin_weight": None,
+            "penalty_weights": None,
             "skip": None,
         }
         for rule in self.rules:

@@ -8,7 +8,7 @@ from typing import Any
 
 from tfbinreg import _compat
 from tfbinreg.core.problems import Problem, raise_problems
-from tfbinreg.core.recipe import LayerSettings, Recipe, check_bin_weight
+from tfbinreg.core.recipe import LayerSettings, Recipe, check_penalty_weights
 from tfbinreg.methods.activation_quantizers import LSQActivationQuantizer
 from tfbinreg.methods.weight_quantizers import LSQWeightQuantizer
 from tfbinreg.network.layer_kinds import KINDS, Role, activation_name
@@ -24,6 +24,7 @@ class LSQQuantizeConfig(_compat.QuantizeConfig):
         per_channel: one step per output channel of the kernel, None for what the recipe says.
         learned_offset: whether the layer's output may have a learned offset, None as the recipe.
         bin_weight: factor of the kernel's part in the bin regularization, None for 1.
+        penalty_weights: the same for any penalty, by its name.
     """
 
     def __init__(
@@ -34,14 +35,16 @@ class LSQQuantizeConfig(_compat.QuantizeConfig):
         *,
         learned_offset: bool | None = None,
         bin_weight: float | None = None,
+        penalty_weights: Mapping[str, float] | None = None,
     ) -> None:
-        check_bin_weight(bin_weight)
+        check_penalty_weights(bin_weight, penalty_weights)
         self.settings = LayerSettings(
             weight_bits=weight_bits,
             activation_bits=activation_bits,
             per_channel=per_channel,
             learned_offset=learned_offset,
             bin_weight=bin_weight,
+            penalty_weights=penalty_weights,
         )
         # A recipe reports wrong bits where the config is written, and knows the defaults.
         given: dict[str, Any] = {"weight_bits": weight_bits, "activation_bits": activation_bits}
@@ -91,7 +94,7 @@ class LSQQuantizeConfig(_compat.QuantizeConfig):
         return not self == other
 
     def __hash__(self) -> int:
-        return hash(self.settings)
+        return hash(repr(self.settings))
 
 
 def layer_settings(configs: Mapping[str, Any]) -> dict[str, LayerSettings | None]:

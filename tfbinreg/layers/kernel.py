@@ -7,6 +7,7 @@ from typing import Any
 import tensorflow as tf
 
 from tfbinreg import _compat
+from tfbinreg.core.recipe import Recipe
 from tfbinreg.methods.activation_quantizers import break_ties
 from tfbinreg.network.hard_swish import hard_swish, hard_swish_table
 
@@ -44,12 +45,11 @@ class QuantizedKernel(_compat.QuantizeWrapper):
     own kernel attribute as it found it.
     """
 
-    made_with: Any = None
+    made_with: Recipe | None = None
 
-    def remember(self, *made_with: Any) -> None:
+    def remember(self, recipe: Recipe) -> None:
         """Keep what the model was made with, for a model that is cloned from its layers."""
-        # Not self.made_with = ...: Keras would wrap the tuple.
-        object.__setattr__(self, "made_with", made_with)
+        self.made_with = recipe
 
     def build(self, input_shape: Any) -> None:
         with _compat.own_scope(self):

@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfbinreg.methods import lsq_functions
+from tfbinreg.methods.contract import KernelView, Method
 
 
 def bin_regularization(
@@ -81,7 +82,7 @@ def bin_regularization(
 
     @tf.custom_gradient
     def penalty(values: tf.Tensor, raw_step: tf.Tensor) -> Any:
-        value, pulls = bin_pulls(
+        value, pulls = _bin_pulls(
             values,
             raw_step,
             qmin,
@@ -100,7 +101,7 @@ def bin_regularization(
     return penalty(weights, step)
 
 
-def bin_pulls(
+def _bin_pulls(
     weights: tf.Tensor,
     step: tf.Tensor,
     qmin: int,
@@ -111,11 +112,7 @@ def bin_pulls(
     scale_free: bool,
     damping: Any = 0.0,
 ) -> tuple[tf.Tensor, tuple[tf.Tensor, tf.Tensor]]:
-    """`bin_regularization` of float32 tensors, and half its gradients for the weights and the step.
-
-    For callers that put a conditional around many penalties: a gradient taken through the
-    conditional would cost them another one.
-    """
+    """`bin_regularization` of float32 tensors, and half its gradients: weights, then step."""
     if not qmin <= 0 < qmax:
         raise ValueError(f"Expected qmin <= 0 < qmax, got qmin={qmin}, qmax={qmax}.")
     options = _Options(detach_step, scale_free, damping)
@@ -150,7 +147,7 @@ def _pulls(
     first_slots: Any,
     options: _Options,
 ) -> tuple[tf.Tensor, tuple[tf.Tensor, tf.Tensor]]:
-    """`bin_pulls` of values whose code c falls into the slot c + `first_slots`."""
+    """`_bin_pulls` of values whose code c falls into the slot c + `first_slots`."""
     scale = lsq_functions.effective_step(raw_step)
     codes = tf.floor(tf.clip_by_value(values / scale, qmin, qmax) + 0.5)
     # NaN has no slot; kept in range, it makes the penalty NaN instead of stopping the graph.
@@ -179,3 +176,47 @@ def _pulls(
         to_step /= 1.0 + damping * curvature
         to_step = tf.where(raw_step < 0, -to_step, to_step)
     return tf.reduce_sum(pull * distance), (pull, to_step)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BinOptions:
+    """How the bin regularization of a model is computed.
+
+    Attributes:
+        detach_step: whether the steps get no gradient from it (`bin_regularization`).
+        scale_free: whether it is divided by the step squared (`bin_regularization`).
+        bounded_pull: whether no strength can make a weight overshoot its level: the damping of
+            `bin_regularization` follows the strength and the learning rate of the optimizer the
+            model is compiled with. The factor of a folded normalization gets no gradient then, for
+            it sums the pulls of a whole channel. False is the paper's formula.
+    """
+
+    detach_step: bool = True
+    scale_free: bool = False
+    bounded_pull: bool = True
+
+
+def _penalty(view: KernelView, options: BinOptions) -> tf.Tensor:
+    damping: Any = 0.0
+    if options.bounded_pull:
+        # An attached step and the weights share what may move at once.
+        damping = (2.0 if options.detach_step else 4.0) * view.reach
+    grid = view.grid
+    return bin_regularization(
+        view.latent,
+        grid.scale,
+        grid.qmin,
+        grid.qmax,
+        grid.axis,
+        detach_step=options.detach_step,
+        scale_free=options.scale_free,
+        damping=damping,
+    )
+
+
+BIN_REGULARIZATION = Method(
+    name="bin_regularization",
+    options=BinOptions,
+    penalty=_penalty,
+    trains_norms=lambda options: not options.bounded_pull,
+)

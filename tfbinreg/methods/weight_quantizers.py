@@ -15,6 +15,7 @@ from tfbinreg import _compat
 from tfbinreg.core.grid import Grid, check_bits, weight_code_range
 from tfbinreg.core.weight_starts import start_step
 from tfbinreg.methods import lsq_functions
+from tfbinreg.methods.contract import GridTensors
 
 Variables = dict[str, tf.Variable]
 
@@ -99,6 +100,11 @@ class LSQWeightQuantizer(LSQQuantizer):
     def _initial_value(self, shape: Any, dtype: Any = None) -> tf.Tensor:
         step = lsq_functions.initial_step(self._start, self.qmax, self.axis)
         return tf.where(is_usable(step), step, tf.ones_like(step))
+
+    def grid_now(self, variables: Variables) -> GridTensors:
+        """The grid as learned so far, as tensors."""
+        step = lsq_functions.effective_step(variables["step"])
+        return GridTensors(step, self.qmin, self.qmax, self.axis)
 
     def initialize(self, variables: Variables, kernel: np.ndarray, start: str = "mse") -> None:
         """Set the step from the actual weights; see `start_step` for the ways to `start`.

@@ -217,6 +217,7 @@ class _Decision:
             norms=norms if self.recipe.fold_batch_norm else None,
             bias_bits=self.recipe.bias_bits,
             bin_weight=settings.bin_weight,
+            penalty_weights=settings.penalty_weights,
         )
 
     def _wants_grid(self, leader: int, tails: list[int], kernels: Mapping[int, Any]) -> bool:

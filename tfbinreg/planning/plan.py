@@ -24,6 +24,7 @@ class KernelPlan:
             trains without them.
         bias_bits: bits of its bias, None for 32.
         bin_weight: factor of its part in the bin regularization, None for 1.
+        penalty_weights: the same for any penalty, by its name.
     """
 
     node: int
@@ -33,6 +34,7 @@ class KernelPlan:
     norms: tuple[int, ...] | None = None
     bias_bits: int | None = None
     bin_weight: float | None = None
+    penalty_weights: Mapping[str, float] | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

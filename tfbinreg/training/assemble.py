@@ -140,7 +140,13 @@ class _Placer:
 
 def _config(kernel: KernelPlan) -> LSQQuantizeConfig:
     per_channel = kernel.axis is not None
-    return LSQQuantizeConfig(kernel.bits, None, per_channel, bin_weight=kernel.bin_weight)
+    return LSQQuantizeConfig(
+        kernel.bits,
+        None,
+        per_channel,
+        bin_weight=kernel.bin_weight,
+        penalty_weights=kernel.penalty_weights,
+    )
 
 
 def _quantizer(grid: GridPlan, node: Node) -> Any:

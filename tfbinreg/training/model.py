@@ -6,40 +6,29 @@ import dataclasses
 import json
 import warnings
 import zlib
+from collections.abc import Mapping
 from typing import Any
 
 import tensorflow as tf
 
 from tfbinreg import _compat
-from tfbinreg.core.recipe import Recipe
+from tfbinreg.core.recipe import BIN_REGULARIZATION, Recipe
 from tfbinreg.core.target import LITERT, NOT_FINALIZED, state_of
 from tfbinreg.core.warning import QuantizationWarning, warn_unfinalized
 from tfbinreg.deploy.deployed import Deployed
 from tfbinreg.frontend.keras3_objects import takes_keras3_callbacks, to_tf_keras
 from tfbinreg.layers.kernel import BoundLayer, QuantizedKernel
-from tfbinreg.layers.sites import Site, kernel_sites, sites
-from tfbinreg.methods.bin_regularization import bin_pulls
+from tfbinreg.layers.sites import kernel_sites, sites
+from tfbinreg.methods import roster
+from tfbinreg.training.penalties import Penalty
 from tfbinreg.training.weight_files import check_bits, record_bits
 
 keras = _compat.keras
 
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class BinOptions:
-    """How the attached bin regularization is computed.
-
-    Attributes:
-        detach_step: whether the steps get no gradient from it (`bin_regularization`).
-        scale_free: whether it is divided by the step squared (`bin_regularization`).
-        bounded_pull: whether no strength can make a weight overshoot its level: the damping of
-            `bin_regularization` follows the strength and the learning rate of the optimizer the
-            model is compiled with. The factor of a folded normalization gets no gradient then, for
-            it sums the pulls of a whole channel. False is the paper's formula.
-    """
-
-    detach_step: bool = True
-    scale_free: bool = False
-    bounded_pull: bool = True
+_UNTRAINED: dict[str, Any] = {
+    "trainable": False,
+    "aggregation": tf.VariableAggregation.ONLY_FIRST_REPLICA,
+}
 
 
 @_compat.register
@@ -48,14 +37,16 @@ class QuantizedModel(_compat.Functional):
 
     tfmot's own `quantize_apply` returns one as well, given an `LSQQuantizeScheme`.
 
-    - One `add_loss` callable over all quantized kernels adds bin_strength * L_BR. At strength zero
-      (the start) it is skipped and training is plain LSQ, bit for bit. Keras counts it once, not
-      once per replica, and it is attached again whenever the model is built from its config.
+    - One `add_loss` callable over all quantized kernels adds each penalty of the recipe times its
+      strength. At strength zero (the start) it is skipped and training is plain LSQ, bit for bit.
+      Keras counts it once, not once per replica, and it is attached again whenever the model is
+      built from its config.
     - `compile` keeps the optimizer's decoupled weight decay away from the learned steps.
     - The recipe travels with the configuration.
 
     Attributes:
-        bin_strength: float32 variable, the strength lambda; not trained, saved with the model.
+        strengths: float32 variable of each penalty, by its name; not trained, saved with the model.
+        bin_strength: that of the bin regularization.
         steps_held: int32 variable; 1 keeps the steps as they are while the weights train. It acts
             only after `enable_step_holding`.
         finalized: int32 variable; not 0 after `finalize`, when inference is what the file computes
@@ -64,7 +55,7 @@ class QuantizedModel(_compat.Functional):
 
     made_from: dict[str, Any]  # of a loaded model: the configuration
     recipe = Recipe()
-    bin_options = BinOptions()
+    strengths: dict[str, tf.Variable] = {}  # noqa: RUF012, replaced, never changed
     _can_hold_steps = False
     _is_trained = False  # since it was built or loaded
     _deployed: Deployed | None = None
@@ -78,107 +69,67 @@ class QuantizedModel(_compat.Functional):
         for layer in self.layers:
             if isinstance(layer, BoundLayer) and layer.source is not None:
                 layer.bind(self.get_layer(layer.source))
+        # First, and of every model: files of version 0.1.0 hold these three in this order.
+        self._add_strength(BIN_REGULARIZATION, "bin_strength")
+        self.steps_held = tf.Variable(0, name="steps_held", dtype=tf.int32, **_UNTRAINED)
+        self.finalized = tf.Variable(0, name="finalized", dtype=tf.int32, **_UNTRAINED)
+        for layer in self.layers:
             if isinstance(layer, QuantizedKernel) and layer.made_with is not None:
-                self.recipe, self.bin_options = layer.made_with
-        options: dict[str, Any] = {
-            "trainable": False,
-            "aggregation": tf.VariableAggregation.ONLY_FIRST_REPLICA,
-        }
-        self.bin_strength = tf.Variable(0.0, name="bin_strength", **options)
-        self.steps_held = tf.Variable(0, name="steps_held", dtype=tf.int32, **options)
-        self.finalized = tf.Variable(0, name="finalized", dtype=tf.int32, **options)
-        self.add_loss(self.bin_loss)
+                self._take(layer.made_with)
+        self.add_loss(self._penalty_losses)
 
-    def describe(self, recipe: Recipe, bin_options: BinOptions) -> None:
+    def describe(self, recipe: Recipe) -> None:
         """Tell the model what it was made with, and every model that is cloned from its layers."""
-        self.recipe, self.bin_options = recipe, bin_options
+        self._take(recipe)
         for layer in self.layers:
             if isinstance(layer, QuantizedKernel):
-                layer.remember(recipe, bin_options)
+                layer.remember(recipe)
+
+    def _take(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+        for name in recipe.penalties:
+            if name not in self.strengths:
+                self._add_strength(name, f"{name}_strength")
+
+    def _add_strength(self, penalty: str, attribute: str) -> None:
+        strength = tf.Variable(0.0, name=attribute, **_UNTRAINED)
+        setattr(self, attribute, strength)  # by which Keras saves it
+        # Not self.strengths = ...: Keras would save it twice.
+        object.__setattr__(self, "strengths", {**self.strengths, penalty: strength})
+
+    def penalty(self, name: str) -> tf.Tensor:
+        """A penalty summed over the quantized kernels, without its strength; float32 scalar.
+
+        Raises:
+            ValueError: if the recipe does not name it.
+        """
+        return self._penalty(name).value()
+
+    def penalty_loss(self, name: str) -> tf.Tensor:
+        """A penalty times its strength; 0 without computing anything while the strength is 0."""
+        optimizer = getattr(self, "optimizer", None)
+        rate = None if optimizer is None else _compat.learning_rate(optimizer)
+        return self._penalty(name).loss(tf.convert_to_tensor(self.strengths[name]), rate)
+
+    def _penalty(self, name: str) -> Penalty:
+        if name not in self.recipe.penalties:
+            raise ValueError(
+                f"Model {self.name!r} has no penalty {name!r}, only "
+                f"{', '.join(self.recipe.penalties) or 'none'}: name it in Recipe(penalties=...)."
+            )
+        method = roster.find(name, "penalty")
+        options = method.read_options(self.recipe.options.get(name, {}))
+        return Penalty(method, options, kernel_sites(self))
+
+    def _penalty_losses(self) -> tf.Tensor:
+        """The sum of `penalty_loss` over the recipe's penalties."""
+        losses = [self.penalty_loss(name) for name in self.recipe.penalties]
+        return tf.add_n(losses) if losses else tf.constant(0.0)
 
     @property
     def step_variables(self) -> list[tf.Variable]:
         """The learned steps and offsets of all kernels and activations; inputs have fixed ones."""
         return [variable for site in sites(self) for variable in site.learned]
-
-    def bin_penalty(self) -> tf.Tensor:
-        """L_BR summed over the quantized kernels, as in the paper, without the strength; float32
-        scalar."""
-        latents, steps = self._kernel_tensors()
-        return self._bin_pulls(latents, steps, [0.0] * len(latents))[0]
-
-    def bin_loss(self) -> tf.Tensor:
-        """bin_strength * L_BR, 0 without computing anything while the strength is 0."""
-        strength = tf.convert_to_tensor(self.bin_strength)
-        dampings = self._dampings(strength)
-
-        @tf.custom_gradient
-        def loss(latents: list[tf.Tensor], steps: list[tf.Tensor]) -> Any:
-            def nothing() -> tuple[tf.Tensor, list[tf.Tensor]]:
-                return tf.constant(0.0), [tf.zeros(t.shape) for t in (*latents, *steps)]
-
-            penalty, pulls = tf.cond(
-                strength > 0.0, lambda: self._bin_pulls(latents, steps, dampings), nothing
-            )
-
-            def gradient(upstream: tf.Tensor) -> Any:
-                factor = 2.0 * strength * upstream
-                pulled = [factor * pull for pull in pulls]
-                return pulled[: len(latents)], pulled[len(latents) :]
-
-            return strength * penalty, gradient
-
-        return loss(*self._kernel_tensors())
-
-    def _dampings(self, strength: tf.Tensor) -> list[Any]:
-        """What keeps each kernel's pull from overshooting: 0 of a model that is not compiled."""
-        found = kernel_sites(self)
-        optimizer = getattr(self, "optimizer", None)
-        if optimizer is None or not self.bin_options.bounded_pull:
-            return [0.0] * len(found)
-        damping = 2.0 * strength * _compat.learning_rate(optimizer)
-        if not self.bin_options.detach_step:
-            damping *= 2.0  # the weights and the step share what may move at once
-        with _compat.float32_variables():
-            return [damping * _bin_weight(site) * site.layer.largest_slope() for site in found]
-
-    def _kernel_tensors(self) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
-        """The latent kernels and their steps, float32."""
-        attached = not self.bin_options.bounded_pull
-        with _compat.float32_variables():
-            found = kernel_sites(self)
-            return (
-                [tf.convert_to_tensor(site.layer.latent(site.kernel, attached)) for site in found],
-                [tf.convert_to_tensor(site.step) for site in found],
-            )
-
-    def _bin_pulls(
-        self, latents: list[tf.Tensor], steps: list[tf.Tensor], dampings: list[Any]
-    ) -> tuple[tf.Tensor, list[tf.Tensor]]:
-        """L_BR, and half its gradients for the kernels and then the steps."""
-        options = self.bin_options
-        penalties: list[tf.Tensor] = []
-        to_latents: list[tf.Tensor] = []
-        to_steps: list[tf.Tensor] = []
-        found = zip(kernel_sites(self), latents, steps, dampings, strict=True)
-        for site, latent, step, damping in found:
-            quantizer, weight = site.quantizer, _bin_weight(site)
-            penalty, pulls = bin_pulls(
-                latent,
-                step,
-                quantizer.qmin,
-                quantizer.qmax,
-                quantizer.axis,
-                detach_step=options.detach_step,
-                scale_free=options.scale_free,
-                damping=damping,
-            )
-            parts = [penalty, *pulls]
-            if weight != 1.0:
-                parts = [weight * part for part in parts]
-            for collected, part in zip((penalties, to_latents, to_steps), parts, strict=True):
-                collected.append(part)
-        return tf.add_n(penalties), to_latents + to_steps
 
     def enable_step_holding(self) -> None:
         """Make the train step obey `steps_held`; traces it anew if it had been built without."""
@@ -309,7 +260,6 @@ class QuantizedModel(_compat.Functional):
     def get_config(self) -> dict[str, Any]:
         quantization = {
             "recipe": self.recipe.to_json(),
-            "bin_options": dataclasses.asdict(self.bin_options),
             "output_names": list(self.output_names),
         }
         return {**super().get_config(), "tfbinreg": quantization}
@@ -321,16 +271,18 @@ class QuantizedModel(_compat.Functional):
         model = super().from_config(plain, custom_objects)
         # Not model.made_from = ...: Keras would take it for a part of the model to be saved.
         object.__setattr__(model, "made_from", config)
-        # Models of version 0.1.0 keep the names of their last layers, and the paper's formula.
+        # Models of version 0.1.0 keep the names of their last layers.
         _compat.set_output_names(model, quantization.get("output_names", model.output_names))
-        options = {"bounded_pull": False, **quantization["bin_options"]}
-        # And their recipes no target: LiteRT was the only one.
-        recipe = json.dumps({"target": LITERT, **json.loads(quantization["recipe"])})
-        model.describe(Recipe.from_json(recipe), BinOptions(**options))
+        model.describe(_saved_recipe(quantization))
         return model
 
 
-def _bin_weight(site: Site) -> float:
-    """The factor of a kernel's part in the bin regularization."""
-    weight = site.layer.quantize_config.settings.bin_weight
-    return 1.0 if weight is None else weight
+def _saved_recipe(quantization: Mapping[str, Any]) -> Recipe:
+    """The recipe in a saved configuration, of this version or an earlier one."""
+    # Recipes of version 0.1.0 have no target: LiteRT was the only one.
+    recipe = Recipe.from_data({"target": LITERT, **json.loads(quantization["recipe"])})
+    if "bin_options" not in quantization:
+        return recipe
+    # They kept these options apart, and computed the paper's formula.
+    options = {"bounded_pull": False, **quantization["bin_options"]}
+    return dataclasses.replace(recipe, options={**recipe.options, BIN_REGULARIZATION: options})

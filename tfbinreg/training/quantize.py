@@ -15,14 +15,16 @@ from tfbinreg.core.problems import raise_problems
 from tfbinreg.core.recipe import Recipe, RecipeData
 from tfbinreg.frontend.normalize import normalize
 from tfbinreg.layers.config import layer_settings
+from tfbinreg.methods.roster import check_methods
 from tfbinreg.network.graph import clone_layer, trace
 from tfbinreg.planning.decide import decide
 from tfbinreg.planning.plan import Plan
 from tfbinreg.training.assemble import place
+from tfbinreg.training.bin_options import with_bin_options
 from tfbinreg.training.calibrate import calibrate, sample_batches
 from tfbinreg.training.constant_columns import constant_columns_kept_small
 from tfbinreg.training.lost_numbers import coarse_numbers, warn_coarse
-from tfbinreg.training.model import BinOptions, QuantizedModel
+from tfbinreg.training.model import QuantizedModel
 from tfbinreg.training.model_checks import check_model
 from tfbinreg.training.saving import load_float_model
 
@@ -72,9 +74,9 @@ def quantize_apply(
     weight_bits: int | None = None,
     activation_bits: int | None = None,
     calibration_data: Any = None,
-    detach_step: bool = True,
-    scale_free: bool = False,
-    bounded_pull: bool = True,
+    detach_step: bool | None = None,
+    scale_free: bool | None = None,
+    bounded_pull: bool | None = None,
 ) -> QuantizedModel:
     """Prepare a model for LSQ training with bin regularization.
 
@@ -100,11 +102,10 @@ def quantize_apply(
             also whether the inputs are never negative and so can use an unsigned grid, and which
             numbers are lost on a grid with far larger ones: each is told by a
             `QuantizationWarning`.
-        detach_step: whether the bin regularization leaves the steps alone.
-        scale_free: divide each kernel's penalty by its step squared; needs a far smaller strength
-            (see `bin_regularization`).
-        bounded_pull: whether no strength of the bin regularization can make a weight overshoot its
-            level (see `BinOptions`); False for the paper's formula.
+        detach_step: deprecated, as the two below: an option of the bin regularization, which
+            belongs into the recipe (`Recipe.options`, `BinOptions`).
+        scale_free: deprecated.
+        bounded_pull: deprecated.
 
     Returns:
         A `QuantizedModel`, not compiled.
@@ -116,12 +117,14 @@ def quantize_apply(
     """
     model = _opened(model)
     recipe = _recipe(recipe, weight_bits, activation_bits)
+    old = {"detach_step": detach_step, "scale_free": scale_free, "bounded_pull": bounded_pull}
+    recipe = with_bin_options(recipe, {k: v for k, v in old.items() if v is not None})
+    check_methods(recipe)
     recipe, batches = _samples(model, recipe, calibration_data)
     normal, decided = _decided(model, recipe)
     raise_problems(decided.problems, f"quantize model {model.name!r}")
     quantized = place(decided, QuantizedModel, weight_start=recipe.weight_start)
-    options = BinOptions(detach_step=detach_step, scale_free=scale_free, bounded_pull=bounded_pull)
-    quantized.describe(recipe, options)
+    quantized.describe(recipe)
     if batches is not None:
         calibrate(quantized, batches)
         warn_coarse(coarse_numbers(decided, normal, batches))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,11 +11,14 @@ from tfbinreg.core.problems import raise_problems
 from tfbinreg.core.recipe import Recipe, RecipeData
 from tfbinreg.frontend.normalize import normalize
 from tfbinreg.layers.config import LSQQuantizeConfig, layer_settings
+from tfbinreg.methods.bin_regularization import BinOptions
+from tfbinreg.methods.roster import check_methods
 from tfbinreg.network.graph import trace
 from tfbinreg.network.layer_kinds import KINDS
 from tfbinreg.planning.decide import decide
 from tfbinreg.training.assemble import place
-from tfbinreg.training.model import BinOptions, QuantizedModel
+from tfbinreg.training.bin_options import with_bin_options
+from tfbinreg.training.model import QuantizedModel
 
 
 class LSQQuantizeRegistry(_compat.QuantizeRegistry):
@@ -45,6 +49,7 @@ class LSQQuantizeRegistry(_compat.QuantizeRegistry):
             settings.per_channel,
             learned_offset=settings.learned_offset,
             bin_weight=settings.bin_weight,
+            penalty_weights=settings.penalty_weights,
         )
 
 
@@ -53,12 +58,11 @@ class LSQLayoutTransform(_compat.QuantizeLayoutTransform):
 
     Args:
         recipe: bits per layer.
-        bin_options: how the bin regularization is computed.
         placed: filled with the names of all layers of the transformed model.
     """
 
-    def __init__(self, recipe: Recipe, bin_options: BinOptions, placed: set[str]) -> None:
-        self._recipe, self._bin_options, self._placed = recipe, bin_options, placed
+    def __init__(self, recipe: Recipe, placed: set[str]) -> None:
+        self._recipe, self._placed = recipe, placed
 
     def apply(
         self, model: Any, layer_quantize_map: Mapping[str, Any]
@@ -77,7 +81,7 @@ class LSQLayoutTransform(_compat.QuantizeLayoutTransform):
         raise_problems(plan.problems, f"quantize model {model.name!r}")
         quantized = place(plan, QuantizedModel, weight_start=self._recipe.weight_start)
         # tfmot clones the model, layer by layer, and keeps its class.
-        quantized.describe(self._recipe, self._bin_options)
+        quantized.describe(self._recipe)
         self._placed.update(layer.name for layer in quantized.layers)
         return quantized, {}
 
@@ -92,15 +96,17 @@ class LSQQuantizeScheme(_compat.QuantizeScheme):
     Args:
         recipe: bits per layer, for annotated layers without a config of their own, in any form that
             `quantize_apply` takes.
-        bin_options: how the bin regularization is computed.
+        bin_options: deprecated: an option of the recipe (`Recipe.options`).
     """
 
     def __init__(self, recipe: RecipeData = None, *, bin_options: BinOptions | None = None) -> None:
-        self._recipe, self._placed = Recipe.from_data(recipe), set[str]()
-        self._bin_options = bin_options or BinOptions()
+        given = {} if bin_options is None else dataclasses.asdict(bin_options)
+        self._recipe = with_bin_options(Recipe.from_data(recipe), given)
+        self._placed = set[str]()
+        check_methods(self._recipe)
 
     def get_layout_transformer(self) -> LSQLayoutTransform:
-        return LSQLayoutTransform(self._recipe, self._bin_options, self._placed)
+        return LSQLayoutTransform(self._recipe, self._placed)
 
     def get_quantize_registry(self) -> LSQQuantizeRegistry:
         return LSQQuantizeRegistry(self._recipe, self._placed)

@@ -6,7 +6,6 @@ import dataclasses
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from tfbinreg.layers.sites import Site, kernel_sites, require_quantized
 from tfbinreg.methods import lsq_functions
@@ -64,11 +63,3 @@ def bin_statistics(model: Any) -> BinStatistics:
         near += float(np.count_nonzero(distance <= NEAR))
         count += distance.size
     return BinStatistics(squares / count, near / count, tuple(beyond))
-
-
-def write_histograms(model: Any, writer: tf.summary.SummaryWriter, epoch: int) -> None:
-    """Write each kernel, in steps, as a TensorBoard histogram `bins/<layer>`."""
-    with writer.as_default(step=epoch):
-        for site in kernel_sites(model):
-            tf.summary.histogram(f"bins/{site.name}", scaled_weights(site), buckets=120)
-    writer.flush()

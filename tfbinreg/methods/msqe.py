@@ -1,0 +1,50 @@
+"""MSQE: the mean squared quantization error of a kernel as a penalty.
+
+Choi, El-Khamy and Lee, "Learning Low Precision Deep Neural Networks through Regularization",
+arXiv 1809.00095, equation 3, as known from secondary sources. The paper learns the strength; here
+it is given.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import tensorflow as tf
+
+from tfbinreg.methods.contract import KernelView, Method
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MsqeOptions:
+    """How the penalty is computed.
+
+    Attributes:
+        detach_step: whether the steps get no gradient from it.
+    """
+
+    detach_step: bool = True
+
+
+def mean_squared_error(view: KernelView, options: MsqeOptions) -> tf.Tensor:
+    """The mean squared distance of a kernel's weights from their levels.
+
+    With q the code of a weight w, s the step and N the number of weights:
+
+        L      = (1 / N) sum (w - q s)^2
+        dL/dw  = 2 (w - q s) / N
+        dL/ds  = -(2 / N) sum q (w - q s),  0 with `detach_step`
+
+    Codes are constants for the gradient. Bin regularization divides by the weights of each bin,
+    this by all weights, so that sparse bins are not pulled harder.
+    """
+    grid = view.grid
+    scale = tf.stop_gradient(grid.scale) if options.detach_step else grid.scale
+    if grid.axis is not None:
+        shape = [1] * len(view.latent.shape)
+        shape[grid.axis] = -1
+        scale = tf.reshape(scale, shape)
+    codes = tf.floor(tf.clip_by_value(view.latent / scale, grid.qmin, grid.qmax) + 0.5)
+    return tf.reduce_mean(tf.square(view.latent - tf.stop_gradient(codes) * scale))
+
+
+MSQE = Method(name="msqe", options=MsqeOptions, penalty=mean_squared_error)

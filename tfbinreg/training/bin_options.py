@@ -1,0 +1,27 @@
+"""Options of the bin regularization as arguments, as version 0.1.0 had them."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+from tfbinreg.core.recipe import BIN_REGULARIZATION, Recipe
+
+
+def with_bin_options(recipe: Recipe, given: Mapping[str, Any]) -> Recipe:
+    """The recipe with options of the bin regularization that were given beside it.
+
+    Warns:
+        DeprecationWarning: if there are any, saying what to write.
+    """
+    if not given:
+        return recipe
+    options = {BIN_REGULARIZATION: {**recipe.options.get(BIN_REGULARIZATION, {}), **given}}
+    warnings.warn(
+        f"{', '.join(given)}: give them in the recipe, Recipe(options={options!r}).",
+        DeprecationWarning,
+        stacklevel=3,
+    )
+    return dataclasses.replace(recipe, options={**recipe.options, **options})
