@@ -130,7 +130,8 @@ class Study:
         if not os.path.exists(path):
             model = tfbinreg.load_model(self.trunk(seed, setting))
             if variant == "br_attached":  # as in the paper
-                model.bin_options = tfbinreg.BinOptions(detach_step=False, bounded_pull=False)
+                options = {"detach_step": False, "bounded_pull": False}
+                model.describe(model.recipe.with_options("bin_regularization", **options))
             strength = 0.0 if variant == "lsq" else self.strength
             callback = tfbinreg.BinRegularization("two_stage", self.switch_epoch, strength)
             self.fit(model, seed, self.switch_epoch, self.epochs, [callback])

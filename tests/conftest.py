@@ -84,10 +84,13 @@ def make_trained(float_net, images, labels):
     """Makes a new `trained_net`, for tests that change it."""
 
     def make():
-        recipe = tfbinreg.Recipe(weight_bits=2, activation_bits=4, per_channel=True)
-        model = tfbinreg.quantize_apply(
-            float_net, recipe, calibration_data=images, detach_step=False, scale_free=True
+        recipe = tfbinreg.Recipe(
+            weight_bits=2,
+            activation_bits=4,
+            per_channel=True,
+            options={"bin_regularization": {"detach_step": False, "scale_free": True}},
         )
+        model = tfbinreg.quantize_apply(float_net, recipe, calibration_data=images)
         model.compile(keras.optimizers.Adam(0.01), "sparse_categorical_crossentropy")
         model.fit(images, labels, batch_size=16, shuffle=False, verbose=0)
         tfbinreg.finalize(model, target="tflm")

@@ -6,7 +6,14 @@ import tf_keras as keras
 import tfbinreg
 
 
-def build(learning_rate=0.05, **options):
+def build(learning_rate=0.05, recipe=None, **bin_options):
+    """The net, quantized and compiled.
+
+    Args:
+        learning_rate: of SGD with momentum.
+        recipe: None for two bits.
+        bin_options: options of the bin regularization.
+    """
     keras.utils.set_random_seed(0)
     layers = keras.layers
     model = keras.Sequential(
@@ -20,8 +27,10 @@ def build(learning_rate=0.05, **options):
             layers.Dense(3, activation="softmax"),
         ]
     )
-    bits = {} if "recipe" in options else {"weight_bits": 2}
-    quantized = tfbinreg.quantize_apply(model, **bits, **options)
+    recipe = recipe or tfbinreg.Recipe(weight_bits=2)
+    quantized = tfbinreg.quantize_apply(
+        model, recipe.with_options("bin_regularization", **bin_options)
+    )
     optimizer = keras.optimizers.SGD(learning_rate, momentum=0.9)
     quantized.compile(optimizer, "sparse_categorical_crossentropy")
     return quantized

@@ -194,6 +194,11 @@ class Recipe:
             raise ValueError("rules must be a sequence of Rules: (rule,) or [rule].")
         object.__setattr__(self, "rules", tuple(self.rules))
 
+    def with_options(self, method: str, **options: Any) -> Recipe:
+        """The same recipe with options of a method set; those not given stay."""
+        own = {**self.options.get(method, {}), **options}
+        return dataclasses.replace(self, options={**self.options, method: own})
+
     def __hash__(self) -> int:
         return hash(self.to_json())
 

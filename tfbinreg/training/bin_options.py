@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -18,10 +17,10 @@ def with_bin_options(recipe: Recipe, given: Mapping[str, Any]) -> Recipe:
     """
     if not given:
         return recipe
-    options = {BIN_REGULARIZATION: {**recipe.options.get(BIN_REGULARIZATION, {}), **given}}
     warnings.warn(
-        f"{', '.join(given)}: give them in the recipe, Recipe(options={options!r}).",
+        f"{', '.join(given)}: give them in the recipe, Recipe(options="
+        f"{{{BIN_REGULARIZATION!r}: {dict(given)!r}}}).",
         DeprecationWarning,
         stacklevel=3,
     )
-    return dataclasses.replace(recipe, options={**recipe.options, **options})
+    return recipe.with_options(BIN_REGULARIZATION, **given)

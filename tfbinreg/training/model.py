@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import warnings
 import zlib
@@ -285,4 +284,4 @@ def _saved_recipe(quantization: Mapping[str, Any]) -> Recipe:
         return recipe
     # They kept these options apart, and computed the paper's formula.
     options = {"bounded_pull": False, **quantization["bin_options"]}
-    return dataclasses.replace(recipe, options={**recipe.options, BIN_REGULARIZATION: options})
+    return recipe.with_options(BIN_REGULARIZATION, **options)

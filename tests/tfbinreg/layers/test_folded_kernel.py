@@ -175,14 +175,14 @@ def test_no_strength_makes_folded_kernels_diverge(rows):
     gamma = norm.gamma.numpy()
     model.bin_strength.assign(1e8)
     with tf.GradientTape() as tape:
-        loss = model.bin_loss()
+        loss = model.penalty_loss("bin_regularization")
     kernel, _, _ = folded(model).kernels[0]
     gradient = tape.gradient(loss, [kernel, norm.gamma])
     assert gradient[1] is None  # it would sum the pulls of a whole channel
     kernel.assign_sub(0.01 * gradient[0])
     np.testing.assert_array_equal(norm.gamma, gamma)
     before = float(loss)
-    assert 0 < float(model.bin_loss()) < before
+    assert 0 < float(model.penalty_loss("bin_regularization")) < before
 
 
 @pytest.mark.parametrize("bits", [2, 4, 8])

@@ -31,7 +31,8 @@ def net():
 
 def trained(recipe, jit_compile):
     """A quantized net after two epochs, and what `fit` logged."""
-    q = tfbinreg.quantize_apply(net(), recipe, detach_step=recipe.weight_bits != 3)
+    options = {"detach_step": recipe.weight_bits != 3}
+    q = tfbinreg.quantize_apply(net(), recipe.with_options("bin_regularization", **options))
     q.compile(
         keras.optimizers.SGD(0.001, 0.9),
         "sparse_categorical_crossentropy",

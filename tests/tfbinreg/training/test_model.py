@@ -9,7 +9,7 @@ import tfbinreg
 from tfbinreg.layers.sites import kernel_sites, sites
 
 
-def build(**options):
+def build(recipe=None, **bin_options):
     keras.utils.set_random_seed(0)
     layers = keras.layers
     model = keras.Sequential(
@@ -18,8 +18,10 @@ def build(**options):
     )  # fmt: skip
     random = np.random.default_rng(0)
     inputs = random.normal(size=(64, 6)).astype(np.float32)
-    options.setdefault("recipe", tfbinreg.Recipe(weight_bits=2))
-    quantized = tfbinreg.quantize_apply(model, calibration_data=inputs, **options)
+    recipe = recipe or tfbinreg.Recipe(weight_bits=2)
+    if bin_options:
+        recipe = recipe.with_options("bin_regularization", **bin_options)
+    quantized = tfbinreg.quantize_apply(model, recipe, calibration_data=inputs)
     return quantized, inputs, random.normal(size=(64, 3)).astype(np.float32)
 
 
@@ -64,23 +66,26 @@ def test_steps_stay_usable_whatever_the_optimizer_does(rate):
 
 
 def test_recipe_and_options_are_part_of_the_configuration():
-    recipe = tfbinreg.Recipe(weight_bits=3, rules=(tfbinreg.Rule(layer="dense.*", weight_bits=5),))
+    rules = (tfbinreg.Rule(layer="dense.*", weight_bits=5),)
+    options = {"bin_regularization": {"detach_step": False, "scale_free": True}}
+    recipe = tfbinreg.Recipe(weight_bits=3, rules=rules, options=options)
     model = build()[0]
     again = type(model).from_config(model.get_config())
-    assert again.recipe == model.recipe and again.bin_options == model.bin_options
+    assert again.recipe == model.recipe
     float_model = keras.Sequential([keras.layers.Input((6,)), keras.layers.Dense(3, name="dense")])
-    other = tfbinreg.quantize_apply(float_model, recipe, detach_step=False, scale_free=True)
+    other = tfbinreg.quantize_apply(float_model, recipe)
     again = type(other).from_config(other.get_config())
     assert again.recipe == recipe
-    assert again.bin_options == tfbinreg.BinOptions(detach_step=False, scale_free=True)
     assert len(again.losses) == 1
 
 
 def test_models_saved_before_keep_the_papers_penalty():
     model = build()[0]
     config = model.get_config()
-    del config["tfbinreg"]["bin_options"]["bounded_pull"]
-    assert type(model).from_config(config).bin_options == tfbinreg.BinOptions(bounded_pull=False)
+    config["tfbinreg"]["bin_options"] = {"detach_step": True, "scale_free": False}
+    expected = {"detach_step": True, "scale_free": False, "bounded_pull": False}
+    recipe = type(model).from_config(config).recipe
+    assert recipe.options == {"bin_regularization": expected}
 
 
 @pytest.mark.parametrize("detach_step", [True, False])
@@ -111,13 +116,13 @@ def test_rules_weigh_the_penalty_of_a_layer():
         model.bin_strength.assign(0.5)
         variables = [site.kernel for site in kernel_sites(model)]
         with tf.GradientTape() as tape:
-            loss = model.bin_loss()
+            loss = model.penalty_loss("bin_regularization")
         gradients = tape.gradient(loss, variables)
         assert np.any(gradients[1]) == (weight > 0) and np.any(gradients[0])
-        np.testing.assert_allclose(loss, 0.5 * model.bin_penalty(), rtol=1e-6)
-        penalties.append(float(model.bin_penalty()))
+        np.testing.assert_allclose(loss, 0.5 * model.penalty("bin_regularization"), rtol=1e-6)
+        penalties.append(float(model.penalty("bin_regularization")))
     none, one, three = penalties
-    assert one == pytest.approx(float(plain.bin_penalty()))
+    assert one == pytest.approx(float(plain.penalty("bin_regularization")))
     assert three - none == pytest.approx(3 * (one - none), rel=1e-5)
 
 

@@ -171,7 +171,7 @@ def test_the_pull_follows_the_learning_rate_and_knows_the_bin_weight():
             expected += 100.0 * weight * reference.bin_penalty(
                 site.kernel.numpy(), float(site.step), site.quantizer.qmin, site.quantizer.qmax,
                 2 * 100.0 * weight * rate)  # fmt: skip
-        assert float(model.bin_loss()) == pytest.approx(expected, rel=1e-5)
+        assert float(model.penalty_loss("bin_regularization")) == pytest.approx(expected, rel=1e-5)
 
 
 def test_alternating_holds_the_steps_still_despite_momentum():

@@ -6,7 +6,7 @@ import tensorflow_model_optimization as tfmot
 import tf_keras as keras
 
 import tfbinreg
-from tfbinreg import BinOptions, QuantizedModel, Recipe, Rule
+from tfbinreg import QuantizedModel, Recipe, Rule
 from tfbinreg.core.weight_starts import start_step
 from tfbinreg.layers.sites import activation_sites, kernel_sites
 from tfbinreg.training.batch_statistics import BatchStatistics
@@ -33,7 +33,7 @@ class TestResult:
         assert isinstance(quantized_net, QuantizedModel)
         assert quantized_net.name == float_net.name
         assert quantized_net.recipe == Recipe(weight_bits=2, unsigned_input=False)
-        assert quantized_net.bin_options == BinOptions()
+        assert quantized_net.recipe.penalties == ("bin_regularization",)
         assert bits(quantized_net) == {"conv": 8, "depthwise": 2, "pointwise": 2, "head": 8}
 
     def test_does_what_the_plan_says(self, quantized_net, float_net):
@@ -103,7 +103,8 @@ class TestResult:
         assert steps(model)["late_grid"] == pytest.approx(2 / 255)
 
     def test_bin_options_travel_with_the_model(self, trained_net):
-        assert trained_net.bin_options == BinOptions(detach_step=False, scale_free=True)
+        options = {"detach_step": False, "scale_free": True}
+        assert trained_net.recipe.options == {"bin_regularization": options}
 
 
 class TestActivationStart:

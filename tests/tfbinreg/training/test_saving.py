@@ -63,7 +63,8 @@ def test_everything_travels(loaded, net):
     assert type(loaded) is tfbinreg.QuantizedModel
     assert loaded.recipe == net.recipe
     assert loaded.recipe.per_channel
-    assert loaded.bin_options == tfbinreg.BinOptions(detach_step=False, scale_free=True)
+    options = {"detach_step": False, "scale_free": True}
+    assert loaded.recipe.options == {"bin_regularization": options}
     assert float(loaded.bin_strength) == 0.25
     assert list(state(loaded)) == list(state(net))
     same(state(loaded).values(), state(net).values())
@@ -71,12 +72,14 @@ def test_everything_travels(loaded, net):
 
 def test_the_penalty_is_attached_once(loaded, net):
     assert len(loaded.losses) == 1
-    np.testing.assert_array_equal(loaded.bin_penalty(), net.bin_penalty())
+    np.testing.assert_array_equal(
+        loaded.penalty("bin_regularization"), net.penalty("bin_regularization")
+    )
     # A SavedModel comes back without its optimizer, whose rate bounds the pull.
     bounded = getattr(loaded, "optimizer", None) is not None
-    expected = net.losses[0] if bounded else 0.25 * net.bin_penalty()
+    expected = net.losses[0] if bounded else 0.25 * net.penalty("bin_regularization")
     np.testing.assert_array_equal(loaded.losses[0], expected)
-    assert 0 < float(net.losses[0]) <= 0.25 * float(net.bin_penalty())
+    assert 0 < float(net.losses[0]) <= 0.25 * float(net.penalty("bin_regularization"))
 
 
 def test_steps_are_not_started_again(saved, images):

@@ -92,7 +92,7 @@ def net() -> Any:
 
 def fresh(net: Any) -> tfbinreg.QuantizedModel:
     keras.utils.set_random_seed(0)
-    model = tfbinreg.quantize_apply(net, RECIPE, scale_free=True)
+    model = tfbinreg.quantize_apply(net, RECIPE)
     compile_(model)
     return model
 
@@ -142,7 +142,7 @@ def facts(model: Any, images: np.ndarray) -> Facts:
         grids=[(grid.scale, grid.qmin, grid.qmax) for grid in grids],
         names=[weight.name for weight in model.weights],
         trained=[weight.name for weight in model.trainable_weights],
-        settings=[model.name, model.recipe.to_json(), model.bin_options],
+        settings=[model.name, model.recipe.to_json()],
     )
 
 
