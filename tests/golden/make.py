@@ -289,13 +289,17 @@ def train(model: Any, inputs: list[np.ndarray], targets: list[np.ndarray]) -> No
 
 def quantized(case: Case, net: Any, calibration: Any = None) -> Any:
     """The net as the case's recipe says."""
-    options = case.bin_options
+    recipe = full_recipe(case)
     if case.scheme:  # whose steps start from the first batch
-        scheme = tfbinreg.LSQQuantizeScheme(case.recipe, bin_options=options)
+        scheme = tfbinreg.LSQQuantizeScheme(recipe)
         return tfmot.quantization.keras.quantize_apply(net, scheme)
-    return tfbinreg.quantize_apply(
-        net, case.recipe, calibration_data=calibration, **dataclasses.asdict(options)
-    )
+    return tfbinreg.quantize_apply(net, recipe, calibration_data=calibration)
+
+
+def full_recipe(case: Case) -> tfbinreg.Recipe:
+    """The case's recipe with the options of its bin regularization."""
+    options = dataclasses.asdict(case.bin_options)
+    return case.recipe.with_options("bin_regularization", **options)
 
 
 def trained(case: Case) -> tuple[Any, list[np.ndarray], list[np.ndarray]]:

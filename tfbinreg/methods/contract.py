@@ -60,13 +60,13 @@ class Method:
         penalty: (view, options) -> float32 scalar, differentiable for the latent weights and the
             scale: a kernel's part in the loss, before the strength. None if it adds none.
         trains_norms: options -> whether the penalty's gradient also reaches normalizations that
-            are folded into a kernel. It sums the pulls of a whole channel, so rarely.
+            are folded into a kernel, where it sums the pulls of a whole channel. None for never.
     """
 
     name: str
     options: type
     penalty: Callable[[KernelView, Any], tf.Tensor] | None = None
-    trains_norms: Callable[[Any], bool] = lambda options: False
+    trains_norms: Callable[[Any], bool] | None = None
 
     def read_options(self, given: Mapping[str, Any]) -> Any:
         """The options with the fields that are `given`.

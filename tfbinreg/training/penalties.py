@@ -26,7 +26,7 @@ class Penalty:
         if method.penalty is None:
             raise ValueError(f"Method {method.name!r} has no penalty.")
         self._name, self._function, self.options = method.name, method.penalty, options
-        self._trains_norms = method.trains_norms(options)
+        self._trains_norms = method.trains_norms is not None and method.trains_norms(options)
         self._sites = list(sites)
 
     def value(self) -> tf.Tensor:
