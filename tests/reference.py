@@ -107,3 +107,31 @@ def least_squares_step(weights, qmin, qmax, count=20001):
         )
         best = min(best, (error, step))
     return best[1], best[0]
+
+
+def tqt(value: float, log2_threshold: float, qmin: int, qmax: int) -> tuple[float, float, float]:
+    """TQT of one number (Jain et al., equations 4-8), halves up: (q, dq/dx, dq/dlog2 t)."""
+    scale = 2.0 ** math.ceil(log2_threshold) / (qmax + 1)
+    code = math.floor(value / scale + 0.5)
+    if code < qmin:
+        return qmin * scale, 0.0, scale * math.log(2.0) * qmin
+    if code > qmax:
+        return qmax * scale, 0.0, scale * math.log(2.0) * qmax
+    return code * scale, 1.0, scale * math.log(2.0) * (code - value / scale)
+
+
+def mean_squared_error(
+    weights: np.ndarray, step: float, qmin: int, qmax: int
+) -> tuple[float, np.ndarray, float]:
+    """The mean squared distance of weights from their levels, weight by weight, and its derivatives
+    for the weights and the step."""
+    weights = np.asarray(weights, np.float64)
+    count, total, to_step = weights.size, 0.0, 0.0
+    to_weights = np.empty_like(weights)
+    for index in np.ndindex(weights.shape):
+        code = math.floor(min(max(weights[index] / step, qmin), qmax) + 0.5)
+        distance = weights[index] - code * step
+        total += distance**2 / count
+        to_weights[index] = 2.0 * distance / count
+        to_step -= 2.0 * code * distance / count
+    return total, to_weights, to_step

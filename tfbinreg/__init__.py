@@ -18,15 +18,12 @@ from tfbinreg.deploy.export import to_tflite
 from tfbinreg.deploy.freeze import integer_codes
 from tfbinreg.frontend.read import register_layer
 from tfbinreg.layers.config import LSQQuantizeConfig
-from tfbinreg.methods.activation_quantizers import (
-    LSQActivationQuantizer,
-    LSQPlusActivationQuantizer,
-)
 from tfbinreg.methods.bin_regularization import BinOptions, bin_regularization
-from tfbinreg.methods.contract import GridTensors, KernelView, Method
+from tfbinreg.methods.contract import GridSpec, GridTensors, KernelSpec, KernelView, Method
 from tfbinreg.methods.lsq_functions import lsq_quantize
+from tfbinreg.methods.lsq_plus import LSQPlusActivationQuantizer
+from tfbinreg.methods.lsq_quantizers import LSQActivationQuantizer, LSQWeightQuantizer
 from tfbinreg.methods.roster import register_method
-from tfbinreg.methods.weight_quantizers import LSQWeightQuantizer
 from tfbinreg.planning.plan import Plan
 from tfbinreg.training.batch_norm import (
     BatchNormReestimation,
@@ -51,7 +48,9 @@ __all__ = [
     "FlashBudget",
     "FreezeBatchNorm",
     "Grid",
+    "GridSpec",
     "GridTensors",
+    "KernelSpec",
     "KernelView",
     "LSQActivationQuantizer",
     "LSQPlusActivationQuantizer",

@@ -30,7 +30,13 @@ QuantizeAnnotate = quantize_annotate.QuantizeAnnotate
 # Our layers use tf.cond where the graph decides; converting their code only makes tracing slow.
 without_autograph = tf.autograph.experimental.do_not_convert
 
-register = keras.utils.register_keras_serializable(package="tfbinreg")
+REGISTERED: dict[str, type] = {}  # what `register` has seen, by name
+
+
+def register(cls: Any) -> Any:
+    """Let Keras save and load a class of this package, wherever its module lies."""
+    REGISTERED[cls.__name__] = cls
+    return keras.utils.register_keras_serializable(package="tfbinreg")(cls)
 
 
 def is_graph_network(model: object) -> bool:

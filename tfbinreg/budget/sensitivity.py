@@ -10,11 +10,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfbinreg.core.grid import weight_code_range
 from tfbinreg.core.recipe import Recipe, RecipeData
-from tfbinreg.core.weight_starts import start_step
 from tfbinreg.layers.sites import Site, kernel_sites
-from tfbinreg.methods.weight_quantizers import LSQWeightQuantizer
 from tfbinreg.training.calibrate import sample_batches
 from tfbinreg.training.quantize import quantize_apply
 
@@ -65,7 +62,7 @@ def sensitivities(
     quantized = quantize_apply(model, eight, calibration_data=batches)
     sites = kernel_sites(quantized)
     for site in sites:
-        _set_best_step(site, site.quantizer.bits)
+        _start_best(site, site.quantizer)
     expected = _outputs(quantized, batches)
     found = []
     for site in sites:
@@ -109,31 +106,22 @@ def _moved(
 @contextlib.contextmanager
 def at_width(site: Site, bits: int) -> Iterator[None]:
     """Scope in which a kernel has these bits and the best step for them; no weight changes."""
-    kernels, step = site.layer.kernels, site.step.numpy()
+    kernels = site.layer.kernels
     ((kernel, quantizer, variables),) = kernels
+    before = {name: variable.numpy() for name, variable in variables.items()}
     try:
-        kernels[0] = (kernel, LSQWeightQuantizer(bits, quantizer.axis), variables)
-        _set_best_step(site, bits)
+        other = site.layer.quantize_config.weight_quantizer(bits, quantizer.axis)
+        kernels[0] = (kernel, other, variables)
+        _start_best(site, other)
         yield
     finally:
         kernels[0] = (kernel, quantizer, variables)
-        site.step.assign(step)
+        for name, value in before.items():
+            variables[name].assign(value)
 
 
-def _set_best_step(site: Site, bits: int) -> None:
-    site.step.assign(best_step(np.asarray(site.latent), bits, site.quantizer.axis))
-
-
-def best_step(kernel: np.ndarray, bits: int, axis: int | None = None) -> np.ndarray:
-    """The step whose grid of `bits` bits has the least squared error (`start_step`); for zeros 1.
-
-    Args:
-        kernel: float, any shape.
-        bits: 2 to 8.
-        axis: channel axis for a step per channel, None for one step.
-
-    Returns:
-        float32, () or (channels,).
-    """
-    step = start_step(kernel, *weight_code_range(bits), axis, how="mse")
-    return np.where(step > 0, step, np.float32(1.0))
+def _start_best(site: Site, quantizer: Any) -> None:
+    """Start a kernel's grid at the least squared error; one of zeros is right as it is."""
+    latent = np.asarray(site.latent)
+    if np.any(latent):
+        quantizer.initialize(site.variables, latent, "mse")

@@ -19,6 +19,7 @@ from tfbinreg.core.weight_starts import STARTS
 
 # What users give in place of a recipe (`Recipe.from_data`).
 RecipeData: TypeAlias = "Recipe | Mapping[str, Any] | str | os.PathLike[str] | None"
+LSQ = "lsq"  # the default method
 BIN_REGULARIZATION = "bin_regularization"  # the penalty that every model has
 
 _BIT_FIELDS = ("weight_bits", "activation_bits")
@@ -60,6 +61,7 @@ class Rule:
         learned_offset: whether the layer's output may have a learned offset (LSQ+).
         bin_weight: factor of the kernel's part in the bin regularization; 0 leaves it out.
         penalty_weights: the same for any penalty, by its name.
+        method: name of the method that quantizes kernel and output.
         skip: whether kernel and output stay float. Such a model trains but cannot be converted.
     """
 
@@ -71,6 +73,7 @@ class Rule:
     learned_offset: bool | None = None
     bin_weight: float | None = None
     penalty_weights: Mapping[str, float] | None = None
+    method: str | None = None
     skip: bool | None = None
 
     def __post_init__(self) -> None:
@@ -100,6 +103,7 @@ class LayerSettings:
     learned_offset: bool | None = None
     bin_weight: float | None = None
     penalty_weights: Mapping[str, float] | None = None
+    method: str | None = None
     skip: bool | None = None
 
     def penalty_weight(self, penalty: str) -> float:
@@ -134,6 +138,7 @@ class Recipe:
             are then the same integers there as in the int8 file, which makes both compute the same
             bits, with coarser biases in both.
         weight_start: where the weight steps start: "mse", "lsq" or "range" (`start_step`).
+        method: name of the method that quantizes weights and activations.
         penalties: names of the penalties that are added to the loss, each at strength 0 until a
             callback (`BinRegularization`, `PenaltySchedule`) raises it.
         options: options of methods by their names, for instance
@@ -159,6 +164,7 @@ class Recipe:
     bias_bits: int | None = None
     stored_bits: int = 8
     weight_start: str = "mse"
+    method: str = LSQ
     penalties: tuple[str, ...] = (BIN_REGULARIZATION,)
     options: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     float_activations: bool = False
@@ -214,6 +220,7 @@ class Recipe:
             "learned_offset": self.learned_offset,
             "bin_weight": None,
             "penalty_weights": None,
+            "method": self.method,
             "skip": None,
         }
         for rule in self.rules:

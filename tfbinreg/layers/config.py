@@ -1,4 +1,4 @@
-"""LSQ for one layer as a tfmot `QuantizeConfig`."""
+"""How one layer is quantized, as a tfmot `QuantizeConfig`."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Any
 
 from tfbinreg import _compat
 from tfbinreg.core.problems import Problem, raise_problems
-from tfbinreg.core.recipe import LayerSettings, Recipe, check_penalty_weights
-from tfbinreg.methods.activation_quantizers import LSQActivationQuantizer
-from tfbinreg.methods.weight_quantizers import LSQWeightQuantizer
+from tfbinreg.core.recipe import LSQ, LayerSettings, Recipe, check_penalty_weights
+from tfbinreg.methods import roster
+from tfbinreg.methods.contract import GridSpec, KernelSpec
 from tfbinreg.network.layer_kinds import KINDS, Role, activation_name
 
 
 @_compat.register
 class LSQQuantizeConfig(_compat.QuantizeConfig):
-    """LSQ for one layer, to be given to tfmot's `quantize_annotate_layer`.
+    """LSQ, or another method, for one layer; for tfmot's `quantize_annotate_layer`.
 
     Args:
         weight_bits: 2 to 8, None for the recipe's.
@@ -25,6 +25,8 @@ class LSQQuantizeConfig(_compat.QuantizeConfig):
         learned_offset: whether the layer's output may have a learned offset, None as the recipe.
         bin_weight: factor of the kernel's part in the bin regularization, None for 1.
         penalty_weights: the same for any penalty, by its name.
+        method: name of the method that quantizes the layer, None for the recipe's.
+        options: the method's options, by their names.
     """
 
     def __init__(
@@ -36,6 +38,8 @@ class LSQQuantizeConfig(_compat.QuantizeConfig):
         learned_offset: bool | None = None,
         bin_weight: float | None = None,
         penalty_weights: Mapping[str, float] | None = None,
+        method: str | None = None,
+        options: Mapping[str, Any] | None = None,
     ) -> None:
         check_penalty_weights(bin_weight, penalty_weights)
         self.settings = LayerSettings(
@@ -45,7 +49,9 @@ class LSQQuantizeConfig(_compat.QuantizeConfig):
             learned_offset=learned_offset,
             bin_weight=bin_weight,
             penalty_weights=penalty_weights,
+            method=method,
         )
+        self._options = dict(options or {})
         # A recipe reports wrong bits where the config is written, and knows the defaults.
         given: dict[str, Any] = {"weight_bits": weight_bits, "activation_bits": activation_bits}
         recipe = Recipe(**{key: bits for key, bits in given.items() if bits is not None})
@@ -62,7 +68,12 @@ class LSQQuantizeConfig(_compat.QuantizeConfig):
             return []
         axis = kind.channel_axis if self.settings.per_channel else None
         kernel = getattr(layer, kind.kernel)
-        return [(kernel, LSQWeightQuantizer(self._weight_bits, axis, kernel))]
+        return [(kernel, self.weight_quantizer(self._weight_bits, axis, kernel))]
+
+    def weight_quantizer(self, bits: int, axis: int | None, start: Any = None) -> Any:
+        """The method's quantizer for a kernel, see `KernelSpec`."""
+        spec = KernelSpec(bits=bits, axis=axis, start=start)
+        return roster.weight_quantizer(self.settings.method or LSQ, spec, self._options)
 
     def get_activations_and_quantizers(self, layer: Any) -> list[tuple[Any, Any]]:
         return []
@@ -80,21 +91,22 @@ class LSQQuantizeConfig(_compat.QuantizeConfig):
         relu = type(layer).__name__ == "ReLU" or (
             hasattr(layer, "activation") and activation_name(layer) in ("relu", "relu6")
         )
-        return [LSQActivationQuantizer(self._activation_bits, signed=not relu)]
+        spec = GridSpec(bits=self._activation_bits, signed=not relu)
+        return [roster.activation_quantizer(self.settings.method or LSQ, spec, self._options)]
 
     def get_config(self) -> dict[str, Any]:
         config = dataclasses.asdict(self.settings)
         del config["skip"]  # an annotated layer is one that is not skipped
-        return config
+        return {**config, "options": self._options}
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, LSQQuantizeConfig) and self.settings == other.settings
+        return isinstance(other, LSQQuantizeConfig) and self.get_config() == other.get_config()
 
     def __ne__(self, other: object) -> bool:
         return not self == other
 
     def __hash__(self) -> int:
-        return hash(repr(self.settings))
+        return hash(repr(self.get_config()))
 
 
 def layer_settings(configs: Mapping[str, Any]) -> dict[str, LayerSettings | None]:

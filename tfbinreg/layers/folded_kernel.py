@@ -12,7 +12,6 @@ import tensorflow as tf
 from tfbinreg import _compat
 from tfbinreg.core.grid import prescale
 from tfbinreg.layers.kernel import BoundLayer, QuantizedKernel
-from tfbinreg.methods import lsq_functions
 from tfbinreg.network.added_layers import ChannelAffine
 from tfbinreg.network.layer_kinds import KINDS
 
@@ -233,7 +232,7 @@ class FoldedKernel(BoundLayer, QuantizedKernel):
     def _bias_codes(self, bias: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Codes, k, and the accumulator's unit per channel: the bias is codes * 2^k * unit."""
         ((_, quantizer, variables),) = self.kernels
-        step = lsq_functions.effective_step(variables["step"])
+        step = quantizer.grid_now(variables).scale
         unit = step * self._source.stored_grid()[0] / prescale(quantizer.bits)
         unit = tf.repeat(
             tf.reshape(unit, [-1]), self._channels // max(1, unit.shape.num_elements())

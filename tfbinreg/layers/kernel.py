@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from tfbinreg import _compat
 from tfbinreg.core.recipe import Recipe
-from tfbinreg.methods.activation_quantizers import break_ties
+from tfbinreg.methods.uniform import Observer, break_ties
 from tfbinreg.network.hard_swish import hard_swish, hard_swish_table
 
 keras = _compat.keras
@@ -123,9 +123,12 @@ class QuantizeActivation(keras.layers.Layer):
         quantizer: a tfmot `Quantizer` with `settle`.
     """
 
+    _observer: Observer | None
+
     def __init__(self, quantizer: Any, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.quantizer = quantizer
+        self.observe_with(None)
 
     def build(self, input_shape: Any) -> None:
         with _compat.own_scope(self):
@@ -151,7 +154,14 @@ class QuantizeActivation(keras.layers.Layer):
         """
         if averaged:
             inputs = break_ties(inputs, *self.stored_grid())
+        if self._observer is not None and member is not None:
+            self._observer.see(inputs)
         return self.quantizer(inputs, training, weights=self.grid_variables, member=member)
+
+    def observe_with(self, observer: Observer | None) -> None:
+        """Show eager passes' values to an observer before they are quantized; None ends it."""
+        # Not self._observer = ...: Keras would track it.
+        object.__setattr__(self, "_observer", observer)
 
     @property
     def is_ready(self) -> Any:

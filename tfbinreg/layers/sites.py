@@ -21,7 +21,7 @@ class Site:
     Attributes:
         name: name of the float layer whose kernel it is, or of the activation grid's layer.
         layer: the Keras layer that holds the variables.
-        quantizer: the tfmot quantizer, with `settle`, `qmin`, `qmax` and `axis`.
+        quantizer: the tfmot quantizer that a method made (`methods.contract`).
         variables: the quantizer's variables.
         kernel: the trained kernel, None for an activation.
     """
@@ -40,12 +40,12 @@ class Site:
 
     @property
     def step(self) -> tf.Variable:
-        """The step variable; the quantizers use its absolute value."""
+        """LSQ's step variable; the quantizers use its absolute value."""
         return self.variables["step"]
 
     @property
     def learned(self) -> list[tf.Variable]:
-        """The quantizer's trained variables: the step, and the offset if it has one."""
+        """The quantizer's trained variables, such as LSQ's step."""
         return [variable for variable in self.variables.values() if variable.trainable]
 
     def grid(self) -> Grid:
@@ -115,9 +115,9 @@ def check_finite(model: Any) -> None:
     """Raise ValueError naming every layer whose step or kernel is not finite."""
     broken = []
     for site in sites(model):
-        for what in ("step", "offset"):
-            if what in site.variables and not np.all(np.isfinite(site.variables[what].numpy())):
-                broken.append(f"{site.name} ({what})")
+        for what, variable in site.variables.items():
+            if not np.all(np.isfinite(variable.numpy())):
+                broken.append(f"{site.name} ({what.replace('_', ' ')})")
         latent = site.latent
         if latent is not None and not np.all(np.isfinite(latent.numpy())):
             broken.append(f"{site.name} (kernel)")

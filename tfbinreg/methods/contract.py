@@ -19,14 +19,14 @@ class GridTensors:
 
     Attributes:
         scale: float32, positive, () or (channels,).
-        qmin: smallest code.
+        qmin: smallest code, an int or a scalar tensor.
         qmax: largest code.
         axis: channel axis of the tensor for a scale per channel, None for one scale.
     """
 
     scale: tf.Tensor
-    qmin: int
-    qmax: int
+    qmin: Any
+    qmax: Any
     axis: int | None = None
 
 
@@ -50,6 +50,43 @@ class KernelView:
     reach: Any = 0.0
 
 
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class KernelSpec:
+    """What a plan wants of a kernel's quantizer.
+
+    Attributes:
+        bits: 2 to 8.
+        axis: channel axis of the kernel for a scale per channel, None for one scale.
+        start: the float kernel, for quantizers that tfmot builds, which is told only its shape;
+            None if the kernel is given to `initialize` later.
+    """
+
+    bits: int
+    axis: int | None = None
+    start: Any = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GridSpec:
+    """What a plan wants of an activation's quantizer.
+
+    Attributes:
+        bits: 2 to 8.
+        signed: whether there are negative codes.
+        offset: whether the tensor reaches far on the positive side only, and may have an offset.
+        upper_limit: the largest level to start with, 6.0 after a ReLU6; None without a limit.
+        from_range: whether to start from max|v|.
+        fixed: whether to stay there, as model inputs do.
+    """
+
+    bits: int
+    signed: bool = False
+    offset: bool = False
+    upper_limit: float | None = None
+    from_range: bool = False
+    fixed: bool = False
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Method:
     """A published algorithm.
@@ -57,6 +94,9 @@ class Method:
     Attributes:
         name: by which recipes know it.
         options: frozen dataclass of its options, each with a default; JSON numbers, strings, bools.
+        weights: (spec, options) -> quantizer of a kernel, a `UniformWeightQuantizer` or what has
+            its methods. None if it quantizes no weights.
+        activations: (spec, options) -> quantizer of an activation, likewise.
         penalty: (view, options) -> float32 scalar, differentiable for the latent weights and the
             scale: a kernel's part in the loss, before the strength. None if it adds none.
         trains_norms: options -> whether the penalty's gradient also reaches normalizations that
@@ -65,6 +105,8 @@ class Method:
 
     name: str
     options: type
+    weights: Callable[[KernelSpec, Any], Any] | None = None
+    activations: Callable[[GridSpec, Any], Any] | None = None
     penalty: Callable[[KernelView, Any], tf.Tensor] | None = None
     trains_norms: Callable[[Any], bool] | None = None
 

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from tfbinreg.core.recipe import Recipe
 from tfbinreg.methods.bin_regularization import BIN_REGULARIZATION
-from tfbinreg.methods.contract import Method
+from tfbinreg.methods.contract import GridSpec, KernelSpec, Method
+from tfbinreg.methods.lsq import LSQ
 from tfbinreg.methods.msqe import MSQE
+from tfbinreg.methods.tqt import TQT
 
-_methods: dict[str, Method] = {method.name: method for method in (BIN_REGULARIZATION, MSQE)}
+_methods: dict[str, Method] = {
+    method.name: method for method in (LSQ, TQT, BIN_REGULARIZATION, MSQE)
+}
 
 
 def register_method(method: Method) -> None:
@@ -44,12 +51,33 @@ def find(name: str, part: str) -> Method:
 
 def check_methods(recipe: Recipe) -> None:
     """Raise ValueError if a recipe names a method or an option that there is not."""
+    for name in (recipe.method, *(rule.method for rule in recipe.rules)):
+        if name is not None:
+            find(name, "weights")
+            find(name, "activations")
     for name in recipe.penalties:
         find(name, "penalty")
     for name, options in recipe.options.items():
         if name not in _methods:
             raise ValueError(f"options are given for {name!r}, and there is no such method.")
         _methods[name].read_options(options)
+
+
+def weight_quantizer(name: str, spec: KernelSpec, options: Mapping[str, Any] | None) -> Any:
+    """The quantizer of a kernel by the method of this name, with options as a recipe gives them."""
+    method: Any = find(name, "weights")
+    return method.weights(spec, method.read_options(options or {}))
+
+
+def activation_quantizer(name: str, spec: GridSpec, options: Mapping[str, Any] | None) -> Any:
+    """The quantizer of an activation by the method of this name."""
+    method: Any = find(name, "activations")
+    return method.activations(spec, method.read_options(options or {}))
+
+
+def options_of(recipe: Recipe, method: Method) -> Any:
+    """A method's options as a recipe gives them."""
+    return method.read_options(recipe.options.get(method.name, {}))
 
 
 def with_part(part: str) -> list[str]:

@@ -218,6 +218,7 @@ class _Decision:
             bias_bits=self.recipe.bias_bits,
             bin_weight=settings.bin_weight,
             penalty_weights=settings.penalty_weights,
+            method=settings.method or self.recipe.method,
         )
 
     def _wants_grid(self, leader: int, tails: list[int], kernels: Mapping[int, Any]) -> bool:
@@ -252,8 +253,14 @@ class _Decision:
             upper_limit=self._common_limit(tails),
             from_range=bits > _FEW_BITS or given or any(self._is_output(tail) for tail in tails),
             fixed=given,
+            method=self._methods(tails)[0],
             reason=reason,
         )
+
+    def _methods(self, tails: Iterable[int]) -> list[str]:
+        """The methods that are wanted for the tensors on a grid, each once."""
+        wanted = [self._settings(self.chains[tail]).method for tail in tails]
+        return list(dict.fromkeys(method or self.recipe.method for method in wanted))
 
     def _may_have_offset(self, tails: Iterable[int]) -> bool:
         return all(self._settings(self.chains[tail]).learned_offset for tail in tails)
@@ -377,6 +384,12 @@ class _Decision:
             if limit not in _FUSED_LIMITS and on_grid:
                 what = f"ReLU up to {limit:g} that shares its grid with tensors without this limit"
                 yield Problem(node.name, what, "use a ReLU or a ReLU6 there")
+        for grid in dict.fromkeys(plan.grids.values()):
+            methods = self._methods(grid.nodes)
+            if len(methods) > 1 and not grid.prescribed:
+                what = f"shares its grid with tensors of other methods ({', '.join(methods)})"
+                remedy = "give all of them one method"
+                yield Problem(self.graph.nodes[grid.nodes[0]].name, what, remedy)
         pairs = [(node.name, node.kind) for node in self.graph.nodes]
         for rule in self.recipe.unmatched(pairs):
             yield Problem(str(rule), "matches no layer", "correct the name or remove the rule")

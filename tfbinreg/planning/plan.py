@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tfbinreg.core.problems import Problem
+from tfbinreg.core.recipe import LSQ
 from tfbinreg.network.graph import Graph, Node
 from tfbinreg.network.layer_kinds import KINDS, Role, relu_limit
 
@@ -25,6 +26,7 @@ class KernelPlan:
         bias_bits: bits of its bias, None for 32.
         bin_weight: factor of its part in the bin regularization, None for 1.
         penalty_weights: the same for any penalty, by its name.
+        method: name of the method that quantizes it.
     """
 
     node: int
@@ -35,6 +37,7 @@ class KernelPlan:
     bias_bits: int | None = None
     bin_weight: float | None = None
     penalty_weights: Mapping[str, float] | None = None
+    method: str = LSQ
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,6 +53,7 @@ class GridPlan:
         from_range: whether its step starts from the range of the data, as inputs and outputs do.
         fixed: whether it is the grid of a model input, which is not trained.
         prescribed: whether the runtime prescribes it, as for a sigmoid.
+        method: name of the method that quantizes to it.
         reason: why these bits.
     """
 
@@ -61,6 +65,7 @@ class GridPlan:
     from_range: bool = False
     fixed: bool = False
     prescribed: bool = False
+    method: str = LSQ
     reason: str
 
 

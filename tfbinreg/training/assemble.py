@@ -7,44 +7,43 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tfbinreg import _compat
+from tfbinreg.core.recipe import Recipe
 from tfbinreg.frontend.program import layer_name
 from tfbinreg.layers.config import LSQQuantizeConfig
 from tfbinreg.layers.folded_kernel import FoldedKernel
 from tfbinreg.layers.kernel import QuantizeActivation, QuantizedHardSwish, QuantizedKernel
-from tfbinreg.methods.activation_quantizers import (
-    LSQActivationQuantizer,
-    LSQPlusActivationQuantizer,
-    PrescribedQuantizer,
-)
+from tfbinreg.methods import roster
+from tfbinreg.methods.contract import GridSpec
+from tfbinreg.methods.fixed_grid import PrescribedQuantizer
 from tfbinreg.network.graph import Node, apply, clone_layer, rebuild
 from tfbinreg.network.layer_kinds import KINDS, Role, fixed_grid
 from tfbinreg.planning.plan import GridPlan, KernelPlan, Plan
 
 
-def place(plan: Plan, make_model: Callable[..., Any], *, weight_start: str) -> Any:
+def place(plan: Plan, make_model: Callable[..., Any], recipe: Recipe) -> Any:
     """Build the quantized model that `plan` describes, with the weights of the planned one.
 
     Args:
         plan: without problems.
         make_model: called as make_model(inputs, outputs, name=...).
-        weight_start: where the weight steps start, as `Recipe.weight_start`.
+        recipe: says where the weight steps start, and the methods' options.
     """
-    placer = _Placer(plan)
+    placer = _Placer(plan, recipe)
     quantized = rebuild(plan.graph, placer.call, make_model)
     for source, set_weights in placer.copies:
         if source.weights:
             set_weights(source.get_weights())
     for layer in quantized.layers:
         if isinstance(layer, QuantizedKernel):
-            layer.initialize_steps(weight_start)
+            layer.initialize_steps(recipe.weight_start)
     return quantized
 
 
 class _Placer:
     """Calls the layers of the quantized model, one node of the plan at a time."""
 
-    def __init__(self, plan: Plan) -> None:
-        self.plan, self.absorbed = plan, plan.absorbed
+    def __init__(self, plan: Plan, recipe: Recipe) -> None:
+        self.plan, self.recipe, self.absorbed = plan, recipe, plan.absorbed
         self.folded = {i for kernel in plan.kernels.values() for i in kernel.norms or ()}
         # Layers of the plan, and what takes their weights once the model is built.
         self.copies: list[tuple[Any, Callable[[Any], None]]] = []
@@ -83,7 +82,7 @@ class _Placer:
             return apply(self._folded(node, kernel), tensors)
         layer: Any = self._copy(node)
         if kernel is not None:
-            config = _config(kernel)
+            config = _config(kernel, self.recipe)
             layer = QuantizedKernel(layer, config)
         return apply(layer, tensors)
 
@@ -97,7 +96,7 @@ class _Placer:
         source = self._source(node)
         layer = FoldedKernel(
             clone_layer(node.layer, use_bias=False),
-            _config(kernel),
+            _config(kernel, self.recipe),
             [self._copy(self.plan.graph.nodes[index]) for index in kernel.norms or ()],
             use_bias=node.layer.use_bias,
             bias_bits=kernel.bias_bits,
@@ -129,7 +128,7 @@ class _Placer:
         return next(name for name in itertools.chain([wanted], numbered) if name not in taken)
 
     def _grid_layer(self, grid: GridPlan, node: Node) -> QuantizeActivation:
-        quantizer, name = _quantizer(grid, node), self._grid_name(node)
+        quantizer, name = _quantizer(grid, node, self.recipe), self._grid_name(node)
         source = self._source(node) if self._is_exact(node) else None
         if source is None:
             return QuantizeActivation(quantizer, name=name)
@@ -138,7 +137,7 @@ class _Placer:
         return layer
 
 
-def _config(kernel: KernelPlan) -> LSQQuantizeConfig:
+def _config(kernel: KernelPlan, recipe: Recipe) -> LSQQuantizeConfig:
     per_channel = kernel.axis is not None
     return LSQQuantizeConfig(
         kernel.bits,
@@ -146,15 +145,21 @@ def _config(kernel: KernelPlan) -> LSQQuantizeConfig:
         per_channel,
         bin_weight=kernel.bin_weight,
         penalty_weights=kernel.penalty_weights,
+        method=kernel.method,
+        options=recipe.options.get(kernel.method),
     )
 
 
-def _quantizer(grid: GridPlan, node: Node) -> Any:
+def _quantizer(grid: GridPlan, node: Node, recipe: Recipe) -> Any:
     if grid.prescribed:
         fixed = fixed_grid(node.layer)
         return PrescribedQuantizer(float(fixed.scale), fixed.qmin, fixed.qmax)
-    if grid.offset:
-        return LSQPlusActivationQuantizer(grid.bits)
-    return LSQActivationQuantizer(
-        grid.bits, grid.signed, grid.upper_limit, from_range=grid.from_range, fixed=grid.fixed
+    spec = GridSpec(
+        bits=grid.bits,
+        signed=grid.signed,
+        offset=grid.offset,
+        upper_limit=grid.upper_limit,
+        from_range=grid.from_range,
+        fixed=grid.fixed,
     )
+    return roster.activation_quantizer(grid.method, spec, recipe.options.get(grid.method))

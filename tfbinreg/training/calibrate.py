@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import operator
 import os
@@ -15,7 +16,7 @@ import tensorflow as tf
 from tfbinreg.core.warning import QuantizationWarning
 from tfbinreg.layers.folded_kernel import FoldedKernel
 from tfbinreg.layers.sites import activation_sites
-from tfbinreg.methods import activation_quantizers
+from tfbinreg.methods.uniform import Observer
 from tfbinreg.training.batch_statistics import BatchStatistics
 
 BATCH_SIZE = 64
@@ -176,27 +177,40 @@ def calibrate(model: Any, batches: list[Any]) -> None:
             QuantizationWarning,
             stacklevel=3,
         )
-    estimates: activation_quantizers.Estimates = {}
-    with by_batch.momentum(1.0):  # which leaves the moving statistics alone
+    # Moving statistics stay as they are at a momentum of 1.
+    with by_batch.momentum(1.0), _observed(model) as observers:
         for batch in batches:
-            with activation_quantizers.calibration(estimates):
-                by_batch(batch)
-    _start_unseen(model, estimates)
+            for observer in observers.values():
+                observer.begin_batch()
+            by_batch(batch)
+    _start_unseen(model, [name for name, seen in observers.items() if seen.only_zeros])
     by_batch.measure(batches, folded=True)
     for layer in model.layers:
         if isinstance(layer, FoldedKernel):  # its kernel is another with other statistics
             layer.initialize_steps(model.recipe.weight_start)
 
 
-def _start_unseen(model: Any, estimates: activation_quantizers.Estimates) -> None:
+@contextlib.contextmanager
+def _observed(model: Any) -> Iterator[dict[str, Observer]]:
+    """While active, eager passes start the activation grids; their observers, by name."""
+    sites = activation_sites(model)
+    observers = {site.name: Observer(site.quantizer, site.variables) for site in sites}
+    for site in sites:
+        site.layer.observe_with(observers[site.name])
+    try:
+        yield observers
+    finally:
+        for site in sites:
+            site.layer.observe_with(None)
+
+
+def _start_unseen(model: Any, names: Sequence[str]) -> None:
     """Give a step to the grids that saw only zeros, such as a dead ReLU's, and warn of them.
 
     Not to those of inputs, which no training could adapt later.
     """
     unseen = [
-        site
-        for site in activation_sites(model)
-        if estimates.get(id(site.variables["step"])) == [] and not site.quantizer.fixed
+        site for site in activation_sites(model) if site.name in names and not site.quantizer.fixed
     ]
     for site in unseen:
         site.quantizer.start_unseen(site.variables)

@@ -12,7 +12,6 @@ from tfbinreg.deploy.freeze import Offsets, affine, freeze, freeze_with_offsets,
 from tfbinreg.deploy.frozen import FrozenKernel
 from tfbinreg.deploy.integer_model import ARITHMETICS, IntegerModel
 from tfbinreg.layers.sites import require_quantized, sites
-from tfbinreg.methods import lsq_functions
 from tfbinreg.network.added_layers import ChannelAffine
 from tfbinreg.training.best_statistics import channels_on_thresholds, choose_statistics, rewindable
 from tfbinreg.training.finalize_report import FinalizeReport
@@ -77,7 +76,7 @@ def finalize(
 def _show_steps_as_used(model: Any) -> None:
     """Training may end with a step below zero, which acts by its size: show that size."""
     for site in sites(model):
-        site.step.assign(lsq_functions.effective_step(site.step))
+        site.quantizer.show_as_used(site.variables)
 
 
 def _round_bias(offsets: Offsets, kernel: FrozenKernel, source: Grid) -> None:

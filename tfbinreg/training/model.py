@@ -117,8 +117,7 @@ class QuantizedModel(_compat.Functional):
                 f"{', '.join(self.recipe.penalties) or 'none'}: name it in Recipe(penalties=...)."
             )
         method = roster.find(name, "penalty")
-        options = method.read_options(self.recipe.options.get(name, {}))
-        return Penalty(method, options, kernel_sites(self))
+        return Penalty(method, roster.options_of(self.recipe, method), kernel_sites(self))
 
     def _penalty_losses(self) -> tf.Tensor:
         """The sum of `penalty_loss` over the recipe's penalties."""

@@ -123,7 +123,7 @@ def quantize_apply(
     recipe, batches = _samples(model, recipe, calibration_data)
     normal, decided = _decided(model, recipe)
     raise_problems(decided.problems, f"quantize model {model.name!r}")
-    quantized = place(decided, QuantizedModel, weight_start=recipe.weight_start)
+    quantized = place(decided, QuantizedModel, recipe)
     quantized.describe(recipe)
     if batches is not None:
         calibrate(quantized, batches)

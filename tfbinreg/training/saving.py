@@ -13,39 +13,13 @@ from zipfile import BadZipFile
 import h5py
 
 from tfbinreg import _compat
-from tfbinreg.layers.config import LSQQuantizeConfig
-from tfbinreg.layers.folded_kernel import FoldedKernel
-from tfbinreg.layers.kernel import QuantizeActivation, QuantizedHardSwish, QuantizedKernel
 from tfbinreg.layers.sites import require_quantized
-from tfbinreg.methods.activation_quantizers import (
-    LSQActivationQuantizer,
-    LSQPlusActivationQuantizer,
-    PrescribedQuantizer,
-)
-from tfbinreg.methods.weight_quantizers import LSQWeightQuantizer
-from tfbinreg.network.added_layers import Augmentation, ChannelAffine, HardSwish, Slice
 from tfbinreg.training.keras_files import with_slashes
 from tfbinreg.training.model import QuantizedModel
 
 keras = _compat.keras
 
 _MOST_TEXT = 500  # characters of a library's error, which may hold a whole model
-_CLASSES = (
-    QuantizedModel,
-    QuantizedKernel,
-    FoldedKernel,
-    QuantizeActivation,
-    QuantizedHardSwish,
-    LSQQuantizeConfig,
-    LSQWeightQuantizer,
-    LSQActivationQuantizer,
-    LSQPlusActivationQuantizer,
-    PrescribedQuantizer,
-    ChannelAffine,
-    HardSwish,
-    Slice,
-    Augmentation,
-)
 
 
 def quantize_scope(
@@ -58,8 +32,7 @@ def quantize_scope(
     Args:
         custom_objects: further classes by name, for layers of your own.
     """
-    known = {cls.__name__: cls for cls in _CLASSES}
-    return _compat.tfmot_keras.quantize_scope({**known, **(custom_objects or {})})
+    return _compat.tfmot_keras.quantize_scope({**_compat.REGISTERED, **(custom_objects or {})})
 
 
 def load_model(

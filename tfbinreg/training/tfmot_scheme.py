@@ -50,6 +50,8 @@ class LSQQuantizeRegistry(_compat.QuantizeRegistry):
             learned_offset=settings.learned_offset,
             bin_weight=settings.bin_weight,
             penalty_weights=settings.penalty_weights,
+            method=settings.method,
+            options=self._recipe.options.get(settings.method or ""),
         )
 
 
@@ -79,7 +81,7 @@ class LSQLayoutTransform(_compat.QuantizeLayoutTransform):
         annotated = {name: given[source] for name, source in origin.items() if source in given}
         plan = decide(trace(normal), self._recipe, annotated)
         raise_problems(plan.problems, f"quantize model {model.name!r}")
-        quantized = place(plan, QuantizedModel, weight_start=self._recipe.weight_start)
+        quantized = place(plan, QuantizedModel, self._recipe)
         # tfmot clones the model, layer by layer, and keeps its class.
         quantized.describe(self._recipe)
         self._placed.update(layer.name for layer in quantized.layers)

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from tfbinreg.layers.sites import Site, kernel_sites, require_quantized
-from tfbinreg.methods import lsq_functions
 
 NEAR = 0.1
 FAR = 10.0  # in steps: only weights beyond the outermost level are
@@ -35,10 +34,11 @@ def scaled_weights(site: Site) -> np.ndarray:
     latent = site.latent
     if latent is None:
         raise ValueError(f"{site.name!r} is an activation: it has no weights.")
-    step = np.asarray(lsq_functions.effective_step(site.step))
-    if site.quantizer.axis is not None:
+    grid = site.quantizer.grid_now(site.variables)
+    step = np.asarray(grid.scale)
+    if grid.axis is not None:
         shape = [1] * latent.shape.rank
-        shape[site.quantizer.axis] = -1
+        shape[grid.axis] = -1
         step = step.reshape(shape)
     return (latent.numpy() / step).ravel()
 
@@ -54,7 +54,8 @@ def bin_statistics(model: Any) -> BinStatistics:
     beyond = []
     for site in kernel_sites(model):
         scaled = scaled_weights(site)
-        codes = np.floor(np.clip(scaled, site.quantizer.qmin, site.quantizer.qmax) + 0.5)
+        grid = site.quantizer.grid_now(site.variables)
+        codes = np.floor(np.clip(scaled, grid.qmin, grid.qmax) + 0.5)
         distance = np.abs(scaled - codes)
         own = float(np.sum(np.square(distance, dtype=np.float64)))
         if own > FAR**2 * distance.size:

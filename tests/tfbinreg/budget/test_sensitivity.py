@@ -5,7 +5,7 @@ import pytest
 
 import tfbinreg
 from tfbinreg import Recipe, Rule, recipes
-from tfbinreg.budget.sensitivity import WIDTHS, at_width, best_step, sensitivities
+from tfbinreg.budget.sensitivity import WIDTHS, at_width, sensitivities
 from tfbinreg.core.grid import weight_code_range
 from tfbinreg.layers.sites import kernel_sites
 
@@ -40,10 +40,10 @@ def test_what_is_measured_is_what_a_model_of_these_bits_computes(float_net, imag
         tfbinreg.quantize_apply(float_net, own, calibration_data=images) for own in (eight, two)
     )
     for site in kernel_sites(model):
-        site.step.assign(best_step(np.asarray(site.latent), 8, site.quantizer.axis))
+        site.quantizer.initialize(site.variables, site.latent.numpy(), "mse")
     coarse.set_weights(model.get_weights())
     (site,) = (site for site in kernel_sites(coarse) if site.name == layer)
-    site.step.assign(best_step(np.asarray(site.latent), 2, site.quantizer.axis))
+    site.quantizer.initialize(site.variables, site.latent.numpy(), "mse")
     expected, outputs = model(images).numpy(), coarse(images).numpy()
     moved = np.mean((outputs - expected) ** 2) / np.var(expected - expected.mean(axis=0))
     (found,) = (s for s in sensitivities(float_net, images, recipe=recipe) if s.layer == layer)
@@ -62,20 +62,3 @@ def test_an_interruption_leaves_everything_as_it_was(float_net, images):
     np.testing.assert_array_equal(model(images), outputs)
     for own, value in zip(model.get_weights(), before, strict=True):
         np.testing.assert_array_equal(own, value)
-
-
-@pytest.mark.parametrize("bits", WIDTHS)
-def test_rounding_has_little_error(bits):
-    kernel = np.random.default_rng(0).normal(size=500).astype(np.float32)
-    values = rounded(kernel, best_step(kernel, bits), bits)
-    assert np.mean((values - kernel) ** 2) < {2: 0.2, 3: 0.06, 4: 0.02, 8: 1e-4}[bits]
-    assert best_step(np.zeros(3, np.float32), bits) == 1.0
-
-
-@pytest.mark.parametrize("axis", [0, 2])
-def test_a_step_per_channel_is_that_of_each_channel(axis):
-    kernel = np.random.default_rng(0).normal(size=(4, 5, 4)) * np.array([1.0, 0.1, 2.0, 5.0])
-    steps = best_step(kernel, 3, axis)
-    channels = np.moveaxis(kernel, axis, 0)
-    assert steps.dtype == np.float32
-    np.testing.assert_array_equal(steps, [best_step(channel, 3) for channel in channels])

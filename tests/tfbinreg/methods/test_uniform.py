@@ -4,7 +4,8 @@ import tensorflow as tf
 from built_quantizers import batch, built, step
 
 from tfbinreg import LSQActivationQuantizer, LSQPlusActivationQuantizer
-from tfbinreg.methods.activation_quantizers import PrescribedQuantizer, break_ties, calibration
+from tfbinreg.methods.fixed_grid import PrescribedQuantizer
+from tfbinreg.methods.uniform import Observer, break_ties
 
 
 class TestActivations:
@@ -41,12 +42,10 @@ class TestActivations:
 
     def test_calibration_is_the_mean_over_batches(self):
         quantizer, variables = built(LSQActivationQuantizer(3, signed=True))
-        estimates = {}
+        observer = Observer(quantizer, variables)
         for seed, scale in [(0, 1), (1, 4), (2, 0)]:  # zeros say nothing
-            with calibration(estimates):
-                quantizer(scale * batch(seed), False, variables)
-                # What is made from the tensor says nothing new.
-                quantizer(100 * batch(3), False, variables, member=None)
+            observer.begin_batch()
+            observer.see(scale * batch(seed))
         both = [np.abs(batch(0)).mean(), 4 * np.abs(batch(1)).mean()]
         assert step(variables) == pytest.approx(2 * np.mean(both) / np.sqrt(3), rel=1e-6)
         assert int(variables["initialized"]) == 1
@@ -73,18 +72,17 @@ class TestActivations:
         assert int(variables["initialized"]) == 2
         train(50 * batch(0), 50 * batch(1))
         assert step(variables) == pytest.approx(widest / 127, rel=1e-6)
-        estimates = {}
-        with calibration(estimates):
-            quantizer(batch(0), False, variables, member=0)
-            quantizer(9 * batch(1), False, variables, member=1)
+        observer = Observer(quantizer, variables)
+        observer.see(batch(0))
+        observer.see(9 * batch(1))
         assert step(variables) == pytest.approx(9 * np.abs(batch(1)).max() / 127, rel=1e-6)
 
     def test_a_fixed_grid_spans_the_data_and_a_relu6_limits_the_start(self):
         quantizer, variables = built(LSQActivationQuantizer(8, signed=True, fixed=True))
-        estimates = {}
+        observer = Observer(quantizer, variables)
         for seed in (0, 1):
-            with calibration(estimates):
-                quantizer(batch(seed), False, variables)
+            observer.begin_batch()
+            observer.see(batch(seed))
         largest = max(np.abs(batch(0)).max(), np.abs(batch(1)).max())
         assert step(variables) == pytest.approx(largest / 127, rel=1e-6)
         assert not variables["step"].trainable
@@ -107,6 +105,18 @@ class TestActivations:
         # All clipped: each of the numbers adds qmax = 3; the factor is 1 / sqrt(features * 3).
         assert float(gradient(tf.ones([1, 3, 4]))) == pytest.approx(36 / np.sqrt(36))
         assert float(gradient(tf.ones([2, 3, 4]))) == pytest.approx(72 / np.sqrt(36))
+
+    def test_an_observer_knows_whether_it_has_seen_only_zeros(self):
+        quantizer, variables = built(LSQActivationQuantizer(4))
+        observer = Observer(quantizer, variables)
+        assert not observer.only_zeros
+        observer.see(tf.fill([2, 4], np.nan))
+        assert not observer.only_zeros
+        observer.see(tf.zeros([2, 4]))
+        assert observer.only_zeros
+        observer.see(tf.ones([2, 4]))
+        observer.see(tf.zeros([2, 4]))
+        assert not observer.only_zeros
 
     def test_without_a_start_there_is_no_grid(self):
         quantizer, variables = built(LSQActivationQuantizer(4))
@@ -142,9 +152,9 @@ class TestLearnedOffset:
 
     def test_calibration_and_members_take_the_widest_range(self):
         quantizer, variables = built(LSQPlusActivationQuantizer(4))
-        with calibration({}):
-            quantizer(tf.constant([[-1.0, 2.0]]), False, variables, member=0)
-            quantizer(tf.constant([[-0.5, 14.0]]), False, variables, member=1)
+        observer = Observer(quantizer, variables)
+        observer.see(tf.constant([[-1.0, 2.0]]))
+        observer.see(tf.constant([[-0.5, 14.0]]))
         assert step(variables) == pytest.approx(1.0)
         assert variables["offset"].numpy() == -1.0
 

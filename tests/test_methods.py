@@ -1,0 +1,220 @@
+"""The contract: what every method of the roster keeps, and one that a user brings."""
+
+import dataclasses
+import importlib
+import json
+import pathlib
+import sys
+
+import numpy as np
+import pytest
+import reference
+import tensorflow as tf
+import tf_keras as keras
+
+import tfbinreg
+from tfbinreg.deploy.freeze import freeze
+from tfbinreg.layers.sites import activation_sites, kernel_sites
+from tfbinreg.methods import roster
+from tflite_tools.schema.codes import read_codes
+from tflite_tools.schema.contents import load
+
+ROOT = pathlib.Path(__file__).parents[1]
+QUANTIZERS = [*roster.with_part("weights"), "tanh"]
+PENALTIES = [*roster.with_part("penalty"), "tanh"]
+KINDS = {
+    "tensor": {},
+    "channel": {"per_channel": True},
+    "folded": {"fold_batch_norm": True},
+}
+TWINS = {
+    "lsq": reference.lsq,
+    "tqt": reference.tqt,
+    "bin_regularization": reference.bin_penalty,
+    "msqe": reference.mean_squared_error,
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own_method():
+    """The example's method, registered as its reader would."""
+    sys.path.insert(0, str(ROOT / "examples"))
+    try:
+        yield importlib.import_module("own_method").METHOD
+    finally:
+        sys.path.remove(str(ROOT / "examples"))
+
+
+def data():
+    random = np.random.default_rng(0)
+    return random.normal(size=(32, 6, 6, 2)).astype(np.float32), random.integers(0, 3, 32)
+
+
+def make(method, *, penalties=("bin_regularization",), **options):
+    """A small net by a method, calibrated and compiled."""
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+    net = keras.Sequential(
+        [
+            layers.Input((6, 6, 2)),
+            layers.Conv2D(4, 3, use_bias=False, name="conv"),
+            layers.BatchNormalization(name="norm"),
+            layers.ReLU(name="relu"),
+            layers.DepthwiseConv2D(3, activation="swish", name="depthwise"),
+            layers.Flatten(name="flat"),
+            layers.Dense(3, name="head"),
+        ],
+        name="net",
+    )
+    recipe = tfbinreg.Recipe(weight_bits=3, method=method, penalties=penalties, **options)
+    model = tfbinreg.quantize_apply(net, recipe, calibration_data=data()[0])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adam(0.01), loss)
+    return model
+
+
+def train(model, epochs=1, callbacks=()):
+    fit = {"epochs": epochs, "shuffle": False, "verbose": 0, "callbacks": list(callbacks)}
+    return model.fit(*data(), 16, **fit)
+
+
+def same_weights(one, other):
+    for mine, yours in zip(one.get_weights(), other.get_weights(), strict=True):
+        np.testing.assert_array_equal(mine, yours)
+
+
+@pytest.fixture(scope="module", params=[(m, k) for m in QUANTIZERS for k in KINDS], ids="-".join)
+def trained(request, own_method):
+    """(method, model), trained for an epoch."""
+    method, kind = request.param
+    model = make(method, **KINDS[kind])
+    train(model)
+    return method, model
+
+
+def test_every_method_has_a_twin_and_is_named_in_the_docs():
+    names = {*roster.with_part("weights"), *roster.with_part("penalty")} - {"tanh"}
+    assert names == set(TWINS)
+    table = (ROOT / "docs" / "methods.md").read_text()
+    assert all(f"| `{name}` |" in table for name in names)
+
+
+@pytest.mark.parametrize("name", {*QUANTIZERS, *PENALTIES})
+def test_options_go_through_json(name, own_method):
+    options = dataclasses.asdict(roster._methods[name].options())
+    recipe = tfbinreg.Recipe(options={name: json.loads(json.dumps(options))})
+    again = tfbinreg.Recipe.from_json(recipe.to_json())
+    assert again == recipe
+    assert (
+        roster._methods[name].read_options(again.options[name]) == roster._methods[name].options()
+    )
+
+
+def test_training_computes_the_values_of_the_settled_grid_at_the_codes(trained):
+    _, model = trained
+    for site in kernel_sites(model):
+        latent = tf.convert_to_tensor(site.latent)
+        quantized = site.quantizer(latent, True, site.variables)
+        np.testing.assert_array_equal(quantized, site.grid().values(site.codes()))
+        now, settled = site.quantizer.grid_now(site.variables), site.grid()
+        np.testing.assert_array_equal(now.scale, settled.scale)
+        assert (int(now.qmin), int(now.qmax), now.axis) == (
+            settled.qmin, settled.qmax, settled.axis
+        )  # fmt: skip
+    for site in activation_sites(model):
+        now, settled = site.quantizer.grid_now(site.variables), site.grid()
+        assert (float(now.scale), int(now.qmin), int(now.qmax)) == (
+            settled.scale, settled.qmin, settled.qmax
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+def test_a_model_is_saved_loaded_and_resumed(trained, suffix, tmp_path):
+    _, model = trained
+    with pytest.warns(tfbinreg.QuantizationWarning, match="without having been finalized"):
+        model.save(tmp_path / f"q{suffix}")
+    again, once_more = (tfbinreg.load_model(tmp_path / f"q{suffix}") for _ in range(2))
+    same_weights(again, model)
+    images = data()[0]
+    np.testing.assert_array_equal(again(images), model(images))
+    train(again)
+    train(once_more)
+    same_weights(again, once_more)
+    model.save_weights(tmp_path / "q.weights.h5")
+    once_more.load_weights(tmp_path / "q.weights.h5")
+    same_weights(once_more, model)
+
+
+def test_the_file_holds_the_codes_and_computes_the_same(trained):
+    method, model = trained
+    tfbinreg.finalize(model, data()[0])
+    file = tfbinreg.to_tflite(model)  # which compares outputs with LiteRT's
+    codes = read_codes(file)
+    for name, kernel in freeze(model).trained_kernels().items():
+        np.testing.assert_array_equal(codes[name], kernel.codes)
+    written = load(file).manifest
+    assert written.recipe["method"] == method
+    bits = {layer.name: layer.bits for layer in written.layers}
+    for site in kernel_sites(model):
+        assert bits[site.name] == site.grid().bits
+
+
+@pytest.mark.parametrize("name", PENALTIES)
+def test_a_penalty_rests_at_strength_0_and_acts_without_a_new_trace(name, own_method):
+    plain, resting, acting = (make("lsq", penalties=(name,)) for _ in range(3))
+    train(plain, 2)
+    rest = tfbinreg.PenaltySchedule(name, "two_stage", 1, strength=0.0)
+    train(resting, 2, [rest])
+    same_weights(plain, resting)
+    train(acting, 1)
+    traced = acting.train_function
+    history = train(acting, 2, [tfbinreg.PenaltySchedule(name, "two_stage", 1, strength=0.5)])
+    assert acting.train_function is traced
+    assert history.history[f"{name}_strength"] == [0.0, 0.5]
+    assert np.all(np.isfinite(history.history[f"{name}_loss"]))
+    assert any(np.any(a != b) for a, b in zip(
+        plain.get_weights(), acting.get_weights(), strict=True
+    ))  # fmt: skip
+
+
+@pytest.mark.parametrize("method", QUANTIZERS)
+def test_mixed_precision(method, own_method):
+    keras.mixed_precision.set_global_policy("mixed_float16")
+    try:
+        model = make(method)
+        train(model)
+    finally:
+        keras.mixed_precision.set_global_policy("float32")
+    for site in kernel_sites(model):
+        quantized = site.quantizer(tf.convert_to_tensor(site.latent), True, site.variables)
+        np.testing.assert_array_equal(quantized, site.grid().values(site.codes()))
+
+
+def test_names_that_nobody_knows():
+    with pytest.raises(ValueError, match=r"no method 'lqs' with weights: choose lsq or tqt"):
+        make("lqs")
+    with pytest.raises(ValueError, match=r"no method 'l2' with penalty: choose bin_regul"):
+        make("lsq", penalties=("l2",))
+    with pytest.raises(ValueError, match=r"options are given for 'brr'"):
+        make("lsq", options={"brr": {}})
+    with pytest.raises(ValueError, match=r"has no penalty 'msqe', only bin_regularization"):
+        make("lsq").penalty("msqe")
+
+
+def test_a_name_is_given_once(own_method):
+    tfbinreg.register_method(own_method)  # again is no harm
+    with pytest.raises(ValueError, match="method 'tanh' already"):
+        tfbinreg.register_method(dataclasses.replace(own_method, penalty=None))
+    with pytest.raises(TypeError, match="A Method is expected, got str"):
+        tfbinreg.register_method("tanh")
+
+
+def test_a_rule_gives_a_layer_another_method():
+    rules = (tfbinreg.Rule(layer="head", method="tqt"),)
+    model = make("lsq", rules=rules)
+    kinds = {site.name: type(site.quantizer).__name__ for site in kernel_sites(model)}
+    assert kinds["head"] == "TQTWeightQuantizer" and kinds["conv"] == "LSQWeightQuantizer"
+    scale = float(model.get_layer("head_grid").quantizer.grid_now(
+        model.get_layer("head_grid").grid_variables
+    ).scale)  # fmt: skip
+    assert np.log2(scale) == round(np.log2(scale))

@@ -1,0 +1,50 @@
+"""The mean squared quantization error as a penalty, against its twin."""
+
+import numpy as np
+import pytest
+import reference
+import tensorflow as tf
+from built_quantizers import batch
+
+from tfbinreg.methods.contract import GridTensors, KernelView
+from tfbinreg.methods.msqe import MSQE, MsqeOptions, mean_squared_error
+
+
+def run(weights, step, qmin, qmax, axis=None, **options):
+    weights, step = tf.constant(weights, tf.float32), tf.constant(step, tf.float32)
+    with tf.GradientTape() as tape:
+        tape.watch([weights, step])
+        view = KernelView("conv", weights, GridTensors(step, qmin, qmax, axis))
+        value = mean_squared_error(view, MsqeOptions(**options))
+    zero = tf.UnconnectedGradients.ZERO
+    return value, *tape.gradient(value, [weights, step], unconnected_gradients=zero)
+
+
+@pytest.mark.parametrize("qmin, qmax", [(-2, 1), (-8, 7), (-127, 127)])
+def test_value_and_gradients(qmin, qmax):
+    step = 0.25
+    kinks = step * np.arange(-3.0, 3.0, 0.5)
+    weights = np.concatenate([kinks, batch(0, (30,)).numpy()]).astype(np.float32)
+    value, to_weights, to_step = run(weights, step, qmin, qmax, detach_step=False)
+    twin = reference.mean_squared_error(weights, step, qmin, qmax)
+    assert float(value) == pytest.approx(twin[0], rel=1e-6)
+    np.testing.assert_allclose(to_weights, twin[1], rtol=1e-5, atol=1e-8)
+    assert float(to_step) == pytest.approx(twin[2], rel=1e-5)
+    assert float(run(weights, step, qmin, qmax)[2]) == 0.0  # detached by default
+
+
+def test_of_several_channels_it_is_the_mean():
+    weights, steps = batch(0, (6, 4)).numpy(), np.float32([0.1, 0.2, 0.3, 0.4])
+    value, to_weights, _ = run(weights, steps, -2, 1, 1)
+    channels = [
+        reference.mean_squared_error(weights[:, c], float(steps[c]), -2, 1) for c in range(4)
+    ]
+    assert float(value) == pytest.approx(np.mean([channel[0] for channel in channels]), rel=1e-6)
+    expected = np.stack([channel[1] for channel in channels], axis=1) / 4
+    np.testing.assert_allclose(to_weights, expected, rtol=1e-5)
+
+
+def test_options_are_known_by_name():
+    assert MSQE.read_options({"detach_step": False}) == MsqeOptions(detach_step=False)
+    with pytest.raises(ValueError, match="'msqe' has no option 'detach'; it has detach_step"):
+        MSQE.read_options({"detach": True})

@@ -1,0 +1,35 @@
+"""LSQ: steps learned by their own gradient; the default method.
+
+Esser et al., "Learned Step Size Quantization", ICLR 2020 (arXiv 1902.08153): `lsq_functions` has
+the formula and its gradient. Activations that reach far on the positive side only get an offset
+that is learned too (LSQ+, `lsq_plus`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from tfbinreg.methods.contract import GridSpec, KernelSpec, Method
+from tfbinreg.methods.lsq_plus import LSQPlusActivationQuantizer
+from tfbinreg.methods.lsq_quantizers import LSQActivationQuantizer, LSQWeightQuantizer
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LsqOptions:
+    """LSQ has no options."""
+
+
+def _weights(spec: KernelSpec, options: LsqOptions) -> Any:
+    return LSQWeightQuantizer(spec.bits, spec.axis, spec.start)
+
+
+def _activations(spec: GridSpec, options: LsqOptions) -> Any:
+    if spec.offset:
+        return LSQPlusActivationQuantizer(spec.bits)
+    return LSQActivationQuantizer(
+        spec.bits, spec.signed, spec.upper_limit, spec.from_range, spec.fixed
+    )
+
+
+LSQ = Method(name="lsq", options=LsqOptions, weights=_weights, activations=_activations)
