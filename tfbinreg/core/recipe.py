@@ -40,12 +40,12 @@ def check_penalty_weights(
         penalty_weights: those of any penalties, by name.
     """
     given = dict(penalty_weights or {})
-    if bin_weight is not None and given.get(BIN_REGULARIZATION, bin_weight) != bin_weight:
-        raise ValueError(f"bin_weight={bin_weight!r} contradicts penalty_weights={given!r}.")
     named = {f"penalty_weights[{name!r}]": weight for name, weight in given.items()}
     for what, weight in {"bin_weight": bin_weight, **named}.items():
         if weight is not None and not 0.0 <= weight < float("inf"):
             raise ValueError(f"{what} must be a number from 0 on, got {weight!r}.")
+    if bin_weight is not None and given.get(BIN_REGULARIZATION, bin_weight) != bin_weight:
+        raise ValueError(f"bin_weight={bin_weight!r} contradicts penalty_weights={given!r}.")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -20,13 +20,10 @@ class Histograms:
         every: epochs between histograms.
 
     Raises:
-        ValueError: if `every` is less than 1.
         ImportError: if TensorBoard is not installed.
     """
 
     def __init__(self, folder: str | os.PathLike[str], every: int) -> None:
-        if every < 1:
-            raise ValueError(f"histogram_freq must be at least 1, got {every}.")
         try:
             importlib.import_module("tensorboard")
         except ImportError:

@@ -174,6 +174,8 @@ class BinRegularization(PenaltySchedule):
         histogram_freq: int = 1,
     ) -> None:
         super().__init__(BIN_REGULARIZATION, strategy, switch_epoch, strength, period=period)
+        if histogram_freq < 1:
+            raise ValueError(f"histogram_freq must be at least 1, got {histogram_freq}.")
         self._histograms = None
         if histogram_dir is not None:
             self._histograms = Histograms(histogram_dir, histogram_freq)

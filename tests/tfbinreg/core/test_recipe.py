@@ -166,6 +166,29 @@ def test_wrong_bin_weights(weight):
         Rule(bin_weight=weight)
 
 
+def test_penalty_weights():
+    weights = {"msqe": 2.0, "bin_regularization": 0.5}
+    recipe = Recipe(rules=[Rule(layer="a", penalty_weights=weights), Rule(kind="Add")])
+    settings = recipe.settings(("a", "Dense"))
+    assert [settings.penalty_weight(name) for name in (*weights, "other")] == [2.0, 0.5, 1.0]
+    assert Rule(bin_weight=3.0) == Rule(bin_weight=3.0, penalty_weights=None)
+    assert Recipe.from_json(recipe.to_json()) == recipe and hash(recipe)
+    with pytest.raises(ValueError, match=r"penalty_weights\['msqe'\] must be a number from 0 on"):
+        Rule(penalty_weights={"msqe": -1.0})
+    with pytest.raises(ValueError, match=r"bin_weight=1\.0 contradicts penalty_weights"):
+        Rule(bin_weight=1.0, penalty_weights={"bin_regularization": 2.0})
+
+
+def test_penalties_and_options():
+    recipe = Recipe(penalties=["msqe", "msqe"]).with_options("msqe", detach_step=False)
+    assert recipe.penalties == ("msqe",)
+    assert recipe.with_options("msqe", more=1).options == {
+        "msqe": {"detach_step": False, "more": 1}
+    }
+    with pytest.raises(ValueError, match=r"a sequence of names: \('msqe',\)"):
+        Recipe(penalties="msqe")
+
+
 def test_recipes_come_as_objects_dicts_text_and_files(tmp_path):
     recipe = Recipe(weight_bits=2, rules=[Rule(layer="head", weight_bits=8)])
     path = tmp_path / "recipe.json"

@@ -1,11 +1,10 @@
 import numpy as np
 import pytest
-import tensorflow as tf
 import tf_keras as keras
 
 import tfbinreg
 from tfbinreg.layers.sites import activation_sites, kernel_sites
-from tfbinreg.training.weight_statistics import bin_statistics, scaled_weights, write_histograms
+from tfbinreg.training.weight_statistics import bin_statistics, scaled_weights
 
 
 @pytest.fixture
@@ -58,13 +57,3 @@ def test_activations_and_float_models_are_refused(small, float_net):
         scaled_weights(activation_sites(small)[0])
     with pytest.raises(ValueError, match="'residual' is not quantized"):
         bin_statistics(float_net)
-
-
-def test_histograms_are_written_per_kernel(small, tmp_path):
-    writer = tf.summary.create_file_writer(str(tmp_path))
-    write_histograms(small, writer, epoch=3)
-    writer.close()
-    (file,) = tmp_path.iterdir()
-    events = list(tf.compat.v1.train.summary_iterator(str(file)))
-    found = {(value.tag, event.step) for event in events for value in event.summary.value}
-    assert found == {("bins/a", 3), ("bins/b", 3)}

@@ -59,9 +59,9 @@ def test_the_checker_finds_an_overlap():
 @pytest.mark.parametrize("name", ["Add", "Concatenate", "Multiply", "Reshape"])
 def test_nets_are_placed_without_overlap(name, images, monkeypatch):
     placed = []
-    place = generate.placement.place
+    place = generate.memory_map.place
     monkeypatch.setattr(
-        generate.placement, "place", lambda *a: placed.append(place(*a)) or placed[0]
+        generate.memory_map, "place", lambda *a: placed.append(place(*a)) or placed[0]
     )
     sources = generate.generate(converted(fresh(NETS[name]), images)[1])
     (plan,) = placed

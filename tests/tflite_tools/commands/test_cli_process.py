@@ -23,7 +23,7 @@ def _script(text, path):
 
 def test_missing_files_are_told_before_tensorflow_is_loaded(model_file):
     script = (
-        "import sys; from tflite_tools import arguments, cli\n"
+        "import sys; from tflite_tools.commands import arguments, cli\n"
         "commands = (['convert', 'gone.keras', '-o', 'x.tflite'],\n"
         "            ['verify', sys.argv[1], '--reference', 'gone.keras'],\n"
         "            ['report', sys.argv[1], '--reference', 'gone.keras', '-o', 'r.html'])\n"
@@ -49,7 +49,7 @@ def test_converting_shows_no_native_log(saved_net, tmp_path):
 
 def test_inspect_and_verify_do_without_tensorflow(model_file):
     script = (
-        "import sys; from tflite_tools import arguments, cli\n"
+        "import sys; from tflite_tools.commands import arguments, cli\n"
         "for command in (['inspect'], ['verify', '--samples', '2']):\n"
         "    code = cli.main(arguments.parse(['', *command, sys.argv[1]]))\n"
         "    loaded = {'tensorflow', 'tf_keras', 'tfbinreg'} & set(sys.modules)\n"

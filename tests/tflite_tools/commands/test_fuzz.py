@@ -80,7 +80,8 @@ def clean(command, tmp_path, monkeypatch):
             assert all(text.startswith("tflite_tools: warning: ") for text in err.splitlines())
         elif not (code == 1 and "error: " not in err and ("FAILED" in out or "they differ" in out)):
             assert (code, out) == (1, "")
-            assert err.startswith("tflite_tools: error: ")
+            assert err.startswith("tflite_tools: ")
+            assert "\ntflite_tools: error: " in f"\n{err}"  # perhaps behind notes
         made = set(os.listdir()) - before
         allowed = {OUTPUT, f"{OUTPUT}.json"} if code == 0 or line[0] == "report" else set()
         assert made <= allowed

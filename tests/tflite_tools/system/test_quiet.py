@@ -10,7 +10,7 @@ from tflite_tools.system.quiet import native_log_hidden
 
 SCRIPT = """
 import os, sys, warnings
-from tflite_tools.quiet import native_log_hidden
+from tflite_tools.system.quiet import native_log_hidden
 with native_log_hidden():
     os.write(2, b"native log\\n")
     print("message", file=sys.stderr)
