@@ -7,6 +7,7 @@ statistics and reports never ask which method found the step.
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 
@@ -58,6 +59,20 @@ def prescale(bits: int, stored_bits: int = MAX_BITS) -> int:
     return max(1, _CONTAINER_HALF_RANGE // 2 ** (bits - 1))
 
 
+def nearest_codes(ratio: np.ndarray, qmin: int, qmax: int) -> np.ndarray:
+    """clip(ratio) rounded half up, in the dtype of `ratio`: the rule of every grid here."""
+    return np.floor(np.clip(ratio, qmin, qmax) + 0.5)
+
+
+def stored_zero_point(qmax: Any) -> Any:
+    """The int8 value of code 0 in an activation tensor: 127 - qmax, of an int or a tensor.
+
+    The int8 container's upper end is then the largest code, so saturation clips from above and a
+    fused ReLU from below: b-bit activations at no cost.
+    """
+    return 127 - qmax
+
+
 @dataclasses.dataclass(frozen=True)
 class Grid:
     """An integer grid: value = code * scale with code in [qmin, qmax].
@@ -98,12 +113,8 @@ class Grid:
 
     @property
     def zero_point(self) -> int:
-        """The int8 value of code 0 in an activation tensor: 127 - qmax.
-
-        The int8 container's upper end is then the largest code, so saturation clips from above
-        and a fused ReLU from below: b-bit activations at no cost.
-        """
-        return 127 - self.qmax
+        """The int8 value of code 0 in an activation tensor (`stored_zero_point`)."""
+        return stored_zero_point(self.qmax)
 
     def broadcast_scale(self, rank: int) -> np.ndarray:
         """The scale, shaped to broadcast against a tensor of `rank` dimensions."""
@@ -116,8 +127,8 @@ class Grid:
     def codes(self, values: np.ndarray) -> np.ndarray:
         """Codes of `values`: clip(value / scale) rounded half up, int32, shape of `values`."""
         values = np.asarray(values, np.float32)
-        scaled = np.clip(values / self.broadcast_scale(values.ndim), self.qmin, self.qmax)
-        return np.floor(scaled + np.float32(0.5)).astype(np.int32)
+        ratio = values / self.broadcast_scale(values.ndim)
+        return nearest_codes(ratio, self.qmin, self.qmax).astype(np.int32)
 
     def values(self, codes: np.ndarray) -> np.ndarray:
         """The float32 numbers that `codes` stand for."""

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from tfbinreg.core.grid import nearest_codes
+
 _CANDIDATES = 80  # steps tried, at equal ratios
 _SMALLEST_RATIO = 1.0 / 100.0  # of the step that covers the whole range
 _SAMPLE = 2**14  # weights that the candidates are tried on
@@ -73,7 +75,7 @@ def _by_error(rows: np.ndarray, qmin: int, qmax: int) -> np.ndarray:
 
 
 def _codes(rows: np.ndarray, steps: np.ndarray, qmin: int, qmax: int) -> np.ndarray:
-    return np.floor(np.clip(rows / steps[:, None], qmin, qmax) + 0.5)
+    return nearest_codes(rows / steps[:, None], qmin, qmax)
 
 
 def _error(rows: np.ndarray, steps: np.ndarray, qmin: int, qmax: int) -> np.ndarray:

@@ -149,7 +149,7 @@ def _pulls(
 ) -> tuple[tf.Tensor, tuple[tf.Tensor, tf.Tensor]]:
     """`_bin_pulls` of values whose code c falls into the slot c + `first_slots`."""
     scale = lsq_functions.effective_step(raw_step)
-    codes = tf.floor(tf.clip_by_value(values / scale, qmin, qmax) + 0.5)
+    codes = lsq_functions.nearest_codes(values / scale, qmin, qmax)
     # NaN has no slot; kept in range, it makes the penalty NaN instead of stopping the graph.
     slots = tf.maximum(tf.cast(codes + first_slots, tf.int32), 0)
     levels = qmax - qmin + 1

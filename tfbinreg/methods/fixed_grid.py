@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfbinreg import _compat
-from tfbinreg.core.grid import Grid
+from tfbinreg.core.grid import Grid, stored_zero_point
 from tfbinreg.methods import lsq_functions
 from tfbinreg.methods.uniform import Variables
 
@@ -34,7 +34,7 @@ class PrescribedQuantizer(_compat.Quantizer):
 
     def stored_grid(self, variables: Variables) -> tuple[tf.Tensor, tf.Tensor]:
         """As of the learned grids."""
-        return tf.constant(self.scale), tf.constant(127 - self.qmax)
+        return tf.constant(self.scale), tf.constant(stored_zero_point(self.qmax))
 
     def settle(self, variables: Variables, name: str) -> Grid:
         return Grid(8, self.qmin < 0, np.array(self.scale), self.qmin, self.qmax)

@@ -6,6 +6,7 @@ Esser et al., "Learned Step Size Quantization", ICLR 2020 (arXiv 1902.08153), eq
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import tensorflow as tf
 
@@ -21,6 +22,11 @@ _FEW_BITS = 4
 def effective_step(step: tf.Tensor) -> tf.Tensor:
     """The step the quantizers really use, max(|step|, 1e-9), in float32."""
     return tf.maximum(tf.abs(tf.cast(step, tf.float32)), STEP_FLOOR)
+
+
+def nearest_codes(ratio: tf.Tensor, qmin: Any, qmax: Any) -> tf.Tensor:
+    """clip(ratio) rounded half up, as `core.grid.nearest_codes`."""
+    return tf.floor(tf.clip_by_value(ratio, qmin, qmax) + 0.5)
 
 
 def channel_axis(axis: int, rank: int) -> int:
@@ -209,7 +215,7 @@ def _quantize_elementwise(inputs, step, qmin, qmax, grad_scale, axis):
         positive = tf.maximum(tf.abs(raw_step), STEP_FLOOR)
         scale = tf.reshape(tf.cast(positive, values.dtype), shape)
         ratio = values / scale
-        codes = tf.floor(tf.clip_by_value(ratio, qmin, qmax) + 0.5)
+        codes = nearest_codes(ratio, qmin, qmax)
 
         def grad(upstream):
             inside = tf.logical_and(ratio > qmin, ratio < qmax)

@@ -52,10 +52,6 @@ class LSQPlusActivationQuantizer(LSQActivationQuantizer):
         zero_point = lsq_functions.effective_zero_point(step, variables["offset"], self.bits)
         return GridTensors(step, -zero_point, self.qmax - zero_point)
 
-    def stored_grid(self, variables: Variables) -> tuple[tf.Tensor, tf.Tensor]:
-        now = self.grid_now(variables)
-        return now.scale, 127 - self.qmax + tf.cast(-now.qmin, tf.int32)
-
     def observe(self, inputs: tf.Tensor) -> tf.Tensor:
         """How far one batch reaches below and above zero, shape (2,)."""
         values = tf.cast(inputs, tf.float32)

@@ -12,6 +12,7 @@ import dataclasses
 import tensorflow as tf
 
 from tfbinreg.methods.contract import KernelView, Method
+from tfbinreg.methods.lsq_functions import nearest_codes
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,7 +44,7 @@ def mean_squared_error(view: KernelView, options: MsqeOptions) -> tf.Tensor:
         shape = [1] * len(view.latent.shape)
         shape[grid.axis] = -1
         scale = tf.reshape(scale, shape)
-    codes = tf.floor(tf.clip_by_value(view.latent / scale, grid.qmin, grid.qmax) + 0.5)
+    codes = nearest_codes(view.latent / scale, grid.qmin, grid.qmax)
     return tf.reduce_mean(tf.square(view.latent - tf.stop_gradient(codes) * scale))
 
 

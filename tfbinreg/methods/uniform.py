@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfbinreg import _compat
-from tfbinreg.core.grid import Grid, check_bits, code_range
+from tfbinreg.core.grid import Grid, check_bits, code_range, stored_zero_point
 from tfbinreg.methods import lsq_functions
 from tfbinreg.methods.contract import GridTensors
 
@@ -182,7 +182,8 @@ class UniformActivationQuantizer(UniformQuantizer):
 
     def stored_grid(self, variables: Variables) -> tuple[tf.Tensor, tf.Tensor]:
         """Scale, float32, and zero point, int32, of the int8 tensor in a file (`Grid`)."""
-        return self.scale(variables), tf.constant(127 - self.qmax)
+        now = self.grid_now(variables)
+        return now.scale, tf.cast(stored_zero_point(now.qmax), tf.int32)
 
     def __call__(
         self,

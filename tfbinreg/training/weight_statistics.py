@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from tfbinreg.core.grid import nearest_codes
 from tfbinreg.layers.sites import Site, kernel_sites, require_quantized
 
 NEAR = 0.1
@@ -55,8 +56,7 @@ def bin_statistics(model: Any) -> BinStatistics:
     for site in kernel_sites(model):
         scaled = scaled_weights(site)
         grid = site.quantizer.grid_now(site.variables)
-        codes = np.floor(np.clip(scaled, grid.qmin, grid.qmax) + 0.5)
-        distance = np.abs(scaled - codes)
+        distance = np.abs(scaled - nearest_codes(scaled, grid.qmin, grid.qmax))
         own = float(np.sum(np.square(distance, dtype=np.float64)))
         if own > FAR**2 * distance.size:
             beyond.append(site.name)
