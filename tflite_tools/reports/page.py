@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -109,6 +110,7 @@ def _learned(description: Description, manifest: Manifest | None) -> list[tuple[
     folded = bool(recipe.get("fold_batch_norm"))
     bias = recipe.get("bias_bits")
     return [
+        ("method", _methods(recipe)),
         ("weights", _widths((weight.bits for weight in kernels), "kernels")),
         (
             "first and last layer",
@@ -117,9 +119,23 @@ def _learned(description: Description, manifest: Manifest | None) -> list[tuple[
         ("activations", _widths((entry.bits for entry in manifest.activations), "tensors")),
         ("biases", "32 bits" if bias is None else f"{bias} bits times a power of two, in 32"),
         ("granularity", "per output channel" if channels else "per tensor"),
-        ("scales", "learned step sizes (LSQ), times batch normalization's factors if folded later"),
+        ("scales", "learned, times batch normalization's factors if folded later"),
         ("batch normalization", "folded while training" if folded else "folded after training"),
     ]
+
+
+def _methods(recipe: Mapping[str, Any]) -> str:
+    """The methods that a recipe names, each with the options that it gives."""
+    named = [recipe.get("method", "lsq")]
+    named += [rule["method"] for rule in recipe.get("rules", ()) if rule.get("method")]
+    named += recipe.get("penalties", ["bin_regularization"])
+
+    def described(name: str) -> str:
+        options = recipe.get("options", {}).get(name, {})
+        given = ", ".join(f"{key}={value}" for key, value in options.items())
+        return f"{name} ({given})" if given else name
+
+    return ", ".join(described(name) for name in dict.fromkeys(named))
 
 
 def _widths(bits: Iterable[int | None], kind: str) -> str:

@@ -111,3 +111,14 @@ def test_a_file_without_a_manifest(float_file):
 def test_unknown_fields_of_a_card():
     with pytest.raises(ValueError, match="A card has no 'epoch': use data, epochs"):
         pages.check_card({"epoch": "3"})
+
+
+def test_methods_are_named_with_their_options():
+    recipe = {
+        "method": "tqt",
+        "penalties": ["bin_regularization", "msqe"],
+        "options": {"msqe": {"detach_step": False}},
+        "rules": [{"layer": "head", "method": "lsq"}],
+    }
+    assert pages._methods(recipe) == "tqt, lsq, bin_regularization, msqe (detach_step=False)"
+    assert pages._methods({}) == "lsq, bin_regularization"  # of version 0.1.0
