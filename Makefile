@@ -41,8 +41,8 @@ coverage: $(READY)
 
 # Says what is missing; installs nothing.
 device-tools: $(READY)
-	@$(BIN)/python -c 'import sys; from tflite_tools.formats import device; \
-	  sys.exit(" ".join(("Missing Debian packages:", *device.missing())) if device.missing() else 0)'
+	@$(BIN)/python -c 'import sys; from tflite_tools.c import cortex_m; \
+	  sys.exit(" ".join(("Missing Debian packages:", *cortex_m.missing())) if cortex_m.missing() else 0)'
 
 test-device: device-tools
 	$(PYTEST) -m device

@@ -99,7 +99,7 @@ def test_every_method_has_a_twin_and_is_named_in_the_docs():
     assert all(f"| `{name}` |" in table for name in names)
 
 
-@pytest.mark.parametrize("name", {*QUANTIZERS, *PENALTIES})
+@pytest.mark.parametrize("name", dict.fromkeys([*QUANTIZERS, *PENALTIES]))
 def test_options_go_through_json(name, own_method):
     options = dataclasses.asdict(roster._methods[name].options())
     recipe = tfbinreg.Recipe(options={name: json.loads(json.dumps(options))})
