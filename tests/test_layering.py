@@ -23,8 +23,8 @@ tfbinreg._compat
 tfbinreg.core: warning grid target channel_folding weight_starts problems recipe
 tfbinreg.recipes
 tfbinreg.network: layer_kinds edges graph open_sizes hard_swish added_layers
-tfbinreg.methods: contract lsq_functions uniform fixed_grid lsq_quantizers lsq_plus lsq tqt
-  bin_regularization msqe roster
+tfbinreg.methods: contract lsq_functions uniform uniform_activations fixed_grid lsq_quantizers
+  lsq_plus lsq tqt bin_regularization msqe roster
 tfbinreg.frontend: program keras_dialects read positive_factors builder layer_rules
   operation_rules normalize keras3_objects
 tfbinreg.planning: plan decide

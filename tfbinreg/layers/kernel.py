@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from tfbinreg import _compat
 from tfbinreg.core.recipe import Recipe
-from tfbinreg.methods.uniform import Observer, break_ties
+from tfbinreg.methods.uniform_activations import Observer, break_ties
 from tfbinreg.network.hard_swish import hard_swish, hard_swish_table
 
 keras = _compat.keras

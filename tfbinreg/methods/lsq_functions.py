@@ -161,13 +161,13 @@ def lsq_plus_quantize(
     top = 2.0**bits - 1.0
 
     @tf.custom_gradient
-    def call(values, raw_step, raw_offset):
+    def call(values: tf.Tensor, raw_step: tf.Tensor, raw_offset: tf.Tensor) -> Any:
         scale = effective_step(raw_step)
         zero_point = effective_zero_point(scale, raw_offset, bits)
         low, high = -zero_point * scale, (top - zero_point) * scale
         quantized = tf.quantization.fake_quant_with_min_max_vars(values, low, high, num_bits=bits)
 
-        def grad(upstream):
+        def grad(upstream: tf.Tensor) -> tuple[tf.Tensor, ...]:
             # As for the signed grid; the kernel counts values on the clipping point as inside.
             inner = 1.0 - _EDGE
             to_values, below, above = tf.quantization.fake_quant_with_min_max_vars_gradient(
@@ -204,20 +204,22 @@ def _signed_like(gradient: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
     return tf.where(step < 0, -gradient, gradient)
 
 
-def _quantize_elementwise(inputs, step, qmin, qmax, grad_scale, axis):
+def _quantize_elementwise(
+    inputs: tf.Tensor, step: tf.Tensor, qmin: int, qmax: int, grad_scale: Any, axis: int | None
+) -> tf.Tensor:
     """The formula word for word: any range, any float dtype, per tensor or per channel."""
     rank = len(inputs.shape)
     others = _other_axes(axis, rank)
     shape = [] if others is None else [1 if d in others else -1 for d in range(rank)]
 
     @tf.custom_gradient
-    def call(values, raw_step):
+    def call(values: tf.Tensor, raw_step: tf.Tensor) -> Any:
         positive = tf.maximum(tf.abs(raw_step), STEP_FLOOR)
         scale = tf.reshape(tf.cast(positive, values.dtype), shape)
         ratio = values / scale
         codes = nearest_codes(ratio, qmin, qmax)
 
-        def grad(upstream):
+        def grad(upstream: tf.Tensor) -> tuple[tf.Tensor, ...]:
             inside = tf.logical_and(ratio > qmin, ratio < qmax)
             to_values = tf.where(inside, upstream, tf.zeros_like(upstream))
             slope = tf.where(inside, codes - ratio, codes)
@@ -229,16 +231,18 @@ def _quantize_elementwise(inputs, step, qmin, qmax, grad_scale, axis):
     return call(inputs, step)
 
 
-def _quantize_unsigned(inputs, step, qmax, width, grad_scale):
+def _quantize_unsigned(
+    inputs: tf.Tensor, step: tf.Tensor, qmax: int, width: int, grad_scale: Any
+) -> tf.Tensor:
     """qmin = 0: one pass forward that also is the ReLU."""
 
     @tf.custom_gradient
-    def call(values, raw_step):
+    def call(values: tf.Tensor, raw_step: tf.Tensor) -> Any:
         scale = effective_step(raw_step)
         top = qmax * scale
         quantized = tf.quantization.fake_quant_with_min_max_vars(values, 0.0, top, num_bits=width)
 
-        def grad(upstream):
+        def grad(upstream: tf.Tensor) -> tuple[tf.Tensor, ...]:
             # Relu6Grad(a, b) is a where 0 < b < 6: the paper's strict mask in one fused pass.
             scaled = values * (6.0 * (1.0 + _EDGE) / top)
             to_values = tf.raw_ops.Relu6Grad(gradients=upstream, features=scaled)
@@ -254,16 +258,24 @@ def _quantize_unsigned(inputs, step, qmax, width, grad_scale):
     return call(inputs, step)
 
 
-def _quantize_signed(inputs, step, qmin, qmax, width, narrow, grad_scale):
+def _quantize_signed(
+    inputs: tf.Tensor,
+    step: tf.Tensor,
+    qmin: int,
+    qmax: int,
+    width: int,
+    narrow: bool,
+    grad_scale: Any,
+) -> tf.Tensor:
     @tf.custom_gradient
-    def call(values, raw_step):
+    def call(values: tf.Tensor, raw_step: tf.Tensor) -> Any:
         scale = effective_step(raw_step)
         options = {"num_bits": width, "narrow_range": narrow}
         quantized = tf.quantization.fake_quant_with_min_max_vars(
             values, qmin * scale, qmax * scale, **options
         )
 
-        def grad(upstream):
+        def grad(upstream: tf.Tensor) -> tuple[tf.Tensor, ...]:
             inner = scale * (1.0 - _EDGE)
             to_values, below, above = tf.quantization.fake_quant_with_min_max_vars_gradient(
                 upstream, values, qmin * inner, qmax * inner, **options

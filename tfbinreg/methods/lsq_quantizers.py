@@ -14,13 +14,8 @@ from tfbinreg import _compat
 from tfbinreg.core.grid import check_bits, weight_code_range
 from tfbinreg.core.weight_starts import start_step
 from tfbinreg.methods import lsq_functions
-from tfbinreg.methods.uniform import (
-    Parameters,
-    UniformActivationQuantizer,
-    UniformWeightQuantizer,
-    Variables,
-    is_usable,
-)
+from tfbinreg.methods.uniform import Parameters, UniformWeightQuantizer, Variables, is_usable
+from tfbinreg.methods.uniform_activations import UniformActivationQuantizer
 
 
 @_compat.register

@@ -16,7 +16,7 @@ import tensorflow as tf
 from tfbinreg.core.warning import QuantizationWarning
 from tfbinreg.layers.folded_kernel import FoldedKernel
 from tfbinreg.layers.sites import activation_sites
-from tfbinreg.methods.uniform import Observer
+from tfbinreg.methods.uniform_activations import Observer
 from tfbinreg.training.batch_statistics import BatchStatistics
 
 BATCH_SIZE = 64

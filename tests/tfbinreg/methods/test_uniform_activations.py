@@ -5,7 +5,7 @@ from built_quantizers import batch, built, step
 
 from tfbinreg import LSQActivationQuantizer, LSQPlusActivationQuantizer
 from tfbinreg.methods.fixed_grid import PrescribedQuantizer
-from tfbinreg.methods.uniform import Observer, break_ties
+from tfbinreg.methods.uniform_activations import Observer, break_ties
 
 
 class TestActivations:
