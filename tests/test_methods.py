@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import reference
 import tensorflow as tf
+import tensorflow_model_optimization as tfmot
 import tf_keras as keras
 
 import tfbinreg
@@ -218,3 +219,27 @@ def test_a_rule_gives_a_layer_another_method():
         model.get_layer("head_grid").grid_variables
     ).scale)  # fmt: skip
     assert np.log2(scale) == round(np.log2(scale))
+
+
+def test_an_annotated_layer_keeps_its_method():
+    annotate = tfmot.quantization.keras.quantize_annotate_layer
+    config = tfbinreg.LSQQuantizeConfig(4, method="tqt")
+    layers = keras.layers
+    net = keras.Sequential(
+        [layers.Input((4,)), annotate(layers.Dense(3, name="head"), config)], name="net"
+    )
+    (site,) = kernel_sites(tfbinreg.quantize_apply(net))
+    assert type(site.quantizer).__name__ == "TQTWeightQuantizer"
+    assert type(config).from_config(config.get_config()) == config
+    assert config != tfbinreg.LSQQuantizeConfig(4)
+
+
+def test_tensors_on_one_grid_have_one_method():
+    layers = keras.layers
+    image = keras.Input((4, 4, 2), name="image")
+    parts = [layers.Conv2D(2, 1, activation="relu", name=name)(image) for name in ("a", "b")]
+    x = layers.Flatten()(layers.Concatenate(name="joined")(parts))
+    net = keras.Model(image, layers.Dense(2, name="head")(x))
+    recipe = tfbinreg.Recipe(rules=[tfbinreg.Rule(layer="b", method="tqt")])
+    with pytest.raises(ValueError, match=r"shares its grid with .* of other methods \(lsq, tqt\)"):
+        tfbinreg.quantize_apply(net, recipe)
