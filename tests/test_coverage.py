@@ -30,8 +30,15 @@ def check(name, kind, setting, samples):
     assert float(row["top-1"].removesuffix(" %")) >= 99
 
 
-@pytest.mark.parametrize("setting", ["W4A8", "W2A2"])
-@pytest.mark.parametrize("kind", ["tf_keras", "Keras 3"])
+@pytest.mark.parametrize(
+    ("kind", "setting"),
+    [
+        ("tf_keras", "W4A8"),
+        ("Keras 3", "W2A2"),
+        pytest.param("tf_keras", "W2A2", marks=pytest.mark.slow),
+        pytest.param("Keras 3", "W4A8", marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize("name", SMALL)
 def test_small_networks(name, kind, setting):
     check(name, kind, setting, samples=16)

@@ -48,6 +48,7 @@ def test_two_replicas(alone, tmp_path):
     check_equal(tmp_path / "out.npz", alone)
 
 
+@pytest.mark.slow
 def test_two_replicas_go_on_as_if_they_had_not_stopped(tmp_path):
     finish(start("resumed", tmp_path))
     whole = np.load(tmp_path / "whole.npz")

@@ -75,7 +75,10 @@ RECIPES = {
 }
 
 
-@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+@pytest.mark.parametrize("recipe", [
+    pytest.param(recipe, id=name, marks=[pytest.mark.slow] if name in ("paper", "int4") else [])
+    for name, recipe in RECIPES.items()
+])  # fmt: skip
 def test_goes_all_the_way_to_a_verified_file(recipe, make_net, data, tmp_path):
     with pytest.warns(DeprecationWarning, match="give them in the recipe"):
         model = quantized(make_net(), recipe, bin_options=BinOptions(detach_step=False))
