@@ -1,15 +1,26 @@
-"""The README is run and compared with the code."""
+"""The README is run, and the documents are compared with the code."""
 
 import pathlib
 import re
 
+import pytest
 import tf_keras as keras
+from test_layering import ROOMS
 
 import tfbinreg
 from tfbinreg.layers.sites import kernel_sites
 from tfbinreg.network.layer_kinds import support_table
 
-README = pathlib.Path(__file__).parent.parent.joinpath("README.md").read_text()
+ROOT = pathlib.Path(__file__).parent.parent
+README = ROOT.joinpath("README.md").read_text()
+DOCUMENTS = [
+    *ROOT.glob("*.md"),
+    *(
+        path
+        for name in ("docs", "examples", "benchmarks")
+        for path in ROOT.joinpath(name).rglob("*.md")
+    ),
+]
 
 
 def blocks():
@@ -50,3 +61,62 @@ def test_quickstart_is_short():
 
 def test_support_table_is_the_kinds():
     assert support_table() in README
+
+
+def anchors(text):
+    """The anchors that GitHub gives the headings of a document."""
+    headings = re.findall(
+        r"^#+ (.*)$", re.sub(r"```.*?```", "", text, flags=re.DOTALL), re.MULTILINE
+    )
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def broken_links(path, text):
+    """What the relative links of a document point to without it being there."""
+    broken = []
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        file, _, anchor = link.partition("#")
+        target = path.parent.joinpath(file).resolve() if file else path
+        if re.match(r"\w+:", link):
+            continue
+        if not target.exists() or (anchor and anchor not in anchors(target.read_text())):
+            broken.append(link)
+    return broken
+
+
+def missing_paths(text):
+    """The files of the repository that a document names in backquotes and that are not there."""
+    named = re.findall(
+        r"`((?:tests|docs|examples|benchmarks|tfbinreg|tflite_tools)/[\w./]+)`", text
+    )
+    return [name for name in named if not ROOT.joinpath(name).exists()]
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_what_documents_point_to_is_there(path):
+    assert broken_links(path, path.read_text()) == []
+    assert missing_paths(path.read_text()) == []
+
+
+def test_links_to_nothing_are_found():
+    text = "[a](nowhere.md) [b](README.md#no-such-heading) [c](README.md#install) [d](https://x.y)"
+    assert broken_links(ROOT / "x.md", text) == ["nowhere.md", "README.md#no-such-heading"]
+    assert missing_paths("`tests/test_nothing.py`, `tests/conftest.py`") == [
+        "tests/test_nothing.py"
+    ]
+
+
+def test_the_map_has_the_rooms_in_their_order():
+    table = ROOT.joinpath("docs", "architecture.md").read_text()
+    rooms = re.findall(r"^(\S+\.\w+):", ROOMS, re.MULTILINE)
+    assert re.findall(r"^\| `([\w.]+)` \|", table, re.MULTILINE) == rooms
+
+
+def test_every_decision_is_in_the_index():
+    folder = ROOT / "docs" / "decisions"
+    index = folder.joinpath("README.md").read_text()
+    records = sorted(path for path in folder.glob("*.md") if path.name != "README.md")
+    for number, path in enumerate(records, 1):
+        title = path.read_text().split("\n")[0]
+        assert path.name.startswith(f"{number:04d}-") and title.startswith(f"# {number}. ")
+        assert f"| [{number}]({path.name}) | {title.partition('. ')[2]} |" in index
