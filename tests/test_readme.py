@@ -13,6 +13,7 @@ from tfbinreg.network.layer_kinds import support_table
 
 ROOT = pathlib.Path(__file__).parent.parent
 README = ROOT.joinpath("README.md").read_text()
+METHODS = ROOT.joinpath("docs", "methods.md").read_text()
 DOCUMENTS = [
     *ROOT.glob("*.md"),
     *(
@@ -23,8 +24,8 @@ DOCUMENTS = [
 ]
 
 
-def blocks():
-    return re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+def blocks(text=README):
+    return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
 
 
 def changed(text, old, new):
@@ -54,13 +55,20 @@ def test_quickstart_and_recipes_run(tmp_path, monkeypatch):
     made = scope["q_model"].recipe
     assert (made.weight_bits, made.rules) == (3, ())
 
+    (methods,) = blocks(METHODS)
+    exec(changed(methods, 'layer="block_1_.*"', 'layer="dense.*"'), scope)
+    history = scope["q_model"].history.history
+    assert history["msqe_strength"] == pytest.approx([0.0, 0.1])
+    assert history["br_strength"] == [0.5, 0.5]
+    assert scope["q_model"].recipe.options["msqe"] == {"detach_step": False}
+
 
 def test_quickstart_is_short():
     assert len(blocks()[0].strip().splitlines()) <= 24
 
 
 def test_support_table_is_the_kinds():
-    assert support_table() in README
+    assert support_table() in ROOT.joinpath("docs", "supported.md").read_text()
 
 
 def anchors(text):

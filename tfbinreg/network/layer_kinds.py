@@ -364,7 +364,7 @@ KINDS: dict[str, Kind] = {
 
 
 def support_table() -> str:
-    """The README's table of supported layers, in Markdown."""
+    """The table of supported layers in docs/supported.md, in Markdown."""
     lines = ["| layer | TFLite operator | weights | output grid |", "|---|---|---|---|"]
     for name, kind in KINDS.items():
         if kind.role is not Role.INPUT:
