@@ -69,7 +69,7 @@ def freeze(model: Any, *, input_shape: InputShape | None = None) -> FrozenGraph:
 
     Args:
         model: a trained model from `quantize_apply`.
-        input_shape: sizes for the inputs of a model that leaves some open (`sizes.InputShape`);
+        input_shape: sizes for inputs that the model leaves open (`open_sizes.InputShape`);
             None leaves them open.
 
     Raises:

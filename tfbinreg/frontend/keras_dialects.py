@@ -35,7 +35,7 @@ class Reading:
     """What a call means: a tf_keras layer or an operation, as in `program.Step`.
 
     `options` are arguments that the target holds itself, `renames` gives those of the call the
-    names that `rewrites` knows. `over_time` and `activity_regularizer` are as in `program.Step`.
+    names that `layer_rules` knows. `over_time` and `activity_regularizer` are as in `program.Step`.
     """
 
     layer: Any = None
@@ -195,7 +195,7 @@ class Keras3:
 
 
 def frontend(model: Any) -> Keras2 | Keras3:
-    """The front end of a model; `checks.check_model_type` has seen that it has one."""
+    """The front end of a model; `model_checks.check_model` has seen that it has one."""
     return Keras2() if isinstance(model, keras.Model) else Keras3()
 
 

@@ -28,7 +28,7 @@ Rewrite = Callable[[Builder, Step, list[Value]], Value]
 
 
 def activate(build: Builder, name: str, source: Value) -> Value:
-    """The activation function of this canonical name (`kinds.ACTIVATIONS`)."""
+    """The activation function of this canonical name (`layer_kinds.ACTIVATIONS`)."""
     return _ACTIVATIONS[name](build, source)
 
 

@@ -30,8 +30,8 @@ class Step:
         layer: a tf_keras layer with the configuration (built or not), None for an operation.
         weights: the layer's weights.
         weight_names: their names.
-        activation: canonical name of the activation function behind the layer (`kinds.ACTIVATIONS`
-            or a name not in it).
+        activation: canonical name of the activation function behind the layer (in
+            `layer_kinds.ACTIVATIONS`, or one that is not supported).
         operation: name of an operation ("add", "reshape", ...), None for a layer.
         args: positional arguments, `Ref`s among them; lists and tuples may hold more of them.
         kwargs: keyword arguments.

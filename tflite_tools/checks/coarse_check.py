@@ -19,7 +19,7 @@ _WITHIN_A_LEVEL = 0.5  # in steps: what stays on one level may still vary
 
 def check_coarse(model: Model, inputs: Mapping[str, np.ndarray], run: Run) -> tuple[Check, ...]:
     """A warning called "coarse" that names inputs, outputs and concatenated tensors of which a part
-    is lost (`coarse.lost`); nothing if there are none.
+    is lost (`lost_numbers.lost`); nothing if there are none.
 
     Grids that the runtimes prescribe (softmax, sigmoid, tanh) are left out.
 

@@ -1,4 +1,4 @@
-"""Trained model -> .tflite bytes, or reference for `verify`. Imports tfbinreg, like `squeeze`."""
+"""Trained model -> .tflite bytes, or reference for `verify`. Imports tfbinreg, like `fit_flash`."""
 
 from __future__ import annotations
 

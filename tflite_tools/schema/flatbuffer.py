@@ -1,6 +1,6 @@
 """TFLite flatbuffers as objects that can be edited: reading, writing, types and metadata.
 
-Together with `model.py` the only place that knows the schema. No TensorFlow.
+This room is the only one that knows the schema. No TensorFlow.
 """
 
 from __future__ import annotations
