@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-# Two processes; a file's tests stay together, for they share what is slow to make.
-PYTEST = TF_CPP_MIN_LOG_LEVEL=2 $(BIN)/python -m pytest -n 2 --dist loadfile
+# Two processes; a file's tests stay together, for they share what is slow to make. In their own
+# order, or files with one long test would come last, on one process.
+PYTEST = TF_CPP_MIN_LOG_LEVEL=2 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help demo test test-slow test-device device-tools coverage check lint types clean
 

@@ -95,6 +95,7 @@ def test_a_model_loads_and_computes_the_same(path):
     check_same(tfbinreg.load_model(GOLDEN / path), case_of(path), facts_of(path))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", SAVED)
 def test_keras_loads_it_too(path):
     with tfbinreg.quantize_scope():

@@ -25,7 +25,7 @@ from tflite_tools.schema import contents as models
 
 CALIBRATED, TESTED = 24, 32
 FEW, MANY = 24, int(os.environ.get("RANDOM_NETS", "300"))
-WITH_C = 3  # seeds, of ten, of the nets that are compiled too, which takes longest
+WITH_C = 2  # seeds, of ten, of the nets that are compiled too, which takes longest
 RUNTIMES = {"litert": runtime.LITERT, "tflm": runtime.TFLM}
 # What is rightly refused of nets out of supported layers; everything else has to work.
 REFUSED = (

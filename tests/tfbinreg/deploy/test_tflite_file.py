@@ -51,6 +51,7 @@ def test_layout_is_the_stock_converters(name, images, monkeypatch):
     assert described(data) == described(reference)
 
 
+@pytest.mark.slow
 def test_versions_are_the_stock_converters(images, monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     stock = importlib.import_module("stock")

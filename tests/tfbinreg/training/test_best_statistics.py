@@ -159,6 +159,7 @@ def test_data_of_every_form():
     assert len(once) == 2
 
 
+@pytest.mark.slow
 def test_many_models_without_advice_about_tracing(caplog):
     for seed in range(7):
         tfbinreg.finalize(classifier(seed), data(72))

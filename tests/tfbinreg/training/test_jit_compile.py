@@ -50,7 +50,10 @@ def trained(recipe, jit_compile):
     return q, logs
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize(
+    "recipe",
+    ["tensor", *(pytest.param(name, marks=pytest.mark.slow) for name in ("channel", "folded"))],
+)
 def test_training_is_the_same(recipe):
     (plain, logs), (fast, fast_logs) = (trained(RECIPES[recipe], jit) for jit in (False, True))
     for name in ("loss", "br_loss", "br_strength"):

@@ -16,10 +16,11 @@ import pytest
 import tf_keras as keras
 
 import tfbinreg
+from tfbinreg import _compat
 from tfbinreg.layers.kernel import QuantizedKernel
 from tfbinreg.layers.sites import activation_sites, kernel_sites
+from tfbinreg.methods.tqt import TQTActivationQuantizer, TQTWeightQuantizer
 from tfbinreg.network.added_layers import Augmentation
-from tfbinreg.training import saving
 
 ROOT = Path(__file__).parents[3]
 MODELS = ["q.keras", "q.h5", "folder"]
@@ -189,7 +190,9 @@ def test_the_net_has_every_class_that_is_saved(net):
     kernels = [quantizer for layer in layers for _, quantizer, _ in getattr(layer, "kernels", [])]
     found = {tfbinreg.QuantizedModel, *map(type, [*layers, *parts, *kernels])}
     # Random augmentation does not go on exactly: test_training_layers saves it.
-    assert set(saving._CLASSES) - {QuantizedKernel, Augmentation} <= found
+    # TQT has models of its own: test_methods saves them.
+    elsewhere = {QuantizedKernel, Augmentation, TQTWeightQuantizer, TQTActivationQuantizer}
+    assert set(_compat.REGISTERED.values()) - elsewhere <= found
     shared = [layer.name for layer in layers if len(layer._inbound_nodes) > 1]
     assert shared == ["left_silu_grid", "prelu_grid"]  # of a concatenation, of a pooling
     assert "norm" in {layer.name for layer in layers}  # which has no kernel to be folded into
@@ -207,6 +210,7 @@ def test_a_loaded_model_trains_on_as_if_it_had_not_stopped(name, run, fit):
     same(trained_state(model), run.final)
 
 
+@pytest.mark.slow
 def test_from_a_folder_it_is_compiled_again_and_trains_what_is_not_frozen(run, fit):
     model = tfbinreg.load_model(run.folder / "folder")
     compile_(model)
@@ -218,6 +222,7 @@ def test_from_a_folder_it_is_compiled_again_and_trains_what_is_not_frozen(run, f
     assert not [name for name in moved if name.startswith(("quant_conv/", "norm/"))]
 
 
+@pytest.mark.slow
 def test_keras_itself_can_run_a_folder_but_not_train_it(run, fit, images):
     with tfbinreg.quantize_scope():
         model = keras.models.load_model(run.folder / "folder")
@@ -254,6 +259,7 @@ def test_a_killed_run_is_taken_up(net, run, fit, tmp_path):
     same(trained_state(resumed), run.final)
 
 
+@pytest.mark.slow
 def test_another_process_makes_the_same_file(run):
     path = run.folder / "q.keras"
     subprocess.run([sys.executable, "-c", CONVERT, path], cwd=ROOT, check=True, timeout=240)

@@ -24,7 +24,7 @@ def test_registry_knows_kernels_that_are_not_placed():
     recipe = Recipe(weight_bits=3, rules=[Rule(layer="head", **head), Rule(layer="f.*", skip=True)])
     registry = LSQQuantizeRegistry(recipe, {"done"})
     config = registry.get_quantize_config(layers.Dense(3, name="head"))
-    assert config == LSQQuantizeConfig(**head, per_channel=False)
+    assert config == LSQQuantizeConfig(**head, per_channel=False, method="lsq")
     assert registry.supports(layers.Dense(3, name="hidden"))
     others = layers.Dense(3, name="free"), layers.ReLU(name="relu"), layers.LSTM(3)
     for layer in (layers.Dense(3, name="done"), *others):
@@ -106,7 +106,7 @@ def test_folded_kernels_know_the_grid_of_their_inputs(make_net, data, tmp_path):
             assert np.abs(codes).max() <= 127 and int(shift) >= 0
 
 
-@pytest.mark.parametrize("name", ["q.keras", "folder"])
+@pytest.mark.parametrize("name", ["q.keras", pytest.param("folder", marks=pytest.mark.slow)])
 def test_saved_and_loaded_with_keras_it_trains_on_and_converts(name, make_net, data, tmp_path):
     model = quantized(make_net(), Recipe(weight_bits=3, per_channel=True))
     trained(model, data).save(tmp_path / name)

@@ -26,6 +26,7 @@ def test_a_file_is_its_own_variant(two_bits):
     assert set(verdicts(two_bits, two_bits).values()) == {Verdict.PASSED}
 
 
+@pytest.mark.slow
 def test_chains_of_formats(two_bits):
     packed = int4.convert(two_bits).data
     for data in (slim.convert(packed).result.data, packed):
