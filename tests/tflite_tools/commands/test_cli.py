@@ -390,8 +390,13 @@ def test_interruptions_are_quiet(command, model_file, monkeypatch):
 
 @pytest.mark.parametrize(
     ("kind", "more"),
-    [("int4", []), ("lut", []), ("lut", ["--slim"]), ("int8", ["--slim"]), ("c", [])]
-    + [("int4", ["--input_type", "float32", "--output_type", "int8"])],
+    [("int4", []), ("lut", []), ("int8", ["--slim"]), ("c", [])]
+    + [
+        pytest.param("lut", ["--slim"], marks=pytest.mark.slow),
+        pytest.param(
+            "int4", ["--input_type", "float32", "--output_type", "int8"], marks=pytest.mark.slow
+        ),
+    ],
 )
 def test_what_was_made_of_a_model_is_verified_against_it(
     command, saved_packable, tmp_path, kind, more

@@ -17,7 +17,7 @@ from tflite_tools.c import generate, host_run
 HANGS_AFTER = 300  # seconds; a run of a network ends long before
 OUTPUT = "made"
 few = settings(max_examples=3, suppress_health_check=[HealthCheck.function_scoped_fixture])
-some = settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
+some = settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 many = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 # What each command does with the files whole.tflite (canonical), bad.tflite, bad.npz and others in
