@@ -29,6 +29,14 @@ class GridTensors:
     qmax: Any
     axis: int | None = None
 
+    def broadcast_scale(self, rank: int) -> tf.Tensor:
+        """The scale, shaped to broadcast against a tensor of `rank` dimensions."""
+        if self.axis is None:
+            return self.scale
+        shape = [1] * rank
+        shape[self.axis] = -1
+        return tf.reshape(self.scale, shape)
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class KernelView:

@@ -40,7 +40,7 @@ def channel_axis(axis: int, rank: int) -> int:
     return axis % rank
 
 
-def _other_axes(axis: int | None, rank: int) -> list[int] | None:
+def other_axes(axis: int | None, rank: int) -> list[int] | None:
     """All axes but `axis`; None, which means all of them, without one."""
     if axis is None:
         return None
@@ -60,7 +60,7 @@ def initial_step(values: tf.Tensor, qmax: int, axis: int | None = None) -> tf.Te
         Shape () or (channels,). Zero where all values are zero; callers must handle that.
     """
     values = tf.cast(values, tf.float32)
-    others = _other_axes(axis, len(values.shape))
+    others = other_axes(axis, len(values.shape))
     return 2.0 * tf.reduce_mean(tf.abs(values), axis=others) / math.sqrt(qmax)
 
 
@@ -209,7 +209,7 @@ def _quantize_elementwise(
 ) -> tf.Tensor:
     """The formula word for word: any range, any float dtype, per tensor or per channel."""
     rank = len(inputs.shape)
-    others = _other_axes(axis, rank)
+    others = other_axes(axis, rank)
     shape = [] if others is None else [1 if d in others else -1 for d in range(rank)]
 
     @tf.custom_gradient

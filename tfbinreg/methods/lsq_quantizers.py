@@ -12,7 +12,6 @@ import tensorflow as tf
 
 from tfbinreg import _compat
 from tfbinreg.core.grid import check_bits, weight_code_range
-from tfbinreg.core.weight_starts import start_step
 from tfbinreg.methods import lsq_functions
 from tfbinreg.methods.uniform import Parameters, UniformWeightQuantizer, Variables, is_usable
 from tfbinreg.methods.uniform_activations import UniformActivationQuantizer
@@ -55,10 +54,7 @@ class LSQWeightQuantizer(UniformWeightQuantizer):
         step = lsq_functions.initial_step(self._start, self.qmax, self.axis)
         return tf.where(is_usable(step), step, tf.ones_like(step))
 
-    def initialize(self, variables: Variables, kernel: np.ndarray, start: str = "mse") -> None:
-        step = start_step(kernel, self.qmin, self.qmax, self.axis, how=start)
-        if not np.all(is_usable(step)):
-            raise ValueError("No step can be derived from weights that are all zero or not finite.")
+    def start_from(self, variables: Variables, step: np.ndarray) -> None:
         variables["step"].assign(step)
 
     def __call__(self, inputs: Any, training: Any, weights: Variables, **kwargs: Any) -> tf.Tensor:

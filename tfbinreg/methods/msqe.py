@@ -39,11 +39,9 @@ def mean_squared_error(view: KernelView, options: MsqeOptions) -> tf.Tensor:
     this by all weights, so that sparse bins are not pulled harder.
     """
     grid = view.grid
-    scale = tf.stop_gradient(grid.scale) if options.detach_step else grid.scale
-    if grid.axis is not None:
-        shape = [1] * len(view.latent.shape)
-        shape[grid.axis] = -1
-        scale = tf.reshape(scale, shape)
+    scale = grid.broadcast_scale(len(view.latent.shape))
+    if options.detach_step:
+        scale = tf.stop_gradient(scale)
     codes = nearest_codes(view.latent / scale, grid.qmin, grid.qmax)
     return tf.reduce_mean(tf.square(view.latent - tf.stop_gradient(codes) * scale))
 

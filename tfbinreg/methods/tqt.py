@@ -19,7 +19,6 @@ import tensorflow as tf
 
 from tfbinreg import _compat
 from tfbinreg.core.grid import check_bits, weight_code_range
-from tfbinreg.core.weight_starts import start_step
 from tfbinreg.methods import lsq_functions
 from tfbinreg.methods.contract import Method
 from tfbinreg.methods.uniform import Parameters, UniformWeightQuantizer, Variables, is_usable
@@ -66,9 +65,8 @@ def tqt_quantize(
     """
     inputs = tf.convert_to_tensor(inputs)
     rank = len(inputs.shape)
-    own = None if axis is None else lsq_functions.channel_axis(axis, rank)
-    others = None if own is None else [d for d in range(rank) if d != own]
-    shape = [] if own is None else [-1 if d == own else 1 for d in range(rank)]
+    others = lsq_functions.other_axes(axis, rank)
+    shape = [] if others is None else [1 if d in others else -1 for d in range(rank)]
 
     @tf.custom_gradient
     def call(values: tf.Tensor, raw: tf.Tensor) -> Any:
@@ -114,10 +112,7 @@ class TQTWeightQuantizer(UniformWeightQuantizer):
         shape = () if self.axis is None else (int(tensor_shape[self.axis]),)
         return {_THRESHOLD: self.add_variable(layer, name, shape, what=_THRESHOLD)}
 
-    def initialize(self, variables: Variables, kernel: np.ndarray, start: str = "mse") -> None:
-        step = start_step(kernel, self.qmin, self.qmax, self.axis, how=start)
-        if not np.all(is_usable(step)):
-            raise ValueError("No step can be derived from weights that are all zero or not finite.")
+    def start_from(self, variables: Variables, step: np.ndarray) -> None:
         variables[_THRESHOLD].assign(_log2_threshold(step, self.qmax))
 
     def scale(self, parameters: Parameters) -> tf.Tensor:

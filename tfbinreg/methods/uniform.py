@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from tfbinreg import _compat
 from tfbinreg.core.grid import Grid
+from tfbinreg.core.weight_starts import start_step
 from tfbinreg.methods.contract import GridTensors
 
 Variables = dict[str, tf.Variable]
@@ -92,6 +93,13 @@ class UniformWeightQuantizer(UniformQuantizer):
         Raises:
             ValueError: if every weight is zero, or the step would not be finite.
         """
+        step = start_step(kernel, self.qmin, self.qmax, self.axis, how=start)
+        if not np.all(is_usable(step)):
+            raise ValueError("No step can be derived from weights that are all zero or not finite.")
+        self.start_from(variables, step)
+
+    def start_from(self, variables: Variables, step: np.ndarray) -> None:
+        """Set the variables so that the scale is `step`, or what is nearest to it."""
         raise NotImplementedError
 
     def codes(self, kernel: Any, variables: Variables) -> np.ndarray:

@@ -36,12 +36,7 @@ def scaled_weights(site: Site) -> np.ndarray:
     if latent is None:
         raise ValueError(f"{site.name!r} is an activation: it has no weights.")
     grid = site.quantizer.grid_now(site.variables)
-    step = np.asarray(grid.scale)
-    if grid.axis is not None:
-        shape = [1] * latent.shape.rank
-        shape[grid.axis] = -1
-        step = step.reshape(shape)
-    return (latent.numpy() / step).ravel()
+    return (latent.numpy() / grid.broadcast_scale(latent.shape.rank).numpy()).ravel()
 
 
 def bin_statistics(model: Any) -> BinStatistics:
