@@ -27,6 +27,7 @@ from tfbinreg.layers.sites import Site, check_finite, kernel_sites, require_quan
 from tfbinreg.network import edges
 from tfbinreg.network.added_layers import ChannelAffine
 from tfbinreg.network.graph import Graph, Node, trace
+from tfbinreg.network.hard_swish import FINEST_HARD_SWISH
 from tfbinreg.network.layer_kinds import KINDS, Role, fixed_grid, operation_attributes, relu_limit
 from tfbinreg.network.open_sizes import InputShape, fixed_shapes, with_input_shapes
 from tfbinreg.version import __version__
@@ -139,6 +140,7 @@ class _Freezer:
         for node in self.graph.nodes:
             self._visit(node)
         self._end_outputs()
+        self._check_hard_swish()
         raise_problems(self.problems, f"convert model {model_name!r}")
         self._drop_unused()
         kernels = [i for i, op in enumerate(self.ops) if KINDS[op.kind].role in _WITH_KERNEL]
@@ -269,6 +271,15 @@ class _Freezer:
             if self.ops[index].grid is None:
                 what = f"the output of {self.ops[index].name!r} is not on a grid"
                 self._problem(name, what, "quantize the whole model")
+
+    def _check_hard_swish(self) -> None:
+        for op in self.ops:
+            source = self.ops[op.inputs[0]].grid if op.kind == "HardSwish" else None
+            if source is None or op.grid is None:
+                continue
+            if float(source.scale / op.grid.scale) >= FINEST_HARD_SWISH:
+                what = "its output grid is 128 times finer than its input's: no runtime computes it"
+                self._problem(op.name, what, "call finalize(model), which makes its step larger")
 
     def _problem(self, name: str, what: str, remedy: str) -> None:
         self.problems.append(Problem(name, what, remedy))

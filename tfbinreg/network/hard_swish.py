@@ -12,6 +12,8 @@ import tensorflow as tf
 _HALF_WORD = 2**15
 _RELU_SCALE = 3.0 / _HALF_WORD  # of x in [-3, 3] in 16 bits
 _EXTRA_BITS = 7  # by which the int8 input is widened
+# Input step / output step, which has to stay below: the kernels check it.
+FINEST_HARD_SWISH = 2.0**_EXTRA_BITS
 
 
 def hard_swish(inputs: tf.Tensor) -> tf.Tensor:

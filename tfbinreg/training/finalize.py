@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
 
 from tfbinreg.core.grid import Grid
 from tfbinreg.core.target import STATES, check_target
+from tfbinreg.core.warning import QuantizationWarning
 from tfbinreg.deploy.freeze import Offsets, affine, freeze, freeze_with_offsets, norm_factors
 from tfbinreg.deploy.frozen import FrozenKernel
 from tfbinreg.deploy.integer_model import ARITHMETICS, IntegerModel
+from tfbinreg.layers.kernel import coarsen_hard_swish
 from tfbinreg.layers.sites import require_quantized, sites
 from tfbinreg.network.added_layers import ChannelAffine
 from tfbinreg.training.best_statistics import channels_on_thresholds, choose_statistics, rewindable
@@ -30,6 +33,9 @@ def finalize(
     statistics is kept: with labels those of higher accuracy or, if they are no classes, of smaller
     loss; without, those whose outputs are nearer to the ones with the statistics of each batch. The
     integer models are compared, on the given data and no other.
+
+    A hard swish whose outputs lie 128 times closer than its inputs, which no runtime computes, gets
+    a larger step, with a warning.
 
     Then every bias is rounded to the int32 grid it is deployed on (input scale * weight scale /
     pre-scale), a change of less than half such a unit. At low bits that matters: a bias that rounds
@@ -55,6 +61,13 @@ def finalize(
     """
     require_quantized(model)
     target = check_target(model.recipe.target if target is None else target)
+    if coarse := coarsen_hard_swish(model):
+        warnings.warn(
+            f"The output grids of {', '.join(coarse)} were 128 times finer than their inputs', "
+            "which no runtime computes: their steps are larger now.",
+            QuantizationWarning,
+            stacklevel=2,
+        )
     arithmetic, choice = ARITHMETICS[target], None
     if data is not None:
         data = rewindable(data, batches)
