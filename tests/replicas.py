@@ -3,6 +3,7 @@
     python replicas.py one|mirrored FILE
     python replicas.py worker FILE INDEX PORT PORT
     python replicas.py resumed FOLDER
+    python replicas.py methods FOLDER
 
 Trains a quantized net with bin regularization for two batches of 8: on one device, on two replicas
 that share each batch, or as one of two workers that do. Writes its weights to FILE (.npz).
@@ -10,9 +11,13 @@ that share each batch, or as one of two workers that do. Writes its weights to F
 Resumed: trains three epochs of these batches on two replicas, with the regularization from the
 second on; again, stopped in the third; and takes that up from the backup and from a saved model.
 Writes weights and optimizer to whole.npz, backup.npz and saved.npz in FOLDER.
+
+Methods: trains a small net with each method of the roster, on one device and on two replicas.
+Writes weights to METHOD-one.npz and METHOD-two.npz in FOLDER.
 """
 
 import contextlib
+import importlib
 import json
 import os
 import pathlib
@@ -23,6 +28,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 import tfbinreg
+from tfbinreg.methods import roster
 
 BATCH, WORKERS = 8, 2
 
@@ -33,21 +39,22 @@ def data():
     return inputs, random.normal(size=(2 * BATCH, 3)).astype(np.float32)
 
 
-def build(scope):
+def build(scope, *, small=False, **options):
     layers = keras.layers
     keras.utils.set_random_seed(0)
     with scope:
-        model = keras.Sequential(
-            [
-                layers.Input((8, 8, 2), name="image"),
-                layers.Conv2D(4, 3, activation="relu", name="conv"),
-                layers.Conv2D(4, 3, activation="swish", name="swish"),
-                layers.Flatten(),
-                layers.Dense(3, name="head"),
-            ]
-        )
-        model = tfbinreg.quantize_apply(model, weight_bits=2, activation_bits=4)
-        model.bin_strength.assign(0.5)
+        parts = [
+            layers.Input((8, 8, 2), name="image"),
+            layers.Conv2D(4, 3, activation="relu", name="conv"),
+            layers.Conv2D(4, 3, activation="swish", name="swish"),
+            layers.Flatten(),
+            layers.Dense(3, name="head"),
+        ]
+        model = keras.Sequential(parts[:1] + parts[2:] if small else parts)
+        recipe = tfbinreg.Recipe(weight_bits=2, activation_bits=4, **options)
+        model = tfbinreg.quantize_apply(model, recipe)
+        for strength in model.strengths.values():
+            strength.assign(0.5)
         model.compile(keras.optimizers.SGD(0.05, momentum=0.9), "mse")
     return model
 
@@ -94,9 +101,28 @@ def train_and_resume(folder):
     write(loaded, "saved.npz")
 
 
+def train_methods(folder):
+    sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "examples"))
+    importlib.import_module("own_method")
+    quantizers, penalties = roster.with_part("weights"), roster.with_part("penalty")
+    own_step = tfbinreg.Rule(layer="swish", per_channel=True)
+    strategy = two_replicas()
+    for name in dict.fromkeys([*quantizers, *penalties]):
+        options = {"method": name} if name in quantizers else {}
+        options["penalties"] = (name,) if name in penalties else ()
+        for count, scope in {"one": contextlib.nullcontext(), "two": strategy.scope()}.items():
+            model = build(scope, small=True, rules=(own_step,), **options)
+            model.fit(*data(), BATCH, shuffle=False, verbose=0)
+            variables = {variable.name: variable.numpy() for variable in model.weights}
+            np.savez(pathlib.Path(folder) / f"{name}-{count}.npz", **variables)
+
+
 def main(kind, path, *cluster):
     if kind == "resumed":
         train_and_resume(path)
+        return
+    if kind == "methods":
+        train_methods(path)
         return
     if kind == "mirrored":
         strategy = two_replicas()

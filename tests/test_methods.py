@@ -11,6 +11,7 @@ import pytest
 import reference
 import tensorflow as tf
 import tensorflow_model_optimization as tfmot
+import test_distribute
 import tf_keras as keras
 
 import tfbinreg
@@ -189,6 +190,20 @@ def test_mixed_precision(method, own_method):
     for site in kernel_sites(model):
         quantized = site.quantizer(tf.convert_to_tensor(site.latent), True, site.variables)
         np.testing.assert_array_equal(quantized, site.grid().values(site.codes()))
+
+
+@pytest.fixture(scope="module")
+def replicas(tmp_path_factory):
+    """Folder with each method's weights after a training on one device and on two replicas."""
+    folder = tmp_path_factory.mktemp("replicas")
+    test_distribute.finish(test_distribute.start("methods", folder))
+    return folder
+
+
+@pytest.mark.parametrize("name", dict.fromkeys([*QUANTIZERS, *PENALTIES]))
+def test_two_replicas(name, replicas):
+    alone = np.load(replicas / f"{name}-one.npz")
+    test_distribute.check_equal(replicas / f"{name}-two.npz", alone)
 
 
 def test_names_that_nobody_knows():

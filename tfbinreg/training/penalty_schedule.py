@@ -187,14 +187,15 @@ class BinRegularization(PenaltySchedule):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         super().on_epoch_end(epoch, logs)
-        options = self.model.recipe.options.get(self.penalty, {})
-        if options.get("scale_free") and float(self._strength.numpy()) > 0.0:
-            self._warn_of_small_steps(bin_statistics(self.model).beyond)
         if self._histograms is not None:
             self._histograms.write(self.model, epoch)
 
     def logged(self, epoch: int) -> dict[str, float]:
+        """What is added to the logs of an epoch; warns of steps that have become too small."""
         statistics = bin_statistics(self.model)
+        options = self.model.recipe.options.get(self.penalty, {})
+        if options.get("scale_free") and float(self._strength.numpy()) > 0.0:
+            self._warn_of_small_steps(statistics.beyond)
         return {
             "br_stage": self.stage(epoch),
             "br_strength": float(self._strength.numpy()),
