@@ -29,8 +29,9 @@ tfbinreg.frontend: program keras_dialects read positive_factors builder layer_ru
   operation_rules normalize keras3_objects
 tfbinreg.planning: plan decide
 tfbinreg.layers: kernel folded_kernel config sites
-tfbinreg.deploy: frozen tflite_operators tflite_file freeze tf_ops integer_ops tflm_arithmetic
-  litert_arithmetic former_arithmetic integer_model deployed proof output_proof export
+tfbinreg.deploy: frozen finest_grids tflite_operators tflite_file freeze tf_ops integer_ops
+  tflm_arithmetic litert_arithmetic former_arithmetic integer_model deployed proof output_proof
+  export
 tfbinreg.training: model_checks constant_columns assemble weight_files keras_files
   weight_statistics histograms penalties bin_options model tfmot_scheme saving batch_statistics
   calibrate batch_norm lost_numbers quantize penalty_schedule finalize_report best_statistics

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from tfbinreg.core.problems import raise_problems
 from tfbinreg.core.warning import warn_unfinalized
+from tfbinreg.deploy.finest_grids import finest_grid_problems
 from tfbinreg.deploy.freeze import freeze
 from tfbinreg.deploy.output_proof import prove_outputs
 from tfbinreg.deploy.proof import prove
@@ -49,6 +51,7 @@ def to_tflite(
     output_type = input_type if output_type is None else output_type
     require_quantized(model)
     frozen = freeze(model, input_shape=fixed_shapes(model, input_shape))
+    raise_problems(finest_grid_problems(frozen), f"convert model {model.name!r}")
     if not model.finalized.numpy():
         warn_unfinalized("converted", stacklevel=3)
     data = write(frozen, input_type=input_type, output_type=output_type)

@@ -27,7 +27,6 @@ from tfbinreg.layers.sites import Site, check_finite, kernel_sites, require_quan
 from tfbinreg.network import edges
 from tfbinreg.network.added_layers import ChannelAffine
 from tfbinreg.network.graph import Graph, Node, trace
-from tfbinreg.network.hard_swish import FINEST_HARD_SWISH
 from tfbinreg.network.layer_kinds import KINDS, Role, fixed_grid, operation_attributes, relu_limit
 from tfbinreg.network.open_sizes import InputShape, fixed_shapes, with_input_shapes
 from tfbinreg.version import __version__
@@ -59,10 +58,12 @@ class Frozen:
     Attributes:
         graph: plain values.
         offsets: index of an operation with a kernel -> the variables behind its bias.
+        grid_layers: index of an operation -> the `QuantizeActivation` that its outputs' grid is of.
     """
 
     graph: FrozenGraph
     offsets: Mapping[int, Offsets]
+    grid_layers: Mapping[int, QuantizeActivation]
 
 
 def freeze(model: Any, *, input_shape: InputShape | None = None) -> FrozenGraph:
@@ -102,7 +103,8 @@ def freeze_with_offsets(model: Any, *, input_shape: InputShape | None = None) ->
         target=target_of(model),
         finalized=state_of(model) != NOT_FINALIZED,
     )
-    return Frozen(graph, offsets)
+    grids = {i: layer for i, layer in enumerate(freezer.grid_layers) if layer is not None}
+    return Frozen(graph, offsets, grids)
 
 
 def integer_codes(model: Any) -> dict[str, CodedTensor]:
@@ -132,6 +134,7 @@ class _Freezer:
         self.ops: list[FrozenOp] = []
         self.layers: list[Any] = []  # of each operation, the Keras layer it comes from
         self.offsets: list[Offsets] = []  # of each operation
+        self.grid_layers: list[Any] = []  # of each operation, None where the grid is another's
         self.op_of: dict[int, int] = {}  # node index -> index of the operation it is part of
         self.outputs: list[int] = []
         self.problems: list[Problem] = []
@@ -140,7 +143,6 @@ class _Freezer:
         for node in self.graph.nodes:
             self._visit(node)
         self._end_outputs()
-        self._check_hard_swish()
         raise_problems(self.problems, f"convert model {model_name!r}")
         self._drop_unused()
         kernels = [i for i, op in enumerate(self.ops) if KINDS[op.kind].role in _WITH_KERNEL]
@@ -189,6 +191,7 @@ class _Freezer:
             FrozenOp(self._unique(name), kind_name, inputs, grid, node.shape, attributes)
         )
         self.layers.append(node.layer)
+        self.grid_layers.append(None)
         norms = (node.layer,) if kind.role is Role.NORM else tuple(getattr(node.layer, "norms", ()))
         self.offsets.append(Offsets(_bias(node.layer), norms))
 
@@ -203,6 +206,7 @@ class _Freezer:
                 index = len(self.ops)
                 self.ops.append(copy)
                 self.layers.append(None)
+                self.grid_layers.append(None)
                 self.offsets.append(Offsets())
             self.outputs.append(index)
 
@@ -218,6 +222,7 @@ class _Freezer:
             for i in kept
         ]
         self.layers, self.offsets = [self.layers[i] for i in kept], [self.offsets[i] for i in kept]
+        self.grid_layers = [self.grid_layers[i] for i in kept]
         self.outputs = [place[index] for index in self.outputs]
         self.op_of = {node: place[i] for node, i in self.op_of.items() if i in place}
         self._drop_unused()
@@ -265,21 +270,13 @@ class _Freezer:
             )
         relu = op.relu or (not grid.signed and KINDS[op.kind].fuses_relu)
         self.ops[index] = dataclasses.replace(op, grid=grid, relu=relu)
+        self.grid_layers[index] = node.layer
 
     def _need_grid(self, name: str, inputs: tuple[int, ...]) -> None:
         for index in inputs:
             if self.ops[index].grid is None:
                 what = f"the output of {self.ops[index].name!r} is not on a grid"
                 self._problem(name, what, "quantize the whole model")
-
-    def _check_hard_swish(self) -> None:
-        for op in self.ops:
-            source = self.ops[op.inputs[0]].grid if op.kind == "HardSwish" else None
-            if source is None or op.grid is None:
-                continue
-            if float(source.scale / op.grid.scale) >= FINEST_HARD_SWISH:
-                what = "its output grid is 128 times finer than its input's: no runtime computes it"
-                self._problem(op.name, what, "call finalize(model), which makes its step larger")
 
     def _problem(self, name: str, what: str, remedy: str) -> None:
         self.problems.append(Problem(name, what, remedy))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import tensorflow as tf
@@ -10,7 +9,7 @@ import tensorflow as tf
 from tfbinreg import _compat
 from tfbinreg.core.recipe import Recipe
 from tfbinreg.methods.uniform_activations import Observer, break_ties
-from tfbinreg.network.hard_swish import FINEST_HARD_SWISH, hard_swish, hard_swish_table
+from tfbinreg.network.hard_swish import hard_swish, hard_swish_table
 
 keras = _compat.keras
 
@@ -173,6 +172,11 @@ class QuantizeActivation(keras.layers.Layer):
         """Scale, float32, and zero point, int32, of the int8 tensor in a file (`Grid`)."""
         return self.quantizer.stored_grid(self.grid_variables)
 
+    def coarsen(self, factor: float) -> None:
+        """Make the steps of the grid larger."""
+        quantizer, variables = self.quantizer, self.grid_variables
+        quantizer.start_from(quantizer.covered(variables) * factor, variables)
+
     def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape
 
@@ -225,29 +229,5 @@ class QuantizedHardSwish(BoundLayer, QuantizeActivation):
         codes = tf.gather(table, tf.clip_by_value(stored + 128, 0, 255)) - out_zero_point
         return tf.cast(tf.cast(codes, tf.float32) * out_scale, inputs.dtype)
 
-    def coarsen(self) -> bool:
-        """Double the range until the runtimes can compute the grid; whether that was needed.
-
-        Their 16-bit fixed point ends where outputs lie 128 times closer than inputs (`hard_swish`
-        of `lookup_tables`). A grid comes there by inputs of few bits and small numbers: four inputs
-        give four outputs, so what is lost is less than a 128th of an input's step.
-        """
-        if self._source is None or not (self._source.is_ready and self.is_ready):
-            return False
-        quantizer, variables = self.quantizer, self.grid_variables
-        ratio = float(self._source.stored_grid()[0] / self.stored_grid()[0])
-        if not ratio >= FINEST_HARD_SWISH:  # also not for NaN, which others report
-            return False
-        # A power of two, which also methods with steps of powers of two can take.
-        factor = 2.0 ** (math.floor(math.log2(ratio / FINEST_HARD_SWISH)) + 1)
-        quantizer.start_from(quantizer.covered(variables) * factor, variables)
-        return True
-
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "operation": self.operation, "source": self.source}
-
-
-def coarsen_hard_swish(model: Any) -> list[str]:
-    """`QuantizedHardSwish.coarsen` of every such layer; the operations for which it was needed."""
-    layers = [layer for layer in model.layers if isinstance(layer, QuantizedHardSwish)]
-    return [layer.operation for layer in layers if layer.coarsen()]

@@ -15,7 +15,6 @@ import tensorflow as tf
 
 from tfbinreg.core.warning import QuantizationWarning
 from tfbinreg.layers.folded_kernel import FoldedKernel
-from tfbinreg.layers.kernel import coarsen_hard_swish
 from tfbinreg.layers.sites import activation_sites
 from tfbinreg.methods.uniform_activations import Observer
 from tfbinreg.training.batch_statistics import BatchStatistics
@@ -185,7 +184,6 @@ def calibrate(model: Any, batches: list[Any]) -> None:
                 observer.begin_batch()
             by_batch(batch)
     _start_unseen(model, [name for name, seen in observers.items() if seen.only_zeros])
-    coarsen_hard_swish(model)
     by_batch.measure(batches, folded=True)
     for layer in model.layers:
         if isinstance(layer, FoldedKernel):  # its kernel is another with other statistics

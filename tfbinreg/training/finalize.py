@@ -10,10 +10,10 @@ import numpy as np
 from tfbinreg.core.grid import Grid
 from tfbinreg.core.target import STATES, check_target
 from tfbinreg.core.warning import QuantizationWarning
+from tfbinreg.deploy.finest_grids import too_fine
 from tfbinreg.deploy.freeze import Offsets, affine, freeze, freeze_with_offsets, norm_factors
 from tfbinreg.deploy.frozen import FrozenKernel
 from tfbinreg.deploy.integer_model import ARITHMETICS, IntegerModel
-from tfbinreg.layers.kernel import coarsen_hard_swish
 from tfbinreg.layers.sites import require_quantized, sites
 from tfbinreg.network.added_layers import ChannelAffine
 from tfbinreg.training.best_statistics import channels_on_thresholds, choose_statistics, rewindable
@@ -34,8 +34,7 @@ def finalize(
     loss; without, those whose outputs are nearer to the ones with the statistics of each batch. The
     integer models are compared, on the given data and no other.
 
-    A hard swish whose outputs lie 128 times closer than its inputs, which no runtime computes, gets
-    a larger step, with a warning.
+    Steps that are too small for LiteRT (`too_fine`) are made larger, with a warning.
 
     Then every bias is rounded to the int32 grid it is deployed on (input scale * weight scale /
     pre-scale), a change of less than half such a unit. At low bits that matters: a bias that rounds
@@ -61,19 +60,14 @@ def finalize(
     """
     require_quantized(model)
     target = check_target(model.recipe.target if target is None else target)
-    if coarse := coarsen_hard_swish(model):
-        warnings.warn(
-            f"The output grids of {', '.join(coarse)} were 128 times finer than their inputs', "
-            "which no runtime computes: their steps are larger now.",
-            QuantizationWarning,
-            stacklevel=2,
-        )
+    _coarsen(model)
     arithmetic, choice = ARITHMETICS[target], None
     if data is not None:
         data = rewindable(data, batches)
         choice = choose_statistics(
             model, data, batches, lambda: IntegerModel(freeze(model), arithmetic)
         )
+        _coarsen(model)
     frozen = freeze_with_offsets(model)
     IntegerModel(frozen.graph, arithmetic)  # refuses what has no exact form there
     for index, offsets in frozen.offsets.items():
@@ -84,6 +78,27 @@ def finalize(
     _show_steps_as_used(model)
     model.finalized.assign(STATES[target])
     return FinalizeReport(statistics=choice, on_threshold=on_threshold)
+
+
+def _coarsen(model: Any) -> None:
+    """Make the steps larger that LiteRT could not compute, and warn of them."""
+    coarse: dict[str, None] = {}
+    frozen = freeze_with_offsets(model)
+    for _ in frozen.graph.ops:  # each has coarser inputs once those before it are done
+        factors = too_fine(frozen.graph)
+        if not factors:
+            break
+        for index, factor in factors.items():
+            frozen.grid_layers[index].coarsen(factor)
+            coarse[frozen.graph.ops[index].name] = None
+        frozen = freeze_with_offsets(model)
+    if coarse:
+        warnings.warn(
+            f"The steps of the outputs of {', '.join(coarse)} were too small for what they are "
+            "computed from: no runtime would take the file. They are larger now.",
+            QuantizationWarning,
+            stacklevel=3,
+        )
 
 
 def _show_steps_as_used(model: Any) -> None:

@@ -6,7 +6,6 @@ from normalized_net import GAMMAS, build
 
 import tfbinreg
 from tfbinreg.deploy.freeze import freeze, freeze_with_offsets, norm_factors
-from tfbinreg.layers.kernel import QuantizedHardSwish, coarsen_hard_swish
 from tfbinreg.layers.sites import kernel_sites
 from tfbinreg.network.added_layers import HardSwish
 
@@ -88,39 +87,41 @@ def test_a_step_below_zero_is_shown_as_it_acts(make_net, images):
     assert np.max(np.abs(model.predict(images, verbose=0) - before)) < 0.05
 
 
-def small_hard_swish(method="lsq"):
-    """A hard swish of four small numbers, whose outputs an 8-bit grid holds far closer together."""
+def too_fine_net(kind):
+    """A net whose layer `fine` has far smaller outputs than its inputs' grid can tell apart."""
     inputs = keras.Input((4, 4, 2))
     outputs = keras.layers.Conv2D(3, 3, activation="relu", name="small")(inputs)
-    outputs = HardSwish(name="swish")(outputs)
-    net = keras.Model(inputs, keras.layers.Conv2D(2, 2, name="last")(outputs))
-    net.get_layer("small").kernel.assign(net.get_layer("small").kernel / 1000.0)
-    data = np.random.default_rng(0).normal(size=(32, 4, 4, 2)).astype(np.float32)
-    recipe = tfbinreg.Recipe(method=method, activation_bits=2)
-    return tfbinreg.quantize_apply(net, recipe, calibration_data=data), data
+    fine = {
+        "hard_swish": HardSwish(name="fine"),
+        "kernel": keras.layers.DepthwiseConv2D(1, name="fine"),
+        "norm": keras.layers.BatchNormalization(name="fine"),
+    }[kind]
+    return keras.Model(inputs, keras.layers.Conv2D(2, 2, name="last")(fine(outputs)))
 
 
-@pytest.mark.parametrize("method", ["lsq", "tqt"])
-def test_hard_swish_grids_are_as_coarse_as_runtimes_need(method):
-    model, data = small_hard_swish(method)
-    assert not coarsen_hard_swish(model)  # calibration took care
-    layer = next(layer for layer in model.layers if isinstance(layer, QuantizedHardSwish))
-    before = layer.quantizer.covered(layer.grid_variables)
-    layer.quantizer.start_from(before / 64.0, layer.grid_variables)  # as if training had done it
-    with pytest.raises(ValueError, match=r"swish: its output grid is 128 times finer.*finalize"):
-        tfbinreg.to_tflite(model)
-    with pytest.warns(tfbinreg.QuantizationWarning, match="output grids of swish were 128 times"):
-        tfbinreg.finalize(model)
+def outputs_of(data, model):
+    """LiteRT's outputs for one input."""
     interpreter = Interpreter(model_content=tfbinreg.to_tflite(model, input_type="float32"))
     interpreter.allocate_tensors()
     interpreter.set_tensor(interpreter.get_input_details()[0]["index"], data[:1])
     interpreter.invoke()
-    found = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
-    np.testing.assert_array_equal(found, model(data[:1]))
+    return interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
 
 
-def test_a_hard_swish_without_a_grid_is_left_alone():
-    model, _ = small_hard_swish()
-    layer = next(layer for layer in model.layers if isinstance(layer, QuantizedHardSwish))
-    layer.grid_variables["initialized"].assign(0)
-    assert not coarsen_hard_swish(model)
+@pytest.mark.parametrize("method", ["lsq", "tqt"])
+@pytest.mark.parametrize("kind", ["hard_swish", "kernel", "norm"])
+def test_steps_that_no_runtime_computes_become_larger(kind, method):
+    data = np.random.default_rng(0).normal(size=(32, 4, 4, 2)).astype(np.float32)
+    recipe = tfbinreg.Recipe(method=method)
+    model = tfbinreg.quantize_apply(too_fine_net(kind), recipe, calibration_data=data)
+    (layer,) = [layer for layer in model.layers if layer.name in ("fine", "fine_grid") and hasattr(
+        layer, "grid_variables")]  # fmt: skip
+    start = layer.quantizer.covered(layer.grid_variables)
+    layer.quantizer.start_from(start / 2.0**20, layer.grid_variables)
+    with pytest.raises(ValueError, match=r"fine: the step of its outputs is too small.*finalize"):
+        tfbinreg.to_tflite(model)
+    with pytest.warns(tfbinreg.QuantizationWarning, match="outputs of fine were too small"):
+        tfbinreg.finalize(model)
+    np.testing.assert_array_equal(outputs_of(data, model), model(data[:1]))
+    report = tfbinreg.finalize(model)  # without a warning
+    assert report.statistics is None
