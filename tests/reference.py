@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -135,3 +136,41 @@ def mean_squared_error(
         to_weights[index] = 2.0 * distance / count
         to_step -= 2.0 * code * distance / count
     return total, to_weights, to_step
+
+
+class Freezing:
+    """Iterative freezing (Nagel et al. 2022, section 4.2) of one weight, step by step.
+
+    Attributes:
+        frozen: the code it is held at, None while it is free.
+    """
+
+    def __init__(self, momentum: float, first: float, last: float, begin: float) -> None:
+        self.momentum, self.first, self.last, self.begin = momentum, first, last, begin
+        self.frequency, self.direction = 0.0, 0
+        self.average: float | None = None
+        self.frozen: int | None = None
+
+    def step(self, before: int, after: int, progress: float) -> None:
+        """Take note of a step from one code to another."""
+        change = (after > before) - (after < before)
+        oscillates = change != 0 and self.direction not in (0, change)
+        self.frequency += self.momentum * (float(oscillates) - self.frequency)
+        self.average = before if self.average is None else self.average
+        self.average += self.momentum * (after - self.average)
+        self.direction = change or self.direction
+        if progress < self.begin or self.frozen is not None:
+            return
+        turn = math.pi * (progress - self.begin) / (1.0 - self.begin)
+        threshold = self.last + (self.first - self.last) * (1.0 + math.cos(turn)) / 2.0
+        if self.frequency > threshold:
+            self.frozen = math.floor(self.average + 0.5)
+
+
+def transition_rate(
+    own_rate: float, share: float, changed: float, progress: float, bits: int, options: Any
+) -> tuple[float, float]:
+    """TRS (Lee et al. 2025, section 3.3): (U, K) after a step that changed this share of codes."""
+    share = options.momentum * share + (1.0 - options.momentum) * changed
+    wanted = options.rate * math.sqrt(bits) * (1.0 + math.cos(math.pi * progress)) / 2.0
+    return max(0.0, own_rate + options.gain * (wanted - share)), share

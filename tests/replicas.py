@@ -107,8 +107,10 @@ def train_methods(folder):
     quantizers, penalties = roster.with_part("weights"), roster.with_part("penalty")
     own_step = tfbinreg.Rule(layer="swish", per_channel=True)
     strategy = two_replicas()
-    for name in dict.fromkeys([*quantizers, *penalties]):
+    updates = roster.with_part("update")
+    for name in dict.fromkeys([*quantizers, *penalties, *updates]):
         options = {"method": name} if name in quantizers else {}
+        options["updates"] = (name,) if name in updates else ()
         options["penalties"] = (name,) if name in penalties else ()
         for count, scope in {"one": contextlib.nullcontext(), "two": strategy.scope()}.items():
             model = build(scope, small=True, rules=(own_step,), **options)

@@ -23,8 +23,8 @@ tfbinreg._compat
 tfbinreg.core: warning grid target channel_folding weight_starts problems recipe
 tfbinreg.recipes
 tfbinreg.network: layer_kinds edges graph open_sizes hard_swish added_layers
-tfbinreg.methods: contract lsq_functions uniform uniform_activations fixed_grid lsq_quantizers
-  lsq_plus lsq tqt bin_regularization msqe roster
+tfbinreg.methods: lsq_functions contract uniform uniform_activations fixed_grid lsq_quantizers
+  lsq_plus lsq tqt bin_regularization msqe freezing trs roster
 tfbinreg.frontend: program keras_dialects read positive_factors builder layer_rules
   operation_rules normalize keras3_objects
 tfbinreg.planning: plan decide
@@ -33,9 +33,9 @@ tfbinreg.deploy: frozen finest_grids tflite_operators tflite_file freeze tf_ops 
   tflm_arithmetic litert_arithmetic former_arithmetic integer_model deployed proof output_proof
   export
 tfbinreg.training: model_checks constant_columns assemble weight_files keras_files
-  weight_statistics histograms penalties bin_options model tfmot_scheme saving batch_statistics
-  calibrate batch_norm lost_numbers quantize penalty_schedule finalize_report best_statistics
-  finalize
+  weight_statistics histograms penalties bin_options training_progress weight_updates model
+  transition_log weight_averages tfmot_scheme saving batch_statistics calibrate batch_norm
+  lost_numbers quantize penalty_schedule finalize_report best_statistics finalize
 tfbinreg.budget: sensitivity flash_budget
 tfbinreg
 tflite_tools

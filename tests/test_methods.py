@@ -24,16 +24,25 @@ from tflite_tools.schema.contents import load
 ROOT = pathlib.Path(__file__).parents[1]
 QUANTIZERS = [*roster.with_part("weights"), "tanh"]
 PENALTIES = [*roster.with_part("penalty"), "tanh"]
+UPDATES = roster.with_part("update")
+# So fast that something happens in a few steps.
+OPTIONS = {
+    "freezing": {"momentum": 0.5, "first_threshold": 0.1, "last_threshold": 0.1, "begin": 0.0},
+    "trs": {"rate": 0.5, "gain": 1.0},
+}
 KINDS = {
     "tensor": {},
     "channel": {"per_channel": True},
     "folded": {"fold_batch_norm": True},
 }
+METHODS_AND_KINDS = [(m, k) for m in (*QUANTIZERS, *UPDATES) for k in KINDS]
 TWINS = {
     "lsq": reference.lsq,
     "tqt": reference.tqt,
     "bin_regularization": reference.bin_penalty,
     "msqe": reference.mean_squared_error,
+    "freezing": reference.Freezing,
+    "trs": reference.transition_rate,
 }
 
 
@@ -53,7 +62,10 @@ def data():
 
 
 def make(method, *, penalties=("bin_regularization",), **options):
-    """A small net by a method, calibrated and compiled."""
+    """A small net by a method, which may be an update, calibrated and compiled."""
+    if method in UPDATES:
+        options = {"updates": (method,), "options": OPTIONS, **options}
+        method = "lsq"
     keras.utils.set_random_seed(0)
     layers = keras.layers
     net = keras.Sequential(
@@ -85,7 +97,7 @@ def same_weights(one, other):
         np.testing.assert_array_equal(mine, yours)
 
 
-@pytest.fixture(scope="module", params=[(m, k) for m in QUANTIZERS for k in KINDS], ids="-".join)
+@pytest.fixture(scope="module", params=METHODS_AND_KINDS, ids="-".join)
 def trained(request, own_method):
     """(method, model), trained for an epoch."""
     method, kind = request.param
@@ -95,13 +107,13 @@ def trained(request, own_method):
 
 
 def test_every_method_has_a_twin_and_is_named_in_the_docs():
-    names = {*roster.with_part("weights"), *roster.with_part("penalty")} - {"tanh"}
+    names = {*QUANTIZERS, *PENALTIES, *UPDATES} - {"tanh"}
     assert names == set(TWINS)
     table = (ROOT / "docs" / "methods.md").read_text()
     assert all(f"| `{name}` |" in table for name in names)
 
 
-@pytest.mark.parametrize("name", dict.fromkeys([*QUANTIZERS, *PENALTIES]))
+@pytest.mark.parametrize("name", dict.fromkeys([*QUANTIZERS, *PENALTIES, *UPDATES]))
 def test_options_go_through_json(name, own_method):
     options = dataclasses.asdict(roster._methods[name].options())
     recipe = tfbinreg.Recipe(options={name: json.loads(json.dumps(options))})
@@ -155,7 +167,7 @@ def test_the_file_holds_the_codes_and_computes_the_same(trained):
     for name, kernel in freeze(model).trained_kernels().items():
         np.testing.assert_array_equal(codes[name], kernel.codes)
     written = load(file).manifest
-    assert written.recipe["method"] == method
+    assert method in (written.recipe["method"], *written.recipe["updates"])
     bits = {layer.name: layer.bits for layer in written.layers}
     for site in kernel_sites(model):
         assert bits[site.name] == site.grid().bits
@@ -179,7 +191,20 @@ def test_a_penalty_rests_at_strength_0_and_acts_without_a_new_trace(name, own_me
     ))  # fmt: skip
 
 
-@pytest.mark.parametrize("method", QUANTIZERS)
+@pytest.mark.parametrize("name", UPDATES)
+def test_an_update_changes_what_is_trained_and_is_not_traced_again(name):
+    plain, updated = make("lsq"), make(name)
+    train(plain, 3)
+    train(updated, 2)
+    traced = updated.train_function
+    train(updated)
+    assert updated.train_function is traced
+    assert any(np.any(a.numpy() != b.numpy()) for a, b in zip(
+        plain.trainable_variables, updated.trainable_variables, strict=True
+    ))  # fmt: skip
+
+
+@pytest.mark.parametrize("method", [*QUANTIZERS, *UPDATES])
 def test_mixed_precision(method, own_method):
     keras.mixed_precision.set_global_policy("mixed_float16")
     try:
@@ -200,7 +225,7 @@ def replicas(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("name", dict.fromkeys([*QUANTIZERS, *PENALTIES]))
+@pytest.mark.parametrize("name", dict.fromkeys([*QUANTIZERS, *PENALTIES, *UPDATES]))
 def test_two_replicas(name, replicas):
     alone = np.load(replicas / f"{name}-one.npz")
     test_distribute.check_equal(replicas / f"{name}-two.npz", alone)
@@ -211,6 +236,8 @@ def test_names_that_nobody_knows():
         make("lqs")
     with pytest.raises(ValueError, match=r"no method 'l2' with penalty: choose bin_regul"):
         make("lsq", penalties=("l2",))
+    with pytest.raises(ValueError, match=r"no method 'msqe' with update: choose freezing or trs"):
+        make("lsq", updates=("msqe",))
     with pytest.raises(ValueError, match=r"options are given for 'brr'"):
         make("lsq", options={"brr": {}})
     with pytest.raises(ValueError, match=r"has no penalty 'msqe', only bin_regularization"):

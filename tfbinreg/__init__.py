@@ -19,7 +19,14 @@ from tfbinreg.deploy.freeze import integer_codes
 from tfbinreg.frontend.read import register_layer
 from tfbinreg.layers.config import LSQQuantizeConfig
 from tfbinreg.methods.bin_regularization import BinOptions, bin_regularization
-from tfbinreg.methods.contract import GridSpec, GridTensors, KernelSpec, KernelView, Method
+from tfbinreg.methods.contract import (
+    GridSpec,
+    GridTensors,
+    KernelSpec,
+    KernelStep,
+    KernelView,
+    Method,
+)
 from tfbinreg.methods.lsq_functions import lsq_quantize
 from tfbinreg.methods.lsq_plus import LSQPlusActivationQuantizer
 from tfbinreg.methods.lsq_quantizers import LSQActivationQuantizer, LSQWeightQuantizer
@@ -37,6 +44,8 @@ from tfbinreg.training.penalty_schedule import BinRegularization, PenaltySchedul
 from tfbinreg.training.quantize import plan, quantize_apply
 from tfbinreg.training.saving import load_model, quantize_scope
 from tfbinreg.training.tfmot_scheme import LSQQuantizeScheme
+from tfbinreg.training.transition_log import TransitionLog
+from tfbinreg.training.weight_averages import EvaluateAverages
 from tfbinreg.version import __version__
 
 __all__ = [
@@ -44,6 +53,7 @@ __all__ = [
     "BinOptions",
     "BinRegularization",
     "CodedTensor",
+    "EvaluateAverages",
     "FinalizeReport",
     "FlashBudget",
     "FreezeBatchNorm",
@@ -51,6 +61,7 @@ __all__ = [
     "GridSpec",
     "GridTensors",
     "KernelSpec",
+    "KernelStep",
     "KernelView",
     "LSQActivationQuantizer",
     "LSQPlusActivationQuantizer",
@@ -64,6 +75,7 @@ __all__ = [
     "QuantizedModel",
     "Recipe",
     "Rule",
+    "TransitionLog",
     "__version__",
     "bin_regularization",
     "finalize",

@@ -144,6 +144,29 @@ def learning_rate(optimizer: Any) -> tf.Tensor:
     return tf.cast(rate, tf.float32)
 
 
+def steps_of_fit(model: Any) -> int:
+    """How many train steps `fit` has done so far. An optimizer's own count may be one too high
+    after the first epoch of a dataset of unknown size, whose end its last step runs into."""
+    return int(model._train_counter.numpy())
+
+
+def assign(variable: Any, value: tf.Tensor) -> None:
+    """Assign to a trained variable inside a train step, also where it is mirrored on replicas.
+
+    Args:
+        variable: mirrored or not.
+        value: the same on all replicas.
+    """
+    if not tf.distribute.has_strategy():
+        variable.assign(value)
+        return
+
+    def on_all(strategy: Any, values: Any) -> None:
+        strategy.extended.update(variable, lambda own, new: own.assign(new), args=(values,))
+
+    tf.distribute.get_replica_context().merge_call(on_all, args=(value,))
+
+
 def traced_for_each_shape(function: Any) -> Any:
     """A tf.function of Keras' that is not traced for unknown sizes after two different ones."""
     python_function = getattr(function, "python_function", None)  # None if run eagerly

@@ -141,6 +141,8 @@ class Recipe:
         method: name of the method that quantizes weights and activations.
         penalties: names of the penalties that are added to the loss, each at strength 0 until a
             callback (`BinRegularization`, `PenaltySchedule`) raises it.
+        updates: names of the methods that act on the kernels after each step of the optimizer,
+            in this order: "freezing", "trs".
         options: options of methods by their names, for instance
             {"bin_regularization": {"detach_step": False}}.
         float_activations: whether activations stay float, for studies of weights alone; such a
@@ -166,6 +168,7 @@ class Recipe:
     weight_start: str = "mse"
     method: str = LSQ
     penalties: tuple[str, ...] = (BIN_REGULARIZATION,)
+    updates: tuple[str, ...] = ()
     options: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     float_activations: bool = False
     target: str = LITERT
@@ -192,9 +195,11 @@ class Recipe:
                 f"weight_start must be one of {', '.join(STARTS)}, got {self.weight_start!r}."
             )
         check_target(self.target)
-        if isinstance(self.penalties, str):
-            raise ValueError(f"penalties must be a sequence of names: ({self.penalties!r},).")
-        object.__setattr__(self, "penalties", tuple(dict.fromkeys(self.penalties)))
+        for field in ("penalties", "updates"):
+            names = getattr(self, field)
+            if isinstance(names, str):
+                raise ValueError(f"{field} must be a sequence of names: ({names!r},).")
+            object.__setattr__(self, field, tuple(dict.fromkeys(names)))
         object.__setattr__(self, "options", {name: dict(own) for name, own in self.options.items()})
         if isinstance(self.rules, Rule):
             raise ValueError("rules must be a sequence of Rules: (rule,) or [rule].")

@@ -114,6 +114,9 @@ class FoldedKernel(BoundLayer, QuantizedKernel):
         factor, _ = self.fold()
         return self._times(kernel, factor if attached else tf.stop_gradient(factor))
 
+    def latent_factor(self) -> tf.Tensor:
+        return self._broadcast(self.kernels[0][0], self.fold()[0])
+
     def largest_slope(self) -> tf.Tensor:
         return tf.reduce_max(tf.square(self.fold()[0]))
 
@@ -176,10 +179,16 @@ class FoldedKernel(BoundLayer, QuantizedKernel):
 
     def _times(self, kernel: Any, factor: tf.Tensor) -> tf.Tensor:
         """The kernel with each output channel multiplied by its factor."""
+        return kernel * self._broadcast(kernel, factor)
+
+    def _broadcast(self, kernel: Any, factor: tf.Tensor) -> tf.Tensor:
+        """Factors of output channels, shaped to broadcast against the kernel."""
         axis = KINDS[type(self.layer).__name__].channel_axis or 0
-        if axis != len(kernel.shape) - 1:
-            factor = tf.reshape(factor, (kernel.shape[axis], -1))
-        return kernel * factor
+        return (
+            factor
+            if axis == len(kernel.shape) - 1
+            else tf.reshape(factor, (kernel.shape[axis], -1))
+        )
 
     def _fold(
         self, statistics_of: Callable[[Any, Any], tuple[Any, Any]]

@@ -99,6 +99,10 @@ class QuantizedKernel(_compat.QuantizeWrapper):
         """
         return kernel
 
+    def latent_factor(self) -> Any:
+        """What a kernel is multiplied by to become latent weights, broadcastable: here 1.0."""
+        return 1.0
+
     def largest_slope(self) -> Any:
         """The largest square of d latent / d kernel."""
         return 1.0

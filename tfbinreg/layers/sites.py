@@ -39,6 +39,16 @@ class Site:
         return None if self.kernel is None else self.layer.latent(self.kernel)
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """The kernel's; () of an activation."""
+        return () if self.kernel is None else tuple(self.kernel.shape)
+
+    @property
+    def size(self) -> int:
+        """How many weights the kernel has."""
+        return int(np.prod(self.shape))
+
+    @property
     def step(self) -> tf.Variable:
         """LSQ's step variable; the quantizers use its absolute value."""
         return self.variables["step"]

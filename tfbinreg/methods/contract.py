@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import tensorflow as tf
+
+from tfbinreg.methods.lsq_functions import nearest_codes
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -37,6 +39,11 @@ class GridTensors:
         shape[self.axis] = -1
         return tf.reshape(self.scale, shape)
 
+    def codes(self, latent: tf.Tensor) -> tf.Tensor:
+        """Codes of latent weights, whole numbers in float32."""
+        ratio = latent / self.broadcast_scale(len(latent.shape))
+        return nearest_codes(ratio, self.qmin, self.qmax)
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class KernelView:
@@ -56,6 +63,49 @@ class KernelView:
     latent: tf.Tensor
     grid: GridTensors
     reach: Any = 0.0
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class KernelStep:
+    """What a step of the optimizer has done to a quantized kernel, as an update sees it.
+
+    Attributes:
+        name: of its layer.
+        before: the kernel before the step, float32.
+        kernel: the kernel after it.
+        factor: by which a kernel is multiplied before it is quantized, broadcastable: that of
+            folded normalizations, 1.0 without any.
+        codes_before: codes of the kernel before the step, whole numbers in float32.
+        grid: the grid after it.
+        rate: the learning rate of the step, float32, ().
+        progress: how much of the training is over, from 0 to 1, float32, ().
+    """
+
+    name: str
+    before: tf.Tensor
+    kernel: tf.Tensor
+    factor: Any
+    codes_before: tf.Tensor
+    grid: GridTensors
+    rate: tf.Tensor
+    progress: tf.Tensor
+
+    @property
+    def codes(self) -> tf.Tensor:
+        """Codes of the kernel after the step."""
+        return self.codes_of(self.kernel)
+
+    @property
+    def levels(self) -> Any:
+        """How many codes there are, an int or a scalar tensor."""
+        return self.grid.qmax - self.grid.qmin + 1
+
+    def codes_of(self, kernel: tf.Tensor) -> tf.Tensor:
+        """Codes of another kernel on the grid after the step."""
+        return self.grid.codes(kernel * self.factor)
+
+
+State: TypeAlias = Mapping[str, Any]  # numbers by name: arrays to start from, tensors in a graph
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -109,6 +159,12 @@ class Method:
             scale: a kernel's part in the loss, before the strength. None if it adds none.
         trains_norms: options -> whether the penalty's gradient also reaches normalizations that
             are folded into a kernel, where it sums the pulls of a whole channel. None for never.
+        update: (step, state, options) -> the kernel as it shall be after a step of the optimizer,
+            and the state after it: the same names, shapes and dtypes. None if it leaves that to
+            the optimizer.
+        state: (shape of a kernel, options) -> arrays an update's state starts from, by name. They
+            are saved with the model. None for none.
+        holds_steps: options -> whether an update keeps the kernels' steps as they are. None for no.
     """
 
     name: str
@@ -117,6 +173,9 @@ class Method:
     activations: Callable[[GridSpec, Any], Any] | None = None
     penalty: Callable[[KernelView, Any], tf.Tensor] | None = None
     trains_norms: Callable[[Any], bool] | None = None
+    update: Callable[[KernelStep, State, Any], tuple[tf.Tensor, State]] | None = None
+    state: Callable[[tuple[int, ...], Any], State] | None = None
+    holds_steps: Callable[[Any], bool] | None = None
 
     def read_options(self, given: Mapping[str, Any]) -> Any:
         """The options with the fields that are `given`.

@@ -8,12 +8,14 @@ from typing import Any
 from tfbinreg.core.recipe import Recipe
 from tfbinreg.methods.bin_regularization import BIN_REGULARIZATION
 from tfbinreg.methods.contract import GridSpec, KernelSpec, Method
+from tfbinreg.methods.freezing import FREEZING
 from tfbinreg.methods.lsq import LSQ
 from tfbinreg.methods.msqe import MSQE
 from tfbinreg.methods.tqt import TQT
+from tfbinreg.methods.trs import TRS
 
 _methods: dict[str, Method] = {
-    method.name: method for method in (LSQ, TQT, BIN_REGULARIZATION, MSQE)
+    method.name: method for method in (LSQ, TQT, BIN_REGULARIZATION, MSQE, FREEZING, TRS)
 }
 
 
@@ -57,6 +59,8 @@ def check_methods(recipe: Recipe) -> None:
             find(name, "activations")
     for name in recipe.penalties:
         find(name, "penalty")
+    for name in recipe.updates:
+        find(name, "update")
     for name, options in recipe.options.items():
         if name not in _methods:
             raise ValueError(f"options are given for {name!r}, and there is no such method.")

@@ -20,7 +20,9 @@ from tfbinreg.layers.kernel import BoundLayer, QuantizedKernel
 from tfbinreg.layers.sites import kernel_sites, sites
 from tfbinreg.methods import roster
 from tfbinreg.training.penalties import Penalty
+from tfbinreg.training.training_progress import with_progress
 from tfbinreg.training.weight_files import check_bits, record_bits
+from tfbinreg.training.weight_updates import Update, WeightUpdates
 
 keras = _compat.keras
 
@@ -48,6 +50,11 @@ class QuantizedModel(_compat.Functional):
         bin_strength: that of the bin regularization.
         steps_held: int32 variable; 1 keeps the steps as they are while the weights train. It acts
             only after `enable_step_holding`.
+        updates: the recipe's updates, with the variables of their states.
+        code_changes: float32 variable, (kernels,), to which each train step adds the share of
+            changed codes, after `enable_change_counts`; None before.
+        training_progress: float32 variable, how much of `fit` is over, for the recipe's updates.
+        progress_per_step: float32 variable, by which a train step moves it.
         finalized: int32 variable; not 0 after `finalize`, when inference is what the file computes
             (`target.STATES`).
     """
@@ -55,6 +62,8 @@ class QuantizedModel(_compat.Functional):
     made_from: dict[str, Any]  # of a loaded model: the configuration
     recipe = Recipe()
     strengths: dict[str, tf.Variable] = {}  # noqa: RUF012, replaced, never changed
+    code_changes: tf.Variable | None = None
+    updates: tuple[Update, ...] = ()
     _can_hold_steps = False
     _is_trained = False  # since it was built or loaded
     _deployed: Deployed | None = None
@@ -72,6 +81,9 @@ class QuantizedModel(_compat.Functional):
         self._add_strength(BIN_REGULARIZATION, "bin_strength")
         self.steps_held = tf.Variable(0, name="steps_held", dtype=tf.int32, **_UNTRAINED)
         self.finalized = tf.Variable(0, name="finalized", dtype=tf.int32, **_UNTRAINED)
+        for attribute in ("training_progress", "progress_per_step"):
+            # Not setattr(self, ...): Keras would save it.
+            object.__setattr__(self, attribute, tf.Variable(0.0, name=attribute, **_UNTRAINED))
         for layer in self.layers:
             if isinstance(layer, QuantizedKernel) and layer.made_with is not None:
                 self._take(layer.made_with)
@@ -89,6 +101,28 @@ class QuantizedModel(_compat.Functional):
         for name in recipe.penalties:
             if name not in self.strengths:
                 self._add_strength(name, f"{name}_strength")
+
+        if recipe.updates and not self.updates:
+            updates = tuple(self._new_update(name) for name in recipe.updates)
+            object.__setattr__(self, "updates", updates)
+
+    def _new_update(self, name: str) -> Update:
+        """An update of this name with its state's variables, which are saved with the model."""
+        method: Any = roster.find(name, "update")
+        options = roster.options_of(self.recipe, method)
+        states: dict[str, dict[str, tf.Variable]] = {}
+        for site in kernel_sites(self):
+            starts = method.state(site.shape, options) if method.state else {}
+            states[site.name] = {}
+            for part, start in starts.items():
+                attribute = f"{site.name}_{name}_{part}"
+                states[site.name][part] = tf.Variable(start, name=attribute, **_UNTRAINED)
+                setattr(self, attribute, states[site.name][part])  # by which Keras saves it
+        return Update(
+            apply=lambda step, state: method.update(step, state, options),
+            holds_steps=method.holds_steps is not None and method.holds_steps(options),
+            states=states,
+        )
 
     def _add_strength(self, penalty: str, attribute: str) -> None:
         strength = tf.Variable(0.0, name=attribute, **_UNTRAINED)
@@ -133,6 +167,15 @@ class QuantizedModel(_compat.Functional):
         """Make the train step obey `steps_held`; traces it anew if it had been built without."""
         if not self._can_hold_steps:
             self._can_hold_steps = True
+            self.train_function = None
+
+    def enable_change_counts(self) -> None:
+        """Make the train step count in `code_changes`; traces it anew if it had been built."""
+        if self.code_changes is None:
+            with self.distribute_strategy.scope():
+                start = [0.0] * len(kernel_sites(self))
+                changes = tf.Variable(start, name="code_changes", **_UNTRAINED)
+            object.__setattr__(self, "code_changes", changes)
             self.train_function = None
 
     # False, not None, which Keras' augmentation layers take for training.
@@ -211,6 +254,22 @@ class QuantizedModel(_compat.Functional):
         super().save(*args, **kwargs)
 
     def train_step(self, data: Any) -> Any:
+        if not self.updates and self.code_changes is None:
+            return self._step_holding_step(data)
+        updates = WeightUpdates(
+            kernel_sites(self),
+            self.updates,
+            rate=lambda: _compat.learning_rate(self.optimizer),
+            progress=self.training_progress,
+            changes=self.code_changes,
+        )
+        end = updates.begin()
+        logs = self._step_holding_step(data)
+        end()
+        self.training_progress.assign_add(self.progress_per_step)
+        return logs
+
+    def _step_holding_step(self, data: Any) -> Any:
         if not self._can_hold_steps:
             return super().train_step(data)
         steps = self.step_variables
@@ -221,7 +280,7 @@ class QuantizedModel(_compat.Functional):
             step.assign(tf.where(self.steps_held > 0, value, step))
         return logs
 
-    fit = takes_keras3_callbacks(_compat.Functional.fit)
+    fit = with_progress(takes_keras3_callbacks(_compat.Functional.fit))
     evaluate = takes_keras3_callbacks(_compat.Functional.evaluate)
     predict = takes_keras3_callbacks(_compat.Functional.predict)
 

@@ -11,6 +11,7 @@ from tfbinreg.core.grid import nearest_codes
 from tfbinreg.layers.sites import Site, kernel_sites, require_quantized
 
 NEAR = 0.1
+EDGE = 0.05
 FAR = 10.0  # in steps: only weights beyond the outermost level are
 
 
@@ -59,3 +60,14 @@ def bin_statistics(model: Any) -> BinStatistics:
         near += float(np.count_nonzero(distance <= NEAR))
         count += distance.size
     return BinStatistics(squares / count, near / count, tuple(beyond))
+
+
+def shares_near_edges(model: Any) -> dict[str, float]:
+    """For each kernel the share of weights within 5 % of a step of the edge between two bins."""
+    shares = {}
+    for site in kernel_sites(model):
+        scaled = scaled_weights(site)
+        grid = site.quantizer.grid_now(site.variables)
+        edge = np.clip(np.floor(scaled) + 0.5, grid.qmin + 0.5, grid.qmax - 0.5)
+        shares[site.name] = float(np.mean(np.abs(scaled - edge) <= EDGE))
+    return shares

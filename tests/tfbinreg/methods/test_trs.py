@@ -1,0 +1,114 @@
+import numpy as np
+import pytest
+import reference
+import tensorflow as tf
+import tf_keras as keras
+import trainable_net
+
+import tfbinreg
+from tfbinreg.layers.sites import kernel_sites
+from tfbinreg.methods.contract import GridTensors, KernelStep
+from tfbinreg.methods.trs import TRS, TrsOptions, schedule_transitions
+
+SCALE = 0.25
+
+
+def step_of(before, kernel, *, rate=0.1, progress=0.0, bits=2):
+    grid = GridTensors(tf.constant(SCALE), -(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+    before, kernel = (tf.constant(array, tf.float32) for array in (before, kernel))
+    return KernelStep(
+        name="a",
+        before=before,
+        kernel=kernel,
+        factor=1.0,
+        codes_before=grid.codes(before),
+        grid=grid,
+        rate=tf.constant(rate, tf.float32),
+        progress=tf.constant(progress, tf.float32),
+    )
+
+
+def test_the_rate_follows_its_twin():
+    random = np.random.default_rng(0)
+    options = TrsOptions(rate=0.2, momentum=0.8, gain=0.3)
+    state = {name: tf.constant(value) for name, value in TRS.state((40,), options).items()}
+    kernel = random.normal(size=40).astype(np.float32) * SCALE
+    own_rate, share = 0.1, 0.0
+    seen = []
+    for count in range(30):
+        learning_rate = 0.1 / (1 + count)
+        moved = kernel + random.normal(size=40).astype(np.float32) * SCALE * 0.3
+        step = step_of(kernel, moved, rate=learning_rate, progress=count / 30)
+        result, state = schedule_transitions(step, state, options)
+        expected = kernel + own_rate / learning_rate * (moved - kernel)
+        np.testing.assert_allclose(result, expected, rtol=1e-3, atol=1e-5)
+        changed = np.mean(step.grid.codes(result).numpy() != step.codes_before.numpy())
+        own_rate, share = reference.transition_rate(
+            own_rate, share, changed, count / 30, 2, options
+        )
+        np.testing.assert_allclose(state["own_rate"], own_rate, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(state["share"], share, rtol=1e-4, atol=1e-6)
+        seen.append(own_rate)
+        kernel = result.numpy()
+    assert min(seen) == 0.0 < max(seen)  # the kink at zero was reached
+
+
+def test_the_first_step_is_the_optimizers_and_gives_the_gain():
+    state = {name: tf.constant(value) for name, value in TRS.state((3,), TrsOptions()).items()}
+    before, moved = [0.0, 0.1, 0.2], [0.03, 0.17, 0.11]
+    result, after = schedule_transitions(step_of(before, moved), state, TrsOptions())
+    np.testing.assert_array_equal(result, np.float32(moved))
+    assert float(after["gain"]) == np.float32(0.1)
+
+
+def test_many_bits_and_a_rate_of_zero_are_left_alone():
+    options = TrsOptions(gain=1.0, most_bits=4)
+    state = {
+        "share": tf.constant(0.0), "own_rate": tf.constant(3.0), "gain": tf.constant(1.0)
+    }  # fmt: skip
+    moved = np.float32([0.03, 0.17])
+    result, _ = schedule_transitions(step_of([0.0, 0.1], moved, bits=5), state, options)
+    np.testing.assert_array_equal(result, moved)
+    result, _ = schedule_transitions(step_of([0.0, 0.1], moved, rate=0.0), state, options)
+    np.testing.assert_array_equal(result, np.float32([0.0, 0.1]))
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("rate", 0.0, "rate must be between 0 and 1"),
+        ("rate", float("nan"), "rate must be between 0 and 1"),
+        ("momentum", 1.0, "momentum must be at least 0 and below 1"),
+        ("gain", -1.0, "gain must not be negative"),
+        ("gain", float("inf"), "gain must not be negative"),
+        ("most_bits", 9, "most_bits must be from 2 to 8"),
+    ],
+)
+def test_options_outside_their_range(option, value, message):
+    with pytest.raises(ValueError, match=message):
+        TrsOptions(**{option: value})
+
+
+@pytest.mark.parametrize("optimizer", [keras.optimizers.SGD, keras.optimizers.Adam])
+def test_fewer_codes_change_towards_the_end(optimizer):
+    """The method's promise: changes follow the schedule, and steps rest."""
+    recipe = tfbinreg.Recipe(weight_bits=2, first_last_bits=None)
+    own = {"rate": 0.02, "gain": 0.05, "momentum": 0.8}
+    changes = {}
+    for updates in ((), ("trs",)):
+        chosen = tfbinreg.Recipe(
+            weight_bits=2, first_last_bits=None, updates=updates, options={"trs": own}
+        )
+        model = trainable_net.build(0.05, chosen if updates else recipe)
+        model.compile(optimizer(0.02), "sparse_categorical_crossentropy")
+        before = [site.step.numpy() for site in kernel_sites(model)]
+        fit = {"epochs": 20, "batch_size": 8, "shuffle": False, "verbose": 0}
+        log = [tfbinreg.TransitionLog()]
+        history = model.fit(*trainable_net.data(), callbacks=log, **fit).history
+        changes[updates] = np.array(history["code_changes"])
+        rests = [site.step.numpy() == own for site, own in zip(
+            kernel_sites(model), before, strict=True
+        )]  # fmt: skip
+        assert all(rests) == bool(updates)
+    assert np.mean(changes[("trs",)][-3:]) < 0.5 * np.mean(changes[()][-3:])
+    assert np.mean(changes[("trs",)][-3:]) < 0.01

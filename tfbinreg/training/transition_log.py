@@ -1,0 +1,75 @@
+"""Logs of how weights move between the bins of their grids."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tfbinreg import _compat
+from tfbinreg.layers.sites import Site, kernel_sites
+from tfbinreg.training.model import QuantizedModel
+from tfbinreg.training.weight_statistics import shares_near_edges
+
+keras = _compat.keras
+
+FEW_BITS = 4
+
+
+class TransitionLog(keras.callbacks.Callback):
+    """Logs how many codes change, and how many weights are about to change theirs.
+
+    At the end of each epoch it adds to `logs`, for callbacks that come later, History and the
+    progress bar:
+
+    - `code_changes`: the share of codes that a training step changes, on average over the epoch and
+      over the weights of up to 4 bits (over all weights if no kernel has so few);
+    - `near_edge`: the share of these weights within 5 % of a step of the edge between two bins,
+      where the next step may change the code;
+    - with `per_layer`, both for each kernel as `code_changes/<layer>` and `near_edge/<layer>`.
+
+    Codes that oscillate make batch normalization's statistics lag behind (Nagel et al., ICML 2022,
+    section 3). Counting takes a pass over the weights in each step.
+
+    Args:
+        per_layer: whether to log each kernel by itself, too.
+    """
+
+    def __init__(self, *, per_layer: bool = False) -> None:
+        super().__init__()
+        self._per_layer = per_layer
+        self._first_step = 0
+
+    def set_model(self, model: Any) -> None:
+        if not isinstance(model, QuantizedModel):
+            raise ValueError("TransitionLog needs a model from tfbinreg.quantize_apply.")
+        super().set_model(model)
+        model.enable_change_counts()
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self._first_step = _compat.steps_of_fit(self.model)
+        self.model.code_changes.assign([0.0] * len(kernel_sites(self.model)))
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        if logs is None:
+            return
+        sites = kernel_sites(self.model)
+        steps = max(1, _compat.steps_of_fit(self.model) - self._first_step)
+        near = shares_near_edges(self.model)
+        found = {
+            "code_changes": self.model.code_changes.numpy() / steps,
+            "near_edge": np.array([near[site.name] for site in sites]),
+        }
+        weights = [_weights_of_few_bits(site) for site in sites]
+        if not any(weights):
+            weights = [site.size for site in sites]
+        for what, shares in found.items():
+            logs[what] = float(np.average(shares, weights=weights))
+            for site, share in zip(sites if self._per_layer else (), shares, strict=False):
+                logs[f"{what}/{site.name}"] = float(share)
+
+
+def _weights_of_few_bits(site: Site) -> int:
+    """How many weights a kernel has, 0 if they have many bits."""
+    grid = site.quantizer.grid_now(site.variables)
+    return site.size if int(grid.qmax - grid.qmin) < 2**FEW_BITS else 0

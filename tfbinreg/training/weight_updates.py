@@ -1,0 +1,112 @@
+"""What happens to the kernels after each step of the optimizer: updates, and counts of changes."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+
+import tensorflow as tf
+
+from tfbinreg import _compat
+from tfbinreg.layers.sites import Site
+from tfbinreg.methods.contract import KernelStep, State
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Update:
+    """One method's update of the kernels of a model.
+
+    Attributes:
+        apply: (step, state) -> the kernel and the state after it (`Method.update`).
+        holds_steps: whether the kernels' steps stay as they are.
+        states: a kernel's name -> its state's variables by their names.
+    """
+
+    apply: Callable[[KernelStep, State], tuple[tf.Tensor, State]]
+    holds_steps: bool
+    states: Mapping[str, Mapping[str, tf.Variable]]
+
+
+class WeightUpdates:
+    """Applies updates around a step of the optimizer, and counts the codes that change.
+
+    Args:
+        sites: the kernels.
+        updates: applied in this order.
+        rate: the learning rate of the next step.
+        progress: how much of the training is over, float32, ().
+        changes: float32, (kernels,), to which the share of changed codes of each is added; None
+            counts nothing.
+    """
+
+    def __init__(
+        self,
+        sites: Sequence[Site],
+        updates: Sequence[Update],
+        *,
+        rate: Callable[[], tf.Tensor],
+        progress: tf.Variable,
+        changes: tf.Variable | None,
+    ) -> None:
+        self._sites, self._updates = sites, updates
+        self._rate, self._progress, self._changes = rate, progress, changes
+        self._holds_steps = any(update.holds_steps for update in updates)
+
+    def begin(self) -> Callable[[], None]:
+        """To be called before a step of the optimizer; what it returns, after it."""
+        with _compat.float32_variables():
+            rate = self._rate()
+            kernels = [tf.identity(site.kernel) for site in self._sites]
+            codes = [
+                _codes(site, kernel) for site, kernel in zip(self._sites, kernels, strict=True)
+            ]
+            steps = [
+                (variable, tf.identity(variable))
+                for site in self._sites
+                for variable in (site.learned if self._holds_steps else ())
+            ]
+
+        def end() -> None:
+            with _compat.float32_variables():
+                for variable, value in steps:
+                    _compat.assign(variable, value)
+                shares = [
+                    self._end_of(site, kernel, own_codes, rate)
+                    for site, kernel, own_codes in zip(self._sites, kernels, codes, strict=True)
+                ]
+                if self._changes is not None:
+                    self._changes.assign_add(tf.stack(shares))
+
+        return end
+
+    def _end_of(
+        self, site: Site, before: tf.Tensor, codes: tf.Tensor, rate: tf.Tensor
+    ) -> tf.Tensor | None:
+        """Update one kernel; the share of its codes that have changed, None if nothing counts."""
+        step = KernelStep(
+            name=site.name,
+            before=before,
+            kernel=tf.convert_to_tensor(site.kernel),
+            factor=site.layer.latent_factor(),
+            codes_before=codes,
+            grid=site.quantizer.grid_now(site.variables),
+            rate=rate,
+            progress=tf.convert_to_tensor(self._progress),
+        )
+        for update in self._updates:
+            state = update.states[site.name]
+            now = {name: tf.convert_to_tensor(variable) for name, variable in state.items()}
+            kernel, after = update.apply(step, now)
+            for name, variable in state.items():
+                variable.assign(after[name])
+            step = dataclasses.replace(step, kernel=kernel)
+        if self._updates:
+            _compat.assign(site.kernel, step.kernel)
+        if self._changes is None:
+            return None
+        return tf.reduce_mean(tf.cast(tf.not_equal(step.codes, codes), tf.float32))
+
+
+def _codes(site: Site, kernel: tf.Tensor) -> tf.Tensor:
+    grid = site.quantizer.grid_now(site.variables)
+    return grid.codes(kernel * site.layer.latent_factor())
