@@ -111,13 +111,14 @@ class QuantizedModel(_compat.Functional):
         method: Any = roster.find(name, "update")
         options = roster.options_of(self.recipe, method)
         states: dict[str, dict[str, tf.Variable]] = {}
-        for site in kernel_sites(self):
+        for index, site in enumerate(kernel_sites(self)):
             starts = method.state(site.shape, options) if method.state else {}
             states[site.name] = {}
             for part, start in starts.items():
-                attribute = f"{site.name}_{name}_{part}"
-                states[site.name][part] = tf.Variable(start, name=attribute, **_UNTRAINED)
-                setattr(self, attribute, states[site.name][part])  # by which Keras saves it
+                own_name = f"{site.name}_{name}_{part}"
+                states[site.name][part] = tf.Variable(start, name=own_name, **_UNTRAINED)
+                # Keras saves it by this name, which must not depend on names it makes up.
+                setattr(self, f"{name}_{part}_{index}", states[site.name][part])
         return Update(
             apply=lambda step, state: method.update(step, state, options),
             holds_steps=method.holds_steps is not None and method.holds_steps(options),

@@ -67,7 +67,10 @@ def test_updates_go_on_from_a_backup_as_if_nothing_had_stopped(tmp_path):
 
     own = {"momentum": 0.2, "first_threshold": 0.1, "last_threshold": 0.05, "begin": 0.0}
     recipe = tfbinreg.Recipe(
-        weight_bits=2, updates=("freezing", "trs"), options={"freezing": own, "trs": {"gain": 0.3}}
+        weight_bits=2,
+        first_last_bits=None,
+        updates=("freezing", "trs"),
+        options={"freezing": own, "trs": {"gain": 0.3}},
     )
 
     def train(*callbacks):
