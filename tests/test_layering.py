@@ -15,7 +15,7 @@ MAX_LINES = 500
 # it, and nothing else; a line without a colon is a module outside the rooms.
 ROOMS = """
 tflite_tools.system: bounded files quiet
-tflite_tools.schema: bit_fields compact flatbuffer manifest writer lut_decode codes contents
+tflite_tools.schema: bit_fields compact flatbuffer manifest card writer lut_decode codes contents
   file_layout
 tflite_tools.arithmetic: lost_numbers fixed_point multipliers lookup_tables
 tfbinreg.version
@@ -29,9 +29,9 @@ tfbinreg.frontend: program keras_dialects read positive_factors builder layer_ru
   operation_rules normalize keras3_objects
 tfbinreg.planning: plan decide
 tfbinreg.layers: kernel folded_kernel config sites
-tfbinreg.deploy: frozen finest_grids tflite_operators tflite_file freeze tf_ops integer_ops
-  tflm_arithmetic litert_arithmetic former_arithmetic integer_model deployed proof output_proof
-  export
+tfbinreg.deploy: frozen quantization_card finest_grids tflite_operators tflite_file freeze tf_ops
+  integer_ops tflm_arithmetic litert_arithmetic former_arithmetic integer_model deployed proof
+  output_proof export
 tfbinreg.training: model_checks constant_columns assemble weight_files keras_files
   weight_statistics histograms penalties bin_options training_progress weight_updates model
   transition_log weight_averages tfmot_scheme saving batch_statistics calibrate batch_norm

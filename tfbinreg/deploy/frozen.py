@@ -84,6 +84,7 @@ class FrozenGraph:
         output_names: what the user calls the outputs.
         recipe: the recipe as a JSON object.
         versions: of the libraries that the model was trained with, by name.
+        notes: what the user adds to the quantization card (`quantization_card.NOTES`).
         target: whose integers the model follows.
         finalized: whether it does so already; None if that is not known.
     """
@@ -95,6 +96,7 @@ class FrozenGraph:
     output_names: tuple[str, ...]
     recipe: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    notes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     target: str = TFLM
     finalized: bool | None = None
 

@@ -10,9 +10,10 @@ import numpy as np
 from tfbinreg.core.grid import Grid
 from tfbinreg.deploy import tflite_operators
 from tfbinreg.deploy.frozen import FrozenGraph, FrozenKernel, FrozenOp, slope_codes
+from tfbinreg.deploy.quantization_card import quantization_card
 from tfbinreg.deploy.tflite_operators import Operator
+from tflite_tools.schema import card, manifest
 from tflite_tools.schema import codes as file_codes
-from tflite_tools.schema import manifest
 from tflite_tools.schema.writer import Writer
 
 EDGE_TYPES = ("int8", "float32")
@@ -56,8 +57,11 @@ class _FileWriter:
             self.graph.outputs, self.graph.output_names, output_type, "DEQUANTIZE", 2
         )
         self.writer.edges(inputs, outputs)
-        header = self._manifest().to_json().encode()
-        return self.writer.finish({manifest.METADATA_NAME: header})
+        texts = {
+            manifest.METADATA_NAME: self._manifest().to_json(),
+            card.METADATA_NAME: card.to_json(quantization_card(self.graph)),
+        }
+        return self.writer.finish({name: text.encode() for name, text in texts.items()})
 
     def _activation(self, op: FrozenOp, name: str) -> int:
         index = self.writer.tensor(name, (1, *op.shape), "INT8")  # type: ignore[arg-type]

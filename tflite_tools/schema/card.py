@@ -1,0 +1,86 @@
+"""The quantization card inside a file: the choices that decide what a number means.
+
+Garg et al., "Confounding Tradeoffs for Neural Network Quantization" (arXiv 2102.06366), find that
+such choices move accuracy more than the method does, and propose that every result states them. The
+nine choices they measured are in `CHOICES`; their own layout is not known here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from tflite_tools.schema import flatbuffer
+
+METADATA_NAME = "tfbinreg_card"
+FORMAT = 1
+NOT_RECORDED = "not recorded"
+MISSING = (
+    "The file has no quantization card: --slim or --target ethos-u has dropped it, or another tool "
+    "or an earlier version made the file."
+)
+# The nine choices that Garg et al. measured, and where a card has them.
+CHOICES = {
+    "first and last layer": ("weights.first_bits", "weights.last_bits", "weights.average_bits"),
+    "scale per tensor or channel": ("weights.kernels_per_channel", "weights.kernels_per_tensor"),
+    "symmetric or affine weights": ("weights.codes",),
+    "symmetric or affine activations": ("activations.signed", "activations.with_offset"),
+    "which activations are quantized": ("activations.quantized",),
+    "average or largest activation memory": (
+        "activations.average_bits",
+        "activations.peak_bytes",
+        "activations.peak_bytes_packed",
+    ),
+    "allowed widths": ("weights.bits", "activations.bits"),
+    "labels": ("notes.labels",),
+    "float checkpoint": ("notes.checkpoint",),
+}
+
+
+def to_json(card: Mapping[str, Any]) -> str:
+    """Text that `parse` reads back."""
+    return json.dumps({"format": FORMAT, **card})
+
+
+def parse(text: str) -> dict[str, Any]:
+    """Read a card.
+
+    Raises:
+        ValueError: if the text is no card of this format.
+    """
+    try:
+        card = json.loads(text)
+        if not isinstance(card, dict) or card.pop("format", None) != FORMAT:
+            raise ValueError("it has another format")
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"The quantization card in the file cannot be read: {error}.") from None
+    return card
+
+
+def find(model: Any) -> dict[str, Any] | None:
+    """The card of a flatbuffer object, None if it has none.
+
+    Raises:
+        ValueError: if it has one that cannot be read.
+    """
+    data = flatbuffer.metadata(model, METADATA_NAME)
+    return None if data is None else parse(data.decode("utf-8", "replace"))
+
+
+def fields(card: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted name, value) of everything in a card, in its order."""
+    for name, value in card.items():
+        if isinstance(value, Mapping) and value:
+            yield from fields(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """What two cards say differently: dotted name -> both values, `NOT_RECORDED` where one has
+    none."""
+    ours, theirs = dict(fields(first)), dict(fields(second))
+    names = dict.fromkeys([*ours, *theirs])
+    both = {name: (ours.get(name, NOT_RECORDED), theirs.get(name, NOT_RECORDED)) for name in names}
+    return {name: pair for name, pair in both.items() if pair[0] != pair[1]}
