@@ -243,8 +243,9 @@ def test_a_frozen_graph_computes_what_its_model_did(name):
 def shared(data):
     """The same file with everything equal stored once, and without a card: both came later."""
     file = flatbuffer.read(data)
-    kept = [m for m in file.metadata if flatbuffer.text(m.name) != card.METADATA_NAME]
-    file.metadata = kept
+    if file.metadata is not None:
+        others = [m for m in file.metadata if flatbuffer.text(m.name) != card.METADATA_NAME]
+        file.metadata = others
     flatbuffer.drop_unused_buffers(file)
     return flatbuffer.write(file)
 
