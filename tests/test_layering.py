@@ -22,12 +22,12 @@ tfbinreg.version
 tfbinreg._compat
 tfbinreg.core: warning grid target channel_folding weight_starts problems recipe
 tfbinreg.recipes
-tfbinreg.network: layer_kinds edges graph open_sizes hard_swish added_layers
+tfbinreg.network: layer_kinds edges graph fusing open_sizes hard_swish added_layers
 tfbinreg.methods: lsq_functions contract uniform uniform_activations fixed_grid lsq_quantizers
   lsq_plus lsq tqt bin_regularization msqe freezing trs roster
 tfbinreg.frontend: program keras_dialects read positive_factors builder layer_rules
   operation_rules normalize keras3_objects
-tfbinreg.planning: plan decide
+tfbinreg.planning: plan wishes grid_sharing signs kernel_plans grid_plans decide
 tfbinreg.layers: kernel folded_kernel config sites
 tfbinreg.deploy: frozen quantization_card finest_grids tflite_operators tflite_file freeze tf_ops
   integer_ops tflm_arithmetic litert_arithmetic former_arithmetic integer_model deployed proof

@@ -68,6 +68,11 @@ class Kind:
     attributes: tuple[str, ...] = ()
     title: str = ""
 
+    @property
+    def has_kernel(self) -> bool:
+        """Whether its operation has a kernel: its own, or that of a normalization by itself."""
+        return self.role in (Role.KERNEL, Role.NORM)
+
 
 # Names that layers and operations give their activation functions -> the one used from here on.
 ACTIVATIONS = {

@@ -1,0 +1,60 @@
+"""How each kernel is quantized."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tfbinreg.network.layer_kinds import Role
+from tfbinreg.planning.grid_sharing import Sharing
+from tfbinreg.planning.plan import KernelPlan
+from tfbinreg.planning.wishes import Wishes
+
+
+def kernel_plans(sharing: Sharing, wishes: Wishes) -> dict[int, KernelPlan]:
+    """The plans of the kernels that are to be quantized, by their nodes."""
+    edges = first_kernels(sharing) | last_kernels(sharing)
+    return {
+        index: _plan(sharing, wishes, index, is_edge=index in edges)
+        for index in _kernels(sharing)
+        if wishes.selects(index)
+    }
+
+
+def first_kernels(sharing: Sharing) -> set[int]:
+    """Those that read a model input, or constants applied to one."""
+    return {index for index in _kernels(sharing) if sharing.is_input(sharing.sources(index)[0])}
+
+
+def last_kernels(sharing: Sharing) -> set[int]:
+    """Those from which no other kernel is reached."""
+    feeding: set[int] = set()  # nodes from which a kernel is reached
+    for node in reversed(sharing.graph.nodes):
+        if sharing.role(node.index) is Role.KERNEL or node.index in feeding:
+            feeding.update(node.inputs)
+    return {index for index in _kernels(sharing) if index not in feeding}
+
+
+def _kernels(sharing: Sharing) -> list[int]:
+    nodes = sharing.graph.nodes
+    return [node.index for node in nodes if sharing.role(node.index) is Role.KERNEL]
+
+
+def _plan(sharing: Sharing, wishes: Wishes, index: int, *, is_edge: bool) -> KernelPlan:
+    recipe, settings, kind = wishes.recipe, wishes.settings([index]), sharing.kind(index)
+    bits = settings.weight_bits
+    if bits is None:
+        bits = (recipe.first_last_bits if is_edge else None) or recipe.weight_bits
+    kernel = getattr(sharing.node(index).layer, kind.kernel or "")
+    chain = next(chain for chain in sharing.chains.values() if chain[0] == index)
+    norms = tuple(other for other in chain if sharing.role(other) is Role.NORM)
+    return KernelPlan(
+        node=index,
+        bits=bits,
+        axis=kind.channel_axis if settings.per_channel else None,
+        parameters=int(np.prod(kernel.shape)),
+        norms=norms if recipe.fold_batch_norm else None,
+        bias_bits=recipe.bias_bits,
+        bin_weight=settings.bin_weight,
+        penalty_weights=settings.penalty_weights,
+        method=settings.method or recipe.method,
+    )
