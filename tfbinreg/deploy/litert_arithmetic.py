@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from tfbinreg.core.grid import Grid
 from tfbinreg.deploy import tflm_arithmetic
+from tfbinreg.deploy.finest_grids import ADD_RATIOS, LARGEST_OWN_ADD
 from tfbinreg.deploy.frozen import FrozenOp
 from tfbinreg.deploy.integer_ops import (
     SHARED,
@@ -33,8 +34,7 @@ from tfbinreg.deploy.tflite_file import stored_scale
 _ADD_BITS, _LEAKY_UNIT = 20, 256.0
 # The ratios of scales for which XNNPACK takes an operator (xnnpack_delegate.cc); for others LiteRT
 # runs its own kernel, which computes as TFLM's.
-_ADD_RATIOS, _LEAKY_RATIOS = (2.0**-10, 2.0**8), (2.0**-8, 2.0**7)
-_LARGEST_OWN_ADD = 2.0**7  # beyond it LiteRT's own kernel follows no known rule
+_LEAKY_RATIOS = (2.0**-8, 2.0**7)
 _LEVELS = np.arange(-128, 128)
 
 
@@ -82,10 +82,10 @@ def _multiply(op: FrozenOp, sources: Sequence[Grid]) -> Step:
 def _add(op: FrozenOp, sources: Sequence[Grid]) -> Step:
     """ADD and SUB."""
     ratios = [source.scale / grid_of(op).scale for source in sources]
-    low, high = _ADD_RATIOS
+    low, high = ADD_RATIOS
     if low <= min(ratios) <= max(ratios) < high:
         return addition(op, sources)
-    if max(ratios) >= _LARGEST_OWN_ADD:
+    if max(ratios) >= LARGEST_OWN_ADD:
         what = f"its output grid is {max(ratios):.0f} times finer than an input's"
         raise InexactError(what, "scale that input down, or use target='tflm'")
     return tflm_arithmetic.RULES[op.kind](op, sources)

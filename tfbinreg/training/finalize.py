@@ -60,14 +60,14 @@ def finalize(
     """
     require_quantized(model)
     target = check_target(model.recipe.target if target is None else target)
-    _coarsen(model)
+    _coarsen(model, target)
     arithmetic, choice = ARITHMETICS[target], None
     if data is not None:
         data = rewindable(data, batches)
         choice = choose_statistics(
             model, data, batches, lambda: IntegerModel(freeze(model), arithmetic)
         )
-        _coarsen(model)
+        _coarsen(model, target)
     frozen = freeze_with_offsets(model)
     IntegerModel(frozen.graph, arithmetic)  # refuses what has no exact form there
     for index, offsets in frozen.offsets.items():
@@ -80,12 +80,12 @@ def finalize(
     return FinalizeReport(statistics=choice, on_threshold=on_threshold)
 
 
-def _coarsen(model: Any) -> None:
+def _coarsen(model: Any, target: str) -> None:
     """Make the steps larger that LiteRT could not compute, and warn of them."""
     coarse: dict[str, None] = {}
     frozen = freeze_with_offsets(model)
     for _ in frozen.graph.ops:  # each has coarser inputs once those before it are done
-        factors = too_fine(frozen.graph)
+        factors = too_fine(frozen.graph, target)
         if not factors:
             break
         for index, factor in factors.items():

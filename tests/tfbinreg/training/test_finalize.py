@@ -91,7 +91,11 @@ def too_fine_net(kind):
     """A net whose layer `fine` has far smaller outputs than its inputs' grid can tell apart."""
     inputs = keras.Input((4, 4, 2))
     outputs = keras.layers.Conv2D(3, 3, activation="relu", name="small")(inputs)
+    if kind == "difference":
+        other = keras.layers.Conv2D(3, 3, activation="relu", name="other")(inputs)
+        outputs = [outputs, other]
     fine = {
+        "difference": keras.layers.Subtract(name="fine"),
         "hard_swish": HardSwish(name="fine"),
         "kernel": keras.layers.DepthwiseConv2D(1, name="fine"),
         "norm": keras.layers.BatchNormalization(name="fine"),
@@ -109,7 +113,7 @@ def outputs_of(data, model):
 
 
 @pytest.mark.parametrize("method", ["lsq", "tqt"])
-@pytest.mark.parametrize("kind", ["hard_swish", "kernel", "norm"])
+@pytest.mark.parametrize("kind", ["hard_swish", "kernel", "norm", "difference"])
 def test_steps_that_no_runtime_computes_become_larger(kind, method):
     data = np.random.default_rng(0).normal(size=(32, 4, 4, 2)).astype(np.float32)
     recipe = tfbinreg.Recipe(method=method)
