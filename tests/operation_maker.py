@@ -77,10 +77,11 @@ class OperationMaker:
             * max(codes.std(), 1.0)
             * np.sqrt(reach)
         )
-        unit = float(source.scale) * scale / prescale(bits)
+        stored = prescale(low, high)
+        unit = float(source.scale) * scale / stored
         bias = np.rint(self.random.normal(0.0, spread / 2, channels) / unit).astype(np.int32)
         out = self.grid(spread / 50 + 1e-6, spread / 25 + 2e-6)
-        return FrozenKernel(codes, scale, bias, bits, prescale(bits)), out
+        return FrozenKernel(codes, scale, bias, bits, stored), out
 
 
 def _windows(sizes, window, strides, padding, dilation=(1, 1)):

@@ -176,7 +176,8 @@ def largest(layers: Sequence[Sensitivity]) -> str:
 
 
 def _bytes(layer: Sensitivity, bits: int) -> int:
-    return (layer.parameters * bits + 7) // 8 + layer.channels * _CHANNEL_BYTES
+    code_bits = layer.code_bits.get(bits, layer.parameters * bits)
+    return (code_bits + 7) // 8 + layer.channels * _CHANNEL_BYTES
 
 
 def _cheapest(options: Sequence[Sequence[tuple[int, int, float]]], limit: int) -> tuple[int, ...]:

@@ -29,6 +29,8 @@ class Sensitivity:
         moved: by width, how far the outputs move when this kernel alone has it: mean squared
             difference over the variance of the outputs. Of a fixed one, its width alone.
         fixed: whether a rule of the recipe decides the width.
+        code_bits: by width, the bits that all codes of the kernel take where a method's grids have
+            bits of their own; other widths take `parameters` times the width.
     """
 
     layer: str
@@ -36,6 +38,7 @@ class Sensitivity:
     channels: int
     moved: Mapping[int, float]
     fixed: bool = False
+    code_bits: Mapping[int, int] = dataclasses.field(default_factory=dict)
 
 
 def sensitivities(
@@ -67,15 +70,24 @@ def sensitivities(
     found = []
     for site in sites:
         bits = recipe.settings((site.name, type(site.layer.layer).__name__)).weight_bits
-        widths = WIDTHS if bits is None else ()
-        moved = {width: _moved(quantized, site, width, batches, expected) for width in widths}
+        parameters = int(np.prod(site.layer.kernels[0][0].shape))
+        moved, code_bits = {}, {}
+        for width in WIDTHS if bits is None else (bits,):
+            with at_width(site, width) as quantizer:
+                if bits is None and width < max(WIDTHS):
+                    moved[width] = _moved(quantized, batches, expected)
+                grid = quantizer.settle(site.variables, site.name)
+            moved.setdefault(width, 0.0)
+            if (size := grid.code_bits(parameters)) != width * parameters:
+                code_bits[width] = size
         found.append(
             Sensitivity(
                 layer=site.name,
-                parameters=int(np.prod(site.layer.kernels[0][0].shape)),
+                parameters=parameters,
                 channels=int(site.layer.output_shape[-1]),
-                moved=moved if bits is None else {bits: 0.0},
+                moved=moved,
                 fixed=bits is not None,
+                code_bits=code_bits,
             )
         )
     return tuple(found)
@@ -91,21 +103,17 @@ def _outputs(model: Any, batches: Sequence[Any]) -> np.ndarray:
     return np.concatenate(rows)
 
 
-def _moved(
-    model: Any, site: Site, bits: int, batches: Sequence[Any], expected: np.ndarray
-) -> float:
-    """How far the outputs move when a kernel has these bits."""
-    if bits == max(WIDTHS):
-        return 0.0
-    with at_width(site, bits):
-        outputs = _outputs(model, batches)
+def _moved(model: Any, batches: Sequence[Any], expected: np.ndarray) -> float:
+    """How far the outputs have moved."""
+    outputs = _outputs(model, batches)
     spread = float(np.var(expected - expected.mean(axis=0))) or 1.0
     return float(np.mean(np.square(outputs - expected))) / spread
 
 
 @contextlib.contextmanager
-def at_width(site: Site, bits: int) -> Iterator[None]:
-    """Scope in which a kernel has these bits and the best step for them; no weight changes."""
+def at_width(site: Site, bits: int) -> Iterator[Any]:
+    """Scope in which a kernel has these bits and the best step for them; no weight changes. Gives
+    the quantizer."""
     kernels = site.layer.kernels
     ((kernel, quantizer, variables),) = kernels
     before = {name: variable.numpy() for name, variable in variables.items()}
@@ -113,7 +121,7 @@ def at_width(site: Site, bits: int) -> Iterator[None]:
         other = site.layer.quantize_config.weight_quantizer(bits, quantizer.axis)
         kernels[0] = (kernel, other, variables)
         _start_best(site, other)
-        yield
+        yield other
     finally:
         kernels[0] = (kernel, quantizer, variables)
         for name, value in before.items():

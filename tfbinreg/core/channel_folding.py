@@ -11,6 +11,8 @@ _NEGLIGIBLE = 2.0**-12
 # By less than this part, if its bias would not fit 32 bits otherwise.
 _SMALL = 2.0**-5
 _LARGEST_BIAS = 2.0**31
+# The part of a level that the bias counts in if every channel is pruned.
+_FINE = 2.0**-16
 # What a coarser scale leaves of the 32 bits, so that rounding cannot overflow them.
 _ROOMY_BIAS = 2.0**30
 
@@ -44,7 +46,8 @@ def fold(
     """Multiply each channel's scale by |factor| and its codes by the sign of factor.
 
     A channel whose weights cannot move the output by a noticeable part of a level gets codes of
-    zero and a coarser scale, if its factor or its offset would need an enormous bias otherwise.
+    zero and a coarser scale, if its factor or its offset would need an enormous bias otherwise. A
+    pruned channel gets that scale too: what a method has left in place of its own may be anything.
 
     Args:
         rows: codes, (weights per channel, output channels).
@@ -57,7 +60,8 @@ def fold(
     Returns:
         The folded codes, and the float32 scale: () if all channels share it, else per channel.
     """
-    step = np.repeat(grid.scale.astype(np.float64), rows.shape[1] // grid.scale.size)
+    repeats = rows.shape[1] // grid.scale.size
+    step = np.repeat(grid.scale.astype(np.float64), repeats)
     folded = step * np.abs(factor)
     # How many levels of the output each channel's weights can move at the very most.
     reach = np.abs(rows).sum(axis=0) * folded * source.qmax_abs
@@ -65,6 +69,10 @@ def fold(
     bias = np.abs(offset) / float(source.scale)  # times 1 / scale: in int32 units
     overflows = bias >= _LARGEST_BIAS * folded
     constant = (reach < _NEGLIGIBLE) & (factor != 1.0) | (reach < _SMALL) & overflows
+    if grid.channel_bits is not None:
+        pruned = np.repeat(np.equal(grid.channel_bits, 0), repeats)
+        step[pruned] = _FINE * float(target.scale) / float(source.scale)
+        constant |= pruned
     if np.any(constant):
         # A scale near zero would need an enormous bias; without weights any scale will do.
         coarse = step[constant] if np.all(constant) else folded[~constant].max()

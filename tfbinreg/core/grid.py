@@ -7,14 +7,17 @@ statistics and reports never ask which method found the step.
 from __future__ import annotations
 
 import dataclasses
+import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 MIN_BITS = 2
 MAX_BITS = 8
-# Every int8 weight the runtimes accept lies in [-127, 127]; the largest power of two below.
-_CONTAINER_HALF_RANGE = 64
+# Every int8 weight the runtimes accept lies in [-127, 127].
+_INT8, _INT4 = (-127, 127), (-8, 7)
+_PRESCALES = (64, 32, 16, 8, 4, 2, 1)
 
 
 def check_bits(bits: object, what: str = "bits") -> int:
@@ -46,22 +49,37 @@ def weight_code_range(bits: int) -> tuple[int, int]:
     return (-qmax, qmax) if bits == MAX_BITS else (qmin, qmax)
 
 
-def prescale(bits: int, stored_bits: int = MAX_BITS) -> int:
-    """Factor P by which weight codes are multiplied when they are stored.
+def channel_range(bits: int) -> tuple[int, int]:
+    """Smallest and largest weight code of a channel that has its own bits, 0 to 8.
 
-    2^(7 - b) in an int8 container, 1 at 8 bits. The values code * P with scale / P are the same
-    numbers; the int32 bias grid becomes P times finer and the runtimes' first rounding P times less
-    coarse. With `stored_bits` of 4, codes of 4 bits and fewer are multiplied by 2^(4 - b), which
-    INT4 holds.
+    0 bits: the channel is pruned, its only code is 0. 1 bit: its codes are -1 and 1, without 0.
     """
-    if bits <= stored_bits < MAX_BITS:
-        return int(2 ** (stored_bits - bits))
-    return max(1, _CONTAINER_HALF_RANGE // 2 ** (bits - 1))
+    return (-bits, bits) if bits < MIN_BITS else weight_code_range(bits)
+
+
+def prescale(qmin: int, qmax: int, stored_bits: int = MAX_BITS) -> int:
+    """Factor P by which weight codes from `qmin` to `qmax` are multiplied when they are stored.
+
+    The largest power of two with which they fit int8: 32, 16, 8 for 2, 3, 4 bits, 1 at 8 bits. The
+    values code * P with scale / P are the same numbers; the int32 bias grid becomes P times finer
+    and the runtimes' first rounding P times less coarse. With `stored_bits` of 4, codes that INT4
+    holds stay inside it.
+    """
+    small = stored_bits < MAX_BITS and _INT4[0] <= qmin and qmax <= _INT4[1]
+    low, high = _INT4 if small else _INT8
+    return next(p for p in _PRESCALES if low <= p * qmin and p * qmax <= high)
 
 
 def nearest_codes(ratio: np.ndarray, qmin: int, qmax: int) -> np.ndarray:
     """clip(ratio) rounded half up, in the dtype of `ratio`: the rule of every grid here."""
     return np.floor(np.clip(ratio, qmin, qmax) + 0.5)
+
+
+def nearest_levels(ratio: np.ndarray, levels: Sequence[int]) -> np.ndarray:
+    """The nearest of sorted `levels`, the upper of two that are as near; int32."""
+    own = np.asarray(levels, np.int32)
+    middles = ((own[1:] + own[:-1]) / 2.0).astype(np.float32)
+    return own[np.searchsorted(middles, ratio, side="right")]
 
 
 def stored_zero_point(qmax: Any) -> Any:
@@ -78,12 +96,16 @@ class Grid:
     """An integer grid: value = code * scale with code in [qmin, qmax].
 
     Attributes:
-        bits: width of the codes, 2 to 8.
+        bits: width of the codes, 2 to 8; of a codebook the bits that number its levels, 1 to 8.
         signed: whether negative codes exist.
         scale: float32, positive; shape () per tensor or (channels,) per channel. The learned step.
         qmin: smallest code.
         qmax: largest code.
         axis: channel axis of the tensor for a per-channel scale, None per tensor.
+        levels: the codes there are, ascending, for weights whose levels are not evenly spaced: a
+            codebook. One-bit weights have (-1, 1). None for all from `qmin` to `qmax`.
+        channel_bits: the bits of each channel, 0 to `bits`, for weights whose channels differ: the
+            codes of each lie in its `channel_range`. None if they do not differ.
     """
 
     bits: int
@@ -92,6 +114,8 @@ class Grid:
     qmin: int
     qmax: int
     axis: int | None = None
+    levels: tuple[int, ...] | None = None
+    channel_bits: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         scale = np.asarray(self.scale, np.float32)
@@ -100,11 +124,49 @@ class Grid:
         if (self.axis is None) != (scale.ndim == 0):
             raise ValueError(f"A scale of shape {scale.shape} does not fit axis={self.axis}.")
         object.__setattr__(self, "scale", scale)
+        if self.levels is not None:
+            self._check_levels()
+        if self.channel_bits is not None:
+            self._check_channel_bits()
+
+    @classmethod
+    def codebook(cls, levels: Sequence[int], scale: Any, axis: int | None = None) -> Grid:
+        """The grid of weights whose levels are code * scale with the codes `levels`, ascending."""
+        own = tuple(int(level) for level in levels)
+        low, high = min(own, default=0), max(own, default=0)
+        return cls(max(1, (len(own) - 1).bit_length()), True, scale, low, high, axis, own)
+
+    def _check_levels(self) -> None:
+        own = tuple(int(level) for level in self.levels or ())
+        if len(own) < 2 or any(a >= b for a, b in itertools.pairwise(own)):
+            raise ValueError(f"A codebook needs at least two levels, ascending, got {own}.")
+        if own[0] < _INT8[0] or own[-1] > _INT8[1]:
+            raise ValueError(f"Levels lie in {list(_INT8)}, got {own[0]} to {own[-1]}.")
+        if self.channel_bits is not None:
+            raise ValueError("A grid has a codebook or bits per channel, not both.")
+        wanted = ((len(own) - 1).bit_length(), own[0], own[-1], True)
+        if (self.bits, self.qmin, self.qmax, self.signed) != wanted:
+            raise ValueError(
+                f"A codebook of {len(own)} levels from {own[0]} to {own[-1]} has these ends, is "
+                f"signed and takes {wanted[0]} bits: make it with Grid.codebook."
+            )
+        object.__setattr__(self, "levels", own)
+
+    def _check_channel_bits(self) -> None:
+        own = tuple(int(bits) for bits in self.channel_bits or ())
+        if self.axis is None or len(own) != self.scale.size:
+            raise ValueError(f"{len(own)} channels have bits, scales of {self.scale.shape} do not.")
+        if not all(0 <= bits <= self.bits for bits in own):
+            raise ValueError(f"Bits per channel lie in 0 to {self.bits}, got {own}.")
+        low, high = channel_range(max(own))
+        if not self.signed or low < self.qmin or high > self.qmax:
+            raise ValueError(f"Codes of {max(own)} bits do not fit {self.qmin} to {self.qmax}.")
+        object.__setattr__(self, "channel_bits", own)
 
     @property
-    def levels(self) -> int:
+    def level_count(self) -> int:
         """How many codes the grid has."""
-        return self.qmax - self.qmin + 1
+        return self.qmax - self.qmin + 1 if self.levels is None else len(self.levels)
 
     @property
     def qmax_abs(self) -> int:
@@ -116,6 +178,12 @@ class Grid:
         """The int8 value of code 0 in an activation tensor (`stored_zero_point`)."""
         return stored_zero_point(self.qmax)
 
+    def code_bits(self, size: int) -> int:
+        """The bits that the codes of a tensor of `size` numbers take."""
+        if self.channel_bits is None:
+            return size * self.bits
+        return size // len(self.channel_bits) * sum(self.channel_bits)
+
     def broadcast_scale(self, rank: int) -> np.ndarray:
         """The scale, shaped to broadcast against a tensor of `rank` dimensions."""
         if self.axis is None:
@@ -125,10 +193,27 @@ class Grid:
         return self.scale.reshape(shape)
 
     def codes(self, values: np.ndarray) -> np.ndarray:
-        """Codes of `values`: clip(value / scale) rounded half up, int32, shape of `values`."""
+        """Codes of `values`, int32, in their shape: nearest to value / scale, halves upwards."""
         values = np.asarray(values, np.float32)
         ratio = values / self.broadcast_scale(values.ndim)
+        if self.levels is not None:
+            return nearest_levels(ratio, self.levels)
+        if self.channel_bits is not None:
+            return self._codes_by_channel(ratio)
         return nearest_codes(ratio, self.qmin, self.qmax).astype(np.int32)
+
+    def _codes_by_channel(self, ratio: np.ndarray) -> np.ndarray:
+        rows, found = np.moveaxis(ratio, self.axis or 0, 0), np.empty(ratio.shape, np.int32)
+        to = np.moveaxis(found, self.axis or 0, 0)
+        for channel, bits in enumerate(self.channel_bits or ()):
+            row = rows[channel]
+            own = (
+                nearest_levels(row, (-1, 1))
+                if bits == 1
+                else nearest_codes(row, *channel_range(bits))
+            )
+            to[channel] = own
+        return found
 
     def values(self, codes: np.ndarray) -> np.ndarray:
         """The float32 numbers that `codes` stand for."""

@@ -261,6 +261,9 @@ class _Freezer:
         if op.grid is not None:
             return
         grid = node.layer.quantizer.settle(node.layer.grid_variables, node.name)
+        if grid.levels is not None or grid.channel_bits is not None:
+            what = "an activation with a codebook or bits per channel has no exact int8 form"
+            self._problem(node.name, what, "use a method that spaces its activations evenly")
         if (grid.signed or op.kind == "InputLayer") and grid.bits != 8:
             sort = "an input" if op.kind == "InputLayer" else "a signed activation"
             self._problem(
@@ -303,10 +306,13 @@ class _Freezer:
             return op
         if isinstance(layer, FoldedKernel):
             factor = np.ones(channels)  # the codes are those of the folded kernel
-        multiple = prescale(grid.bits, self.stored_bits)
-        rows, scale = fold(rows, grid, factor, offset * multiple, source, target)
+        multiple = prescale(grid.qmin, grid.qmax, self.stored_bits)
+        own_bias = isinstance(layer, FoldedKernel) and layer.bias_bits is not None
+        # Biases of few bits were trained in the units of the channels' own scales.
+        plain = dataclasses.replace(grid, channel_bits=None) if own_bias else grid
+        rows, scale = fold(rows, plain, factor, offset * multiple, source, target)
         bias = np.floor(offset * multiple / (float(source.scale) * scale) + 0.5)
-        if isinstance(layer, FoldedKernel) and layer.bias_bits is not None:
+        if own_bias:
             bias = layer.integer_bias()
         if np.any(np.abs(bias) >= 2**31):
             worst = int(np.argmax(np.abs(bias)))
@@ -324,8 +330,17 @@ class _Freezer:
             grid.bits,
             multiple,
             trained,
+            grid.levels,
+            _channel_bits(grid, channels),
         )
         return dataclasses.replace(op, kernel=kernel)
+
+
+def _channel_bits(grid: Grid, channels: int) -> tuple[int, ...] | None:
+    """The bits of each output channel; a depthwise kernel's grid counts input channels."""
+    if grid.channel_bits is None:
+        return None
+    return tuple(np.repeat(grid.channel_bits, channels // len(grid.channel_bits)).tolist())
 
 
 def norm_factors(offsets: Offsets, channels: int) -> tuple[np.ndarray, np.ndarray]:

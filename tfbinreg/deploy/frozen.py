@@ -33,6 +33,9 @@ class FrozenKernel:
         prescale: P, by which the file's weights are multiplied.
         trained: False for the factors of a normalization that has no kernel before it, whose codes
             are all one number.
+        levels: the trained codes there are (`Grid.levels`); None if they are evenly spaced.
+        channel_bits: the bits of each output channel (`Grid.channel_bits`); None if they share
+            `bits`.
     """
 
     codes: np.ndarray
@@ -41,6 +44,8 @@ class FrozenKernel:
     bits: int
     prescale: int
     trained: bool = True
+    levels: tuple[int, ...] | None = None
+    channel_bits: tuple[int, ...] | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

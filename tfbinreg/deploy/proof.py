@@ -125,6 +125,8 @@ class _Proof:
         described = (entry.kind, entry.bits, entry.prescale, entry.shape)
         frozen = (op.kind, kernel.bits, kernel.prescale, kernel.codes.shape)
         yield from self._same("manifest", described, frozen)
+        yield from self._same("levels", entry.levels, kernel.levels)
+        yield from self._same("bits per channel", entry.channel_bits, kernel.channel_bits)
         yield from self._same("codes", file_codes.layer_codes(self.container, entry), kernel.codes)
         scale = kernel.scale / np.float32(kernel.prescale)
         yield from self._scales("weights", weights, scale)

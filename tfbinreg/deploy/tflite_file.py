@@ -126,6 +126,8 @@ class _FileWriter:
             prescale=kernel.prescale,
             shape=kernel.codes.shape,
             sha256=manifest.codes_digest(kernel.codes),
+            levels=kernel.levels,
+            channel_bits=kernel.channel_bits,
         )
         self.entries[kernel.trained].append(entry)
         return weights, bias

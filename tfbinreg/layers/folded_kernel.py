@@ -241,8 +241,8 @@ class FoldedKernel(BoundLayer, QuantizedKernel):
     def _bias_codes(self, bias: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Codes, k, and the accumulator's unit per channel: the bias is codes * 2^k * unit."""
         ((_, quantizer, variables),) = self.kernels
-        step = quantizer.grid_now(variables).scale
-        unit = step * self._source.stored_grid()[0] / prescale(quantizer.bits)
+        grid = quantizer.grid_now(variables)
+        unit = grid.scale * self._source.stored_grid()[0] / prescale(grid.qmin, grid.qmax)
         unit = tf.repeat(
             tf.reshape(unit, [-1]), self._channels // max(1, unit.shape.num_elements())
         )

@@ -66,7 +66,8 @@ class Site:
         """The kernel's trained codes, int32, in the kernel's shape.
 
         Raises:
-            ValueError: if the kernel or its step is not finite, or this is an activation.
+            ValueError: if the kernel or its step is not finite, this is an activation, or the
+                quantizer makes codes that its grid does not have.
         """
         latent = self.latent
         if latent is None:
@@ -74,8 +75,11 @@ class Site:
         kernel = latent.numpy()
         if not np.all(np.isfinite(kernel)):
             raise ValueError(f"The kernel of {self.name!r} has NaN or infinite values.")
-        self.grid()  # reports a broken step by name
-        return self.quantizer.codes(kernel, self.variables)
+        grid = self.grid()  # reports a broken step by name
+        codes = self.quantizer.codes(kernel, self.variables)
+        if not np.array_equal(grid.codes(grid.values(codes)), codes):
+            raise ValueError(f"The quantizer of {self.name!r} makes codes that its grid has not.")
+        return codes
 
 
 def kernel_sites(model: Any) -> list[Site]:

@@ -7,13 +7,14 @@ equations 5-7.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from tfbinreg.methods import lsq_functions
-from tfbinreg.methods.contract import KernelView, Method
+from tfbinreg.methods.contract import GridTensors, KernelView, Method
 
 
 def bin_regularization(
@@ -26,6 +27,7 @@ def bin_regularization(
     detach_step: bool = True,
     scale_free: bool = False,
     damping: Any = 0.0,
+    nearest: Callable[[tf.Tensor], tf.Tensor] | None = None,
 ) -> tf.Tensor:
     """Sum over bins of the mean squared distance between a bin's weights and its level.
 
@@ -71,6 +73,8 @@ def bin_regularization(
             twice strength times learning rate. With `axis` it is shared out over the channels, with
             `scale_free` divided by step^2, so that the same number bounds the curvature. The
             gradient of an attached step is divided by 1 + damping * d2L/ds2 / 2.
+        nearest: weights / step -> their codes, if not all from `qmin` to `qmax` are levels
+            (`GridTensors.nearest`).
 
     Returns:
         float32 scalar.
@@ -91,6 +95,7 @@ def bin_regularization(
             detach_step=detach_step,
             scale_free=scale_free,
             damping=damping,
+            nearest=nearest,
         )
 
         def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, ...]:
@@ -111,20 +116,27 @@ def _bin_pulls(
     detach_step: bool,
     scale_free: bool,
     damping: Any = 0.0,
+    nearest: Callable[[tf.Tensor], tf.Tensor] | None = None,
 ) -> tuple[tf.Tensor, tuple[tf.Tensor, tf.Tensor]]:
     """`bin_regularization` of float32 tensors, and half its gradients: weights, then step."""
     if not qmin <= 0 < qmax:
         raise ValueError(f"Expected qmin <= 0 < qmax, got qmin={qmin}, qmax={qmax}.")
     options = _Options(detach_step, scale_free, damping)
+    if axis is not None:
+        axis = lsq_functions.channel_axis(axis, len(weights.shape))
+    codes = GridTensors(lsq_functions.effective_step(step), qmin, qmax, axis, nearest).codes(
+        weights
+    )
     if axis is None:
-        return _pulls(weights, step, qmin, qmax, 1, -float(qmin), options)
-    axis = lsq_functions.channel_axis(axis, len(weights.shape))
+        return _pulls(weights, codes, step, qmin, qmax, 1, -float(qmin), options)
     # Channels first, each with slots of its own.
     order = [axis] + [d for d in range(len(weights.shape)) if d != axis]
     channels = weights.shape[axis]
-    rows = tf.reshape(tf.transpose(weights, order), [channels, -1])
+    rows, codes = (
+        tf.reshape(tf.transpose(tensor, order), [channels, -1]) for tensor in (weights, codes)
+    )
     own = tf.range(channels, dtype=tf.float32)[:, None] * (qmax - qmin + 1) - qmin
-    value, (pull, to_step) = _pulls(rows, step[:, None], qmin, qmax, channels, own, options)
+    value, (pull, to_step) = _pulls(rows, codes, step[:, None], qmin, qmax, channels, own, options)
     pull = tf.reshape(pull, [weights.shape[d] for d in order])
     return value, (tf.transpose(pull, np.argsort(order)), to_step[:, 0])
 
@@ -140,6 +152,7 @@ class _Options:
 
 def _pulls(
     values: tf.Tensor,
+    codes: tf.Tensor,
     raw_step: tf.Tensor,
     qmin: int,
     qmax: int,
@@ -149,7 +162,6 @@ def _pulls(
 ) -> tuple[tf.Tensor, tuple[tf.Tensor, tf.Tensor]]:
     """`_bin_pulls` of values whose code c falls into the slot c + `first_slots`."""
     scale = lsq_functions.effective_step(raw_step)
-    codes = lsq_functions.nearest_codes(values / scale, qmin, qmax)
     # NaN has no slot; kept in range, it makes the penalty NaN instead of stopping the graph.
     slots = tf.maximum(tf.cast(codes + first_slots, tf.int32), 0)
     levels = qmax - qmin + 1
@@ -211,6 +223,7 @@ def _penalty(view: KernelView, options: BinOptions) -> tf.Tensor:
         detach_step=options.detach_step,
         scale_free=options.scale_free,
         damping=damping,
+        nearest=grid.nearest,
     )
 
 

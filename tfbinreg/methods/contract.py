@@ -21,15 +21,20 @@ class GridTensors:
 
     Attributes:
         scale: float32, positive, () or (channels,).
-        qmin: smallest code, an int or a scalar tensor.
+        qmin: smallest code that any channel may get, of weights an int, else perhaps a scalar
+            tensor.
         qmax: largest code.
         axis: channel axis of the tensor for a scale per channel, None for one scale.
+        nearest: tensor / scale -> nearest codes, both float32, where the codes are not all from
+            `qmin` to `qmax`: of a codebook (`lsq_functions.nearest_levels`) or of channels with
+            bits of their own.
     """
 
     scale: tf.Tensor
     qmin: Any
     qmax: Any
     axis: int | None = None
+    nearest: Callable[[tf.Tensor], tf.Tensor] | None = None
 
     def broadcast_scale(self, rank: int) -> tf.Tensor:
         """The scale, shaped to broadcast against a tensor of `rank` dimensions."""
@@ -41,7 +46,12 @@ class GridTensors:
 
     def codes(self, latent: tf.Tensor) -> tf.Tensor:
         """Codes of latent weights, whole numbers in float32."""
-        ratio = latent / self.broadcast_scale(len(latent.shape))
+        return self.rounded(latent / self.broadcast_scale(len(latent.shape)))
+
+    def rounded(self, ratio: tf.Tensor) -> tf.Tensor:
+        """The codes nearest to latent / scale, whole numbers in float32."""
+        if self.nearest is not None:
+            return self.nearest(ratio)
         return nearest_codes(ratio, self.qmin, self.qmax)
 
 
@@ -97,7 +107,7 @@ class KernelStep:
 
     @property
     def levels(self) -> Any:
-        """How many codes there are, an int or a scalar tensor."""
+        """How many whole numbers lie from the smallest to the largest code; also a tensor."""
         return self.grid.qmax - self.grid.qmin + 1
 
     def codes_of(self, kernel: tf.Tensor) -> tf.Tensor:
@@ -113,7 +123,7 @@ class KernelSpec:
     """What a plan wants of a kernel's quantizer.
 
     Attributes:
-        bits: 2 to 8.
+        bits: 2 to 8. A method whose grids have a codebook or learned bits may settle others.
         axis: channel axis of the kernel for a scale per channel, None for one scale.
         start: the float kernel, for quantizers that tfmot builds, which is told only its shape;
             None if the kernel is given to `initialize` later.

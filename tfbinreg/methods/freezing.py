@@ -61,7 +61,7 @@ def freeze(step: KernelStep, state: State, options: FreezingOptions) -> tuple[tf
         o  = 1 if q != q' and sign(q - q') = -d, else 0
         f <- m o + (1 - m) f            frequency of oscillations
         a <- m q + (1 - m) a            average code, from the first q' on
-        f > T:  the code is round(a) from now on
+        f > T:  the code is the one nearest to a from now on
 
     A weight without a change so far has no direction, so its first change is no oscillation. A
     frozen weight is code * scale after each step, whatever the step of its grid becomes.
@@ -83,12 +83,7 @@ def freeze(step: KernelStep, state: State, options: FreezingOptions) -> tuple[tf
     average = m * codes + (1.0 - m) * average
     already = tf.cast(state["frozen"], tf.bool)
     freezes = tf.logical_and(frequency > _threshold(step, options), tf.logical_not(already))
-    resting = tf.clip_by_value(
-        tf.floor(average + 0.5),
-        tf.cast(step.grid.qmin, tf.float32),
-        tf.cast(step.grid.qmax, tf.float32),
-    )
-    code = tf.where(freezes, tf.cast(resting, tf.int8), state["code"])
+    code = tf.where(freezes, tf.cast(step.grid.rounded(average), tf.int8), state["code"])
     frozen = tf.logical_or(already, freezes)
     level = tf.cast(code, tf.float32) * step.grid.broadcast_scale(len(step.kernel.shape))
     # A factor of 0 hides the kernel: any number will do.

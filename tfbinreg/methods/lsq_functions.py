@@ -6,6 +6,7 @@ Esser et al., "Learned Step Size Quantization", ICLR 2020 (arXiv 1902.08153), eq
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -27,6 +28,14 @@ def effective_step(step: tf.Tensor) -> tf.Tensor:
 def nearest_codes(ratio: tf.Tensor, qmin: Any, qmax: Any) -> tf.Tensor:
     """clip(ratio) rounded half up, as `core.grid.nearest_codes`."""
     return tf.floor(tf.clip_by_value(ratio, qmin, qmax) + 0.5)
+
+
+def nearest_levels(ratio: tf.Tensor, levels: Sequence[int]) -> tf.Tensor:
+    """The nearest of sorted `levels`, the upper of two that are as near, in the dtype of `ratio`,
+    as `core.grid.nearest_levels`."""
+    own = tf.constant(levels, ratio.dtype)
+    places = tf.searchsorted((own[1:] + own[:-1]) / 2.0, tf.reshape(ratio, [-1]), side="right")
+    return tf.reshape(tf.gather(own, places), tf.shape(ratio))
 
 
 def channel_axis(axis: int, rank: int) -> int:

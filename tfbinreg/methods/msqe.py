@@ -12,7 +12,6 @@ import dataclasses
 import tensorflow as tf
 
 from tfbinreg.methods.contract import KernelView, Method
-from tfbinreg.methods.lsq_functions import nearest_codes
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,7 +41,7 @@ def mean_squared_error(view: KernelView, options: MsqeOptions) -> tf.Tensor:
     scale = grid.broadcast_scale(len(view.latent.shape))
     if options.detach_step:
         scale = tf.stop_gradient(scale)
-    codes = nearest_codes(view.latent / scale, grid.qmin, grid.qmax)
+    codes = grid.codes(view.latent)
     return tf.reduce_mean(tf.square(view.latent - tf.stop_gradient(codes) * scale))
 
 

@@ -48,10 +48,19 @@ class UniformQuantizer(_compat.Quantizer):
         Raises:
             ValueError: if the scale is not finite, naming `name`.
         """
+        scale = self.settled_scale(variables, name)
+        return Grid(self.bits, self.signed, scale, self.qmin, self.qmax, self.axis)
+
+    def settled_scale(self, variables: Variables, name: str) -> np.ndarray:
+        """The scale of `settle`, for grids that are not evenly spaced too.
+
+        Raises:
+            ValueError: if it is not finite, naming `name`.
+        """
         scale = np.asarray(self.scale(variables))
         if not np.all(np.isfinite(scale)):
             raise ValueError(f"The step of {name!r} is not finite ({scale}): training diverged.")
-        return Grid(self.bits, self.signed, scale, self.qmin, self.qmax, self.axis)
+        return scale
 
     def add_variable(
         self,

@@ -6,8 +6,8 @@ import dataclasses
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
-from tfbinreg.core.grid import nearest_codes
 from tfbinreg.layers.sites import Site, kernel_sites, require_quantized
 
 NEAR = 0.1
@@ -32,7 +32,7 @@ class BinStatistics:
 
 
 def scaled_weights(site: Site) -> np.ndarray:
-    """A kernel divided by its step, flat: levels are the integers. float32, (weights,)."""
+    """A kernel divided by its step, flat: levels are its codes. float32, (weights,)."""
     latent = site.latent
     if latent is None:
         raise ValueError(f"{site.name!r} is an activation: it has no weights.")
@@ -51,8 +51,8 @@ def bin_statistics(model: Any) -> BinStatistics:
     beyond = []
     for site in kernel_sites(model):
         scaled = scaled_weights(site)
-        grid = site.quantizer.grid_now(site.variables)
-        distance = np.abs(scaled - nearest_codes(scaled, grid.qmin, grid.qmax))
+        codes = site.quantizer.grid_now(site.variables).codes(tf.convert_to_tensor(site.latent))
+        distance = np.abs(scaled - codes.numpy().ravel())
         own = float(np.sum(np.square(distance, dtype=np.float64)))
         if own > FAR**2 * distance.size:
             beyond.append(site.name)
@@ -66,8 +66,8 @@ def shares_near_edges(model: Any) -> dict[str, float]:
     """For each kernel the share of weights within 5 % of a step of the edge between two bins."""
     shares = {}
     for site in kernel_sites(model):
-        scaled = scaled_weights(site)
-        grid = site.quantizer.grid_now(site.variables)
-        edge = np.clip(np.floor(scaled) + 0.5, grid.qmin + 0.5, grid.qmax - 0.5)
-        shares[site.name] = float(np.mean(np.abs(scaled - edge) <= EDGE))
+        latent, grid = tf.convert_to_tensor(site.latent), site.quantizer.grid_now(site.variables)
+        scaled = latent / grid.broadcast_scale(len(latent.shape))
+        near = tf.not_equal(grid.rounded(scaled - EDGE), grid.rounded(scaled + EDGE))
+        shares[site.name] = float(np.mean(near))
     return shares

@@ -22,6 +22,9 @@ MISSING = (
 )
 TARGETS = ("litert", "tflm")  # version 0.1.0 knew the first alone
 _MAX_BITS = 8
+_LARGEST_CODE = 127
+# Fields that most layers leave out; a version that does not know them refuses a manifest with them.
+_OPTIONAL = ("levels", "channel_bits")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +39,10 @@ class LayerEntry:
         prescale: factor P by which the file's weights are multiplied.
         shape: shape of the Keras kernel.
         sha256: of the codes, int8, in the Keras layout.
+        levels: the trained codes there are, ascending, of a codebook; None if they are evenly
+            spaced. A channel whose sign normalization has turned round has their negatives.
+        channel_bits: the bits of each output channel, 0 for one that is pruned; None if all have
+            `bits`.
     """
 
     name: str
@@ -45,12 +52,21 @@ class LayerEntry:
     prescale: int
     shape: tuple[int, ...]
     sha256: str
+    levels: tuple[int, ...] | None = None
+    channel_bits: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         _check_text(self.name, self.kind, self.tensor, self.sha256)
         _check_range(1, _MAX_BITS, self.bits)
         _check_range(1, 2 ** (_MAX_BITS - 1), self.prescale)
         _check_range(1, 2**31, *self.shape)
+        _check_range(-_LARGEST_CODE, _LARGEST_CODE, *(self.levels or ()))
+        _check_range(0, self.bits, *(self.channel_bits or ()))
+
+    @property
+    def pruned(self) -> int:
+        """How many output channels are pruned."""
+        return (self.channel_bits or ()).count(0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,10 +120,14 @@ class Manifest:
         return (*self.layers, *self.fixed)
 
     def to_json(self) -> str:
-        """JSON text that `parse` reads back; most files have no `fixed` and leave it out."""
+        """JSON text that `parse` reads back, without what most files and layers do not have."""
         fields = {"format": FORMAT, **dataclasses.asdict(self)}
         if not self.fixed:
             del fields["fixed"]
+        for entry in (*fields["layers"], *fields.get("fixed", ())):
+            for name in _OPTIONAL:
+                if entry[name] is None:
+                    del entry[name]
         return json.dumps(fields)
 
 
@@ -140,13 +160,19 @@ def parse(text: str) -> Manifest:
         if fields.pop("format") != FORMAT:
             raise ValueError("it has another format number")
         layers, fixed = (
-            tuple(LayerEntry(**{**entry, "shape": tuple(entry["shape"])}) for entry in entries)
+            tuple(LayerEntry(**_tuples(entry)) for entry in entries)
             for entries in (fields.pop("layers"), fields.pop("fixed", ()))
         )
         activations = tuple(ActivationEntry(**entry) for entry in fields.pop("activations"))
         return Manifest(layers=layers, activations=activations, fixed=fixed, **fields)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"The manifest in the file cannot be read: {error}.") from error
+
+
+def _tuples(entry: Any) -> dict[str, Any]:
+    """A layer's fields, with JSON's lists as tuples."""
+    lists = ("shape", *(name for name in _OPTIONAL if name in entry))
+    return {**entry, **{name: tuple(entry[name]) for name in lists}}
 
 
 def find(model: Any) -> Manifest | None:

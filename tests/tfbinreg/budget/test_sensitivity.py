@@ -1,10 +1,12 @@
 import dataclasses
 
+import grid_methods
 import numpy as np
 import pytest
 
 import tfbinreg
 from tfbinreg import Recipe, Rule, recipes
+from tfbinreg.budget import flash_budget
 from tfbinreg.budget.sensitivity import WIDTHS, at_width, sensitivities
 from tfbinreg.core.grid import weight_code_range
 from tfbinreg.layers.sites import kernel_sites
@@ -62,3 +64,26 @@ def test_an_interruption_leaves_everything_as_it_was(float_net, images):
     np.testing.assert_array_equal(model(images), outputs)
     for own, value in zip(model.get_weights(), before, strict=True):
         np.testing.assert_array_equal(own, value)
+
+
+def test_grids_with_bits_of_their_own_take_their_own_bytes(float_net, images):
+    tfbinreg.register_method(grid_methods.METHOD)
+    options = {"straight_through": {"kind": "channels"}}
+    rules = (tfbinreg.Rule(layer="head", method="straight_through", weight_bits=4),)
+    recipe = tfbinreg.Recipe(rules=rules, options=options, per_channel=True)
+    measured = {layer.layer: layer for layer in sensitivities(float_net, images, recipe=recipe)}
+    head = measured["head"]
+    own = grid_methods.channel_bits(head.channels, 4)
+    assert head.code_bits == {4: head.parameters // head.channels * sum(own)}
+    assert measured["conv"].code_bits == {}
+    least = flash_budget.least_bytes([head])
+    assert least == -(-head.code_bits[4] // 8) + 9 * head.channels
+
+
+def test_a_width_that_changes_nothing_costs_nothing(float_net, images):
+    tfbinreg.register_method(grid_methods.METHOD)
+    options = {"straight_through": {"kind": "sign"}}
+    recipe = tfbinreg.Recipe(method="straight_through", options=options)
+    for layer in sensitivities(float_net, images, recipe=recipe):
+        assert layer.code_bits == dict.fromkeys(WIDTHS, layer.parameters)
+        assert set(layer.moved) == set(WIDTHS) and max(layer.moved.values()) < 1e-9

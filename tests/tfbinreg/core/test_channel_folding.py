@@ -41,6 +41,21 @@ def test_a_layer_of_tiny_weights_only():
     assert 4.0 / (0.01 * float(scale)) <= 2**30 * (1 + 1e-6)
 
 
+def test_a_pruned_channel_takes_the_scale_of_the_others():
+    scales = np.array([0.1, 500.0, 0.2])
+    grid = Grid(2, True, scales, -2, 1, axis=1, channel_bits=(2, 0, 2))
+    rows, scale = fold(ROWS * [1, 0, 1], grid, np.ones(3), np.full(3, 0.3), SOURCE, TARGET)
+    np.testing.assert_array_equal(rows, ROWS * [1, 0, 1])
+    np.testing.assert_allclose(scale, [0.1, 0.2, 0.2], rtol=1e-6)
+
+
+def test_a_pruned_layer_counts_its_biases_in_small_parts_of_a_level():
+    grid = Grid(2, True, np.array([1e-9, 500.0, 1.0]), -2, 1, axis=1, channel_bits=(0, 0, 0))
+    rows, scale = fold(ROWS * 0, grid, np.ones(3), np.full(3, 0.3), SOURCE, TARGET)
+    assert not rows.any()
+    np.testing.assert_allclose(scale * 0.01, 0.05 / 2**16, rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("kind", "shape", "rows"),
     [

@@ -74,15 +74,19 @@ def test_scale_is_float32():
 )
 def test_weight_grid_numbers(bits, levels, qmax_abs, prescale):
     own = weight_grid(bits)
-    assert (own.levels, own.qmax_abs, grid.prescale(bits)) == (levels, qmax_abs, prescale)
+    assert (own.level_count, own.qmax_abs, grid.prescale(own.qmin, own.qmax)) == (
+        levels,
+        qmax_abs,
+        prescale,
+    )
     assert own.qmin * prescale >= -127
     assert own.qmax * prescale <= 127
 
 
 @pytest.mark.parametrize(("bits", "prescale"), [(2, 4), (3, 2), (4, 1), (5, 4), (8, 1)])
 def test_codes_that_int4_holds(bits, prescale):
-    assert grid.prescale(bits, 4) == prescale
     own = weight_grid(bits)
+    assert grid.prescale(own.qmin, own.qmax, 4) == prescale
     assert bits > 4 or (own.qmin * prescale, own.qmax * prescale <= 7) == (-8, True)
 
 
@@ -118,3 +122,90 @@ def test_every_level_keeps_its_code_and_values_stay_near(bits, signed, scale, se
     inside = np.random.default_rng(seed).uniform(own.qmin, own.qmax, 50) * own.scale
     distance = np.abs(own.values(own.codes(inside)) - inside)
     assert np.all(distance <= own.scale * 0.5001)
+
+
+UNEVEN = (-4, -1, 0, 1, 4)
+
+
+def test_a_codebook_takes_the_nearest_level_and_ties_go_up():
+    own = Grid.codebook(UNEVEN, 0.5)
+    assert (own.bits, own.qmin, own.qmax, own.level_count) == (3, -4, 4, 5)
+    ratios = [-9, -4, -2.6, -2.5, -2.4, -0.6, -0.5, 0.4, 0.5, 2.4, 2.5, 9]
+    codes = own.codes(np.multiply(ratios, 0.5))
+    assert codes.dtype == np.int32
+    assert codes.tolist() == [-4, -4, -4, -1, -1, -1, 0, 0, 1, 1, 4, 4]
+    np.testing.assert_array_equal(own.values([-4, 1]), np.float32([-2.0, 0.5]))
+
+
+def test_a_codebook_of_all_codes_is_the_evenly_spaced_grid():
+    even = weight_grid(3)
+    own = Grid.codebook(range(-4, 4), 0.125)
+    values = np.linspace(-1.0, 1.0, 1025)
+    np.testing.assert_array_equal(own.codes(values), even.codes(values))
+    assert (own.bits, own.qmin, own.qmax) == (even.bits, even.qmin, even.qmax)
+
+
+def test_one_bit_is_a_sign():
+    own = Grid.codebook((-1, 1), [0.5, 2.0], axis=1)
+    assert (own.bits, grid.prescale(own.qmin, own.qmax), own.code_bits(10)) == (1, 64, 10)
+    assert own.codes([[-0.1, 0.0], [7.0, -0.0]]).tolist() == [[-1, 1], [1, 1]]
+
+
+def test_bits_per_channel():
+    own = Grid(4, True, np.ones(4), -8, 7, 1, channel_bits=(0, 1, 2, 4))
+    codes = own.codes(np.outer([-9.0, -0.2, 0.3, 9.0], np.ones(4)))
+    assert codes.T.tolist() == [[0, 0, 0, 0], [-1, -1, 1, 1], [-2, 0, 0, 1], [-8, 0, 0, 7]]
+    assert own.code_bits(8) == 14
+    turned = Grid(4, True, np.ones(4), -8, 7, -1, channel_bits=(0, 1, 2, 4))
+    np.testing.assert_array_equal(turned.codes(np.eye(4) * 3), own.codes(np.eye(4) * 3))
+
+
+@pytest.mark.parametrize(
+    ("levels", "prescale", "int4"),
+    [(UNEVEN, 16, 1), ((-1, 1), 64, 4), ((-1, 3), 32, 2), ((-100, 3), 1, 1), ((-127, 127), 1, 1)],
+)
+def test_codebooks_are_prescaled_as_far_as_they_fit(levels, prescale, int4):
+    assert grid.prescale(levels[0], levels[-1]) == prescale
+    assert grid.prescale(levels[0], levels[-1], 4) == int4
+
+
+@pytest.mark.parametrize(
+    ("levels", "message"),
+    [
+        ((), "at least two levels"),
+        ((3,), "at least two levels"),
+        ((1, 1, 2), "ascending"),
+        ((2, -1), "ascending"),
+        ((-128, 1), "Levels lie in"),
+        ((0, 128), "Levels lie in"),
+    ],
+)
+def test_impossible_codebooks_are_refused(levels, message):
+    with pytest.raises(ValueError, match=message):
+        Grid.codebook(levels, 1.0)
+
+
+def test_a_codebook_whose_grid_says_otherwise_is_refused():
+    with pytest.raises(ValueError, match=r"5 levels from -4 to 4 .* 3 bits: make it with"):
+        Grid(4, True, 1.0, -4, 4, levels=UNEVEN)
+    with pytest.raises(ValueError, match="not both"):
+        Grid(3, True, np.ones(1), -4, 4, 0, UNEVEN, (3,))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"scale": 1.0, "axis": None}, r"1 channels have bits, scales of \(\) do not"),
+        ({"channel_bits": (2, 2)}, "2 channels have bits"),
+        ({"channel_bits": (2, -1, 3)}, "Bits per channel lie in 0 to 3"),
+        ({"channel_bits": (2, 4, 3)}, "Bits per channel lie in 0 to 3"),
+        ({"qmax": 1}, "Codes of 3 bits do not fit -4 to 1"),
+        ({"signed": False}, "Codes of 3 bits do not fit"),
+    ],
+)
+def test_impossible_bits_per_channel_are_refused(fields, message):
+    even = {"bits": 3, "signed": True, "scale": np.ones(3), "qmin": -4, "qmax": 3, "axis": 0}
+    even |= {"channel_bits": (3,) if fields.get("axis", 0) is None else (0, 2, 3)}
+    Grid(**even | {"axis": 0, "scale": np.ones(len(even["channel_bits"]))})
+    with pytest.raises(ValueError, match=message):
+        Grid(**even | fields)

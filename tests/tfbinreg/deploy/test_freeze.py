@@ -6,6 +6,7 @@ import tf_keras as keras
 from normalized_net import GAMMAS, build
 
 import tfbinreg
+from tfbinreg.core.grid import Grid
 from tfbinreg.deploy.freeze import freeze
 from tfbinreg.layers.sites import activation_sites, kernel_sites
 
@@ -127,3 +128,11 @@ def test_signed_activations_below_eight_bits_are_refused_by_name():
     quantized = tfbinreg.quantize_apply(head, recipe, calibration_data=inputs)
     with pytest.raises(ValueError, match="a_grid: a signed activation of 4 bits"):
         freeze(quantized)
+
+
+def test_activations_that_are_not_evenly_spaced_are_refused_by_name():
+    model, _inputs = build([1, 1, 1, 1])
+    site = activation_sites(model)[1]
+    site.quantizer.settle = lambda variables, name: Grid.codebook((-8, -1, 1, 8), 0.1)
+    with pytest.raises(ValueError, match=rf"{site.name}.*: an activation with a codebook"):
+        freeze(model)

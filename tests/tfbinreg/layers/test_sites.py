@@ -3,6 +3,7 @@ import pytest
 import tf_keras as keras
 
 import tfbinreg
+from tfbinreg.core.grid import Grid
 from tfbinreg.layers import sites as doors
 from tfbinreg.layers.sites import activation_sites, kernel_sites, sites
 
@@ -76,3 +77,11 @@ def test_broken_kernels_and_steps_are_named(small):
     listed = r"training diverged: a \(kernel\), b \(step\), row_grid \(step\)\.$"
     with pytest.raises(ValueError, match=listed):
         doors.check_finite(small)
+
+
+def test_codes_that_the_grid_does_not_have_are_named(small):
+    site = kernel_sites(small)[0]
+    settled = Grid.codebook((-4, -1, 1, 4), site.grid().scale)
+    site.quantizer.settle = lambda variables, name: settled
+    with pytest.raises(ValueError, match="quantizer of 'a' makes codes that its grid has not"):
+        site.codes()

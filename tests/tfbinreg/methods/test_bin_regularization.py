@@ -1,3 +1,5 @@
+import functools
+
 import numpy as np
 import pytest
 import reference
@@ -5,6 +7,7 @@ import tensorflow as tf
 
 from tfbinreg import bin_regularization
 from tfbinreg.core import grid
+from tfbinreg.methods import lsq_functions
 
 BITS = range(2, 9)
 
@@ -188,3 +191,23 @@ def test_negative_axes_count_from_the_back(axis, detach_step):
         np.testing.assert_array_equal(one, other)
     with pytest.raises(ValueError, match="axis=4 is no axis"):
         bin_regularization(weights, step, qmin, qmax, 4)
+
+
+@pytest.mark.parametrize("axis", [None, 0, 1])
+def test_bins_of_a_codebook_are_its_levels(axis):
+    levels = (-4, -1, 0, 1, 4)
+    weights = np.random.default_rng(0).normal(0, 2, (30, 4)).astype(np.float32)
+    nearest = functools.partial(lsq_functions.nearest_levels, levels=levels)
+    step = np.float32(0.5) if axis is None else np.full(weights.shape[axis], 0.5, np.float32)
+    value, to_weights, _ = run(weights, step, -4, 4, axis, nearest=nearest)
+    expected, pulls = [], np.zeros_like(weights)
+    parts = [weights] if axis is None else list(np.moveaxis(weights, axis, 0))
+    rows = [pulls] if axis is None else list(np.moveaxis(pulls, axis, 0))
+    for part, pull in zip(parts, rows, strict=True):
+        codes = grid.nearest_levels(part / 0.5, levels)
+        for level in np.unique(codes):
+            away = part[codes == level] - 0.5 * level
+            expected.append(np.mean(away**2) / len(parts))
+            pull[codes == level] = 2 * away / away.size / len(parts)
+    assert float(value) == pytest.approx(np.sum(expected), rel=1e-5)
+    np.testing.assert_allclose(to_weights, pulls, rtol=1e-5, atol=1e-7)

@@ -218,3 +218,11 @@ def test_negative_axes_count_from_the_back(axis):
 def test_an_axis_that_is_not_there_is_refused(axis):
     with pytest.raises(ValueError, match=f"axis={axis} is no axis of a tensor of 2 dimensions"):
         lsq_functions.lsq_quantize(tf.ones((2, 2)), tf.ones(2), -2, 1, axis=axis)
+
+
+@pytest.mark.parametrize("levels", [(-1, 1), (-4, -1, 0, 1, 4), (-3, 100)])
+def test_nearest_levels_are_those_of_the_grid(levels):
+    ratios = np.concatenate([np.arange(-6, 6, 0.25), [np.inf, -np.inf, 48.5]]).astype(np.float32)
+    found = lsq_functions.nearest_levels(tf.constant(ratios[None]), levels)
+    assert found.dtype == tf.float32
+    np.testing.assert_array_equal(found[0], grid.nearest_levels(ratios, levels))

@@ -1,11 +1,15 @@
 """The mean squared quantization error as a penalty, against its twin."""
 
+import functools
+
 import numpy as np
 import pytest
 import reference
 import tensorflow as tf
 from built_quantizers import batch
 
+from tfbinreg.core.grid import Grid
+from tfbinreg.methods import lsq_functions
 from tfbinreg.methods.contract import GridTensors, KernelView
 from tfbinreg.methods.msqe import MSQE, MsqeOptions, mean_squared_error
 
@@ -48,3 +52,12 @@ def test_options_are_known_by_name():
     assert MSQE.read_options({"detach_step": False}) == MsqeOptions(detach_step=False)
     with pytest.raises(ValueError, match="'msqe' has no option 'detach'; it has detach_step"):
         MSQE.read_options({"detach": True})
+
+
+def test_of_a_codebook_it_is_the_distance_from_its_levels():
+    weights = batch(0, (30,))
+    nearest = functools.partial(lsq_functions.nearest_levels, levels=(-4, -1, 1, 4))
+    view = KernelView("conv", weights, GridTensors(tf.constant(0.5), -4, 4, None, nearest))
+    codes = Grid.codebook((-4, -1, 1, 4), 0.5).codes(weights.numpy())
+    expected = np.mean((weights.numpy() - 0.5 * codes) ** 2)
+    assert float(mean_squared_error(view, MsqeOptions())) == pytest.approx(expected, rel=1e-6)

@@ -24,7 +24,8 @@ def test_text_reads_back():
 @pytest.mark.parametrize(
     ("field", "value"),
     [("bits", 0), ("bits", 9), ("bits", True), ("bits", 2.0), ("prescale", 0), ("name", 3)]
-    + [("shape", (3, -1)), ("shape", ("a",)), ("sha256", None)],
+    + [("shape", (3, -1)), ("shape", ("a",)), ("sha256", None)]
+    + [("levels", (-128, 1)), ("levels", ("a", 1)), ("channel_bits", (2, 3, 0, 1))],
 )
 def test_layers_have_sensible_fields(field, value):
     with pytest.raises(ValueError, match="expected"):
@@ -35,6 +36,19 @@ def test_layers_have_sensible_fields(field, value):
 def test_activations_have_sensible_fields(field, value):
     with pytest.raises(ValueError, match="expected a whole number"):
         dataclasses.replace(ACTIVATION, **{field: value})
+
+
+def test_codebooks_and_bits_per_channel_read_back():
+    book = dataclasses.replace(LAYER, name="book", bits=3, levels=(-4, -1, 0, 1, 4))
+    mixed = dataclasses.replace(LAYER, name="mixed", channel_bits=(0, 2, 1, 0))
+    header = dataclasses.replace(HEADER, layers=(LAYER, book, mixed))
+    assert manifest.parse(header.to_json()) == header
+    assert [layer.pruned for layer in header.layers] == [0, 0, 2]
+
+
+def test_most_layers_do_not_mention_them():
+    (entry,) = json.loads(HEADER.to_json())["layers"]
+    assert entry.keys() == {"name", "kind", "tensor", "bits", "prescale", "shape", "sha256"}
 
 
 def _changed(**fields):
