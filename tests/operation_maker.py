@@ -215,6 +215,17 @@ def _limited(maker):
     maker.add("Add", places, Grid(8, True, scale, -28, 227), (256,), relu=True, relu_limit=6.0)
 
 
+def _square(maker):
+    """A tensor times itself, with a square that lies half-way between two levels or beside that."""
+    grid = Grid(8, False, np.float32(maker.random.uniform(0.003, 0.1)), 0, 255)
+    code, level = maker.random.integers(100, 255), maker.random.integers(1, 100)
+    scale = np.float32((code * float(grid.scale)) ** 2 / (level + 0.5))
+    for _ in range(maker.random.integers(4)):
+        scale = np.nextafter(scale, np.float32(maker.choose(0.0, 1.0)))
+    place = maker.input((256,), grid)
+    maker.add("Multiply", [place, place], Grid(8, False, scale, 0, 255), (256,))
+
+
 def _moves(maker):
     grid = maker.grid()
     place = maker.input((6, 5, 4), grid)
@@ -234,6 +245,7 @@ def _moves(maker):
 MAKERS = {
     **{kind: _convolution(kind) for kind in ("Conv2D", "DepthwiseConv2D", "Conv2DTranspose")},
     **{kind: _pair(kind) for kind in ("Add", "Subtract", "Multiply")},
+    "square": _square,
     **{kind: _function(kind) for kind in ("HardSwish", "LeakyReLU", "PReLU")},
     **{name: _fixed(name) for name in ("sigmoid", "softmax", "tanh")},
     **{kind: _pool(kind) for kind in ("AveragePooling2D", "MaxPooling2D")},

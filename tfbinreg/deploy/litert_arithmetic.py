@@ -69,6 +69,8 @@ def _transpose(op: FrozenOp, sources: Sequence[Grid]) -> Step:
 
 
 def _multiply(op: FrozenOp, sources: Sequence[Grid]) -> Step:
+    if op.inputs[0] == op.inputs[1]:
+        return _square(sources[0], grid_of(op))
     factor = sources[0].scale * sources[1].scale / grid_of(op).scale
 
     def step(inputs: Sequence[tf.Tensor]) -> tf.Tensor:
@@ -77,6 +79,13 @@ def _multiply(op: FrozenOp, sources: Sequence[Grid]) -> Step:
         return tf.round(tf.cast(left * right, tf.float32) * factor)
 
     return step
+
+
+def _square(source: Grid, target: Grid) -> Step:
+    """A tensor times itself: XNNPACK rounds with the zero point added, which decides halves."""
+    values = (_LEVELS - source.zero_point).astype(np.float32) * source.scale
+    stored = values * values * (np.float32(1.0) / target.scale) + np.float32(target.zero_point)
+    return stored_lookup(np.clip(np.rint(stored), -128, 127), source, target)
 
 
 def _add(op: FrozenOp, sources: Sequence[Grid]) -> Step:
