@@ -23,6 +23,7 @@ tfbinreg._compat
 tfbinreg.core: warning grid target channel_folding weight_starts problems recipe
 tfbinreg.recipes
 tfbinreg.network: layer_kinds edges graph fusing open_sizes hard_swish added_layers
+  normalizations
 tfbinreg.methods: lsq_functions contract uniform uniform_activations fixed_grid lsq_quantizers
   lsq_plus lsq tqt bin_regularization msqe freezing trs roster
 tfbinreg.frontend: program keras_dialects read positive_factors builder layer_rules

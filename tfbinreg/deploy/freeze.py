@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 from tfbinreg import _compat
 from tfbinreg.core.channel_folding import channels_last, fold, original_layout
@@ -25,9 +26,10 @@ from tfbinreg.layers.folded_kernel import FoldedKernel
 from tfbinreg.layers.kernel import QuantizeActivation, QuantizedHardSwish, QuantizedKernel
 from tfbinreg.layers.sites import Site, check_finite, kernel_sites, require_quantized
 from tfbinreg.network import edges
-from tfbinreg.network.added_layers import ChannelAffine
+from tfbinreg.network.fusing import can_fuse
 from tfbinreg.network.graph import Graph, Node, trace
 from tfbinreg.network.layer_kinds import KINDS, Role, fixed_grid, operation_attributes, relu_limit
+from tfbinreg.network.normalizations import ARRAYS, Affine, fold_norms
 from tfbinreg.network.open_sizes import InputShape, fixed_shapes, with_input_shapes
 from tfbinreg.version import __version__
 
@@ -35,7 +37,6 @@ from tfbinreg.version import __version__
 # its factors exact, and large codes keep the rounding of the runtimes' multipliers small.
 _UNIT_CODE = 64
 _UNIT_GRID = Grid(8, True, np.array(1.0 / _UNIT_CODE), -127, 127)
-_WITH_KERNEL = (Role.KERNEL, Role.NORM)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -47,8 +48,13 @@ class Offsets:
         norms: the normalizations that are folded into the kernel, in order.
     """
 
-    bias: Any = None
+    bias: tf.Variable | None = None
     norms: tuple[Any, ...] = ()
+
+    def folded(self, channels: int) -> Affine:
+        """What becomes of the sums of a kernel: bias and normalizations as one; float64."""
+        bias = np.zeros(channels) if self.bias is None else ARRAYS.read(self.bias)
+        return fold_norms(Affine(np.ones(channels), bias), self.norms, ARRAYS)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -145,7 +151,7 @@ class _Freezer:
         self._end_outputs()
         raise_problems(self.problems, f"convert model {model_name!r}")
         self._drop_unused()
-        kernels = [i for i, op in enumerate(self.ops) if KINDS[op.kind].role in _WITH_KERNEL]
+        kernels = [i for i, op in enumerate(self.ops) if KINDS[op.kind].has_kernel]
         for index in kernels:
             self.ops[index] = self._with_kernel(index)
         raise_problems(self.problems, f"convert model {model_name!r}")
@@ -238,16 +244,11 @@ class _Freezer:
         if role not in (Role.NORM, Role.RELU):
             return False
         index = self.op_of[node.inputs[0]]
-        op, head = self.ops[index], KINDS[self.ops[index].kind]
-        if op.grid is not None or op.relu:
+        op, before = self.ops[index], self.offsets[index]
+        if op.grid is not None or op.relu or not can_fuse(KINDS[op.kind], role):
             return False
         if role is Role.NORM:
-            if head.role not in _WITH_KERNEL:
-                return False
-            before = self.offsets[index]
             self.offsets[index] = Offsets(before.bias, (*before.norms, node.layer))
-        elif not head.fuses_relu:
-            return False
         else:
             limit = relu_limit(node.layer)
             self.ops[index] = dataclasses.replace(op, relu=True, relu_limit=limit)
@@ -299,7 +300,8 @@ class _Freezer:
             codes = np.full((1, 1, int(op.shape[-1] or 0), 1), _UNIT_CODE, np.int32)
         rows = channels_last(op.kind, codes)
         channels = rows.shape[1]
-        factor, offset = norm_factors(self.offsets[index], channels)
+        folded = self.offsets[index].folded(channels)
+        factor, offset = folded.factor, folded.offset
         if not np.all(np.isfinite(factor)) or not np.all(np.isfinite(offset)):
             what = "its bias or batch normalization has NaN or infinite values"
             self._problem(op.name, what, "training diverged: train again at a lower rate")
@@ -343,30 +345,8 @@ def _channel_bits(grid: Grid, channels: int) -> tuple[int, ...] | None:
     return tuple(np.repeat(grid.channel_bits, channels // len(grid.channel_bits)).tolist())
 
 
-def norm_factors(offsets: Offsets, channels: int) -> tuple[np.ndarray, np.ndarray]:
-    """(k, c), float64: the norms of (conv + bias) are k * conv + c, per output channel."""
-    factor, bias = np.ones(channels), offsets.bias
-    offset = np.zeros(channels) if bias is None else bias.numpy().astype(np.float64)
-    for norm in offsets.norms:
-        own_factor, own_offset = affine(norm, channels)
-        factor, offset = own_factor * factor, own_factor * offset + own_offset
-    return factor, offset
-
-
 def _bias(layer: Any) -> Any:
     """The bias variable of a quantized layer, None without one."""
     if not isinstance(layer, QuantizedKernel):
         return None
     return layer.bias if isinstance(layer, FoldedKernel) else layer.layer.bias
-
-
-def affine(norm: Any, channels: int) -> tuple[np.ndarray, np.ndarray]:
-    """(k, c), float64, such that norm(x) = k * x + c."""
-    if isinstance(norm, ChannelAffine):
-        return norm.scale.numpy().astype(np.float64), norm.offset.numpy().astype(np.float64)
-    gamma = norm.gamma.numpy() if norm.scale else np.ones(channels)
-    beta = norm.beta.numpy() if norm.center else np.zeros(channels)
-    mean = norm.moving_mean.numpy().astype(np.float64)
-    variance = norm.moving_variance.numpy().astype(np.float64)
-    factor = gamma.astype(np.float64) / np.sqrt(variance + norm.epsilon)
-    return factor, beta.astype(np.float64) - factor * mean

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,32 @@ from tfbinreg.core.grid import prescale
 from tfbinreg.layers.kernel import BoundLayer, QuantizedKernel
 from tfbinreg.network.added_layers import ChannelAffine
 from tfbinreg.network.layer_kinds import KINDS
+from tfbinreg.network.normalizations import TENSORS, Affine, Statistics, affine_of, fold_norms
 
 keras = _compat.keras
 
 # Largest bias in units of its grid, above the largest code: not at a whole number, so that biases
 # that lie on a grid already keep it.
 _ABOVE_LARGEST = 0.25
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class BiasCodes:
+    """A bias of few bits: codes * 2^shift * unit.
+
+    Attributes:
+        codes: whole numbers, float32, (output channels,).
+        shift: float32, ().
+        unit: of the accumulator, float32, (output channels,).
+    """
+
+    codes: tf.Tensor
+    shift: tf.Tensor
+    unit: tf.Tensor
+
+    def values(self) -> tf.Tensor:
+        """The bias, float32, (output channels,)."""
+        return self.codes * self.unit * 2.0**self.shift
 
 
 @_compat.register
@@ -111,34 +132,31 @@ class FoldedKernel(BoundLayer, QuantizedKernel):
         return [norm for norm in self.norms if not isinstance(norm, ChannelAffine)]
 
     def latent(self, kernel: tf.Variable, attached: bool = True) -> tf.Tensor:
-        factor, _ = self.fold()
+        factor = self.fold().factor
         return self._times(kernel, factor if attached else tf.stop_gradient(factor))
 
     def latent_factor(self) -> tf.Tensor:
-        return self._broadcast(self.kernels[0][0], self.fold()[0])
+        return self._broadcast(self.kernels[0][0], self.fold().factor)
 
     def largest_slope(self) -> tf.Tensor:
-        return tf.reduce_max(tf.square(self.fold()[0]))
+        return tf.reduce_max(tf.square(self.fold().factor))
 
-    def fold(self) -> tuple[tf.Tensor, tf.Tensor]:
+    def fold(self) -> Affine:
         """(K, C) at the moving statistics, float32, (output channels,)."""
-        moving = [(norm.moving_mean, norm.moving_variance) for norm in self.batch_norms]
-        factor, offset, _ = self._fold(lambda *_: moving.pop(0))
-        return factor, offset
+        return fold_norms(self._before_norms(), self.norms, TENSORS)
 
     def integer_bias(self) -> np.ndarray:
         """The bias of `bias_bits` bits in accumulator units, int64, (output channels,)."""
-        codes, shift, _ = self._bias_codes(self.fold()[1])
-        return codes.numpy().astype(np.int64) << int(shift)
+        bias = self._bias_codes(self.fold().offset)
+        return bias.codes.numpy().astype(np.int64) << int(bias.shift)
 
     @_compat.without_autograph
     def call(self, inputs: Any, training: Any = None, **kwargs: Any) -> Any:
         ((kernel, quantizer, variables),) = self.kernels
         with _compat.float32_variables():
-            factor, offset = self.fold()
-            folded = self._times(kernel, factor)
-            quantized = quantizer(folded, training, weights=variables)
-            ratio: Any = 1.0
+            folded = self.fold()
+            quantized = quantizer(self._times(kernel, folded.factor), training, weights=variables)
+            ratio, offset = 1.0, folded.offset
             if training and self.trainable and self.batch_norms:
                 ratio, offset = tf.cond(
                     self.statistics_frozen > 0,
@@ -190,56 +208,39 @@ class FoldedKernel(BoundLayer, QuantizedKernel):
             else tf.reshape(factor, (kernel.shape[axis], -1))
         )
 
-    def _fold(
-        self, statistics_of: Callable[[Any, Any], tuple[Any, Any]]
-    ) -> tuple[tf.Tensor, tf.Tensor, list[Any]]:
-        """(K, C) and the (mean, variance) that each batch normalization used.
-
-        Args:
-            statistics_of: called with K and C as far as the normalization, for its statistics.
-        """
-        factor: Any = tf.ones(self._channels)
-        offset = tf.zeros(self._channels) if self.bias is None else tf.convert_to_tensor(self.bias)
-        used = []
-        for norm in self.norms:
-            if isinstance(norm, ChannelAffine):
-                own_factor, own_offset = norm.scale, norm.offset
-            else:
-                mean, variance = statistics_of(factor, offset)
-                used.append((mean, variance))
-                own_factor = tf.math.rsqrt(variance + norm.epsilon)
-                own_factor *= norm.gamma if norm.scale else 1.0
-                own_offset = (norm.beta if norm.center else 0.0) - own_factor * mean
-            factor, offset = own_factor * factor, own_factor * offset + own_offset
-        return factor, offset, used
+    def _before_norms(self) -> Affine:
+        """The bias, as an `Affine`."""
+        bias = tf.zeros(self._channels) if self.bias is None else tf.convert_to_tensor(self.bias)
+        return Affine(tf.ones(self._channels), bias)
 
     def _normalize_by_batch(self, inputs: Any, kernel: Any) -> tuple[tf.Tensor, tf.Tensor]:
         """sigma / sigma_batch and C_batch; moves the moving statistics on."""
         outputs = tf.cast(self._run(inputs, tf.convert_to_tensor(kernel)), tf.float32)
         mean, variance = tf.nn.moments(outputs, list(range(len(outputs.shape) - 1)))
-        _, offset, used = self._fold(lambda k, c: (k * mean + c, k * k * variance))
-        ratio = tf.ones(self._channels)
-        for norm, (own_mean, own_variance) in zip(self.batch_norms, used, strict=True):
-            ratio *= tf.sqrt(norm.moving_variance + norm.epsilon)
-            ratio *= tf.math.rsqrt(own_variance + norm.epsilon)
-            if norm.trainable:
-                for moving, value in (
-                    (norm.moving_mean, own_mean),
-                    (norm.moving_variance, own_variance),
-                ):
-                    moving.assign(moving * norm.momentum + value * (1.0 - norm.momentum))
-        return ratio, offset
+        so_far, ratio = self._before_norms(), tf.ones(self._channels)
+        for norm in self.norms:
+            own = None
+            if not isinstance(norm, ChannelAffine):
+                own = Statistics(
+                    so_far.factor * mean + so_far.offset, so_far.factor * so_far.factor * variance
+                )
+                ratio *= tf.sqrt(norm.moving_variance + norm.epsilon)
+                ratio *= tf.math.rsqrt(own.variance + norm.epsilon)
+                if norm.trainable:
+                    _move(norm.moving_mean, own.mean, norm.momentum)
+                    _move(norm.moving_variance, own.variance, norm.momentum)
+            so_far = affine_of(norm, TENSORS, own).behind(so_far)
+        return ratio, so_far.offset
 
     def _quantized_bias(self, bias: tf.Tensor) -> tf.Tensor:
         """`bias` on its grid, once there is one; the gradient passes straight through."""
         if self.bias_bits is None or self._source is None:
             return bias
-        codes, shift, unit = self._bias_codes(bias)
-        rounded = tf.where(self._source.is_ready, codes * unit * 2.0**shift, bias)
+        on_grid = self._bias_codes(bias).values()
+        rounded = tf.where(self._source.is_ready, on_grid, bias)
         return bias + tf.stop_gradient(rounded - bias)
 
-    def _bias_codes(self, bias: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Codes, k, and the accumulator's unit per channel: the bias is codes * 2^k * unit."""
+    def _bias_codes(self, bias: tf.Tensor) -> BiasCodes:
         ((_, quantizer, variables),) = self.kernels
         grid = quantizer.grid_now(variables)
         unit = grid.scale * self._source.stored_grid()[0] / prescale(grid.qmin, grid.qmax)
@@ -249,4 +250,8 @@ class FoldedKernel(BoundLayer, QuantizedKernel):
         largest = (2.0 ** ((self.bias_bits or 0) - 1) - 1.0 + _ABOVE_LARGEST) * unit
         shift = tf.math.log(tf.reduce_max(tf.abs(bias) / largest)) / math.log(2.0)
         shift = tf.maximum(tf.math.ceil(shift), 0.0)
-        return tf.floor(bias / (unit * 2.0**shift) + 0.5), shift, unit
+        return BiasCodes(tf.floor(bias / (unit * 2.0**shift) + 0.5), shift, unit)
+
+
+def _move(moving: tf.Variable, value: tf.Tensor, momentum: float) -> None:
+    moving.assign(moving * momentum + value * (1.0 - momentum))

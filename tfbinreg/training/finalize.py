@@ -11,11 +11,12 @@ from tfbinreg.core.grid import Grid
 from tfbinreg.core.target import STATES, check_target
 from tfbinreg.core.warning import QuantizationWarning
 from tfbinreg.deploy.finest_grids import too_fine
-from tfbinreg.deploy.freeze import Offsets, affine, freeze, freeze_with_offsets, norm_factors
+from tfbinreg.deploy.freeze import Offsets, freeze, freeze_with_offsets
 from tfbinreg.deploy.frozen import FrozenKernel
 from tfbinreg.deploy.integer_model import ARITHMETICS, IntegerModel
 from tfbinreg.layers.sites import require_quantized, sites
 from tfbinreg.network.added_layers import ChannelAffine
+from tfbinreg.network.normalizations import ARRAYS, affine_of
 from tfbinreg.training.best_statistics import channels_on_thresholds, choose_statistics, rewindable
 from tfbinreg.training.finalize_report import FinalizeReport
 
@@ -109,9 +110,8 @@ def _show_steps_as_used(model: Any) -> None:
 
 def _round_bias(offsets: Offsets, kernel: FrozenKernel, source: Grid) -> None:
     """Move the bias, or an offset of the last normalization, by what the integer bias differs."""
-    _, offset = norm_factors(offsets, kernel.bias.size)
     unit = float(source.scale) * np.asarray(kernel.scale, np.float64) / kernel.prescale
-    change = kernel.bias * unit - offset
+    change = kernel.bias * unit - offsets.folded(kernel.bias.size).offset
     if not offsets.norms:
         if offsets.bias is not None:
             _shift(offsets.bias, change)
@@ -122,7 +122,7 @@ def _round_bias(offsets: Offsets, kernel: FrozenKernel, source: Grid) -> None:
     elif last.center:
         _shift(last.beta, change)
     else:
-        factor, _ = affine(last, change.size)
+        factor = affine_of(last, ARRAYS).factor
         live = factor != 0
         _shift(last.moving_mean, -np.divide(change, factor, out=np.zeros_like(change), where=live))
 

@@ -77,7 +77,9 @@ class TestInference:
         model = quantized(rows, source=source, bias_bits=None)
         expected = keras.Model(source.input, source.get_layer("norm").output)(rows).numpy()
         np.testing.assert_allclose(folded(model)(rows), expected, atol=0.1)
-        np.testing.assert_allclose(folded(model).fold()[1][1], expected_offset(source), rtol=1e-5)
+        np.testing.assert_allclose(
+            folded(model).fold().offset[1], expected_offset(source), rtol=1e-5
+        )
 
 
 def expected_offset(source):
@@ -150,10 +152,10 @@ class TestBias:
 
     def test_is_within_half_a_unit_of_what_was_folded(self, rows):
         layer = folded(quantized(rows, bits=2))
-        offset = layer.fold()[1].numpy()
-        bias = layer.integer_bias()
-        unit = layer._bias_codes(layer.fold()[1])[2].numpy()
-        half = 0.5 * unit * 2.0 ** int(layer._bias_codes(layer.fold()[1])[1])
+        offset = layer.fold().offset
+        bias, codes = layer.integer_bias(), layer._bias_codes(offset)
+        unit = codes.unit.numpy()
+        half = 0.5 * unit * 2.0 ** int(codes.shift)
         assert np.all(np.abs(bias * unit - offset) <= half * (1 + 1e-5))
 
     def test_rounded_once_it_stays(self, rows):

@@ -5,7 +5,7 @@ from ai_edge_litert.interpreter import Interpreter
 from normalized_net import GAMMAS, build
 
 import tfbinreg
-from tfbinreg.deploy.freeze import freeze, freeze_with_offsets, norm_factors
+from tfbinreg.deploy.freeze import freeze, freeze_with_offsets
 from tfbinreg.layers.sites import kernel_sites
 from tfbinreg.network.added_layers import HardSwish
 
@@ -18,7 +18,7 @@ def bias_fractions(model):
         op = frozen.graph.ops[index]
         source = frozen.graph.source_grid(op)
         unit = float(source.scale) * np.asarray(op.kernel.scale, float) / op.kernel.prescale
-        _, offset = norm_factors(offsets, op.kernel.bias.size)
+        offset = offsets.folded(op.kernel.bias.size).offset
         worst = max(worst, float(np.max(np.abs(offset / unit - op.kernel.bias))))
     return worst
 

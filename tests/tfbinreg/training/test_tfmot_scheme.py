@@ -99,11 +99,11 @@ def test_folded_kernels_know_the_grid_of_their_inputs(make_net, data, tmp_path):
         kernels = [layer for layer in own.layers if isinstance(layer, FoldedKernel)]
         assert len(kernels) == 4
         for layer in kernels:
-            offset = layer.fold()[1]
+            offset = layer.fold().offset
             rounded = layer._quantized_bias(offset).numpy()
             assert np.any(rounded != offset.numpy())  # 8 bits
-            codes, shift, _ = layer._bias_codes(offset)
-            assert np.abs(codes).max() <= 127 and int(shift) >= 0
+            bias = layer._bias_codes(offset)
+            assert np.abs(bias.codes).max() <= 127 and int(bias.shift) >= 0
 
 
 @pytest.mark.parametrize("name", ["q.keras", pytest.param("folder", marks=pytest.mark.slow)])
