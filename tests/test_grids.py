@@ -1,5 +1,8 @@
 """Grids that are not evenly spaced, from training to every file format."""
 
+import dataclasses
+import io
+
 import grid_methods
 import numpy as np
 import pytest
@@ -9,8 +12,12 @@ import tf_keras as keras
 import tfbinreg
 from tfbinreg.deploy.freeze import freeze
 from tfbinreg.layers.sites import kernel_sites
-from tflite_tools.schema.codes import read_codes
-from tflite_tools.schema.contents import load
+from tflite_tools.c import source_folder
+from tflite_tools.checks import derived_file, static, trained_model
+from tflite_tools.formats import build
+from tflite_tools.reports import describe, flash, report_text, sizes
+from tflite_tools.schema import contents, flatbuffer, manifest
+from tflite_tools.schema.codes import layer_codes, read_codes
 
 WAYS = {
     "tensor": {},
@@ -52,7 +59,7 @@ def make(kind, **options):
             layers.BatchNormalization(name="norm"),
             layers.ReLU(name="relu"),
             layers.DepthwiseConv2D(3, depth_multiplier=2, activation="relu", name="depthwise"),
-            layers.Conv2DTranspose(8, 2, activation="relu", name="transpose"),
+            layers.Conv2DTranspose(16, 2, activation="relu", name="transpose"),
             layers.GlobalAveragePooling2D(name="pool"),
             layers.Dense(4, name="head"),
         ],
@@ -72,6 +79,24 @@ def make(kind, **options):
     callback = tfbinreg.BinRegularization("joint", strength=0.1)
     model.fit(*data(), 16, epochs=2, verbose=0, callbacks=[callback])
     return model
+
+
+def with_weight(file, layer, channel, code):
+    """The file with another first code of a channel of a depthwise layer, and a SHA-256 to it."""
+    container = flatbuffer.read(file)
+    header = manifest.require(container)
+    (entry,) = (entry for entry in header.layers if entry.name == layer)
+    tensors = container.subgraphs[0].tensors
+    (tensor,) = (t for t in tensors if flatbuffer.text(t.name) == entry.tensor)
+    values = flatbuffer.constant(container, tensor).copy()
+    values[0, 0, 0, channel] = code * entry.prescale
+    flatbuffer.set_constant(container, tensor, values)
+    digest = manifest.codes_digest(layer_codes(container, entry))
+    changed = dataclasses.replace(entry, sha256=digest)
+    layers = tuple(changed if own is entry else own for own in header.layers)
+    text = dataclasses.replace(header, layers=layers).to_json().encode()
+    flatbuffer.set_metadata(container, manifest.METADATA_NAME, text)
+    return flatbuffer.write(container)
 
 
 @pytest.fixture(scope="module", params=CASES, ids="-".join)
@@ -99,11 +124,17 @@ def test_codes_are_levels_and_training_computes_their_values(case):
                 assert np.abs(row).max() <= 2**bits / 2
 
 
-def test_the_file_holds_the_codes_and_computes_the_same(case):
+@pytest.fixture(scope="module")
+def file(case):
+    """The case's int8 file, made of the finalized model; its outputs are compared with LiteRT's."""
+    _, _, model = case
+    tfbinreg.finalize(model, data()[0], target="tflm")
+    return tfbinreg.to_tflite(model)
+
+
+def test_the_file_holds_the_codes(case, file):
     kind, way, model = case
-    tfbinreg.finalize(model, data()[0])
-    file = tfbinreg.to_tflite(model)  # which compares outputs with LiteRT's
-    codes, entries = read_codes(file), {e.name: e for e in load(file).manifest.layers}
+    codes, entries = read_codes(file), {e.name: e for e in contents.load(file).manifest.layers}
     for name, kernel in freeze(model).trained_kernels().items():
         np.testing.assert_array_equal(codes[name], kernel.codes)
         entry = entries[name]
@@ -112,3 +143,77 @@ def test_the_file_holds_the_codes_and_computes_the_same(case):
         assert (kind != "channels") == (entry.channel_bits is None)
         largest = 8 if way == "int4" else 127
         assert np.abs(codes[name].astype(int)).max() * entry.prescale <= largest
+
+
+def test_the_file_is_verified(case, file):
+    model = case[2]
+    inputs = trained_model.default_inputs(file, samples_count=50)
+    (images,) = inputs.values()
+    codes = {name: coded.codes for name, coded in tfbinreg.integer_codes(model).items()}
+    predictions = {"head": model.predict(images, verbose=0)}
+    reference = trained_model.Reference(codes, predictions, target="tflm", exact=True)
+    report = trained_model.verify(file, reference=reference, inputs=inputs)
+    verdicts = {check.name: check.verdict.value for check in report.checks}
+    assert (verdicts["codes"], verdicts["levels"], verdicts["agreement"]) == ("passed",) * 3
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"format": "int4"},
+        {"format": "lut"},
+        {"format": "c"},
+        {"slim": True},
+        {"format": "lut", "slim": True},
+    ],
+    ids=str,
+)
+def test_formats_are_the_canonical_network(case, file, options):
+    """`build` compares codes, and outputs in every runtime, before it returns."""
+    kind, _, _ = case
+    made = build.build(file, build.Options(**options), name="net")
+    if options.get("format") == "c":
+        source = made.files["net.c"].decode()
+        widths = [own.widths for own in source_folder.weights(source).values()]
+        assert max(map(max, widths)) <= {"sign": 1, "lopsided": 3, "codebook": 3}.get(kind, 4)
+        assert kind == "lopsided" or "tfb_coded_depthwise" in source
+    elif "slim" not in options:
+        (data,) = made.files.values()
+        assert derived_file.verify_variant(data, file, samples_count=20).passed
+        read = read_codes(data)
+        for name, codes in read_codes(file).items():
+            np.testing.assert_array_equal(read[name], codes)
+
+
+def test_figures_are_told_in_plain_words(case, file):
+    kind, _, _ = case
+    words = {
+        "codebook": "codebook of 5 levels",
+        "lopsided": "codebook of 4 levels",
+        "sign": "1 bit",
+        "channels": "bits per channel 0-4, 1 pruned",
+    }
+    description = describe.describe(file)
+    printed = io.StringIO()
+    report_text.print_description(description, report_text.console(printed))
+    assert words[kind] in " ".join(printed.getvalue().split())
+    head = next(weight for weight in description.weights if weight.layer == "head")
+    assert head.width == words[kind]
+    assert head.code_bits == {"codebook": 192, "lopsided": 128, "sign": 64, "channels": 112}[kind]
+    measured = {entry.name: entry for entry in sizes.measure(file).formats}
+    assert measured["c"].refused == "" and len(measured["c"].layers) == 4
+    assert flash.count(file).weights >= description.packed_weight_bytes
+
+
+def test_a_code_off_its_grid_fails(case, file):
+    """Its SHA-256 is the manifest's: only the grid tells."""
+    kind, _, _ = case
+    # A level that the codebook lacks, a zero among signs, a weight in a pruned channel.
+    channel, code = {"codebook": (0, 3), "lopsided": (0, 2), "sign": (0, 0), "channels": (-7, 1)}[
+        kind
+    ]
+    assert static.check_codes(file, contents.load(file), None).verdict.value == "passed"
+    wrong = with_weight(file, "depthwise", channel, code)
+    check = static.check_codes(wrong, contents.load(wrong), None)
+    assert (check.verdict.value, check.layers) == ("failed", ("depthwise",))
+    assert "1 of 162 codes do not fit the" in check.detail

@@ -95,7 +95,7 @@ def generate(data: bytes, *, name: str = "model") -> Sources:
         files={
             f"{name}.c": text.source(),
             f"{name}.h": text.header(),
-            RUNTIME_HEADER: runtime_header(),
+            RUNTIME_HEADER: runtime_header(coded=constants.coded),
             "main.c": text.example(),
         },
         arena_bytes=placed.arena.size,
@@ -104,9 +104,10 @@ def generate(data: bytes, *, name: str = "model") -> Sources:
     )
 
 
-def runtime_header() -> str:
-    """The kernels, as one header."""
-    parts = ((HEADERS_DIR / f"{part}.h").read_text() for part in _RUNTIME_PARTS)
+def runtime_header(*, coded: bool = False) -> str:
+    """The kernels, as one header; `coded` adds those for the weights that `coding` makes."""
+    names = (*_RUNTIME_PARTS, "codebooks") if coded else _RUNTIME_PARTS
+    parts = ((HEADERS_DIR / f"{name}.h").read_text() for name in names)
     guard = RUNTIME_HEADER.upper().replace(".", "_") + "_"
     return "\n".join((f"#ifndef {guard}\n#define {guard}\n", *parts, "#endif\n"))
 

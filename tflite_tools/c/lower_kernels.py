@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from tflite_tools.arithmetic import multipliers
-from tflite_tools.c import geometry, packing
+from tflite_tools.c import coding, geometry, packing
 from tflite_tools.c.lowering import Context, Step
 from tflite_tools.schema import codes as file_codes
 from tflite_tools.schema.contents import Tensor
@@ -27,11 +27,13 @@ class _Kernel:
         rows: stored weights, int8, (channels, taps).
         bias: int64, (channels,).
         packed: the same weights as codes.
+        coded: the codes in a smaller form, which leaves 8 bits for `packed`.
     """
 
     rows: np.ndarray
     bias: np.ndarray
     packed: packing.Codes
+    coded: coding.Coded | None = None
 
 
 def conv_2d(op: Context) -> Step:
@@ -155,23 +157,31 @@ def _kernel(op: Context, weights: Tensor, bias_place: int, axis: int) -> _Kernel
     if tensor is not None:
         bias = op.constant(bias_place, ("INT32",)).astype(np.int64).reshape(-1)
         op.need(bias.size == len(rows), f"{bias.size} biases for {len(rows)} channels")
-    return _Kernel(rows, bias, _packed(op, weights, rows))
+    return _Kernel(rows, bias, *_packed(op, weights, rows))
 
 
-def _packed(op: Context, weights: Tensor, rows: np.ndarray) -> packing.Codes:
+def _packed(
+    op: Context, weights: Tensor, rows: np.ndarray
+) -> tuple[packing.Codes, coding.Coded | None]:
     """The codes of a trained layer at its bits; other weights as narrow as their values allow.
 
+    Codebooks, and channels with bits of their own, are coded if that is smaller.
     A normalization whose factor became negative in training turns -2^(b-1) into 2^(b-1): such a
     layer takes the next width.
     """
     entry = op.entries.get(weights.name)
     if entry is None:
-        return packing.narrowest(rows)
+        return packing.narrowest(rows), None
     codes = file_codes.unscaled(entry, rows)
     packed = packing.narrowest(rows, entry.prescale)
-    largest = int(np.abs(codes.astype(np.int16)).max())
-    op.need(largest <= 2 ** (entry.bits - 1), f"codes of more than {entry.bits} bits")
-    return packed
+    if entry.levels is not None or entry.channel_bits is not None:
+        plain = packing.pack(packed.codes, packed.bits).size
+        if (coded := coding.smallest(codes, plain)) is not None:
+            return packing.Codes(codes, 8, entry.prescale), coded
+    if entry.levels is None:
+        largest = int(np.abs(codes.astype(np.int16)).max())
+        op.need(largest <= 2 ** (entry.bits - 1), f"codes of more than {entry.bits} bits")
+    return packed, None
 
 
 def _step(
@@ -199,8 +209,11 @@ def _step(
         return Step("", (), op.output.index)
     bias, bias_form = _biases(kernel, op.grid(source)[1], inside)
     multipliers, shifts, factor_form = _stored_factors(*factors)
-    packed = packing.pack(kernel.packed.codes, kernel.packed.bits)
-    constants = op.constants
+    constants, coded = op.constants, kernel.coded
+    if coded is None:
+        packed = packing.pack(kernel.packed.codes, kernel.packed.bits)
+    else:
+        packed = coded.stream
     record = constants.record("tfb_conv", op.op, {
         "weights": constants.array(packed, weights=True),
         "bias": constants.array(bias),
@@ -211,9 +224,22 @@ def _step(
         "bits": kernel.packed.bits, "prescale": kernel.packed.prescale,
         "form": bias_form | factor_form,
     })  # fmt: skip
+    if coded is not None:
+        function, record = function.replace("tfb_", "tfb_coded_"), _coded_record(op, record, coded)
     scratch = _scratch_bytes(kernel, plane)
     places = f"{op.address(source)}, {op.address(op.output)}, {{scratch}}"
     return op.step(f"{function}({record}, {places});", source, scratch=scratch)
+
+
+def _coded_record(op: Context, conv: str, coded: coding.Coded) -> str:
+    """The address of the record that says how the weights of `conv` are coded."""
+    constants = op.constants
+    constants.coded = True
+    levels, widths = (
+        "0" if part is None else constants.array(part) for part in (coded.levels, coded.widths)
+    )
+    fields = {"conv": conv, "levels": levels, "widths": widths, "bits": coded.bits}
+    return constants.record("tfb_coded", op.op, fields, "coded")
 
 
 def _scratch_bytes(kernel: _Kernel, plane: int) -> int:
@@ -221,7 +247,7 @@ def _scratch_bytes(kernel: _Kernel, plane: int) -> int:
     channels, taps = kernel.rows.shape
     if plane:
         return _words(taps) + plane
-    if kernel.packed.bits == 8:
+    if kernel.packed.bits == 8 and kernel.coded is None:
         return 0
     return taps if channels == 1 else _words(taps) + taps
 

@@ -64,6 +64,7 @@ class Constants:
 
     def __init__(self) -> None:
         self.lines: list[str] = []
+        self.coded = False  # whether a layer has weights that `coding` makes
         self.weight_bytes = 0
         self.other_bytes = 0
         self._names: dict[tuple[str, bytes], str] = {}
@@ -82,9 +83,9 @@ class Constants:
             self.other_bytes += 0 if weights else values.nbytes
         return self._names[key]
 
-    def record(self, ctype: str, op: Op, fields: Mapping[str, object]) -> str:
+    def record(self, ctype: str, op: Op, fields: Mapping[str, object], prefix: str = "op") -> str:
         """The address of a record of parameters for `op`."""
-        name = f"op_{op.index}"
+        name = f"{prefix}_{op.index}"
         text = ", ".join(f".{field} = {_value(value)}" for field, value in fields.items())
         self.lines.append(f"static const {ctype} {name} = {{{text}}};")
         return f"&{name}"

@@ -38,7 +38,7 @@ def pack(codes: np.ndarray, bits: int) -> np.ndarray:
     """Codes (rows, taps) as the C reads them, uint8.
 
     Raises:
-        ValueError: if a code does not fit, or for another width than 2 to 8 bits.
+        ValueError: if a code does not fit, or for another width than 1 to 8 bits.
     """
     stream = _bits(bit_fields.pack(codes, bits), codes.size * bits, len(codes))
     return np.packbits(_reordered(stream, _ORDERS.get(bits)), bitorder="little")

@@ -19,7 +19,7 @@ _WEIGHTS_INPUT = 1
 
 
 def check_codes(data: bytes, model: Model, reference: Mapping[str, np.ndarray] | None) -> Check:
-    """The weights in the file are the trained codes.
+    """The weights in the file are the trained codes, and levels of the grids the manifest names.
 
     Kernels that were not trained are compared with the manifest.
 
@@ -38,6 +38,8 @@ def check_codes(data: bytes, model: Model, reference: Mapping[str, np.ndarray] |
             stored[entry.name] = file_codes.layer_codes(container, entry)
         except ValueError as error:
             problems.append((entry.name, str(error).removeprefix(f"{entry.name}: ")))
+        else:
+            problems += _off_grid(entry, stored[entry.name])
     for entry in header.kernels if reference is None else header.fixed:
         codes = stored.get(entry.name)
         if codes is not None and manifest.codes_digest(codes) != entry.sha256:
@@ -49,6 +51,17 @@ def check_codes(data: bytes, model: Model, reference: Mapping[str, np.ndarray] |
     against = "the SHA-256 in the manifest" if reference is None else "the reference model"
     detail = f"{count} codes of {len(trained)} layers are those of {against}"
     return decide("codes", problems, detail, {"codes": count, "layers": len(trained)})
+
+
+def _off_grid(entry: manifest.LayerEntry, codes: np.ndarray) -> list[tuple[str, str]]:
+    """Codes that are no levels of the layer's codebook, or do not fit its bits."""
+    count = file_codes.off_grid(entry, codes)
+    if not count:
+        return []
+    wanted = "bits of their channels" if entry.channel_bits else f"{entry.bits} bits of the layer"
+    if entry.levels:
+        wanted = f"codebook {', '.join(map(str, entry.levels))}"
+    return [(entry.name, f"{count} of {codes.size} codes do not fit the {wanted}")]
 
 
 def _unaccounted(model: Model) -> list[tuple[str, str]]:

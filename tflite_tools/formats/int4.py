@@ -100,6 +100,10 @@ def _obstacle(container: Any, entry: LayerEntry, target: str) -> str:
     if "FULLY_CONNECTED" in names and several and target != "litert":
         return "TFLM takes no INT4 weights with a scale per channel for FULLY_CONNECTED"
     weights = flatbuffer.constant(container, tensor)
+    if weights is not None and entry.levels is not None:
+        low, high = (int(end) // entry.prescale for end in (weights.min(), weights.max()))
+        if low < _LOW or high > _HIGH:
+            return f"its codebook reaches from {low} to {high}, INT4 from {_LOW} to {_HIGH}"
     if weights is not None and np.max(weights, initial=0) == (_HIGH + 1) * entry.prescale:
         # A normalization whose factor became negative in training makes it of -8.
         return "its codes reach 8, one more than INT4 holds"

@@ -1,4 +1,4 @@
-"""Weights as indices of 2 to 7 bits into tables of values, for TFLM alone (extra `micro`).
+"""Weights as indices of 1 to 7 bits into tables of values, for TFLM alone (extra `micro`).
 
 `tflite_micro`'s compression library packs the indices and puts a DECODE operator in front of every
 layer, which decodes the weights into the arena at each run. TFLM's kernel takes the number of
@@ -53,8 +53,17 @@ class TensorPlan:
 
     @property
     def shrinks(self) -> bool:
-        """Whether the file becomes smaller."""
-        return self.after + OPERATOR_BYTES < self.before
+        """Whether indices can be so wide, and the file becomes smaller."""
+        return self.bits <= MOST_BITS and self.after + OPERATOR_BYTES < self.before
+
+    @property
+    def note(self) -> str:
+        """Why it is left int8, if it is."""
+        if self.bits > MOST_BITS:
+            return f"{self.layer}: left int8, its values need indices of more than {MOST_BITS} bits"
+        size = self.after + OPERATOR_BYTES
+        why = f"tables and their operator would take {size} bytes for {self.before}"
+        return f"{self.layer}: left int8, {why}"
 
 
 def convert(data: bytes, *, target: str = "any", split_convs: int | None = None) -> Result:
@@ -96,12 +105,7 @@ def encode(data: bytes, *, split_convs: int | None = None) -> tuple[bytes, list[
     container = flatbuffer.read(data)
     plans = plan(container)
     chosen = [entry for entry in plans if entry.shrinks]
-    notes = [
-        f"{entry.layer}: left int8, tables and their operator would take "
-        f"{entry.after + OPERATOR_BYTES} bytes for {entry.before}"
-        for entry in plans
-        if not entry.shrinks
-    ]
+    notes = [entry.note for entry in plans if not entry.shrinks]
     if not chosen:
         raise ValueError(
             f"No layer becomes smaller with tables ({'; '.join(notes) or 'no layer'})."
@@ -115,8 +119,9 @@ def encode(data: bytes, *, split_convs: int | None = None) -> tuple[bytes, list[
 
 
 def plan(container: Any) -> tuple[TensorPlan, ...]:
-    """How the layers of 7 bits and fewer would be stored."""
-    entries = {e.tensor: e for e in manifest.require(container).layers if e.bits <= MOST_BITS}
+    """How the layers of 7 bits and fewer, and all codebooks, would be stored."""
+    layers = manifest.require(container).layers
+    entries = {e.tensor: e for e in layers if e.bits <= MOST_BITS or e.levels}
     plans = []
     for tensor in container.subgraphs[0].tensors:
         entry = entries.get(flatbuffer.text(tensor.name))
@@ -135,8 +140,6 @@ def _plan(container: Any, tensor: Any, entry: LayerEntry) -> TensorPlan:
     slices = [weights] if axis is None else list(np.moveaxis(weights, axis, 0))
     longest = max(np.unique(part).size for part in slices)
     bits = max(1, (longest - 1).bit_length())
-    if bits > MOST_BITS:
-        raise ValueError(f"{entry.name}: {longest} values need more than {MOST_BITS} bits.")
     after = math.ceil(weights.size * bits / 8) + lut_decode.HEADER_BYTES + len(slices) * longest
     return TensorPlan(entry.name, entry.tensor, bits, axis, weights.size, after)
 

@@ -53,6 +53,8 @@ class WeightSummary:
         distinct: how many different values there are.
         histogram: code -> count; None for floating point.
         stored_bytes: what the values take in the file, without tables.
+        levels: the codes of a codebook, None if they are evenly spaced.
+        channel_bits: the bits of each output channel of the whole layer, None if they share `bits`.
     """
 
     layer: str
@@ -66,6 +68,28 @@ class WeightSummary:
     distinct: int
     histogram: dict[int, int] | None
     stored_bytes: int
+    levels: tuple[int, ...] | None = None
+    channel_bits: tuple[int, ...] | None = None
+
+    @property
+    def code_bits(self) -> int | None:
+        """The bits that the codes alone take; None for floating point."""
+        size = int(np.prod(self.shape))
+        if self.channel_bits:
+            return -(-size * sum(self.channel_bits) // len(self.channel_bits))
+        return None if self.bits is None else size * self.bits
+
+    @property
+    def width(self) -> str:
+        """The bits in words, "" for floating point."""
+        if self.channel_bits:
+            pruned = self.channel_bits.count(0)
+            ends = sorted({min(self.channel_bits), max(self.channel_bits)})
+            text = f"bits per channel {'-'.join(map(str, ends))}"
+            return text + (f", {pruned} pruned" if pruned else "")
+        if self.levels and len(self.levels) > 2:
+            return f"codebook of {len(self.levels)} levels"
+        return "" if self.bits is None else f"{self.bits} bit{'s' * (self.bits > 1)}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,9 +114,7 @@ class Description:
     @property
     def packed_weight_bytes(self) -> int:
         """Bytes that the codes alone would take, `bits` each."""
-        return sum(
-            (int(np.prod(w.shape)) * w.bits + 7) // 8 for w in self.weights if w.bits is not None
-        )
+        return sum((w.code_bits + 7) // 8 for w in self.weights if w.code_bits is not None)
 
 
 def describe(data: bytes) -> Description:
@@ -182,6 +204,8 @@ def _weight(
         distinct=int(values.size),
         histogram=dict(zip(values.tolist(), counts.tolist(), strict=True)) if integer else None,
         stored_bytes=stored_bytes(stored),
+        levels=None if entry is None else entry.levels,
+        channel_bits=None if entry is None else entry.channel_bits,
     )
 
 

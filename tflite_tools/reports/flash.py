@@ -6,10 +6,11 @@ import dataclasses
 
 import numpy as np
 
-from tflite_tools.c import generate, packing
+from tflite_tools.c import coding, generate
 from tflite_tools.schema import contents as models
 from tflite_tools.schema import file_layout
 from tflite_tools.schema.contents import Model
+from tflite_tools.schema.manifest import LayerEntry
 
 NOT_COUNTED = "the kernels' code, a record of up to 70 bytes for each operator"
 _SCALE_BYTES = 4
@@ -72,8 +73,12 @@ def count(data: bytes) -> Flash:
 
 def _packed(model: Model) -> int:
     """Bytes of all codes at the widths that C has for the bits of their layers."""
-    layers = model.require_manifest().layers
-    return sum(-(-int(np.prod(layer.shape)) * packing.width(layer.bits) // 8) for layer in layers)
+    return sum(-(-_code_bits(layer) // 8) for layer in model.require_manifest().layers)
+
+
+def _code_bits(layer: LayerEntry) -> int:
+    size, channels = int(np.prod(layer.shape)), layer.channel_bits or (layer.bits,)
+    return size * sum(map(coding.width, channels)) // len(channels)
 
 
 def _biases_and_scales(model: Model) -> int:

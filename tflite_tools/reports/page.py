@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -111,12 +112,12 @@ def _learned(description: Description, manifest: Manifest | None) -> list[tuple[
     bias = recipe.get("bias_bits")
     return [
         ("method", _methods(recipe)),
-        ("weights", _widths((weight.bits for weight in kernels), "kernels")),
+        ("weights", _widths((weight.width for weight in kernels), "kernels")),
         (
             "first and last layer",
-            f"{kernels[0].bits} and {kernels[-1].bits} bits" if kernels else "",
+            f"{kernels[0].width.removesuffix(' bits')} and {kernels[-1].width}" if kernels else "",
         ),
-        ("activations", _widths((entry.bits for entry in manifest.activations), "tensors")),
+        ("activations", _widths((f"{a.bits} bits" for a in manifest.activations), "tensors")),
         ("biases", "32 bits" if bias is None else f"{bias} bits times a power of two, in 32"),
         ("granularity", "per output channel" if channels else "per tensor"),
         ("scales", "learned, times batch normalization's factors if folded later"),
@@ -138,10 +139,14 @@ def _methods(recipe: Mapping[str, Any]) -> str:
     return ", ".join(described(name) for name in dict.fromkeys(named))
 
 
-def _widths(bits: Iterable[int | None], kind: str) -> str:
-    found, counts = np.unique([b for b in bits if b is not None], return_counts=True)
-    pairs = zip(found, counts, strict=True)
-    return f"{kind}: " + ", ".join(f"{count} at {width} bits" for width, count in pairs)
+def _widths(widths: Iterable[str], kind: str) -> str:
+    """How many there are of each width in words."""
+    counts = collections.Counter(width for width in widths if width)
+    parts = (
+        f"{count} {'at' if width[0].isdigit() else 'with'} {width}"
+        for width, count in sorted(counts.items())
+    )
+    return f"{kind}: {', '.join(parts)}"
 
 
 def _checks(verification: Report | None) -> str:
@@ -162,7 +167,7 @@ def _histograms(weights: Sequence[WeightSummary]) -> str:
             continue
         low, high = min(weight.histogram), max(weight.histogram)
         counts = [weight.histogram.get(code, 0) for code in range(low, high + 1)]
-        bits = "" if weight.bits is None else f", {weight.bits} bits"
+        bits = f", {weight.width}" if weight.width else ""
         caption = f"{markup.text(weight.layer)}{bits}: codes {low} to {high}"
         figures.append(
             f"<figure>{svg.histogram(counts)}<figcaption>{caption}</figcaption></figure>"

@@ -136,11 +136,16 @@ def _print_weights(description: Description, output: Console) -> None:
             _shape(weight.shape),
             str(weight.stored_bytes),
             str(weight.channels or ""),
-            "" if weight.bits is None else f"{weight.bits}" + ("" if weight.trained else " needed"),
+            _bits(weight),
             str(weight.distinct),
             _histogram(weight),
         )
     output.print(rows)
+
+
+def _bits(weight: WeightSummary) -> str:
+    plain = weight.width.removesuffix(" bits")
+    return plain if weight.trained or weight.bits is None else f"{weight.bits} needed"
 
 
 def _histogram(weight: WeightSummary) -> str:

@@ -58,7 +58,8 @@ def limits(description: Description) -> tuple[LayerLimits, ...]:
     found = []
     for weight in description.weights:
         count = int(np.prod(weight.shape))
-        packed = (count * (weight.bits or 8 * _FLOAT_BYTES) + 7) // 8
+        code_bits = weight.code_bits
+        packed = _FLOAT_BYTES * count if code_bits is None else (code_bits + 7) // 8
         found.append(LayerLimits(weight.layer, (_FLOAT_BYTES * count, count, packed)))
     return tuple(found)
 
@@ -134,5 +135,5 @@ def _stored_bytes(graph: Graph, op: Op, counted: set[int]) -> int:
 def _sources(canonical: bytes) -> FormatSize:
     made = generate.generate(canonical, name=_C_NAME)
     packed = source_folder.weights(made.files[f"{_C_NAME}.c"])
-    layers = tuple(weights.data.size for _, weights in sorted(packed.items()))
+    layers = tuple(weights.size for _, weights in sorted(packed.items()))
     return FormatSize("c", made.packed_weight_bytes + made.constant_bytes, layers)

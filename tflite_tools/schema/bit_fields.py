@@ -11,7 +11,7 @@ def limits(bits: int) -> tuple[int, int]:
 
 
 def pack(values: np.ndarray, bits: int) -> np.ndarray:
-    """Signed values of 2 to 8 bits as a stream of bytes, least significant bit first, no gaps.
+    """Signed values of 1 to 8 bits as a stream of bytes, least significant bit first, no gaps.
 
     The last byte is filled with zeros. Returns uint8.
 
@@ -60,7 +60,7 @@ def check_size(data: np.ndarray, bits: int, count: int) -> None:
     """Refuse bytes that are not as many as `count` values of `bits` bits take.
 
     Raises:
-        ValueError: naming both; or for another width than 2 to 8 bits.
+        ValueError: naming both; or for another width than 1 to 8 bits.
     """
     _check_width(bits)
     if len(data) != -(-count * bits // 8):
@@ -68,5 +68,5 @@ def check_size(data: np.ndarray, bits: int, count: int) -> None:
 
 
 def _check_width(bits: int) -> None:
-    if not 2 <= bits <= 8:
-        raise ValueError(f"Values are packed at 2 to 8 bits, got {bits}.")
+    if not 1 <= bits <= 8:
+        raise ValueError(f"Values are packed at 1 to 8 bits, got {bits}.")

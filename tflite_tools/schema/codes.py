@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from tflite_tools.schema import flatbuffer, lut_decode, manifest
+from tflite_tools.schema import bit_fields, flatbuffer, lut_decode, manifest
 from tflite_tools.schema.manifest import LayerEntry
 
 # Kinds that TFLite stores as depthwise convolutions, output channels last.
@@ -73,6 +74,38 @@ def layer_codes(model: Any, entry: LayerEntry) -> np.ndarray:
     if weights.size != np.prod(entry.shape):
         raise ValueError(f"{entry.name}: the weights do not fit the manifest.")
     return to_keras_layout(entry.kind, unscaled(entry, weights), entry.shape)
+
+
+def off_grid(entry: LayerEntry, codes: np.ndarray) -> int:
+    """How many codes of a layer are none that its manifest knows.
+
+    A channel has the levels of the codebook or, at b bits, the codes from -2^(b-1) to 2^(b-1) - 1
+    (at 1 bit -1 and 1, at 0 bits 0); or the negatives of all these, if a normalization has turned
+    it round; or zeros alone, if one has made it constant.
+
+    Args:
+        entry: the layer.
+        codes: in the Keras layout.
+    """
+    stored = to_tflite_layout(entry.kind, codes)
+    rows = np.moveaxis(stored, -1 if entry.kind in DEPTHWISE else 0, 0).astype(np.int16)
+    widths = entry.channel_bits or (entry.bits,) * len(rows)
+    if len(widths) != len(rows):
+        return int(codes.size)
+    count = 0
+    for row, bits in zip(rows, widths, strict=True):
+        levels = entry.levels or _levels(bits)
+        others = [np.count_nonzero(~np.isin(sign * row, levels)) for sign in (1, -1)]
+        count += int(min(others)) if np.any(row) else 0
+    return count
+
+
+def _levels(bits: int) -> Sequence[int]:
+    """The codes of a channel of 0 to 8 bits."""
+    if bits < 2:
+        return ((0,), (-1, 1))[bits]
+    low, high = bit_fields.limits(bits)
+    return range(low, high + 1)
 
 
 def part_name(tensor: str, number: int) -> str:

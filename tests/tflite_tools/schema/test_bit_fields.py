@@ -29,11 +29,14 @@ def test_indices_are_read_most_significant_bit_first(bits, data):
 
 def test_by_hand():
     assert bit_fields.pack(np.array([1, -2, 7]), 4).tolist() == [0xE1, 0x07]
+    assert bit_fields.pack(np.array([-1, 0, 0, -1]), 1).tolist() == [0b1001]
     assert bit_fields.pack(np.array([1, -2, 0, -1, 1]), 2).tolist() == [0b11001001, 0b01]
     assert bit_fields.unpack(np.array([0x8F], np.uint8), 4, 2).tolist() == [-1, -8]
 
 
-@pytest.mark.parametrize(("values", "bits"), [([8], 4), ([-9], 4), ([2], 2), ([128], 8), ([-5], 3)])
+@pytest.mark.parametrize(
+    ("values", "bits"), [([8], 4), ([-9], 4), ([2], 2), ([1], 1), ([128], 8), ([-5], 3)]
+)
 def test_values_that_do_not_fit_are_refused(values, bits):
     with pytest.raises(ValueError, match=f"do not fit {bits} bits"):
         bit_fields.pack(np.array(values), bits)
@@ -42,8 +45,8 @@ def test_values_that_do_not_fit_are_refused(values, bits):
 def test_other_widths_and_lengths_are_refused():
     byte = np.zeros(1, np.uint8)
     for function in (bit_fields.pack, lambda data, bits: bit_fields.unpack(data, bits, 1)):
-        for bits in (1, 9):
-            with pytest.raises(ValueError, match=f"2 to 8 bits, got {bits}"):
+        for bits in (0, 9):
+            with pytest.raises(ValueError, match=f"1 to 8 bits, got {bits}"):
                 function(byte, bits)
     for count in (0, 3):
         with pytest.raises(ValueError, match="do not hold"):

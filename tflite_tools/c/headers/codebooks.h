@@ -1,0 +1,114 @@
+/* ---- Codebooks, signs, and filters of different widths ---- */
+
+/* Weights that are not codes of one width. All else is in `conv`, whose weights are read as codes of
+ * 8 bits: each filter is decoded before it is used. */
+typedef struct {
+  const tfb_conv *conv;
+  const int8_t *levels;  /* the code that an index stands for; null where codes are stored */
+  const uint8_t *widths; /* bits of each filter: 0 (codes of 0), 1, 2, 3, 4 or 8; null for `bits` */
+  uint8_t bits;          /* 1 without levels is a sign: codes of 1, or -1 where it is set */
+} tfb_coded;
+
+/* The next n single bits, each into the upper bit of a byte. */
+static inline void tfb_unpack1(tfb_stream *stream, int8_t *row, int32_t n) {
+  for (; n >= 8; n -= 8, row += 8, stream->held >>= 8) {
+    stream->held |= (uint32_t)*stream->next++ << stream->count;
+    tfb_put2(row, (stream->held & 15) * 0x204081u << 7 & 0x80808080u,
+             (stream->held >> 4 & 15) * 0x204081u << 7 & 0x80808080u);
+  }
+  for (; n > 0; n--, stream->held >>= 1, stream->count--) {
+    if (stream->count == 0) {
+      stream->held = *stream->next++;
+      stream->count = 8;
+    }
+    *row++ = (int8_t)(stream->held << 7);
+  }
+}
+
+/* The codes of a filter; those of 8 bits begin with a byte and stay where they are. */
+static TFB_APART const int8_t *tfb_decode(const tfb_coded *op, int32_t c, tfb_stream *stream,
+                                          int8_t *row, int32_t n) {
+  int32_t bits = op->widths ? op->widths[c] : op->bits, drop = 8 - bits, i;
+  if (bits == 0) return memset(row, 0, (size_t)n);
+  if (bits == 8) {
+    stream->held = 0;
+    stream->count = 0;
+    return tfb_unpack(stream, bits, row, n);
+  }
+  if (bits == 1) {
+    tfb_unpack1(stream, row, n);
+  } else {
+    tfb_unpack(stream, bits, row, n);
+  }
+  if (op->levels) {
+    for (i = 0; i < n; i++) row[i] = op->levels[(uint8_t)row[i] >> drop];
+  } else if (bits == 1) {
+    for (i = 0; i < n; i++) row[i] = row[i] < 0 ? -1 : 1;
+  } else {
+    for (i = 0; i < n; i++) row[i] = (int8_t)(row[i] >> drop);
+  }
+  return row;
+}
+
+static inline tfb_filter tfb_coded_filter(const tfb_coded *op, int32_t c, tfb_stream *stream,
+                                          int8_t *scratch, int32_t taps) {
+  tfb_stream decoded = {0, 0, 0};
+  decoded.next = (const uint8_t *)tfb_decode(op, c, stream, scratch, taps);
+  return tfb_filter_of(op->conv, c, &decoded, scratch, taps);
+}
+
+/* As tfb_filters. */
+static inline void tfb_coded_filters(const tfb_coded *coded, tfb_line line, int32_t taps,
+                                     const int8_t *in, int8_t *out, int8_t *scratch) {
+  const tfb_conv *op = coded->conv;
+  int32_t c, b, y, i, image = op->in_h * op->in_w * op->in_c, row = op->out_w * op->out_c;
+  tfb_stream stream = {0, 0, 0};
+  stream.next = op->weights;
+  for (c = 0; c < op->out_c; c += 2) {
+    int32_t count = tfb_min(2, op->out_c - c);
+    tfb_filter filters[2];
+    for (i = 0; i < count; i++) {
+      int8_t *to = scratch + i * ((taps + 3) & ~3);
+      filters[i] = tfb_coded_filter(coded, c + i, &stream, to, taps);
+    }
+    if (count == 1) filters[1] = filters[0];
+    for (b = 0; b < op->batch; b++) {
+      for (y = 0; y < op->out_h; y++) {
+        line(op, in + b * image, filters, count, y, out + (b * op->out_h + y) * row + c);
+      }
+    }
+  }
+}
+
+static inline void tfb_coded_conv_2d(const tfb_coded *coded, const int8_t *in, int8_t *out,
+                                     int8_t *scratch) {
+  int32_t taps = coded->conv->k_h * coded->conv->k_w * coded->conv->in_c;
+  tfb_coded_filters(coded, tfb_conv_line, taps, in, out, scratch);
+}
+
+static inline void tfb_coded_transpose_conv(const tfb_coded *coded, const int8_t *in, int8_t *out,
+                                            int8_t *scratch) {
+  int32_t taps = coded->conv->k_h * coded->conv->k_w * coded->conv->in_c;
+  tfb_coded_filters(coded, tfb_transpose_line, taps, in, out, scratch);
+}
+
+/* As tfb_depthwise. */
+static inline void tfb_coded_depthwise(const tfb_coded *coded, const int8_t *in, int8_t *out,
+                                       int8_t *scratch) {
+  const tfb_conv *op = coded->conv;
+  int32_t multiple = op->out_c / op->in_c, taps = op->k_h * op->k_w, b, c;
+  int32_t height = (op->out_h - 1) * op->stride_h + (op->k_h - 1) * op->dilation_h + 1;
+  int32_t width = (op->out_w - 1) * op->stride_w + (op->k_w - 1) * op->dilation_w + 1;
+  int8_t *plane = scratch + ((taps + 3) & ~3);
+  memset(plane, op->in_zero, (size_t)(height * width));
+  for (b = 0; b < op->batch; b++, in += op->in_h * op->in_w * op->in_c) {
+    tfb_stream stream = {0, 0, 0};
+    stream.next = op->weights;
+    for (c = 0; c < op->out_c; c++) {
+      tfb_filter filter = tfb_coded_filter(coded, c, &stream, scratch, taps);
+      if (c % multiple == 0) tfb_plane(op, in + c / multiple, height, width, plane);
+      tfb_depthwise_plane(op, plane, width, &filter,
+                          out + b * op->out_h * op->out_w * op->out_c + c);
+    }
+  }
+}
