@@ -11,8 +11,9 @@ import tf_keras as keras
 
 import tfbinreg
 from tfbinreg.deploy.freeze import freeze
+from tfbinreg.deploy.quantization_card import quantization_card
 from tfbinreg.layers.sites import kernel_sites
-from tflite_tools.c import source_folder
+from tflite_tools.c import source_folder, verify_folder
 from tflite_tools.checks import derived_file, static, trained_model
 from tflite_tools.formats import build
 from tflite_tools.reports import describe, flash, report_text, sizes
@@ -173,7 +174,13 @@ def test_formats_are_the_canonical_network(case, file, options):
     kind, _, _ = case
     made = build.build(file, build.Options(**options), name="net")
     if options.get("format") == "c":
-        source = made.files["net.c"].decode()
+        files = {path: text.decode() for path, text in made.files.items()}
+        folder, source = source_folder.Folder("net", files), files["net.c"]
+        report = verify_folder.verify_folder(folder, file, samples_count=20)
+        assert {check.name: check.verdict.value for check in report.checks} | {"litert": ""} == {
+            "codes": "passed", "sources": "passed", "operators": "passed", "tflm": "passed",
+            "litert": "",
+        }  # fmt: skip
         widths = [own.widths for own in source_folder.weights(source).values()]
         assert max(map(max, widths)) <= {"sign": 1, "lopsided": 3, "codebook": 3}.get(kind, 4)
         assert kind == "lopsided" or "tfb_coded_depthwise" in source
@@ -197,6 +204,13 @@ def test_figures_are_told_in_plain_words(case, file):
     printed = io.StringIO()
     report_text.print_description(description, report_text.console(printed))
     assert words[kind] in " ".join(printed.getvalue().split())
+    card = quantization_card(freeze(case[2]))["weights"]
+    assert sum(card["bits"].values()) == sum(
+        np.prod(weight.shape) for weight in description.weights
+    )
+    assert card["average_bits"] == pytest.approx(
+        sum(weight.code_bits for weight in description.weights) / sum(card["bits"].values()), 1e-3
+    )
     head = next(weight for weight in description.weights if weight.layer == "head")
     assert head.width == words[kind]
     assert head.code_bits == {"codebook": 192, "lopsided": 128, "sign": 64, "channels": 112}[kind]

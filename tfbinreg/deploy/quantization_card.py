@@ -51,7 +51,8 @@ def _weights(graph: FrozenGraph) -> dict[str, Any]:
     kernels = graph.trained_kernels()
     counts: collections.Counter[int] = collections.Counter()
     for kernel in kernels.values():
-        counts[kernel.bits] += kernel.codes.size
+        for bits, size in _by_bits(kernel):
+            counts[bits] += size
     per_channel = sum(kernel.scale.ndim > 0 for kernel in kernels.values())
     first, last = _ends(graph)
     inner = {n: k for n, k in kernels.items() if n not in (*first, *last)}
@@ -90,9 +91,15 @@ def _activations(graph: FrozenGraph) -> dict[str, Any]:
 
 def _average_bits(kernels: Iterable[FrozenKernel]) -> float | None:
     """Over the weights; None without any."""
-    pairs = [(kernel.codes.size, kernel.bits) for kernel in kernels]
-    total = sum(size for size, _ in pairs)
-    return round(sum(size * bits for size, bits in pairs) / total, 3) if total else None
+    pairs = [pair for kernel in kernels for pair in _by_bits(kernel)]
+    total = sum(size for _, size in pairs)
+    return round(sum(size * bits for bits, size in pairs) / total, 3) if total else None
+
+
+def _by_bits(kernel: FrozenKernel) -> list[tuple[int, int]]:
+    """(bits, number of weights) of each part of a kernel that has bits of its own."""
+    parts = kernel.channel_bits or (kernel.bits,)
+    return [(bits, kernel.codes.size // len(parts)) for bits in parts]
 
 
 def _code_ranges(kernels: Iterable[FrozenKernel]) -> dict[str, list[int]]:

@@ -97,3 +97,36 @@ def test_changed_weights_are_found(sources, two_bits, pattern, replacement, mess
     )
     assert check.verdict is Verdict.FAILED
     assert message in check.detail
+
+
+CODED = """
+static const uint8_t weights_0[1] = {9};
+static const int8_t data_1[2] = {-3, 7};
+static const tfb_conv op_0 = {.weights = weights_0, .bits = 8, .prescale = 4};
+static const tfb_coded coded_0 = {.conv = &op_0, .levels = data_1, .widths = 0, .bits = 1};
+"""
+
+
+def test_coded_weights_are_read_with_their_table():
+    packed = source_folder.weights(CODED)[0]
+    assert packed.codes((2, 2)).tolist() == [[7, -3], [-3, 7]]
+    assert (packed.size, packed.widths, packed.prescale) == (3, {1}, 4)
+    mixed = CODED.replace(".levels = data_1, .widths = 0", ".levels = 0, .widths = data_1")
+    packed = source_folder.weights(
+        mixed.replace("int8_t data_1[2] = {-3, 7}", "uint8_t data_1[2] = {0, 2}")
+    )[0]
+    assert packed.codes((2, 2)).tolist() == [[0, 0], [1, -2]]
+    assert packed.widths == {0, 2}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (".levels = data_1", ".levels = data_9", "have no table"),
+        (".bits = 1", ".bits = x", "have no table"),
+        ("{-3, 7}", "{-3, 128}", "data_1 does not hold 2 bytes"),
+    ],
+)
+def test_coded_weights_without_a_table_are_refused(old, new, message):
+    with pytest.raises(ValueError, match=message):
+        source_folder.weights(CODED.replace(old, new))

@@ -1,5 +1,7 @@
 """INT4 weights."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -153,3 +155,22 @@ def test_damage_never_comes_through_silently(two_bits, flip, seed):
     except (ValueError, RuntimeError):
         return
     assert made.report.passed
+
+
+def test_a_codebook_that_reaches_too_far_stays_int8(two_bits, edit, tensor_of):
+    def spread(container):
+        header = manifest.require(container)
+        book = (-100, -3, 0, 3)
+        layers = tuple(
+            dataclasses.replace(entry, levels=book, prescale=1) if entry.name == "conv" else entry
+            for entry in header.layers
+        )
+        text = dataclasses.replace(header, layers=layers).to_json().encode()
+        flatbuffer.set_metadata(container, manifest.METADATA_NAME, text)
+        tensor = tensor_of(container, "conv/kernel")
+        values = np.resize(np.array(book, np.int8), flatbuffer.indices(tensor.shape))
+        flatbuffer.set_constant(container, tensor, values)
+
+    _, warnings = int4.encode(edit(two_bits, spread))
+    (line,) = (line for line in warnings if line.startswith("conv: "))
+    assert line == "conv: left int8, its codebook reaches from -100 to 3, INT4 from -8 to 7"

@@ -1,5 +1,7 @@
 """Codes read back from files."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -60,3 +62,26 @@ def test_renamed_weights_name_the_layer(int8_file, edit, tensor_of):
 def test_files_without_manifest_are_refused(float_file):
     with pytest.raises(ValueError, match=manifest.MISSING):
         file_codes.read_codes(float_file)
+
+
+@pytest.mark.parametrize(
+    ("rows", "fields", "wrong"),
+    [
+        ([[-2, 1], [2, -1], [0, 0]], {}, 0),  # evenly spaced, turned round, constant
+        ([[-2, 2], [3, 1], [-128, 0]], {}, 3),
+        ([[-3, 0], [3, 0], [0, 5]], {"bits": 4, "levels": (-3, 0, 5)}, 0),
+        ([[-3, 3], [-5, 5], [4, 0]], {"bits": 4, "levels": (-3, 0, 5)}, 3),
+        ([[0, 0], [-1, 1], [-4, 3]], {"bits": 3, "channel_bits": (0, 1, 3)}, 0),
+        ([[0, 1], [0, 1], [-4, 4]], {"bits": 3, "channel_bits": (0, 1, 3)}, 3),
+        ([[0, 0], [0, 0], [0, 0]], {"channel_bits": (1, 2)}, 6),  # of another number of channels
+    ],
+)
+def test_codes_off_their_grid_are_counted(rows, fields, wrong):
+    codes = np.array(rows, np.int8).T  # (inputs, outputs)
+    entry = manifest.LayerEntry(
+        "head", "Dense", "head/kernel", fields.pop("bits", 2), 1, (2, 3), "", **fields
+    )
+    assert file_codes.off_grid(entry, codes) == wrong
+    planes = codes.reshape(2, 1, 3, 1)
+    depthwise = dataclasses.replace(entry, kind="DepthwiseConv2D", shape=planes.shape)
+    assert file_codes.off_grid(depthwise, planes) == wrong
