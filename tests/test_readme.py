@@ -55,12 +55,15 @@ def test_quickstart_and_recipes_run(tmp_path, monkeypatch):
     made = scope["q_model"].recipe
     assert (made.weight_bits, made.rules) == (3, ())
 
-    (methods,) = blocks(METHODS)
+    methods, *others = blocks(METHODS)
     exec(changed(methods, 'layer="block_1_.*"', 'layer="dense.*"'), scope)
     history = scope["q_model"].history.history
     assert history["msqe_strength"] == pytest.approx([0.0, 0.1])
     assert history["br_strength"] == [0.5, 0.5]
     assert scope["q_model"].recipe.options["msqe"] == {"detach_step": False}
+    for block in others:
+        exec(block, scope)
+    assert "code_changes" in scope["history"].history
 
 
 def test_quickstart_is_short():
