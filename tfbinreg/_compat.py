@@ -44,10 +44,14 @@ def is_graph_network(model: object) -> bool:
     return isinstance(model, keras.Model) and bool(getattr(model, "_is_graph_network", False))
 
 
+def reference_inputs(model: Any, inputs: Any) -> list[Any]:
+    """A batch of inputs of a functional model as a list in the model's order."""
+    return model._flatten_to_reference_inputs(inputs)
+
+
 def graph_inputs(model: Any, inputs: Any) -> list[Any]:
-    """A batch of inputs of a functional model as a list in the model's order, of its types."""
-    flat = model._flatten_to_reference_inputs(inputs)
-    pairs = zip(flat, model.inputs, strict=True)
+    """The same, of the types of the model's inputs."""
+    pairs = zip(reference_inputs(model, inputs), model.inputs, strict=True)
     return [model._conform_to_reference_input(tensor, own) for tensor, own in pairs]
 
 
@@ -79,6 +83,11 @@ def dtype_policy(layer: Any) -> Iterator[None]:
         yield
     finally:
         keras.mixed_precision.set_global_policy(before)
+
+
+def pack_outputs(model: Any, flat: Sequence[Any]) -> Any:
+    """A functional model's outputs in the form in which it returns them."""
+    return tf.nest.pack_sequence_as(model._nested_outputs, flat)
 
 
 class PreparedTrainFunction:
@@ -165,6 +174,26 @@ def assign(variable: Any, value: tf.Tensor) -> None:
         strategy.extended.update(variable, lambda own, new: own.assign(new), args=(values,))
 
     tf.distribute.get_replica_context().merge_call(on_all, args=(value,))
+
+
+def spare_from_weight_decay(optimizer: Any, variables: Sequence[tf.Variable]) -> None:
+    """Keep an optimizer's decoupled weight decay, if it has one, away from variables.
+
+    Raises:
+        ValueError: if the optimizer has been used before.
+    """
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    if not getattr(optimizer, "weight_decay", None):
+        return
+    # Keras forgets what was excluded before when it is told again.
+    names = getattr(optimizer, "_exclude_from_weight_decay_names", None)
+    try:
+        optimizer.exclude_from_weight_decay(var_list=variables, var_names=names)
+    except ValueError:
+        raise ValueError(
+            "The optimizer has been used before, so its weight decay can no longer be kept "
+            "away from the learned steps. Compile with a new optimizer."
+        ) from None
 
 
 def traced_for_each_shape(function: Any) -> Any:

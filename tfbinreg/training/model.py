@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import warnings
-import zlib
-from collections.abc import Mapping
 from typing import Any
 
 import tensorflow as tf
 
 from tfbinreg import _compat
 from tfbinreg.core.recipe import BIN_REGULARIZATION, Recipe
-from tfbinreg.core.target import LITERT, NOT_FINALIZED, state_of
+from tfbinreg.core.target import NOT_FINALIZED
 from tfbinreg.core.warning import QuantizationWarning, warn_unfinalized
-from tfbinreg.deploy.deployed import Deployed
 from tfbinreg.frontend.keras3_objects import takes_keras3_callbacks, to_tf_keras
 from tfbinreg.layers.kernel import BoundLayer, QuantizedKernel
 from tfbinreg.layers.sites import kernel_sites, sites
 from tfbinreg.methods import roster
+from tfbinreg.training.integer_inference import IntegerInference
+from tfbinreg.training.model_config import quantization_config, saved_recipe
 from tfbinreg.training.penalties import Penalty
+from tfbinreg.training.step_holding import hold
 from tfbinreg.training.training_progress import with_progress
 from tfbinreg.training.weight_files import check_bits, record_bits
 from tfbinreg.training.weight_updates import Update, WeightUpdates
@@ -66,14 +65,13 @@ class QuantizedModel(_compat.Functional):
     updates: tuple[Update, ...] = ()
     _can_hold_steps = False
     _is_trained = False  # since it was built or loaded
-    _deployed: Deployed | None = None
-    _deployed_mark: int | None = None  # of the weights that `_deployed` was made from
 
     def __init__(
         self, inputs: Any, outputs: Any, name: Any = None, trainable: bool = True, **kwargs: Any
     ) -> None:
         # A functional model's own arguments, by which Keras knows that it can clone and save it.
         super().__init__(inputs, outputs, name, trainable, **kwargs)
+        self._integers = IntegerInference()
         for layer in self.layers:
             if isinstance(layer, BoundLayer) and layer.source is not None:
                 layer.bind(self.get_layer(layer.source))
@@ -185,30 +183,14 @@ class QuantizedModel(_compat.Functional):
             return super().call(inputs, training, mask)
         if tf.distribute.in_cross_replica_context() or not tf.distribute.has_strategy():
             self._refresh()
-        if self._deployed is None:
+        if not self._integers.acts:
             return super().call(inputs, training, mask)
-        flat = self._flatten_to_reference_inputs(inputs)
-        if any(None in tensor.shape[1:] for tensor in flat):
-            raise ValueError(
-                "A finalized model whose inputs have open sizes computes batches of a known size "
-                f"only, got {', '.join(str(tuple(tensor.shape)) for tensor in flat)}: give arrays, "
-                "set the shape of the dataset's elements, or save the model as .keras or .h5."
-            )
-        outputs = self._deployed(flat)
-        return tf.nest.pack_sequence_as(self._nested_outputs, outputs)
+        return self._integers.outputs(self, inputs)
 
     def _refresh(self) -> None:
         """Follow `finalized` and the weights: what was traced for others is of no use any more."""
-        with tf.init_scope():
-            mark = None
-            if state_of(self) != NOT_FINALIZED:
-                mark = state_of(self)
-                for weight in self.weights:
-                    mark = zlib.crc32(weight.numpy().tobytes(), mark)
-            if mark != self._deployed_mark:
-                self._deployed = None if mark is None else Deployed(self)
-                self._deployed_mark = mark
-                self.predict_function = self.test_function = None
+        if self._integers.follow(self):
+            self.predict_function = self.test_function = None
 
     def make_test_function(self, force: bool = False) -> Any:
         self._refresh()
@@ -273,12 +255,9 @@ class QuantizedModel(_compat.Functional):
     def _step_holding_step(self, data: Any) -> Any:
         if not self._can_hold_steps:
             return super().train_step(data)
-        steps = self.step_variables
-        before = [tf.identity(step) for step in steps]
+        end = hold(self.step_variables, self.steps_held)
         logs = super().train_step(data)
-        # A zero gradient would not do: momentum would go on moving the steps.
-        for step, value in zip(steps, before, strict=True):
-            step.assign(tf.where(self.steps_held > 0, value, step))
+        end()
         return logs
 
     fit = with_progress(takes_keras3_callbacks(_compat.Functional.fit))
@@ -297,18 +276,7 @@ class QuantizedModel(_compat.Functional):
         """As in tf_keras; stock objects of Keras 3 are rebuilt as tf_keras' own (`to_tf_keras`)."""
         args, kwargs = to_tf_keras((args, kwargs), f"compile model {self.name!r}")
         super().compile(*args, **kwargs)
-        optimizer: Any = getattr(self.optimizer, "inner_optimizer", self.optimizer)
-        if not getattr(optimizer, "weight_decay", None):
-            return
-        # Keras forgets what was excluded before when it is told again.
-        names = getattr(optimizer, "_exclude_from_weight_decay_names", None)
-        try:
-            optimizer.exclude_from_weight_decay(var_list=self.step_variables, var_names=names)
-        except ValueError:
-            raise ValueError(
-                "The optimizer has been used before, so its weight decay can no longer be kept "
-                "away from the learned steps. Compile with a new optimizer."
-            ) from None
+        _compat.spare_from_weight_decay(self.optimizer, self.step_variables)
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """As Keras does it for models that leave `compile` alone; it skips those that do not."""
@@ -316,11 +284,7 @@ class QuantizedModel(_compat.Functional):
         self.optimizer.build(self.trainable_variables)
 
     def get_config(self) -> dict[str, Any]:
-        quantization = {
-            "recipe": self.recipe.to_json(),
-            "output_names": list(self.output_names),
-        }
-        return {**super().get_config(), "tfbinreg": quantization}
+        return {**super().get_config(), "tfbinreg": quantization_config(self)}
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> QuantizedModel:
@@ -331,16 +295,5 @@ class QuantizedModel(_compat.Functional):
         object.__setattr__(model, "made_from", config)
         # Models of version 0.1.0 keep the names of their last layers.
         _compat.set_output_names(model, quantization.get("output_names", model.output_names))
-        model.describe(_saved_recipe(quantization))
+        model.describe(saved_recipe(quantization))
         return model
-
-
-def _saved_recipe(quantization: Mapping[str, Any]) -> Recipe:
-    """The recipe in a saved configuration, of this version or an earlier one."""
-    # Recipes of version 0.1.0 have no target: LiteRT was the only one.
-    recipe = Recipe.from_data({"target": LITERT, **json.loads(quantization["recipe"])})
-    if "bin_options" not in quantization:
-        return recipe
-    # They kept these options apart, and computed the paper's formula.
-    options = {"bounded_pull": False, **quantization["bin_options"]}
-    return recipe.with_options(BIN_REGULARIZATION, **options)
