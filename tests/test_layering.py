@@ -30,7 +30,8 @@ tfbinreg.frontend: program keras_dialects read positive_factors builder layer_ru
   operation_rules normalize keras3_objects
 tfbinreg.planning: plan wishes grid_sharing signs kernel_plans grid_plans decide
 tfbinreg.layers: kernel folded_kernel config sites
-tfbinreg.deploy: frozen quantization_card finest_grids tflite_operators tflite_file freeze tf_ops
+tfbinreg.deploy: frozen quantization_card finest_grids tflite_operators tflite_file operations
+  kernels freeze tf_ops
   integer_ops tflm_arithmetic litert_arithmetic former_arithmetic integer_model deployed proof
   output_proof export
 tfbinreg.training: model_checks constant_columns assemble weight_files keras_files

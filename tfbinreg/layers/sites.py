@@ -82,14 +82,18 @@ class Site:
         return codes
 
 
-def kernel_sites(model: Any) -> list[Site]:
-    """The quantized kernels of `model`, in layer order."""
+def sites_of(layer: QuantizedKernel) -> list[Site]:
+    """The quantized kernels of a layer."""
     return [
         Site(layer.layer.name, layer, quantizer, variables, weight)
-        for layer in model.layers
-        if isinstance(layer, QuantizedKernel)
         for weight, quantizer, variables in layer.kernels
     ]
+
+
+def kernel_sites(model: Any) -> list[Site]:
+    """The quantized kernels of `model`, in layer order."""
+    layers = [layer for layer in model.layers if isinstance(layer, QuantizedKernel)]
+    return [site for layer in layers for site in sites_of(layer)]
 
 
 def activation_sites(model: Any) -> list[Site]:

@@ -11,9 +11,10 @@ from tfbinreg.core.grid import Grid
 from tfbinreg.core.target import STATES, check_target
 from tfbinreg.core.warning import QuantizationWarning
 from tfbinreg.deploy.finest_grids import too_fine
-from tfbinreg.deploy.freeze import Offsets, freeze, freeze_with_offsets
+from tfbinreg.deploy.freeze import freeze, freeze_with_offsets
 from tfbinreg.deploy.frozen import FrozenKernel
 from tfbinreg.deploy.integer_model import ARITHMETICS, IntegerModel
+from tfbinreg.deploy.operations import Offsets
 from tfbinreg.layers.sites import require_quantized, sites
 from tfbinreg.network.added_layers import ChannelAffine
 from tfbinreg.network.normalizations import ARRAYS, affine_of

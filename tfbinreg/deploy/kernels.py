@@ -1,0 +1,84 @@
+"""The deployed kernel of an operation: codes, scales and bias, with what follows it folded in."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from tfbinreg.core.channel_folding import channels_last, fold, original_layout
+from tfbinreg.core.grid import Grid, prescale
+from tfbinreg.core.problems import Problem
+from tfbinreg.deploy.frozen import FrozenKernel
+from tfbinreg.deploy.operations import Operation
+from tfbinreg.layers.folded_kernel import FoldedKernel
+from tfbinreg.layers.kernel import QuantizedKernel
+from tfbinreg.layers.sites import sites_of
+
+# A normalization without a kernel before it multiplies by 64 codes of 1/64: a power of two keeps
+# its factors exact, and large codes keep the rounding of the runtimes' multipliers small.
+_UNIT_CODE = 64
+_UNIT_GRID = Grid(8, True, np.array(1.0 / _UNIT_CODE), -127, 127)
+
+
+def frozen_kernel(
+    operation: Operation, source: Grid, target: Grid, stored_bits: int
+) -> FrozenKernel | Problem:
+    """The kernel of an operation that has one, or why it has no exact integer form.
+
+    Args:
+        operation: with a layer of its own.
+        source: the grid of its inputs.
+        target: the grid of its outputs.
+        stored_bits: see `Recipe`.
+    """
+    op, layer = operation.op, operation.layer
+    trained = isinstance(layer, QuantizedKernel)
+    if trained:
+        (site,) = sites_of(layer)
+        grid, codes = site.grid(), site.codes()
+    else:
+        grid = _UNIT_GRID
+        codes = np.full((1, 1, int(op.shape[-1] or 0), 1), _UNIT_CODE, np.int32)
+    rows = channels_last(op.kind, codes)
+    channels = rows.shape[1]
+    folded = operation.offsets.folded(channels)
+    factor, offset = folded.factor, folded.offset
+    if not np.all(np.isfinite(factor)) or not np.all(np.isfinite(offset)):
+        what = "its bias or batch normalization has NaN or infinite values"
+        return Problem(op.name, what, "training diverged: train again at a lower rate")
+    if isinstance(layer, FoldedKernel):
+        factor = np.ones(channels)  # the codes are those of the folded kernel
+    multiple = prescale(grid.qmin, grid.qmax, stored_bits)
+    own_bias = isinstance(layer, FoldedKernel) and layer.bias_bits is not None
+    # Biases of few bits were trained in the units of the channels' own scales.
+    plain = dataclasses.replace(grid, channel_bits=None) if own_bias else grid
+    rows, scale = fold(rows, plain, factor, offset * multiple, source, target)
+    bias = np.floor(offset * multiple / (float(source.scale) * scale) + 0.5)
+    if own_bias:
+        bias = layer.integer_bias()
+    if np.any(np.abs(bias) >= 2**31):
+        worst = int(np.argmax(np.abs(bias)))
+        what = f"the bias of output channel {worst} does not fit 32 bits"
+        return Problem(
+            op.name,
+            f"{what} (its BatchNormalization multiplies by {factor[worst]:.3g})",
+            "set that channel's gamma to 0, or remove the channel",
+        )
+    return FrozenKernel(
+        original_layout(op.kind, rows, codes.shape).astype(np.int8),
+        scale,
+        bias.astype(np.int32),
+        grid.bits,
+        multiple,
+        trained,
+        grid.levels,
+        _channel_bits(grid, channels),
+    )
+
+
+def _channel_bits(grid: Grid, channels: int) -> tuple[int, ...] | None:
+    """The bits of each output channel; a depthwise kernel's grid counts input channels."""
+    if grid.channel_bits is None:
+        return None
+    return tuple(np.repeat(grid.channel_bits, channels // len(grid.channel_bits)).tolist())
