@@ -70,7 +70,7 @@ def sensitivities(
     found = []
     for site in sites:
         bits = recipe.settings((site.name, type(site.layer.layer).__name__)).weight_bits
-        parameters = int(np.prod(site.layer.kernels[0][0].shape))
+        parameters = int(np.prod(site.kernel.shape))
         moved, code_bits = {}, {}
         for width in WIDTHS if bits is None else (bits,):
             with at_width(site, width) as quantizer:
@@ -115,17 +115,17 @@ def at_width(site: Site, bits: int) -> Iterator[Any]:
     """Scope in which a kernel has these bits and the best step for them; no weight changes. Gives
     the quantizer."""
     kernels = site.layer.kernels
-    ((kernel, quantizer, variables),) = kernels
-    before = {name: variable.numpy() for name, variable in variables.items()}
+    (own,) = kernels
+    before = {name: variable.numpy() for name, variable in own.variables.items()}
     try:
-        other = site.layer.quantize_config.weight_quantizer(bits, quantizer.axis)
-        kernels[0] = (kernel, other, variables)
+        other = site.layer.quantize_config.weight_quantizer(bits, own.quantizer.axis)
+        kernels[0] = own._replace(quantizer=other)
         _start_best(site, other)
         yield other
     finally:
-        kernels[0] = (kernel, quantizer, variables)
+        kernels[0] = own
         for name, value in before.items():
-            variables[name].assign(value)
+            own.variables[name].assign(value)
 
 
 def _start_best(site: Site, quantizer: Any) -> None:

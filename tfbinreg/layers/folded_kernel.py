@@ -122,7 +122,7 @@ class FoldedKernel(BoundLayer, QuantizedKernel):
 
     def set_layer_weights(self, weights: Sequence[np.ndarray]) -> None:
         """Take the weights of the layer as it was: kernel and, if it had one, bias."""
-        self.kernels[0][0].assign(weights[0])
+        self.kernels[0].weight.assign(weights[0])
         if self.bias is not None:
             self.bias.assign(weights[1])
 
@@ -136,7 +136,7 @@ class FoldedKernel(BoundLayer, QuantizedKernel):
         return self._times(kernel, factor if attached else tf.stop_gradient(factor))
 
     def latent_factor(self) -> tf.Tensor:
-        return self._broadcast(self.kernels[0][0], self.fold().factor)
+        return self._broadcast(self.kernels[0].weight, self.fold().factor)
 
     def largest_slope(self) -> tf.Tensor:
         return tf.reduce_max(tf.square(self.fold().factor))
@@ -152,16 +152,17 @@ class FoldedKernel(BoundLayer, QuantizedKernel):
 
     @_compat.without_autograph
     def call(self, inputs: Any, training: Any = None, **kwargs: Any) -> Any:
-        ((kernel, quantizer, variables),) = self.kernels
+        (own,) = self.kernels
         with _compat.float32_variables():
             folded = self.fold()
-            quantized = quantizer(self._times(kernel, folded.factor), training, weights=variables)
+            latent = self._times(own.weight, folded.factor)
+            quantized = own.quantizer(latent, training, weights=own.variables)
             ratio, offset = 1.0, folded.offset
             if training and self.trainable and self.batch_norms:
                 ratio, offset = tf.cond(
                     self.statistics_frozen > 0,
                     lambda: (tf.ones_like(offset), offset),
-                    lambda: self._normalize_by_batch(inputs, kernel),
+                    lambda: self._normalize_by_batch(inputs, own.weight),
                 )
             offset = self._quantized_bias(offset)
         output = self._run(inputs, quantized)
@@ -187,13 +188,13 @@ class FoldedKernel(BoundLayer, QuantizedKernel):
 
     def _run(self, inputs: Any, kernel: tf.Tensor) -> tf.Tensor:
         """The inner layer with another kernel."""
-        ((latent, _, _),) = self.kernels
+        (own,) = self.kernels
         kernel = tf.cast(kernel, self.compute_dtype)
         self.quantize_config.set_quantize_weights(self.layer, [kernel])
         try:
             return self.layer.call(inputs)
         finally:
-            self.quantize_config.set_quantize_weights(self.layer, [latent])
+            self.quantize_config.set_quantize_weights(self.layer, [own.weight])
 
     def _times(self, kernel: Any, factor: tf.Tensor) -> tf.Tensor:
         """The kernel with each output channel multiplied by its factor."""
@@ -241,8 +242,8 @@ class FoldedKernel(BoundLayer, QuantizedKernel):
         return bias + tf.stop_gradient(rounded - bias)
 
     def _bias_codes(self, bias: tf.Tensor) -> BiasCodes:
-        ((_, quantizer, variables),) = self.kernels
-        grid = quantizer.grid_now(variables)
+        (own,) = self.kernels
+        grid = own.quantizer.grid_now(own.variables)
         unit = grid.scale * self._source.stored_grid()[0] / prescale(grid.qmin, grid.qmax)
         unit = tf.repeat(
             tf.reshape(unit, [-1]), self._channels // max(1, unit.shape.num_elements())

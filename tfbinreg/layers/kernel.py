@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
@@ -34,6 +34,20 @@ class BoundLayer:
         object.__setattr__(self, "_source", source)
 
 
+class LatentKernel(NamedTuple):
+    """A kernel that is quantized: the trained weights, and how.
+
+    Attributes:
+        weight: the trained variable.
+        quantizer: a tfmot `Quantizer` that a method made.
+        variables: the quantizer's.
+    """
+
+    weight: tf.Variable
+    quantizer: Any
+    variables: dict[str, tf.Variable]
+
+
 @_compat.register
 class QuantizedKernel(_compat.QuantizeWrapper):
     """Runs a layer with its kernel quantized by the wrapped `QuantizeConfig`.
@@ -46,6 +60,7 @@ class QuantizedKernel(_compat.QuantizeWrapper):
     """
 
     made_with: Recipe | None = None
+    kernels: list[LatentKernel]
 
     def remember(self, recipe: Recipe) -> None:
         """Keep what the model was made with, for a model that is cloned from its layers."""
@@ -56,7 +71,9 @@ class QuantizedKernel(_compat.QuantizeWrapper):
             keras.layers.Wrapper.build(self, input_shape)
             weights = self.quantize_config.get_weights_and_quantizers(self.layer)
             kernels = [
-                (weight, quantizer, quantizer.build(weight.shape, _short_name(weight), self))
+                LatentKernel(
+                    weight, quantizer, quantizer.build(weight.shape, _short_name(weight), self)
+                )
                 for weight, quantizer in weights
             ]
         # Not self.kernels = ...: Keras would list the inner layer's kernel twice.
@@ -66,11 +83,11 @@ class QuantizedKernel(_compat.QuantizeWrapper):
     def call(self, inputs: Any, training: Any = None, **kwargs: Any) -> Any:
         with _compat.float32_variables():
             quantized = [
-                quantizer(tf.convert_to_tensor(weight), training, weights=variables)
-                for weight, quantizer, variables in self.kernels
+                own.quantizer(tf.convert_to_tensor(own.weight), training, weights=own.variables)
+                for own in self.kernels
             ]
         quantized = [tf.cast(kernel, self.compute_dtype) for kernel in quantized]
-        config, latent = self.quantize_config, [weight for weight, _, _ in self.kernels]
+        config, latent = self.quantize_config, [own.weight for own in self.kernels]
         config.set_quantize_weights(self.layer, quantized)
         try:
             return self.layer.call(inputs, **kwargs)
@@ -109,8 +126,8 @@ class QuantizedKernel(_compat.QuantizeWrapper):
 
     def initialize_steps(self, start: str = "mse") -> None:
         """Set the steps from the kernel as it is now; `start` as `Recipe.weight_start`."""
-        for weight, quantizer, variables in self.kernels:
-            quantizer.initialize(variables, self.latent(weight).numpy(), start)
+        for own in self.kernels:
+            own.quantizer.initialize(own.variables, self.latent(own.weight).numpy(), start)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return self.layer.compute_output_shape(input_shape)

@@ -85,8 +85,8 @@ class Site:
 def sites_of(layer: QuantizedKernel) -> list[Site]:
     """The quantized kernels of a layer."""
     return [
-        Site(layer.layer.name, layer, quantizer, variables, weight)
-        for weight, quantizer, variables in layer.kernels
+        Site(layer.layer.name, layer, own.quantizer, own.variables, own.weight)
+        for own in layer.kernels
     ]
 
 

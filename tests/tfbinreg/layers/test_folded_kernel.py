@@ -54,7 +54,7 @@ class TestInference:
         layer, norm = folded(model), norm_net().get_layer("norm")
         gamma, beta, mean, variance = (np.float64(weight) for weight in norm.get_weights())
         factor = gamma / np.sqrt(variance + norm.epsilon)
-        kernel = layer.kernels[0][0].numpy().astype(np.float64) * factor
+        kernel = layer.kernels[0].weight.numpy().astype(np.float64) * factor
         grid = kernel_sites(model)[0].grid()
         expected = rows @ grid.values(grid.codes(kernel)) + beta - factor * mean
         np.testing.assert_allclose(layer(rows), expected, rtol=1e-4, atol=1e-5)
@@ -178,7 +178,7 @@ def test_no_strength_makes_folded_kernels_diverge(rows):
     model.bin_strength.assign(1e8)
     with tf.GradientTape() as tape:
         loss = model.penalty_loss("bin_regularization")
-    kernel, _, _ = folded(model).kernels[0]
+    kernel = folded(model).kernels[0].weight
     gradient = tape.gradient(loss, [kernel, norm.gamma])
     assert gradient[1] is None  # it would sum the pulls of a whole channel
     kernel.assign_sub(0.01 * gradient[0])

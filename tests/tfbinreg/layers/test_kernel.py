@@ -33,14 +33,14 @@ class TestQuantizedKernel:
         assert set(np.unique(grid.codes(latent.numpy()))) == {-1, 0, 1}
 
     def test_the_layer_keeps_its_own_kernel(self, wrapped, images):
-        latent = wrapped.kernels[0][0]
+        latent = wrapped.kernels[0].weight
         wrapped(images[:2], training=True)
         assert wrapped.layer.kernel is latent
 
     def test_also_when_the_layer_fails(self, wrapped):
         with pytest.raises((ValueError, tf.errors.InvalidArgumentError)):
             wrapped.call(tf.zeros([2, 8, 8, 5]))  # not the channels it was built for
-        assert wrapped.layer.kernel is wrapped.kernels[0][0]
+        assert wrapped.layer.kernel is wrapped.kernels[0].weight
 
     def test_weights_have_one_order_and_own_names(self, wrapped):
         names = ["quant_conv/kernel:0", "quant_conv/bias:0", "quant_conv/kernel_step:0"]

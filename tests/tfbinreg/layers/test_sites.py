@@ -22,7 +22,7 @@ def test_kernels_come_in_layer_order_with_the_float_layers_names(quantized_net):
     found = kernel_sites(quantized_net)
     assert [site.name for site in found] == ["conv", "depthwise", "pointwise", "head"]
     for site in found:
-        assert site.latent is site.layer.kernels[0][0]
+        assert site.latent is site.layer.kernels[0].weight
         assert site.step is site.variables["step"]
         assert site.codes().shape == site.latent.shape
 

@@ -124,7 +124,7 @@ def test_calibration_measures_folded_statistics_and_starts_their_steps_anew(imag
     pixels = site.grid().values(np.rint(images / site.grid().scale).clip(-128, 127))
     conv = keras.layers.Conv2D(8, 3, padding="same", use_bias=False)
     conv.build((None, 8, 8, 3))
-    conv.set_weights([first.kernels[0][0].numpy()])
+    conv.set_weights([first.kernels[0].weight.numpy()])
     outputs = conv(pixels.astype(np.float32)).numpy().reshape(-1, 8)
     (norm,) = first.norms
     np.testing.assert_allclose(norm.moving_mean, outputs.mean(0), rtol=0.02, atol=0.02)
