@@ -28,11 +28,12 @@ import tf_keras
 import zoo
 
 import tfbinreg
-import tflite_tools
 from tfbinreg.deploy.freeze import freeze
 from tfbinreg.network.graph import trace
 from tflite_tools.checks import trained_model as verifier
 from tflite_tools.from_keras import convert
+from tflite_tools.schema import codes
+from tflite_tools.schema.contents import load
 
 BITS = {"W4A8": (4, 8), "W2A2": (2, 2)}
 KERASES = {"tf_keras": tf_keras, "Keras 3": keras3}
@@ -155,11 +156,11 @@ def cell(name: str, kind: str, setting: str, samples: int = 100) -> dict[str, An
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "q.keras")
         quantized.save(path)
-        content = tfbinreg.to_tflite(quantized)
-        inputs = dict.fromkeys(verifier.default_inputs(content, samples_count=1), unseen)
+        file = load(tfbinreg.to_tflite(quantized))
+        inputs = dict.fromkeys(samples.input_names(file), unseen)
         reference = convert.reference(path, inputs)  # of the loaded model
-        report = verifier.verify(content, reference=reference, inputs=inputs, time_limit=900)
-    stored = tflite_tools.read_codes(content)
+        report = verifier.verify(file, reference=reference, inputs=inputs, time_limit=900)
+    stored = codes.codes_of(file)
     wrong = sum(
         int(np.count_nonzero(stored[layer] != coded.codes))
         for layer, coded in tfbinreg.integer_codes(quantized).items()

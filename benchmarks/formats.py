@@ -29,13 +29,13 @@ import tf_keras as keras
 from formats_nets import NETS, Work
 
 import tfbinreg
-import tflite_tools
 from tflite_tools.c import generate, host_run
 from tflite_tools.checks import compare, derived_file, isolate
 from tflite_tools.formats import build, int4, lut
 from tflite_tools.formats.build import Options
 from tflite_tools.reports import bench
 from tflite_tools.running import runtime, samples
+from tflite_tools.schema import codes
 from tflite_tools.schema.contents import Model, load
 
 SETTINGS = {"W2A8": (2, 8), "W3A8": (3, 8), "W4A8": (4, 8), "W8A8": (8, 8), "W2A2": (2, 2)}
@@ -62,11 +62,11 @@ def quantized(name: str, setting: str, work: Work, folder: str | None) -> Any:
 def cell(name: str, setting: str, work: Work, folder: str | None = None) -> rows.Row:
     """One row: every format of a net at one setting."""
     model = quantized(name, setting, work, folder)
-    canonical = tfbinreg.to_tflite(model)
-    stored = tflite_tools.read_codes(canonical)
-    layers = load(canonical).require_manifest().layers
+    canonical = load(tfbinreg.to_tflite(model))
+    stored = codes.codes_of(canonical)
+    layers = canonical.require_manifest().layers
     weights = [(math.prod(entry.shape), entry.bits) for entry in layers]
-    inputs = samples.stored(load(canonical), samples.seeded(load(canonical), samples=1, seed=0))
+    inputs = samples.stored(canonical, samples.seeded(canonical, samples=1, seed=0))
     formats = {
         text: compared(canonical, options) for text, options in options_of(work.bits[0]).items()
     }
@@ -94,9 +94,9 @@ def exact_int4(model: Any) -> rows.Row:
     """INT4 of a model whose int8 file stores what INT4 holds; the model keeps that recipe."""
     model.recipe = dataclasses.replace(model.recipe, stored_bits=int4.MOST_BITS)
     tfbinreg.finalize(model)
-    canonical = tfbinreg.to_tflite(model)
-    data = int4.convert(canonical, target="tflm").data
-    return {"bytes": len(data), "canonical": difference(canonical, data)}
+    canonical = load(tfbinreg.to_tflite(model))
+    made = int4.convert(canonical, target="tflm").model
+    return {"bytes": len(made.data), "canonical": difference(canonical, made)}
 
 
 def options_of(weight_bits: int) -> dict[str, Options]:
@@ -111,31 +111,31 @@ def options_of(weight_bits: int) -> dict[str, Options]:
     return found
 
 
-def compared(canonical: bytes, options: Options) -> rows.Row:
+def compared(canonical: Model, options: Options) -> rows.Row:
     """Size, arena, and what differs from the canonical file, all in TFLM.
 
     INT4 is compared with its own integers as int8 as well: there, nothing is rounded differently.
     """
-    data = build.build(canonical, options).files[""]
+    made = build.build(canonical, options).model
     row = {
-        "bytes": len(data),
-        "arena": runtime.least_arena(data, load(data)),
-        "canonical": difference(canonical, data),
+        "bytes": len(made.data),
+        "arena": runtime.least_arena(made),
+        "canonical": difference(canonical, made),
     }
     if options.format == "int4":
-        row["own integers"] = difference(derived_file.twin(data), data)
+        row["own integers"] = difference(derived_file.twin(made), made)
         checks = derived_file.verify_variant(
-            data, canonical, samples_count=1, runtimes=(runtime.TFLM,)
+            made, canonical, samples_count=1, runtimes=(runtime.TFLM,)
         )
         row["alone_percent"] = checks["rounding"].figures["moved_percent"]
     return row
 
 
-def difference(first: bytes, second: bytes) -> rows.Row:
+def difference(first: Model, second: Model) -> rows.Row:
     """Codes that differ, and numbers of all activations that do, over a few random inputs."""
     count = compare.KEPT_SAMPLES
     found = compare.compare(first, second, samples_count=count)
-    tensors = {t.label: t for t in load(first).main.tensors}
+    tensors = {t.label: t for t in first.main.tensors}
     sizes = [count * math.prod(tensors[row.tensor].shape) for row in found.tensors]
     shares = [row.different for row in found.tensors]
     return {
@@ -162,27 +162,25 @@ def costs(found: bench.Benchmark) -> rows.Row:
     }
 
 
-def c_against_tflm(canonical: bytes) -> rows.Row:
+def c_against_tflm(canonical: Model) -> rows.Row:
     """C with sanitizers against TFLM: every operator alone, and the net, on int8 noise."""
-    model = load(canonical)
-    alone = isolate.isolate(canonical, model)
-    per_sample = _size(alone.model, alone.model.main.outputs)
-    several = -(-OUTPUTS // per_sample)
-    pairs = [_c_pair(alone.data, alone.model, several), _c_pair(canonical, model, _WHOLE)]
+    graph, alone = canonical.main, isolate.isolate(canonical)
+    several = -(-OUTPUTS // _size(alone.model, alone.model.main.outputs))
+    pairs = [_c_pair(alone.model, several), _c_pair(canonical, _WHOLE)]
     return {
-        "edges": _size(model, (*model.main.inputs, *model.main.outputs)),
+        "edges": _size(canonical, (*graph.inputs, *graph.outputs)),
         "compared": sum(made for made, _ in pairs),
         "different": sum(wrong for _, wrong in pairs),
     }
 
 
-def _c_pair(data: bytes, model: Model, count: int) -> tuple[int, int]:
+def _c_pair(model: Model, count: int) -> tuple[int, int]:
     """(outputs compared, outputs that differ), over both paths of the C."""
     random = np.random.default_rng(0)
     shapes = [model.main.tensors[index].shape for index in model.main.inputs]
     inputs = [random.integers(-128, 128, (count, *s[1:])).astype(np.int8) for s in shapes]
-    wanted = runtime.run(data, model, inputs, runtime=runtime.TFLM).outputs
-    sources = generate.generate(data)
+    wanted = runtime.run(model, inputs, runtime=runtime.TFLM).outputs
+    sources = generate.generate(model)
     made = wrong = 0
     for path in _PATHS:
         flags = (*path, *host_run.SANITIZERS)

@@ -23,6 +23,7 @@ from tfbinreg.deploy import export
 from tfbinreg.deploy.freeze import freeze
 from tflite_tools.reports import describe as description
 from tflite_tools.reports import report_text
+from tflite_tools.schema.contents import load
 
 _ROUNDS = 5
 
@@ -60,7 +61,7 @@ def inspected(work: Work) -> rows.Row:
 
     def shown() -> None:
         report_text.print_description(
-            description.describe(data), report_text.console(io.StringIO())
+            description.describe(load(data)), report_text.console(io.StringIO())
         )
 
     with tempfile.TemporaryDirectory() as folder:

@@ -58,4 +58,4 @@ def run_file(content: bytes, images: np.ndarray) -> np.ndarray:
     follows_tflm = model.require_manifest().target == "tflm" and runtime.available(runtime.TFLM)
     name = runtime.TFLM if follows_tflm else runtime.LITERT
     stored = samples.stored(model, {"images": images})
-    return runtime.run(content, model, stored, runtime=name).outputs[0]
+    return runtime.run(model, stored, runtime=name).outputs[0]

@@ -31,6 +31,7 @@ import tfbinreg
 from tfbinreg.training.weight_statistics import bin_statistics
 from tflite_tools.checks.trained_model import verify
 from tflite_tools.from_keras.convert import reference
+from tflite_tools.schema.contents import load
 from tflite_tools.system import files
 
 FLOAT_EPOCHS, EPOCHS, SWITCH_EPOCH = 15, 12, 6
@@ -196,7 +197,7 @@ def main() -> None:
     content = tfbinreg.to_tflite(tfbinreg.load_model(path))
     files.write(os.path.join(options.output_dir, "digits_w2a8.tflite"), content)
     tests = {"images": x_test}
-    report = verify(content, reference=reference(path, tests), inputs=tests)
+    report = verify(load(content), reference=reference(path, tests), inputs=tests)
     console.print(results_table(float_accuracy, trained, stock_sizes(model, x)))
     tell(comparison(trained))
     for check in report.checks:

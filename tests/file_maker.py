@@ -4,7 +4,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from tflite_tools.schema import flatbuffer, manifest
-from tflite_tools.schema.contents import load
+from tflite_tools.schema.contents import written
 
 _CODES = {name: code for name, code in vars(schema.BuiltinOperator).items() if name.isupper()}
 PRESCALES = {2: 32, 3: 16, 4: 8, 8: 1}
@@ -84,17 +84,17 @@ class Maker:
             self.outputs.append(operator.outputs[0])
         return operator.outputs[0]
 
-    def data(self):
-        """The file's bytes."""
+    def file(self):
+        """The file."""
         self.graph.inputs, self.graph.outputs = self.inputs, self.outputs
         header = manifest.Manifest({}, {}, tuple(self.layers), ())
         flatbuffer.set_metadata(self.model, manifest.METADATA_NAME, header.to_json().encode())
-        return flatbuffer.write(self.model)
+        return written(self.model)
 
 
-def samples(data, count, seed=0):
+def samples(file, count, seed=0):
     """`count` samples of every input, over the whole range of int8."""
-    graph, random = load(data).main, np.random.default_rng(seed)
+    graph, random = file.main, np.random.default_rng(seed)
     shapes = [graph.tensors[index].shape for index in graph.inputs]
     drawn = [random.integers(-128, 128, (count, *shape[1:])).astype(np.int8) for shape in shapes]
     for array in drawn:  # all values at once, so that tables are seen whole

@@ -12,7 +12,7 @@ from tflite_tools.formats import build
 from tflite_tools.reports import bench
 from tflite_tools.running import runtime
 from tflite_tools.schema import flatbuffer
-from tflite_tools.schema.contents import load
+from tflite_tools.schema.contents import load, written
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -39,7 +39,7 @@ def rows():
 
 @pytest.fixture(scope="module")
 def canonical(trained_net):
-    return tfbinreg.to_tflite(trained_net)
+    return load(tfbinreg.to_tflite(trained_net))
 
 
 def row(**changes):
@@ -97,14 +97,14 @@ def test_a_lost_code_is_counted(formats, canonical, edit_first_weight):
 
 @pytest.fixture
 def edit_first_weight():
-    def edited(data):
-        container = flatbuffer.read(data)
+    def edited(file):
+        container = flatbuffer.read(file.data)
         (graph,) = container.subgraphs
         tensor = graph.tensors[int(graph.operators[0].inputs[1])]
         values = flatbuffer.constant(container, tensor).copy()
         values.flat[0] = -values.flat[0] or 32
         flatbuffer.set_constant(container, tensor, values)
-        return flatbuffer.write(container)
+        return written(container)
 
     return edited
 
@@ -131,7 +131,7 @@ def test_c_is_compared_on_both_paths(formats, canonical, monkeypatch):
     monkeypatch.setattr(
         host_run, "run", lambda *args, **options: tuple(x ^ 1 for x in run(*args, **options))
     )
-    assert formats._c_pair(canonical, load(canonical), 2) == (2 * 3, 2 * 3)
+    assert formats._c_pair(canonical, 2) == (2 * 3, 2 * 3)
 
 
 def test_costs_need_the_c_of_this_computer(formats):

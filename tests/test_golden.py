@@ -182,7 +182,7 @@ def test_a_new_file_computes_what_the_old_one_did(name):
     model = load(name)
     for data in (canonical(name), tfbinreg.to_tflite(model)):
         for own in (runtime.LITERT, runtime.TFLM):
-            check_outputs(runtime.run(data, *fed(data, name), runtime=own).outputs, name, own)
+            check_outputs(runtime.run(*fed(data, name), runtime=own).outputs, name, own)
 
 
 @functools.cache
@@ -208,7 +208,7 @@ def check_outputs(outputs, name, own):
 @pytest.mark.parametrize("path", [path for path in FILES if not path.endswith("int8.tflite")])
 def test_other_formats_compute_what_they_did(path):
     name, data = path.split("/")[0], (GOLDEN / path).read_bytes()
-    outputs = runtime.run(data, *fed(data, name), runtime=runtime.TFLM).outputs
+    outputs = runtime.run(*fed(data, name), runtime=runtime.TFLM).outputs
     check_outputs(outputs, name, runtime.TFLM)
 
 

@@ -15,7 +15,7 @@ MAX_LINES = 500
 # it, and nothing else; a line without a colon is a module outside the rooms.
 ROOMS = """
 tflite_tools.system: bounded files quiet
-tflite_tools.schema: bit_fields compact flatbuffer manifest card writer lut_decode codes contents
+tflite_tools.schema: bit_fields compact flatbuffer manifest card writer lut_decode contents codes
   file_layout
 tflite_tools.arithmetic: lost_numbers fixed_point multipliers lookup_tables
 tfbinreg.version

@@ -337,7 +337,7 @@ def file_facts(content: bytes, inputs: list[np.ndarray], names: list[str]) -> di
     return {
         f"{name}/{index}": output
         for name in (runtime.LITERT, runtime.TFLM)
-        for index, output in enumerate(runtime.run(content, model, stored, runtime=name).outputs)
+        for index, output in enumerate(runtime.run(model, stored, runtime=name).outputs)
     }
 
 
@@ -367,10 +367,11 @@ def make(folder: pathlib.Path, case: Case) -> None:
 
 def formats(case: Case, canonical: bytes) -> dict[str, bytes]:
     """The case's other files by path, made of the canonical one."""
+    file = models.load(canonical)
     return {
         f"{name}/{path}" if path else f"{name}.tflite": content
         for name in case.formats
-        for path, content in build.build(canonical, OPTIONS[name], name="net").files.items()
+        for path, content in build.build(file, OPTIONS[name], name="net").files.items()
     }
 
 

@@ -11,6 +11,7 @@ import tfbinreg
 from tflite_tools.commands import cli
 from tflite_tools.commands.arguments import parse
 from tflite_tools.schema import flatbuffer
+from tflite_tools.schema.contents import load, written
 
 layers = keras.layers
 
@@ -25,14 +26,14 @@ def saved_net(trained_net, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def int8_file(trained_net):
-    """`trained_net` as the bytes of a .tflite file."""
-    return tfbinreg.to_tflite(trained_net)
+    """`trained_net` as a file, parsed like all of these."""
+    return load(tfbinreg.to_tflite(trained_net))
 
 
 @pytest.fixture(scope="session")
 def float_io_file(trained_net):
     """`trained_net` with float32 inputs and outputs."""
-    return tfbinreg.to_tflite(trained_net, input_type="float32")
+    return load(tfbinreg.to_tflite(trained_net, input_type="float32"))
 
 
 @pytest.fixture(scope="session")
@@ -44,7 +45,7 @@ def float_file(float_net):
         return float_net(image)
 
     functions = [run.get_concrete_function()]
-    return tf.lite.TFLiteConverter.from_concrete_functions(functions, float_net).convert()
+    return load(tf.lite.TFLiteConverter.from_concrete_functions(functions, float_net).convert())
 
 
 @pytest.fixture(scope="session")
@@ -55,12 +56,12 @@ def codes(trained_net):
 
 @pytest.fixture
 def edit():
-    """Changes a file: edit(data, change) calls change(container), edits in place."""
+    """Changes a file: edit(file, change) calls change(container), edits in place."""
 
-    def edited(data, change):
-        container = flatbuffer.read(data)
+    def edited(file, change):
+        container = flatbuffer.read(file.data)
         change(container)
-        return flatbuffer.write(container)
+        return written(container)
 
     return edited
 
@@ -128,12 +129,12 @@ def packable_net():
 
 @pytest.fixture(scope="session")
 def canonical():
-    """canonical(bits, per_channel, ...): bytes of the int8 file; made once."""
+    """canonical(bits, per_channel, ...): the int8 file; made once."""
 
     @functools.cache
     def make(bits, per_channel, input_type="int8", **options):
         model = quantized_packable(weight_bits=bits, per_channel=per_channel, **options)
-        return tfbinreg.to_tflite(model, input_type=input_type)
+        return load(tfbinreg.to_tflite(model, input_type=input_type))
 
     return make
 
@@ -175,11 +176,11 @@ def two_inputs():
         keras.Model([image, extra], x), weight_bits=4, calibration_data=data
     )
     tfbinreg.finalize(model, data, target="tflm")
-    return tfbinreg.to_tflite(model)
+    return load(tfbinreg.to_tflite(model))
 
 
 @pytest.fixture
 def model_file(int8_file, tmp_path):
     path = tmp_path / "model.tflite"
-    path.write_bytes(int8_file)
+    path.write_bytes(int8_file.data)
     return path

@@ -15,7 +15,6 @@ from tfbinreg.deploy import tflite_operators
 from tfbinreg.deploy.frozen import FrozenGraph, FrozenKernel, FrozenOp, slope_codes
 from tflite_tools.schema import codes as file_codes
 from tflite_tools.schema import contents as models
-from tflite_tools.schema import flatbuffer
 
 _LISTED = 10  # differences in one error
 _EDGE_OPS = ("QUANTIZE", "DEQUANTIZE")
@@ -32,9 +31,7 @@ def prove(data: bytes, graph: FrozenGraph) -> None:
         RuntimeError: listing what differs, or with LiteRT's own words.
     """
     try:
-        container = flatbuffer.read(data)
-        contents = models.of(container, len(data))
-        found = list(_Proof(container, contents, graph).differences())
+        found = list(_Proof(models.load(data), graph).differences())
     except (ValueError, KeyError) as error:
         found = [str(error)]
     if found:
@@ -50,8 +47,8 @@ def prove(data: bytes, graph: FrozenGraph) -> None:
 class _Proof:
     """The steps of `prove`; each yields a line per difference."""
 
-    def __init__(self, container: Any, contents: models.Model, graph: FrozenGraph) -> None:
-        self.container, self.graph, self.file = container, graph, contents.main
+    def __init__(self, contents: models.Model, graph: FrozenGraph) -> None:
+        self.contents, self.graph, self.file = contents, graph, contents.main
         self.manifest = contents.require_manifest()
         self.tensors = {tensor.name: tensor for tensor in self.file.tensors}
         self.makers = {output: op for op in self.file.ops for output in op.outputs}
@@ -127,7 +124,7 @@ class _Proof:
         yield from self._same("manifest", described, frozen)
         yield from self._same("levels", entry.levels, kernel.levels)
         yield from self._same("bits per channel", entry.channel_bits, kernel.channel_bits)
-        yield from self._same("codes", file_codes.layer_codes(self.container, entry), kernel.codes)
+        yield from self._same("codes", file_codes.layer_codes(self.contents, entry), kernel.codes)
         scale = kernel.scale / np.float32(kernel.prescale)
         yield from self._scales("weights", weights, scale)
         yield from self._same("bias", bias.data, kernel.bias)
@@ -160,7 +157,7 @@ class _Proof:
             yield f"the file has {len(inner)} operators, the graph {frozen}"
 
     def _edges(self) -> Iterator[str]:
-        inputs, outputs = flatbuffer.signature(self.container)
+        inputs, outputs = self.contents.named_inputs, self.contents.named_outputs
         wanted = [self.graph.ops[index].name for index in self.graph.inputs]
         yield from self._same("names of the inputs", tuple(inputs), self.graph.input_names)
         yield from self._same("inputs", [self._inner(i) for i in self.file.inputs], wanted)

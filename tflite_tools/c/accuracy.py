@@ -101,19 +101,18 @@ def _predicted(outputs: np.ndarray) -> np.ndarray:
     return classes.reshape(len(outputs), -1)
 
 
-def in_runtime(data: bytes, model: Model, inputs: Sequence[np.ndarray], name: str) -> Runner:
+def in_runtime(model: Model, inputs: Sequence[np.ndarray], name: str) -> Runner:
     """Runs a file in a runtime."""
 
     def run() -> list[np.ndarray]:
         if not runtime.available(name):
             raise RuntimeFailedError(f"{name} is not installed.")
-        return samples.real(model, runtime.run(data, model, inputs, runtime=name).outputs)
+        return samples.real(model, runtime.run(model, inputs, runtime=name).outputs)
 
     return run
 
 
 def as_c(
-    data: bytes,
     model: Model,
     inputs: Sequence[np.ndarray],
     files: Mapping[str, str] | None = None,
@@ -121,14 +120,13 @@ def as_c(
     """Compiles and runs the C of a file: that in `files`, or what is made of it."""
 
     def run() -> list[np.ndarray]:
-        sources = generate.generate(data).files if files is None else files
+        sources = generate.generate(model).files if files is None else files
         return samples.real(model, host_run.run(sources, model, inputs, flags=()))
 
     return run
 
 
 def runners_of(
-    data: bytes,
     model: Model,
     inputs: Sequence[np.ndarray],
     *,
@@ -138,8 +136,7 @@ def runners_of(
     """Everything that computes the network: Keras, LiteRT, TFLM, C.
 
     Args:
-        data: the canonical file, or one that TFLM alone runs.
-        model: the same file, read.
+        model: the canonical file, or one that TFLM alone runs.
         inputs: stored values, one array per input.
         predictions: the trained model's outputs by name; None if it was not given.
         files: generated C to use instead of C made of the file.
@@ -148,6 +145,6 @@ def runners_of(
     if predictions is not None:
         chosen = samples.by_name(predictions, samples.output_names(model), "The file's outputs")
         runners["Keras"] = lambda: list(chosen.values())
-    runners |= {name: in_runtime(data, model, inputs, name) for name in (runtime.LITERT, TFLM)}
-    runners["C"] = as_c(data, model, inputs, files)
+    runners |= {name: in_runtime(model, inputs, name) for name in (runtime.LITERT, TFLM)}
+    runners["C"] = as_c(model, inputs, files)
     return runners

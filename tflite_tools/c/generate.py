@@ -21,8 +21,7 @@ from tflite_tools.c import (
     source_text,
 )
 from tflite_tools.c.lowering import Constants, Context, Problem, Step
-from tflite_tools.schema import contents as models
-from tflite_tools.schema.contents import Graph, Op, Tensor
+from tflite_tools.schema.contents import Graph, Model, Op, Tensor
 
 RUNTIME_HEADER = "tfbinreg_runtime.h"
 HEADERS_DIR = pathlib.Path(__file__).parent / "headers"
@@ -60,11 +59,11 @@ class Sources:
     constant_bytes: int
 
 
-def generate(data: bytes, *, name: str = "model") -> Sources:
+def generate(model: Model, *, name: str = "model") -> Sources:
     """Write a canonical int8 file as C.
 
     Args:
-        data: bytes of a file made by `tflite_tools convert` with int8 inputs.
+        model: a file made by `tflite_tools convert` with int8 inputs.
         name: prefix of the files and of everything they declare.
 
     Returns:
@@ -72,11 +71,10 @@ def generate(data: bytes, *, name: str = "model") -> Sources:
         standard input.
 
     Raises:
-        ValueError: if the file is damaged, has no manifest, or has operators that cannot be
-            written exactly; every reason is listed.
+        ValueError: if the file has no manifest, or operators that cannot be written exactly; every
+            reason is listed.
     """
     check_name(name)
-    model = models.load(data)
     entries = {entry.tensor: entry for entry in model.require_manifest().layers}
     if len(model.graphs) != 1:
         raise ValueError("The file has several subgraphs.")

@@ -20,7 +20,6 @@ from tflite_tools.checks.trained_model import guarded
 from tflite_tools.checks.verdict import Check, Report, Verdict, decide, unproven
 from tflite_tools.running import runtime, samples
 from tflite_tools.running.runtime import LITERT, TFLM
-from tflite_tools.schema import contents as models
 from tflite_tools.schema.contents import Model
 
 SAMPLES = 4  # of the comparison before a folder is written
@@ -31,8 +30,7 @@ _Outputs = tuple[np.ndarray, ...]
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Case:
     folder: Folder
-    canonical: bytes
-    model: Model
+    canonical: Model
     inputs: _Outputs
     seed: int
     time_limit: float
@@ -42,7 +40,7 @@ class _Case:
         try:
             return host_run.run(
                 self.folder.files,
-                self.model,
+                self.canonical,
                 self.inputs,
                 flags=(*flags, *host_run.sanitizers()),
                 time_limit=self.time_limit,
@@ -52,26 +50,20 @@ class _Case:
 
     def file(self, name: str) -> _Outputs:
         """What a runtime computes with the canonical file."""
-        run = runtime.run(
-            self.canonical, self.model, self.inputs, runtime=name, time_limit=self.time_limit
-        )
+        run = runtime.run(self.canonical, self.inputs, runtime=name, time_limit=self.time_limit)
         return run.outputs
 
 
-def compare(folder: Folder, canonical: bytes, *, samples_count: int = SAMPLES) -> Report:
-    """The comparison before C is written: "codes" and "tflm" of `verify_folder`.
-
-    Raises:
-        ValueError: if the file is damaged.
-    """
+def compare(folder: Folder, canonical: Model, *, samples_count: int = SAMPLES) -> Report:
+    """The comparison before C is written: "codes" and "tflm" of `verify_folder`."""
     case = _case(folder, canonical, None, samples_count, samples.DEFAULT_SEED, runtime.TIME_LIMIT)
-    codes, made = source_folder.check_codes(folder.source, case.model), case.c()
+    codes, made = source_folder.check_codes(folder.source, case.canonical), case.c()
     return Report((codes, guarded("tflm", lambda: _tflm(case, made))))
 
 
 def verify_folder(
     folder: Folder,
-    canonical: bytes,
+    canonical: Model,
     *,
     inputs: Sequence[np.ndarray] | None = None,
     samples_count: int = derived_file.VERIFY_SAMPLES,
@@ -97,12 +89,12 @@ def verify_folder(
         time_limit: seconds for each run.
 
     Raises:
-        ValueError: if the file is damaged or has no manifest, or inputs do not fit.
+        ValueError: if the file has no manifest, or inputs do not fit.
     """
     case = _case(folder, canonical, inputs, samples_count, seed, time_limit)
     made = case.c()
     checks = [
-        source_folder.check_codes(folder.source, case.model),
+        source_folder.check_codes(folder.source, case.canonical),
         _sources(case),
         guarded("operators", lambda: _operators(case)),
         guarded("tflm", lambda: _tflm(case, made)),
@@ -114,18 +106,19 @@ def verify_folder(
 
 def _case(
     folder: Folder,
-    canonical: bytes,
+    canonical: Model,
     inputs: Sequence[np.ndarray] | None,
     samples_count: int,
     seed: int,
     time_limit: float,
 ) -> _Case:
-    model = models.load(canonical)
-    model.require_manifest()
+    canonical.require_manifest()
     if inputs is None:
-        inputs = samples.stored(model, samples.seeded(model, samples=samples_count, seed=seed))
-    runtime.check_inputs(model, inputs)
-    return _Case(folder, canonical, model, tuple(inputs), seed, time_limit)
+        inputs = samples.stored(
+            canonical, samples.seeded(canonical, samples=samples_count, seed=seed)
+        )
+    runtime.check_inputs(canonical, inputs)
+    return _Case(folder, canonical, tuple(inputs), seed, time_limit)
 
 
 def _sources(case: _Case) -> Check:
@@ -146,11 +139,13 @@ def _operators(case: _Case) -> Check:
     """Every operator alone, on random activations, with the folder's kernels."""
     if missing := _missing():
         return Check("operators", Verdict.SKIPPED, missing)
-    alone = isolate.isolate(case.canonical, case.model)
-    inputs = isolate.inputs_for(alone, operator_checks.random_activations(case.model, case.seed))
+    alone = isolate.isolate(case.canonical)
+    inputs = isolate.inputs_for(
+        alone, operator_checks.random_activations(case.canonical, case.seed)
+    )
     kernels = {generate.RUNTIME_HEADER: case.folder.files[generate.RUNTIME_HEADER]}
-    files = {**generate.generate(alone.data).files, **kernels}
-    part = _Case(Folder("model", files), alone.data, alone.model, inputs, 0, case.time_limit)
+    files = {**generate.generate(alone.model).files, **kernels}
+    part = _Case(Folder("model", files), alone.model, inputs, 0, case.time_limit)
     expected = part.file(TFLM)
     problems: dict[tuple[str, str], None] = {}
     for flags in ((), (host_run.EMULATE_DSP,)):
@@ -172,7 +167,7 @@ def _tflm(case: _Case, made: _Outputs | CompilerError) -> Check:
         return Check("tflm", Verdict.SKIPPED, missing)
     if isinstance(made, CompilerError):
         return _broken("tflm", made)
-    problems = derived_file.unequal(_output_names(case.model), made, case.file(TFLM))
+    problems = derived_file.unequal(_output_names(case.canonical), made, case.file(TFLM))
     found = host_run.sanitizers()
     watched = "no fault found by the sanitizers" if found else "the compiler has no sanitizers"
     count = len(case.inputs[0])
@@ -186,9 +181,9 @@ def _litert(case: _Case, made: _Outputs | CompilerError, limits: Limits | None) 
         return Check("litert", Verdict.SKIPPED, host_run.MISSING)
     if isinstance(made, CompilerError):
         return Check("litert", Verdict.SKIPPED, "there are no outputs to compare with")
-    worst = derived_file.worst(case.model.main, made, case.file(LITERT))
+    worst = derived_file.worst(case.canonical.main, made, case.file(LITERT))
     told = f"against LiteRT: {worst.text()} (TFLM and the C round sums twice, LiteRT once)"
-    header = case.model.require_manifest()
+    header = case.canonical.require_manifest()
     if header.finalized and header.target == "litert":
         told += "; the model follows LiteRT: tfbinreg.finalize(model, target='tflm') follows the C"
     figures = worst.figures() | {"samples": len(case.inputs[0])}

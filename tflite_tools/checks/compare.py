@@ -12,7 +12,6 @@ from tflite_tools.checks.agreement import Difference
 from tflite_tools.checks.pairing import Pairing
 from tflite_tools.running import runtime, samples
 from tflite_tools.running.runtime import LITERT, TFLM
-from tflite_tools.schema import contents as models
 from tflite_tools.schema.contents import Graph, Model, Tensor
 
 SAMPLES = 32
@@ -63,8 +62,8 @@ class Comparison:
 
 
 def compare(
-    first: bytes,
-    second: bytes,
+    first: Model,
+    second: Model,
     *,
     inputs: Sequence[np.ndarray] | None = None,
     samples_count: int = SAMPLES,
@@ -86,25 +85,23 @@ def compare(
         time_limit: seconds for each run.
 
     Raises:
-        ValueError: if a file is damaged, or they have other inputs or outputs.
+        ValueError: if they have other inputs or outputs.
         RuntimeFailedError: if a file does not run.
     """
-    ours, theirs = models.load(first), models.load(second)
-    pairs = _pair(ours, theirs)
+    pairs = _pair(first, second)
     if inputs is None:
-        drawn = samples.seeded(ours, samples=samples_count, seed=seed)
-        inputs = samples.stored(ours, drawn)
-    runtime.check_inputs(ours, inputs)
+        drawn = samples.seeded(first, samples=samples_count, seed=seed)
+        inputs = samples.stored(first, drawn)
+    runtime.check_inputs(first, inputs)
     try:
-        runtime.check_inputs(theirs, inputs)
+        runtime.check_inputs(second, inputs)
     except ValueError as error:
         raise ValueError(f"The files take other inputs. Of the second: {error}") from error
-    tensors = _by_name(ours.main, theirs.main) if pairs is None else pairs.tensors
+    tensors = _by_name(first.main, second.main) if pairs is None else pairs.tensors
     name = TFLM if runtime.available(TFLM) else LITERT
 
-    def run(data: bytes, model: Model, count: int, kept: Sequence[int]) -> runtime.Run:
+    def run(model: Model, count: int, kept: Sequence[int]) -> runtime.Run:
         return runtime.run(
-            data,
             model,
             [array[:count] for array in inputs],
             runtime=name,
@@ -113,23 +110,23 @@ def compare(
             time_limit=time_limit,
         )
 
-    made = [run(first, ours, len(inputs[0]), ()), run(second, theirs, len(inputs[0]), ())]
-    readable = {a: b for a, b in tensors.items() if ours.main.tensors[a].dtype == "INT8"}
+    made = [run(model, len(inputs[0]), ()) for model in (first, second)]
+    readable = {a: b for a, b in tensors.items() if first.main.tensors[a].dtype == "INT8"}
     seen = [
-        run(first, ours, KEPT_SAMPLES, list(readable)).kept,
-        run(second, theirs, KEPT_SAMPLES, list(readable.values())).kept,
+        run(first, KEPT_SAMPLES, list(readable)).kept,
+        run(second, KEPT_SAMPLES, list(readable.values())).kept,
     ]
     return Comparison(
-        sizes=(len(first), len(second)),
+        sizes=(len(first.data), len(second.data)),
         runtime=name,
         samples=len(inputs[0]),
         by_name=pairs is None,
-        weights=_weights_by_name(ours.main, theirs.main) if pairs is None else _weights(pairs),
+        weights=_weights_by_name(first.main, second.main) if pairs is None else _weights(pairs),
         tensors=tuple(
-            _tensor(ours.main.tensors[a], theirs.main.tensors[b], seen[0][a], seen[1][b])
+            _tensor(first.main.tensors[a], second.main.tensors[b], seen[0][a], seen[1][b])
             for a, b in readable.items()
         ),
-        outputs=_outputs(ours, theirs, made),
+        outputs=_outputs(first, second, made),
     )
 
 

@@ -34,10 +34,8 @@ NO_TFLM = "TFLM is not installed (pip install 'tfbinreg[micro]')"
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Files:
-    canonical: bytes
-    data: bytes
-    ours: Model
-    theirs: Model
+    canonical: Model
+    made: Model
     pairing: Pairing
     inputs: tuple[np.ndarray, ...]
     seed: int
@@ -45,8 +43,8 @@ class _Files:
 
 
 def verify_variant(
-    data: bytes,
-    canonical: bytes,
+    made: Model,
+    canonical: Model,
     *,
     inputs: Sequence[np.ndarray] | None = None,
     samples_count: int = VERIFY_SAMPLES,
@@ -64,7 +62,7 @@ def verify_variant(
     none is there to run the file, that nothing is proven fails ("proof").
 
     Args:
-        data: the file.
+        made: the file.
         canonical: the int8 file it was made from.
         inputs: stored values, one array per input of the file. None draws `samples_count`.
         samples_count: how many samples to draw.
@@ -75,23 +73,22 @@ def verify_variant(
         time_limit: seconds for each run.
 
     Raises:
-        ValueError: if a file is damaged, or inputs do not fit.
+        ValueError: if inputs do not fit.
     """
-    ours, theirs = models.load(canonical), models.load(data)
     if runtimes is None:
-        runtimes = (TFLM,) if theirs.main.encoded else (LITERT, TFLM)
+        runtimes = (TFLM,) if made.main.encoded else (LITERT, TFLM)
     if inputs is None:
-        drawn = samples.seeded(ours, samples=samples_count, seed=seed)
-        inputs = samples.stored(ours, drawn)
-    runtime.check_inputs(ours, inputs)
+        drawn = samples.seeded(canonical, samples=samples_count, seed=seed)
+        inputs = samples.stored(canonical, drawn)
+    runtime.check_inputs(canonical, inputs)
     try:
-        pairs = pairing.pair(ours, theirs)
+        pairs = pairing.pair(canonical, made)
     except ValueError as error:
         return Report((Check("structure", Verdict.FAILED, str(error)),))
-    files = _Files(canonical, data, ours, theirs, pairs, tuple(inputs), seed, time_limit)
+    files = _Files(canonical, made, pairs, tuple(inputs), seed, time_limit)
     coarse = any(ratio(*pair) != 1 for pair in pairs.kernels)
     checks = [
-        same_weights.check_structure(ours, theirs, pairs),
+        same_weights.check_structure(canonical, made, pairs),
         same_weights.check_codes(pairs),
         same_weights.check_biases(pairs),
     ]
@@ -103,9 +100,9 @@ def verify_variant(
     return Report((*checks, *runs, *unproven(runs, "file")))
 
 
-def twin(data: bytes) -> bytes:
+def twin(model: Model) -> Model:
     """The same integers with INT4 weights stored as int8."""
-    container = flatbuffer.read(data)
+    container = flatbuffer.read(model.data)
     for graph in container.subgraphs:
         for tensor in graph.tensors:
             if flatbuffer.type_name(tensor) == "INT4":
@@ -114,19 +111,18 @@ def twin(data: bytes) -> bytes:
                 flatbuffer.set_type(tensor, "INT8")
                 flatbuffer.set_constant(container, tensor, values)
     flatbuffer.drop_unused_buffers(container)
-    return flatbuffer.write(container)
+    return models.written(container)
 
 
 def _rounding(files: _Files, runtimes: Sequence[str]) -> Check:
     """INT4 operators alone, on random activations, against the canonical ones."""
     name = TFLM if TFLM in runtimes and runtime.available(TFLM) else LITERT
-    first = isolate.isolate(files.canonical, files.ours)
-    second = isolate.isolate(files.data, files.theirs)
-    draw = operator_checks.random_activations(files.ours, files.seed)
+    first = isolate.isolate(files.canonical)
+    second = isolate.isolate(files.made)
+    draw = operator_checks.random_activations(files.canonical, files.seed)
     inputs = isolate.inputs_for(first, draw)
     results = [
         runtime.run(
-            part.data,
             part.model,
             inputs,
             runtime=name,
@@ -136,7 +132,7 @@ def _rounding(files: _Files, runtimes: Sequence[str]) -> Check:
         for part in (first, second)
     ]
     kernels = {mine.name: (mine, other) for mine, other in files.pairing.kernels}
-    tensors = files.ours.main.tensors
+    tensors = files.canonical.main.tensors
     problems, most, moved, seen = [], 0, 0, 0
     for place, (ours, theirs) in enumerate(zip(*results, strict=True)):
         off = np.abs(ours.astype(np.int64) - theirs).reshape(-1, ours.shape[-1]).max(axis=0)
@@ -166,11 +162,10 @@ def _outputs(files: _Files, name: str, limits: Limits | None) -> Check:
     check = name.lower()
     if not runtime.available(name):
         return Check(check, Verdict.SKIPPED, NO_TFLM)
-    delegates = not _declined(files.theirs)
+    delegates = not _declined(files.made)
 
-    def run(data: bytes, model: Model) -> tuple[np.ndarray, ...]:
+    def run(model: Model) -> tuple[np.ndarray, ...]:
         return runtime.run(
-            data,
             model,
             files.inputs,
             runtime=name,
@@ -178,16 +173,15 @@ def _outputs(files: _Files, name: str, limits: Limits | None) -> Check:
             time_limit=files.time_limit,
         ).outputs
 
-    made, expected = run(files.data, files.theirs), run(files.canonical, files.ours)
+    made, expected = run(files.made), run(files.canonical)
     count = len(files.inputs[0])
-    names = [files.ours.main.tensors[index].name for index in files.ours.main.outputs]
+    names = [files.canonical.main.tensors[index].name for index in files.canonical.main.outputs]
     if all(ratio(*pair) == 1 for pair in files.pairing.kernels):
         problems = unequal(names, made, expected)
         detail = f"outputs are bit for bit the canonical file's on {count} inputs"
         return decide(check, problems, detail, {"samples": count})
-    integers = twin(files.data)
-    problems = unequal(names, made, run(integers, models.load(integers)))
-    apart = worst(files.ours.main, made, expected)
+    problems = unequal(names, made, run(twin(files.made)))
+    apart = worst(files.canonical.main, made, expected)
     detail = (
         f"outputs are bit for bit those of the same integers as int8 on {count} inputs; against "
         f"the canonical file, whose biases and roundings are finer: {apart.text()}"

@@ -39,31 +39,28 @@ class Isolated:
     """Operators side by side.
 
     Attributes:
-        data: the file.
-        model: the same file, read.
+        model: the file.
         inputs: names, in the original file, of the tensors that the inputs stand for.
         outputs: names of the outputs.
         most_levels: by how many levels two right results may differ, for each output.
     """
 
-    data: bytes
     model: Model
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     most_levels: tuple[int, ...]
 
 
-def isolate(data: bytes, model: Model) -> Isolated:
+def isolate(model: Model) -> Isolated:
     """Cut a file between its operators; float edges are left out.
 
     Args:
-        data: a file with one subgraph.
-        model: the same file, read.
+        model: a file with one subgraph.
 
     Raises:
         ValueError: if it has more subgraphs or no operators.
     """
-    container = flatbuffer.read(data)
+    container = flatbuffer.read(model.data)
     if len(container.subgraphs) != 1:
         raise ValueError("The file has several subgraphs.")
     (graph,) = container.subgraphs
@@ -87,11 +84,10 @@ def isolate(data: bytes, model: Model) -> Isolated:
     outputs = [index for operator in operators for index in flatbuffer.indices(operator.outputs)]
     graph.operators, graph.inputs, graph.outputs = operators, inputs, outputs
     container.signatureDefs = None
-    isolated = flatbuffer.write(container)
     results = tuple(model.main.tensors[index].name for index in outputs)
-    part = models.load(isolated)
+    part = models.written(container)
     most = tuple(_MOST_LEVELS.get(op.name, 1) for op in part.main.ops for _ in op.outputs)
-    return Isolated(isolated, part, tuple(names), results, most)
+    return Isolated(part, tuple(names), results, most)
 
 
 def _copy(tensor: Any, number: int) -> Any:

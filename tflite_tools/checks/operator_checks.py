@@ -17,7 +17,6 @@ SAMPLES = 16
 
 
 def check_layers(
-    data: bytes,
     model: Model,
     activations: Mapping[str, np.ndarray] | None,
     *,
@@ -28,8 +27,7 @@ def check_layers(
     """Every operator, given the trained model's activations, makes the trained model's next ones.
 
     Args:
-        data: the file.
-        model: the same file, read.
+        model: the file.
         activations: name of a layer -> the trained model's activations behind it, float, samples
             along the first axis; `SAMPLES` of them are used.
         runtime_name: what the operators run in.
@@ -42,14 +40,12 @@ def check_layers(
     if activations is None:
         return Check("layers", Verdict.SKIPPED, "no reference model was given")
     try:
-        isolated = isolate.isolate(data, model)
+        isolated = isolate.isolate(model)
         stored = _stored(model, isolated, activations)
     except ValueError as error:
         return Check("layers", Verdict.SKIPPED, str(error))
     inputs = isolate.inputs_for(isolated, lambda name, _: stored[name])
-    run = runtime.run(
-        isolated.data, isolated.model, inputs, runtime=runtime_name, time_limit=time_limit
-    )
+    run = runtime.run(isolated.model, inputs, runtime=runtime_name, time_limit=time_limit)
     expected = [stored[name] for name in isolated.outputs]
     problems, worst = isolate.misfits(isolated, run.outputs, expected, exact=exact)
     far = "bit for bit" if exact else f"worst {worst:.3f} levels off on average"
@@ -78,9 +74,7 @@ def _stored(
     return stored
 
 
-def rounding_misfits(
-    data: bytes, model: Model, *, seed: int, time_limit: float
-) -> list[tuple[str, str]]:
+def rounding_misfits(model: Model, *, seed: int, time_limit: float) -> list[tuple[str, str]]:
     """The operators in which TFLM and LiteRT differ by more than their rounding.
 
     Operators are fed with random activations from their grids.
@@ -89,12 +83,10 @@ def rounding_misfits(
         ValueError: if the file cannot be cut into operators.
         RuntimeFailedError: if a runtime cannot run them.
     """
-    isolated = isolate.isolate(data, model)
+    isolated = isolate.isolate(model)
     inputs = isolate.inputs_for(isolated, random_activations(model, seed))
     outputs = {
-        name: runtime.run(
-            isolated.data, isolated.model, inputs, runtime=name, time_limit=time_limit
-        ).outputs
+        name: runtime.run(isolated.model, inputs, runtime=name, time_limit=time_limit).outputs
         for name in (LITERT, TFLM)
     }
     return isolate.misfits(isolated, outputs[TFLM], outputs[LITERT])[0]

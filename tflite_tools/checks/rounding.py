@@ -39,30 +39,29 @@ class Rounding:
 
 
 def measure(
-    data: bytes, inputs: Sequence[np.ndarray], *, time_limit: float = runtime.TIME_LIMIT
+    model: Model, inputs: Sequence[np.ndarray], *, time_limit: float = runtime.TIME_LIMIT
 ) -> Rounding:
     """Run a file in both runtimes and compare every int8 activation.
 
     LiteRT computes as it does in use, with XNNPACK: the activations are made outputs of the file.
 
     Args:
-        data: the file.
+        model: the file.
         inputs: stored values, one array per input; as many samples are used as fit `MOST_BYTES`.
         time_limit: seconds for each runtime.
 
     Raises:
-        ValueError: if the file is damaged, or the inputs do not fit it.
+        ValueError: if the file has nothing to compare, or the inputs do not fit it.
     """
     if not runtime.available(TFLM):
         return Rounding((), 0, NO_TFLM)
-    exposed = expose(data)
-    model = models.load(exposed)
-    tensors = [model.main.tensors[index] for index in model.main.outputs]
+    exposed = expose(model)
+    tensors = [exposed.main.tensors[index] for index in exposed.main.outputs]
     size = sum(int(np.prod(tensor.shape)) for tensor in tensors)
     count = max(1, min(len(inputs[0]), MOST_BYTES // max(size, 1)))
     few = [array[:count] for array in inputs]
     try:
-        ours, theirs = (_outputs(exposed, model, few, name, time_limit) for name in (LITERT, TFLM))
+        ours, theirs = (_outputs(exposed, few, name, time_limit) for name in (LITERT, TFLM))
     except RuntimeFailedError as error:
         return Rounding((), 0, str(error))
     rows = [
@@ -72,14 +71,13 @@ def measure(
     return Rounding(tuple(rows), count)
 
 
-def expose(data: bytes) -> bytes:
+def expose(model: Model) -> Model:
     """The file with all int8 activations that operators compute, and nothing else, as outputs.
 
     Raises:
-        ValueError: if the file is damaged, has several subgraphs or no such activation.
+        ValueError: if the file has several subgraphs or no such activation.
     """
-    model = models.load(data)
-    container = flatbuffer.read(data)
+    container = flatbuffer.read(model.data)
     if len(container.subgraphs) != 1:
         raise ValueError("The file has several subgraphs.")
     computed = [tensor for op in model.main.ops for tensor in model.main.made(op)]
@@ -88,13 +86,13 @@ def expose(data: bytes) -> bytes:
         raise ValueError("The file computes no int8 activations.")
     container.subgraphs[0].outputs = places
     container.signatureDefs = None
-    return flatbuffer.write(container)
+    return models.written(container)
 
 
 def _outputs(
-    data: bytes, model: Model, inputs: Sequence[np.ndarray], name: str, time_limit: float
+    model: Model, inputs: Sequence[np.ndarray], name: str, time_limit: float
 ) -> tuple[np.ndarray, ...]:
-    return runtime.run(data, model, inputs, runtime=name, time_limit=time_limit).outputs
+    return runtime.run(model, inputs, runtime=name, time_limit=time_limit).outputs
 
 
 def _row(name: str, ours: np.ndarray, theirs: np.ndarray) -> TensorRow:

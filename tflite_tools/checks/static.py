@@ -11,31 +11,29 @@ from tflite_tools.checks import pairing
 from tflite_tools.checks.verdict import Check, decide
 from tflite_tools.running import samples
 from tflite_tools.schema import codes as file_codes
-from tflite_tools.schema import flatbuffer, manifest
+from tflite_tools.schema import manifest
 from tflite_tools.schema.contents import Model, Op
 
 INTEGER_TYPES = frozenset({"INT8", "INT4", "INT32"})
 _WEIGHTS_INPUT = 1
 
 
-def check_codes(data: bytes, model: Model, reference: Mapping[str, np.ndarray] | None) -> Check:
+def check_codes(model: Model, reference: Mapping[str, np.ndarray] | None) -> Check:
     """The weights in the file are the trained codes, and levels of the grids the manifest names.
 
     Kernels that were not trained are compared with the manifest.
 
     Args:
-        data: the file.
-        model: the same file, read.
+        model: the file.
         reference: layer name -> codes of the trained model. None compares the SHA-256 that the
             exporter wrote into the manifest.
     """
     header = model.require_manifest()
-    container = flatbuffer.read(data)
     problems = _unaccounted(model)
     stored: dict[str, np.ndarray] = {}
     for entry in header.kernels:
         try:
-            stored[entry.name] = file_codes.layer_codes(container, entry)
+            stored[entry.name] = file_codes.layer_codes(model, entry)
         except ValueError as error:
             problems.append((entry.name, str(error).removeprefix(f"{entry.name}: ")))
         else:

@@ -14,7 +14,6 @@ from tflite_tools.checks.coarse_check import check_coarse
 from tflite_tools.checks.verdict import Check, Report, Verdict, decide
 from tflite_tools.running import runtime, samples
 from tflite_tools.running.runtime import LITERT, TFLM, MissingOpError, Run, RuntimeFailedError
-from tflite_tools.schema import contents as models
 from tflite_tools.schema.contents import Model
 
 DEFAULT_LIMITS = Limits()
@@ -47,7 +46,7 @@ NO_REFERENCE = Reference()
 
 
 def verify(
-    data: bytes,
+    model: Model,
     *,
     reference: Reference = NO_REFERENCE,
     inputs: Mapping[str, np.ndarray] | None = None,
@@ -72,11 +71,11 @@ def verify(
     gives `limits`.
 
     Args:
-        data: the file.
+        model: the file.
         reference: the trained model. Without its codes, "codes" compares with the SHA-256 in the
             manifest; without predictions or activations, "agreement" or "layers" are skipped.
         inputs: name of an input -> float array, samples along the first axis, in the units the
-            trained model takes. None draws `samples_count` from the input grid (`default_inputs`).
+            trained model takes. None draws `samples_count` from the input grid (`samples.seeded`).
         typical: whether `inputs` are of the kind the device will get, so that numbers that are
             lost on a grid with far larger ones are told.
         samples_count: how many samples to draw.
@@ -90,9 +89,8 @@ def verify(
         a model that was not, and by one called "coarse" if typical inputs show lost numbers.
 
     Raises:
-        ValueError: if the file is damaged or has no manifest, or inputs or reference do not fit.
+        ValueError: if the file has no manifest, or inputs or reference do not fit.
     """
-    model = models.load(data)
     model.require_manifest()
     if inputs is None:
         inputs = samples.seeded(model, samples=samples_count, seed=seed)
@@ -103,12 +101,10 @@ def verify(
         raise ValueError(f"The reference has other samples than the {len(stored[0])} inputs.")
 
     def run(name: str = LITERT, watched: Sequence[int] = ()) -> Run:
-        return runtime.run(
-            data, model, stored, runtime=name, watched=watched, time_limit=time_limit
-        )
+        return runtime.run(model, stored, runtime=name, watched=watched, time_limit=time_limit)
 
     def rounding_misfits() -> list[tuple[str, str]]:
-        return operator_checks.rounding_misfits(data, model, seed=seed, time_limit=time_limit)
+        return operator_checks.rounding_misfits(model, seed=seed, time_limit=time_limit)
 
     outputs = {LITERT: _outputs(model, run)}
     if runtime.available(TFLM):
@@ -121,7 +117,6 @@ def verify(
     by_layer = guarded(
         "layers",
         lambda: operator_checks.check_layers(
-            data,
             model,
             reference.activations,
             runtime_name=chosen,
@@ -143,7 +138,7 @@ def verify(
         (
             *_unfinalized(model),
             *(_coarse(model, inputs, watched_run) if typical else ()),
-            static.check_codes(data, model, reference.codes),
+            static.check_codes(model, reference.codes),
             static.check_integer(model),
             guarded("levels", lambda: agreement.check_levels(model, watched_run())),
             by_layer,
@@ -172,20 +167,6 @@ def _coarse(
         return check_coarse(model, inputs, run())
     except RuntimeFailedError:
         return ()
-
-
-def default_inputs(
-    data: bytes,
-    *,
-    samples_count: int = samples.DEFAULT_SAMPLES,
-    seed: int = samples.DEFAULT_SEED,
-) -> dict[str, np.ndarray]:
-    """The inputs that `verify` draws, by name, for the trained model to predict on.
-
-    Raises:
-        ValueError: if the file is damaged, or an input has no grid.
-    """
-    return samples.seeded(models.load(data), samples=samples_count, seed=seed)
 
 
 def _outputs(model: Model, run: Callable[[], Run]) -> _Outputs:

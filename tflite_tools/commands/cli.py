@@ -55,7 +55,7 @@ def _message(error: Exception) -> str:
 
 
 def _inspect(arguments: argparse.Namespace) -> int:
-    description = describe(given.read_file(arguments.file))
+    description = describe(given.opened(arguments.file))
     if arguments.json:
         print(report_text.description_json(description))
     else:

@@ -19,7 +19,7 @@ from tflite_tools.from_keras.convert import Finalized
 from tflite_tools.from_keras.fit_flash import squeeze
 from tflite_tools.reports import comparison_text, flash, report_text
 from tflite_tools.reports.flash import Flash
-from tflite_tools.schema import flatbuffer, manifest
+from tflite_tools.schema.contents import Model
 from tflite_tools.system import files
 from tflite_tools.system.quiet import native_log_hidden
 
@@ -67,11 +67,11 @@ def convert(arguments: argparse.Namespace) -> int:
         files.write(arguments.output, built.files[""])
     figures = comparison_text.built_figures(arguments.output, options, canonical, built)
     figures["seconds"] = round(time.monotonic() - start, 2)
-    figures["finalized"] = manifest.require(flatbuffer.read(canonical)).finalized
+    figures["finalized"] = canonical.require_manifest().finalized
     reference = arguments.model
     if finalized is not None:
         reference = _saved_beside(arguments.output)
-        files.write(reference, finalized.model)
+        files.write(reference, finalized.saved)
         figures["finalized_model"], figures["finalize"] = reference, finalized.report
     figures["check"] = _check_line(arguments, options, reference)
     if arguments.json:
@@ -88,17 +88,17 @@ def convert(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _canonical(arguments: argparse.Namespace) -> tuple[bytes, Finalized | None]:
+def _canonical(arguments: argparse.Namespace) -> tuple[Model, Finalized | None]:
     """The canonical file, and the model if it was finalized on the way."""
     if arguments.finalize_data is None:
         with native_log_hidden(enabled=not arguments.verbose):
-            data = conversion.canonical(
+            file = conversion.canonical(
                 arguments.model,
                 input_type=arguments.input_type,
                 output_type=arguments.output_type,
                 input_shape=arguments.input_shape,
             )
-        return data, None
+        return file, None
     saved = _saved_beside(arguments.output)
     files.check_target(saved)
     files.check_apart(saved, arguments.output, arguments.model, arguments.finalize_data)
@@ -110,7 +110,7 @@ def _canonical(arguments: argparse.Namespace) -> tuple[bytes, Finalized | None]:
             input_type=arguments.input_type or conversion.INPUT_TYPES[0],
             output_type=arguments.output_type,
         )
-    return finalized.data, finalized
+    return finalized.file, finalized
 
 
 def _saved_beside(output: str) -> str:
@@ -153,7 +153,7 @@ def _squeeze(arguments: argparse.Namespace) -> int:
     arrays = files.read_arrays(arguments.data)
     with native_log_hidden(enabled=not arguments.verbose):
         result = squeeze(arguments.model, arguments.flash_budget, arrays)
-    files.write(arguments.output, result.data)
+    files.write(arguments.output, result.file.data)
     files.write(recipe_path, result.recipe.encode())
     check = f"{PROGRAM} verify {shlex.quote(arguments.output)}"
     if arguments.json:

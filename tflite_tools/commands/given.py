@@ -57,21 +57,17 @@ def check_output(path: str, *, kind: str, suffix: str, wrong: tuple[str, ...] = 
         )
 
 
-def opened(path: str) -> tuple[bytes, Model]:
-    """A .tflite file, and what is in it; errors name it."""
-    data = read_file(path)
+def opened(path: str) -> Model:
+    """A .tflite file; errors name it."""
+    data = _read(path)
     try:
-        return data, models.load(data)
+        return models.load(data)
     except ValueError as error:
         raise ValueError(f"{path!r}: {error}") from error
 
 
-def read_file(path: str) -> bytes:
-    """The bytes of a .tflite file.
-
-    Raises:
-        ValueError: if it cannot be read; for a folder or a Keras model, with what to do instead.
-    """
+def _read(path: str) -> bytes:
+    """The bytes of a .tflite file; a folder or a Keras model is refused with what to do instead."""
     refuse_folder(path)
     data = files.read(path)
     if data.startswith(_KERAS_MAGIC):

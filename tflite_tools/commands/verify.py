@@ -7,6 +7,7 @@ import dataclasses
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -26,7 +27,6 @@ from tflite_tools.reports import bench, bench_text, comparison_text, page, sizes
 from tflite_tools.reports import report_text as reports
 from tflite_tools.reports.describe import describe
 from tflite_tools.running import runtime, samples
-from tflite_tools.schema import contents as models
 from tflite_tools.schema.contents import Model
 from tflite_tools.system import files
 from tflite_tools.system.quiet import native_log_hidden
@@ -43,7 +43,7 @@ def verify(arguments: argparse.Namespace) -> int:
     given.check_paths(arguments)
     if arguments.labels is not None and arguments.inputs is None:
         raise ValueError("--labels are those of the samples of --inputs: give both.")
-    result = _folder(arguments) if _is_c(arguments.file) else _verified(arguments)[-1]
+    result = _folder(arguments) if _is_c(arguments.file) else _verified(arguments).report
     if arguments.json:
         print(reports.verification_json(result))
     else:
@@ -56,27 +56,34 @@ def _is_c(path: str) -> bool:
     return os.path.isdir(path) and not os.path.isfile(os.path.join(path, "saved_model.pb"))
 
 
-def _verified(arguments: argparse.Namespace) -> tuple[bytes, bytes, Report]:
-    """The file, the int8 file it was made from or is, and what verifying it as asked finds."""
-    data, model = given.opened(arguments.file)
+class Verified(NamedTuple):
+    """A file, the int8 file it was made from or is, and what verifying it as asked found."""
+
+    file: Model
+    canonical: Model
+    report: Report
+
+
+def _verified(arguments: argparse.Namespace) -> Verified:
+    model = given.opened(arguments.file)
     if _canonical_path(arguments) is not None or _is_variant(model):
-        return _variant(arguments, data, model)
+        return _variant(arguments, model)
     limits = _limits(arguments)
     inputs = given.inputs_for(arguments, model, samples.DEFAULT_SAMPLES)
     stored = samples.stored(model, inputs)  # a wrong shape should not wait for TensorFlow
     labels = _labels(arguments, model, stored)
     reference = _reference(arguments, inputs)
     result = verification.verify(
-        data,
+        model,
         reference=reference,
         inputs=inputs,
         typical=arguments.inputs is not None,
         limits=limits,
     )
     if labels:
-        runners = accuracy.runners_of(data, model, stored, predictions=reference.predictions)
+        runners = accuracy.runners_of(model, stored, predictions=reference.predictions)
         result = _with_accuracy(result, model, labels, runners)
-    return data, data, result
+    return Verified(model, model, result)
 
 
 def _is_variant(model: Model) -> bool:
@@ -107,7 +114,7 @@ def _canonical(
     input_type: str = "int8",
     output_type: str = "int8",
     input_shape: Sequence[tuple[str | None, tuple[int, ...]]] = (),
-) -> tuple[bytes, Model]:
+) -> Model:
     """The int8 file that FILE was made from: as given, or made anew from the trained model."""
     path = _canonical_path(arguments)
     if path is not None:
@@ -118,23 +125,22 @@ def _canonical(
             "the trained model, or --canonical with its int8 file."
         )
     with native_log_hidden(enabled=not arguments.verbose):
-        data = conversion.convert(
+        return conversion.convert(
             arguments.reference,
             input_type=input_type,
             output_type=output_type,
             input_shape=input_shape,
         )
-    return data, models.load(data)
 
 
 def _folder(arguments: argparse.Namespace) -> Report:
     """What comparing a folder of C with the canonical file finds."""
     folder = source_folder.read(arguments.file)
     limits = _limits(arguments)
-    canonical, model = _canonical(arguments)
-    inputs = given.inputs_for(arguments, model, derived_file.VERIFY_SAMPLES)
-    stored = samples.stored(model, inputs)
-    labels = _labels(arguments, model, stored)
+    canonical = _canonical(arguments)
+    inputs = given.inputs_for(arguments, canonical, derived_file.VERIFY_SAMPLES)
+    stored = samples.stored(canonical, inputs)
+    labels = _labels(arguments, canonical, stored)
     print(
         f"{PROGRAM}: compiling and running the C in {reports.printable(arguments.file)} on this "
         f"computer ({host_run.MEMORY >> 30} GiB and {runtime.TIME_LIMIT:g} seconds at most)",
@@ -146,36 +152,33 @@ def _folder(arguments: argparse.Namespace) -> Report:
     if labels:
         predictions = _reference(arguments, inputs).predictions
         runners = accuracy.runners_of(
-            canonical, model, stored, predictions=predictions, files=folder.files
+            canonical, stored, predictions=predictions, files=folder.files
         )
-        result = _with_accuracy(result, model, labels, runners)
+        result = _with_accuracy(result, canonical, labels, runners)
     return result
 
 
-def _variant(
-    arguments: argparse.Namespace, data: bytes, theirs: Model
-) -> tuple[bytes, bytes, Report]:
-    """The file, its canonical file, and what comparing the two finds."""
+def _variant(arguments: argparse.Namespace, made: Model) -> Verified:
+    """The same of a file in another format, by comparing it with its canonical file."""
     limits = _limits(arguments)
-    types = _edge_types(theirs)
-    canonical, model = _canonical(
-        arguments, input_type=types[0], output_type=types[1], input_shape=_sizes(theirs)
+    types = _edge_types(made)
+    canonical = _canonical(
+        arguments, input_type=types[0], output_type=types[1], input_shape=_sizes(made)
     )
-    inputs = given.inputs_for(arguments, model, derived_file.VERIFY_SAMPLES)
-    stored = samples.stored(model, inputs)
-    labels = _labels(arguments, model, stored)
+    inputs = given.inputs_for(arguments, canonical, derived_file.VERIFY_SAMPLES)
+    stored = samples.stored(canonical, inputs)
+    labels = _labels(arguments, canonical, stored)
     result = derived_file.verify_variant(
-        data, canonical, inputs=stored, seed=arguments.seed, limits=limits
+        made, canonical, inputs=stored, seed=arguments.seed, limits=limits
     )
     if labels:
         predictions = _reference(arguments, inputs).predictions
-        runners = accuracy.runners_of(canonical, model, stored, predictions=predictions)
+        runners = accuracy.runners_of(canonical, stored, predictions=predictions)
         own = {
-            name: accuracy.in_runtime(data, theirs, stored, name)
-            for name in (runtime.LITERT, runtime.TFLM)
+            name: accuracy.in_runtime(made, stored, name) for name in (runtime.LITERT, runtime.TFLM)
         }
-        result = _with_accuracy(result, model, labels, runners | own)
-    return data, canonical, result
+        result = _with_accuracy(result, canonical, labels, runners | own)
+    return Verified(made, canonical, result)
 
 
 def _edge_types(model: Model) -> tuple[str, str]:
@@ -220,8 +223,8 @@ def compare(arguments: argparse.Namespace) -> int:
     if not arguments.max_lsb >= 0 or not 0 <= arguments.min_top1 <= 1:
         raise ValueError("--max_lsb must not be negative, --min_top1 must be from 0 to 1.")
     given.check_paths(arguments)
-    (first, model), (second, _) = given.opened(arguments.first), given.opened(arguments.second)
-    inputs = samples.stored(model, given.inputs_for(arguments, model, comparison.SAMPLES))
+    first, second = given.opened(arguments.first), given.opened(arguments.second)
+    inputs = samples.stored(first, given.inputs_for(arguments, first, comparison.SAMPLES))
     found = comparison.compare(first, second, inputs=inputs)
     within = found.within(max_lsb=arguments.max_lsb, min_top1=arguments.min_top1)
     if arguments.json:
@@ -250,10 +253,10 @@ def report(arguments: argparse.Namespace) -> int:
     files.check_target(arguments.output)
     needed = arguments.file, arguments.reference, arguments.canonical, arguments.inputs
     files.check_apart(arguments.output, *needed)
-    data, canonical, result = _verified(arguments)
+    file, canonical, result = _verified(arguments)
     text = page.page(
-        data,
-        describe(data),
+        file,
+        describe(file),
         title=os.path.basename(arguments.file),
         verification=result,
         card=dict(arguments.card),
@@ -269,11 +272,10 @@ def report(arguments: argparse.Namespace) -> int:
     return SUCCESS if result.passed else FAILURE
 
 
-def _rounding(arguments: argparse.Namespace, data: bytes) -> Rounding:
+def _rounding(arguments: argparse.Namespace, model: Model) -> Rounding:
     """The runtimes' differences on the inputs of the verification, or as many of its kind."""
-    model = models.load(data)
     inputs = samples.stored(model, given.inputs_for(arguments, model, samples.DEFAULT_SAMPLES))
-    return rounding.measure(data, inputs)
+    return rounding.measure(model, inputs)
 
 
 def benchmark(arguments: argparse.Namespace) -> int:
@@ -283,10 +285,10 @@ def benchmark(arguments: argparse.Namespace) -> int:
         Exit code 0.
     """
     given.check_paths(arguments)
-    data, model = given.opened(arguments.file)
+    model = given.opened(arguments.file)
     inputs = samples.stored(model, given.inputs_for(arguments, model, 1))
     found = bench.benchmark(
-        data,
+        model,
         inputs,
         threads=arguments.threads,
         warm_up=arguments.warm_up,

@@ -12,7 +12,7 @@ from tflite_tools.formats import ethos, int4, lut, result, slim
 from tflite_tools.formats.result import TARGETS, Result
 from tflite_tools.formats.slim import Pass
 from tflite_tools.schema import codes, manifest
-from tflite_tools.schema import contents as models
+from tflite_tools.schema.contents import Model
 
 FORMATS = ("int8", "int4", "lut", "c")
 
@@ -60,6 +60,7 @@ class Built:
 
     Attributes:
         files: name -> bytes; the single name "" for a single file.
+        model: the single file; None for sources.
         warnings: one line each.
         passes: what slimming saved.
         figures: costs by name.
@@ -67,6 +68,7 @@ class Built:
     """
 
     files: Mapping[str, bytes]
+    model: Model | None = None
     warnings: tuple[str, ...] = ()
     passes: tuple[Pass, ...] = ()
     figures: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -80,26 +82,25 @@ class Built:
         return sum(len(data) for data in self.files.values())
 
 
-def check_canonical(data: bytes) -> None:
+def check_canonical(model: Model) -> None:
     """Check that a file is what formats are made from: a manifest, and int8 weights that match it.
 
     Raises:
         ValueError: naming the layer.
     """
-    model = models.load(data)
     layers = model.require_manifest().layers
     packed = [t.name for g in model.graphs for t in g.tensors if t.dtype in ("INT4", "INT2")]
     decoded = [g.tensors[entry.indices].name for g in model.graphs for entry in g.encoded]
     if packed or decoded:
         name = (packed + decoded)[0]
         raise ValueError(f"The file is no canonical int8 file: {name!r} is packed already.")
-    found = codes.read_codes(data)
+    found = codes.codes_of(model)
     for entry in layers:
         if manifest.codes_digest(found[entry.name]) != entry.sha256:
             raise ValueError(f"{entry.name}: the codes do not match the manifest's SHA-256.")
 
 
-def build(canonical: bytes, options: Options, *, name: str = "model") -> Built:
+def build(canonical: Model, options: Options, *, name: str = "model") -> Built:
     """Make a format of the canonical file.
 
     Args:
@@ -122,18 +123,27 @@ def build(canonical: bytes, options: Options, *, name: str = "model") -> Built:
         made = int4.convert(canonical, target=options.target)
     elif options.format == "lut":
         made = lut.convert(canonical, target=options.target, split_convs=options.split_convs)
-    data = canonical if made is None else made.data
+    model = canonical if made is None else made.model
     warnings = () if made is None else made.warnings
     figures: dict[str, Any] = {} if made is None else dict(made.figures)
     if not options.slim:
-        return Built({"": data}, warnings, figures=figures)
-    slimmed = slim.convert(data, target=options.target)
+        return _file(model, warnings, figures=figures)
+    slimmed = slim.convert(model, target=options.target)
     figures["runs_in"] = list(slimmed.accepted)
     both = tuple(dict.fromkeys((*warnings, *slimmed.result.warnings)))
-    return Built({"": slimmed.result.data}, both, slimmed.passes, figures)
+    return _file(slimmed.result.model, both, slimmed.passes, figures)
 
 
-def _sources(canonical: bytes, name: str) -> Built:
+def _file(
+    model: Model,
+    warnings: tuple[str, ...],
+    passes: tuple[Pass, ...] = (),
+    figures: Mapping[str, Any] | None = None,
+) -> Built:
+    return Built({"": model.data}, model, warnings, passes, figures or {})
+
+
+def _sources(canonical: Model, name: str) -> Built:
     made = generate.generate(canonical, name=name)
     warnings = result.accepted(verify_folder.compare(Folder(name, made.files), canonical))
     figures = {
@@ -143,10 +153,10 @@ def _sources(canonical: bytes, name: str) -> Built:
     }
     files = {path: text.encode() for path, text in made.files.items()}
     kept = made.packed_weight_bytes + made.constant_bytes
-    return Built(files, warnings, figures=figures, data_bytes=kept)
+    return Built(files, warnings=warnings, figures=figures, data_bytes=kept)
 
 
-def _compiled(canonical: bytes, accelerator: str) -> Built:
+def _compiled(canonical: Model, accelerator: str) -> Built:
     made = ethos.compile_model(canonical, accelerator=accelerator)
     left = [f"{op}: stays on the CPU" for op in made.cpu_ops]
     figures = {
@@ -157,4 +167,4 @@ def _compiled(canonical: bytes, accelerator: str) -> Built:
         "flash_bytes": made.flash_bytes,
         "all_on_npu": not left,
     }
-    return Built({"": made.data}, tuple(left), figures=figures)
+    return _file(made.model, tuple(left), figures=figures)

@@ -38,7 +38,7 @@ class Compiled:
     """A file for an Ethos-U.
 
     Attributes:
-        data: its bytes.
+        model: the file.
         cpu_ops: operators that are left to the CPU, by name and output; none if all are on the NPU.
         weight_bytes: compressed weights, with the biases and scales Vela packs among them.
         weights: how many weights the layers have.
@@ -46,7 +46,7 @@ class Compiled:
         flash_bytes: what the network takes in flash.
     """
 
-    data: bytes
+    model: Model
     cpu_ops: tuple[str, ...]
     weight_bytes: int
     weights: int
@@ -66,7 +66,7 @@ def find() -> str | None:
 
 
 def compile_model(
-    data: bytes,
+    model: Model,
     *,
     accelerator: str = DEFAULT_ACCELERATOR,
     vela: str | None = None,
@@ -75,32 +75,30 @@ def compile_model(
     """Compile the canonical file.
 
     Args:
-        data: the int8 file.
+        model: the int8 file.
         accelerator: one of `ACCELERATORS`.
         vela: path of the program; None looks for it.
         time_limit: seconds.
 
     Raises:
-        ValueError: if the file is damaged, or has INT4 or decoded weights.
+        ValueError: if the file has INT4 or decoded weights.
         RuntimeError: if Vela is missing, or refuses the file.
     """
     if accelerator not in ACCELERATORS:
         raise ValueError(f"accelerator must be one of {', '.join(ACCELERATORS)}.")
-    model = models.load(data)
     weights = _weights(model)
     program = vela or find()
     if program is None:
         raise RuntimeError(MISSING)
     with tempfile.TemporaryDirectory(prefix="tflite_tools_") as path:
         folder = pathlib.Path(path)
-        (folder / "model.tflite").write_bytes(data)
+        (folder / "model.tflite").write_bytes(model.data)
         _run(program, folder, accelerator, time_limit)
-        compiled = files.read(folder / "out" / "model_vela.tflite")
+        made = models.load(files.read(folder / "out" / "model_vela.tflite"))
         summary = _summary(folder / "out")
-    made = models.load(compiled)
     left = [op for op in made.main.ops if op.name != _NPU_OP]
     return Compiled(
-        data=compiled,
+        model=made,
         cpu_ops=tuple(f"{op.name} {pairing.label(made.main, op)}" for op in left),
         weight_bytes=int(float(summary["total_npu_encoded_weights"])),
         weights=weights,

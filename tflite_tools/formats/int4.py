@@ -19,7 +19,9 @@ from typing import Any
 import numpy as np
 
 from tflite_tools.formats.result import RUNTIMES, Result, checked
+from tflite_tools.schema import contents as models
 from tflite_tools.schema import flatbuffer, manifest
+from tflite_tools.schema.contents import Model
 from tflite_tools.schema.manifest import LayerEntry
 
 MOST_BITS = 4
@@ -28,23 +30,23 @@ _OPS = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"})
 _BIAS = 2
 
 
-def convert(data: bytes, *, target: str = "any") -> Result:
+def convert(model: Model, *, target: str = "any") -> Result:
     """Pack the weights of layers of 4 bits and fewer.
 
     Args:
-        data: the canonical file.
+        model: the canonical file.
         target: "any" and "tflm" leave FULLY_CONNECTED weights with different scales per channel as
             int8, which TFLM refuses as INT4; "litert" packs them.
 
     Raises:
-        ValueError: if the file is damaged or has no manifest, no layer can be packed, the target
-            cannot run INT4, or the result is not the canonical network.
+        ValueError: if the file has no manifest, no layer can be packed, the target cannot run INT4,
+            or the result is not the canonical network.
     """
-    packed, warnings = encode(data, target=target)
-    return checked(packed, data, runtimes=RUNTIMES[target], warnings=warnings)
+    packed, warnings = encode(model, target=target)
+    return checked(packed, model, runtimes=RUNTIMES[target], warnings=warnings)
 
 
-def encode(data: bytes, *, target: str = "any") -> tuple[bytes, list[str]]:
+def encode(model: Model, *, target: str = "any") -> tuple[Model, list[str]]:
     """The file of `convert` before it is compared, and warnings.
 
     Raises:
@@ -52,8 +54,7 @@ def encode(data: bytes, *, target: str = "any") -> tuple[bytes, list[str]]:
     """
     if target not in RUNTIMES:
         raise ValueError(f"INT4 weights do not run on {target}: its compiler needs the int8 file.")
-    container = flatbuffer.read(data)
-    header = manifest.require(container)
+    header, container = model.require_manifest(), flatbuffer.read(model.data)
     warnings: list[str] = []
     entries: list[LayerEntry] = []
     count = 0
@@ -70,7 +71,7 @@ def encode(data: bytes, *, target: str = "any") -> tuple[bytes, list[str]]:
     rewritten = dataclasses.replace(header, layers=tuple(entries))
     flatbuffer.set_metadata(container, manifest.METADATA_NAME, rewritten.to_json().encode())
     flatbuffer.drop_unused_buffers(container)
-    return flatbuffer.write(container), warnings
+    return models.written(container), warnings
 
 
 def _users(container: Any, entry: LayerEntry) -> tuple[Any, list[tuple[Any, Any]]]:

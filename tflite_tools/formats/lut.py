@@ -22,7 +22,8 @@ from tflite_tools.formats.result import Result, checked
 from tflite_tools.running import runtime
 from tflite_tools.running.runtime import TFLM
 from tflite_tools.schema import contents as models
-from tflite_tools.schema import flatbuffer, lut_decode, manifest
+from tflite_tools.schema import flatbuffer, lut_decode
+from tflite_tools.schema.contents import Model, Tensor
 from tflite_tools.schema.manifest import LayerEntry
 
 MOST_BITS = 7
@@ -66,34 +67,34 @@ class TensorPlan:
         return f"{self.layer}: left int8, {why}"
 
 
-def convert(data: bytes, *, target: str = "any", split_convs: int | None = None) -> Result:
+def convert(model: Model, *, target: str = "any", split_convs: int | None = None) -> Result:
     """Store the weights of layers of 7 bits and fewer as indices into tables.
 
     Args:
-        data: the canonical file.
+        model: the canonical file.
         target: "any" or "tflm"; no other runtime has a DECODE operator.
         split_convs: most bytes of decoded weights at a time: larger convolutions become several,
             over their output channels, and a CONCATENATION. None leaves them whole.
 
     Raises:
-        ValueError: if the file is damaged or has no manifest, no layer becomes smaller, a
+        ValueError: if the file has no manifest, no layer becomes smaller, a
             convolution cannot be split so far, the target has no tables, or the result is not the
             canonical network.
         RuntimeError: if tflite-micro is missing.
     """
     if target not in ("any", "tflm"):
         raise ValueError(f"Tables do not run on {target}: only TFLM has their DECODE operator.")
-    encoded, notes = encode(data, split_convs=split_convs)
-    figures = _costs(data, encoded)
+    encoded, notes = encode(model, split_convs=split_convs)
+    figures = _costs(model, encoded)
     if split_convs is not None:
-        whole, _ = encode(data)
-        figures["unsplit_arena_bytes"] = runtime.least_arena(whole, models.load(whole))
+        whole, _ = encode(model)
+        figures["unsplit_arena_bytes"] = runtime.least_arena(whole)
         if figures["unsplit_arena_bytes"] <= figures["arena_bytes"]:
             notes.append("splitting does not lower the arena: activations decide its size")
-    return checked(encoded, data, runtimes=(TFLM,), warnings=notes, figures=figures)
+    return checked(encoded, model, runtimes=(TFLM,), warnings=notes, figures=figures)
 
 
-def encode(data: bytes, *, split_convs: int | None = None) -> tuple[bytes, list[str]]:
+def encode(model: Model, *, split_convs: int | None = None) -> tuple[Model, list[str]]:
     """The file of `convert` before it is compared, and warnings.
 
     Raises:
@@ -102,36 +103,36 @@ def encode(data: bytes, *, split_convs: int | None = None) -> tuple[bytes, list[
     """
     if not runtime.available(TFLM):
         raise RuntimeError(_MISSING)
-    container = flatbuffer.read(data)
-    plans = plan(container)
+    plans = plan(model)
     chosen = [entry for entry in plans if entry.shrinks]
     notes = [entry.note for entry in plans if not entry.shrinks]
     if not chosen:
         raise ValueError(
             f"No layer becomes smaller with tables ({'; '.join(notes) or 'no layer'})."
         )
-    source = data
+    source = model
     if split_convs is not None:
+        container = flatbuffer.read(model.data)
         names = [entry.tensor for entry in chosen]
         notes += split.split_convolutions(container, names, most_bytes=split_convs)
-        source = flatbuffer.write(container)
-    return compress(source, spec(flatbuffer.read(source), chosen)), notes
+        source = models.written(container)
+    return models.load(compress(source.data, spec(source, chosen))), notes
 
 
-def plan(container: Any) -> tuple[TensorPlan, ...]:
+def plan(model: Model) -> tuple[TensorPlan, ...]:
     """How the layers of 7 bits and fewer, and all codebooks, would be stored."""
-    layers = manifest.require(container).layers
+    layers = model.require_manifest().layers
     entries = {e.tensor: e for e in layers if e.bits <= MOST_BITS or e.levels}
     plans = []
-    for tensor in container.subgraphs[0].tensors:
-        entry = entries.get(flatbuffer.text(tensor.name))
+    for tensor in model.main.tensors:
+        entry = entries.get(tensor.name)
         if entry is not None:
-            plans.append(_plan(container, tensor, entry))
+            plans.append(_plan(tensor, entry))
     return tuple(plans)
 
 
-def _plan(container: Any, tensor: Any, entry: LayerEntry) -> TensorPlan:
-    weights = flatbuffer.constant(container, tensor)
+def _plan(tensor: Tensor, entry: LayerEntry) -> TensorPlan:
+    weights = tensor.data
     if weights is None or weights.dtype != np.int8:
         raise ValueError(f"{entry.name}: the file has no int8 weights {entry.tensor!r}.")
     axis = channel_axis(tensor)
@@ -144,30 +145,29 @@ def _plan(container: Any, tensor: Any, entry: LayerEntry) -> TensorPlan:
     return TensorPlan(entry.name, entry.tensor, bits, axis, weights.size, after)
 
 
-def channel_axis(tensor: Any) -> int | None:
+def channel_axis(tensor: Tensor) -> int | None:
     """The axis with one table per channel; None for one table, if there is only one scale.
 
     This alone decides the mode, as it does in TFLM's kernel.
     """
-    if len(flatbuffer.scales(tensor)) <= 1:
-        return None
-    return int(tensor.quantization.quantizedDimension)
+    parameters = tensor.quantization
+    return None if parameters is None or parameters.scale.size <= 1 else parameters.axis
 
 
-def spec(container: Any, plans: list[TensorPlan]) -> list[Any]:
+def spec(model: Model, plans: list[TensorPlan]) -> list[Any]:
     """The compression library's specification of the planned tensors or their parts."""
     from tflite_micro.tensorflow.lite.micro.compression import spec as library
 
     specs = []
-    for index, tensor in enumerate(container.subgraphs[0].tensors):
-        name = flatbuffer.text(tensor.name)
+    for tensor in model.main.tensors:
+        name = tensor.name
         entry = next((p for p in plans if name == p.tensor or split.is_part(name, p.tensor)), None)
         if entry is None:
             continue
         axis = channel_axis(tensor)
         mode = library.PerTensor() if axis is None else library.PerChannel(axis=axis)
         method = library.LookUpTableCompression(index_bitwidth=entry.bits, mode=mode)
-        specs.append(library.Tensor(subgraph=0, tensor=index, compression=[method]))
+        specs.append(library.Tensor(subgraph=0, tensor=tensor.index, compression=[method]))
     return specs
 
 
@@ -190,13 +190,12 @@ def compress(data: bytes, specs: list[Any]) -> bytes:
     return flatbuffer.write(flatbuffer.read(compressed))
 
 
-def _costs(data: bytes, encoded: bytes) -> dict[str, int]:
+def _costs(model: Model, encoded: Model) -> dict[str, int]:
     """Arena before and after, the largest tensor that is decoded, and how many are."""
-    ours, theirs = models.load(data), models.load(encoded)
-    decoded = [theirs.main.tensors[entry.output] for entry in theirs.main.encoded]
+    decoded = [encoded.main.tensors[entry.output] for entry in encoded.main.encoded]
     return {
-        "arena_bytes": runtime.least_arena(encoded, theirs),
-        "canonical_arena_bytes": runtime.least_arena(data, ours),
+        "arena_bytes": runtime.least_arena(encoded),
+        "canonical_arena_bytes": runtime.least_arena(model),
         "largest_decoded_bytes": max((math.prod(t.shape) for t in decoded), default=0),
         "decoded_tensors": len(decoded),
     }

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from tflite_tools.checks import derived_file
 from tflite_tools.checks.verdict import Report, Verdict
 from tflite_tools.running.runtime import LITERT, TFLM
+from tflite_tools.schema.contents import Model
 
 TARGETS = ("any", "litert", "tflm", "ethos-u")
 RUNTIMES = {"any": (LITERT, TFLM), "litert": (LITERT,), "tflm": (TFLM,)}
@@ -18,21 +19,21 @@ class Result:
     """A file in another format.
 
     Attributes:
-        data: its bytes.
+        model: the file.
         report: the comparison with the file it was made from; it has passed.
         warnings: one line each, naming the layer.
         figures: sizes and costs in bytes, by name.
     """
 
-    data: bytes
+    model: Model
     report: Report
     warnings: tuple[str, ...]
     figures: dict[str, int]
 
 
 def checked(
-    data: bytes,
-    source: bytes,
+    made: Model,
+    source: Model,
     *,
     runtimes: Sequence[str],
     samples_count: int = derived_file.SAMPLES,
@@ -45,9 +46,9 @@ def checked(
         ValueError: naming tensors and reasons, if it is not.
     """
     report = derived_file.verify_variant(
-        data, source, samples_count=samples_count, runtimes=runtimes
+        made, source, samples_count=samples_count, runtimes=runtimes
     )
-    return Result(data, report, (*warnings, *accepted(report)), figures or {})
+    return Result(made, report, (*warnings, *accepted(report)), figures or {})
 
 
 def accepted(report: Report) -> tuple[str, ...]:

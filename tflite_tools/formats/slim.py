@@ -11,6 +11,7 @@ from tflite_tools.running import runtime, samples
 from tflite_tools.running.runtime import LITERT, TFLM
 from tflite_tools.schema import contents as models
 from tflite_tools.schema import file_layout, flatbuffer
+from tflite_tools.schema.contents import Model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Slim:
     accepted: tuple[str, ...]
 
 
-def convert(data: bytes, *, target: str = "any") -> Slim:
+def convert(model: Model, *, target: str = "any") -> Slim:
     """Drop names, metadata and, for TFLM, the biases' scales.
 
     Equal vectors and tables are shared, which files of other tools and of early versions are not.
@@ -46,19 +47,19 @@ def convert(data: bytes, *, target: str = "any") -> Slim:
     the order of the operators (`tflite_tools compare` and `verify --canonical` do).
 
     Args:
-        data: any .tflite file that TFLM or LiteRT runs.
+        model: any .tflite file that TFLM or LiteRT runs.
         target: "any" or "litert" keep what LiteRT and XNNPACK want; "tflm" drops more.
 
     Raises:
-        ValueError: if the file is damaged, or the result does not compute the same bits in every
-            runtime of the target that ran the source.
+        ValueError: if the result does not compute the same bits in every runtime of the target that
+            ran the source.
     """
-    slim, passes = encode(data, target=target)
-    result = checked(slim, data, runtimes=_runtimes(data, target))
+    slim, passes = encode(model, target=target)
+    result = checked(slim, model, runtimes=_runtimes(model, target))
     return Slim(result, passes, _accepted(slim))
 
 
-def encode(data: bytes, *, target: str = "any") -> tuple[bytes, tuple[Pass, ...]]:
+def encode(model: Model, *, target: str = "any") -> tuple[Model, tuple[Pass, ...]]:
     """The file of `convert` before it is compared, and what each pass saved.
 
     Raises:
@@ -66,19 +67,19 @@ def encode(data: bytes, *, target: str = "any") -> tuple[bytes, tuple[Pass, ...]
     """
     if target not in RUNTIMES:
         raise ValueError(f"A slim file is not meant for {target}: its compiler writes its own.")
-    container = flatbuffer.read(data)
+    container = flatbuffer.read(model.data)
     slim = flatbuffer.write(container)
-    passes = [Pass("equal vectors and tables shared", len(data) - len(slim))]
-    for name, drop in _passes(_runtimes(data, target)):
+    passes = [Pass("equal vectors and tables shared", len(model.data) - len(slim))]
+    for name, drop in _passes(_runtimes(model, target)):
         drop(container)
         size, slim = len(slim), flatbuffer.write(container)
         passes.append(Pass(name, size - len(slim)))
-    return slim, tuple(step for step in passes if step.saved)
+    return models.load(slim), tuple(step for step in passes if step.saved)
 
 
-def _runtimes(data: bytes, target: str) -> tuple[str, ...]:
+def _runtimes(model: Model, target: str) -> tuple[str, ...]:
     """What the slim file is to run in; files with tables run in TFLM alone."""
-    return (TFLM,) if models.load(data).main.encoded else RUNTIMES[target]
+    return (TFLM,) if model.main.encoded else RUNTIMES[target]
 
 
 def _passes(runtimes: Sequence[str]) -> Sequence[tuple[str, Callable[[Any], None]]]:
@@ -109,7 +110,7 @@ def _drop_bias_scales(container: Any) -> None:
 
     Of a FULLY_CONNECTED it compares the bias' scale with theirs, and refuses one that is far off.
     """
-    model = models.load(flatbuffer.write(container))
+    model = models.written(container)
     for source, graph in zip(model.graphs, container.subgraphs, strict=True):
         for op in source.ops:
             index = file_layout.bias_index(op)
@@ -117,15 +118,14 @@ def _drop_bias_scales(container: Any) -> None:
                 graph.tensors[index].quantization = None
 
 
-def _accepted(data: bytes) -> tuple[str, ...]:
+def _accepted(model: Model) -> tuple[str, ...]:
     """The runtimes that run a file."""
-    model = models.load(data)
     inputs = samples.stored(model, samples.seeded(model, samples=1, seed=0))
     found = []
     for name in (LITERT, TFLM):
         if runtime.available(name):
             try:
-                runtime.run(data, model, inputs, runtime=name)
+                runtime.run(model, inputs, runtime=name)
             except runtime.RuntimeFailedError:
                 continue
             found.append(name)

@@ -1,4 +1,4 @@
-"""Trained model -> .tflite bytes, or reference for `verify`. Imports tfbinreg, like `fit_flash`."""
+"""Trained model -> .tflite file, or reference for `verify`. Imports tfbinreg, like `fit_flash`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from tflite_tools.checks import operator_checks
 from tflite_tools.checks.trained_model import Reference
 from tflite_tools.from_keras.model_samples import model_samples
 from tflite_tools.running import samples
+from tflite_tools.schema import contents
+from tflite_tools.schema.contents import Model
 from tflite_tools.system import files
 
 INPUT_TYPES = ("int8", "float32")
@@ -25,13 +27,13 @@ class Finalized:
     """A model that was finalized on the way.
 
     Attributes:
-        data: its canonical int8 file.
-        model: the finalized model as the bytes of a .keras file.
+        file: its canonical int8 file.
+        saved: the finalized model as the bytes of a .keras file.
         report: what `finalize` did, as text.
     """
 
-    data: bytes
-    model: bytes
+    file: Model
+    saved: bytes
     report: str
 
 
@@ -69,7 +71,7 @@ def finalized(
         model.save(saved)
         shape = [array.shape[1:] for array in inputs]
         data = to_tflite(model, input_type=input_type, output_type=output_type, input_shape=shape)
-        return Finalized(data, files.read(saved), str(report))
+        return Finalized(contents.load(data), files.read(saved), str(report))
 
 
 def convert(
@@ -78,7 +80,7 @@ def convert(
     input_type: str = "int8",
     output_type: str | None = None,
     input_shape: Sequence[tuple[str | None, tuple[int, ...]]] = (),
-) -> bytes:
+) -> Model:
     """Convert a saved quantized model to the canonical int8 file.
 
     Args:
@@ -99,12 +101,13 @@ def convert(
     with warnings.catch_warnings():
         # The command tells it from the manifest.
         warnings.simplefilter("ignore", QuantizationWarning)
-        return to_tflite(
+        data = to_tflite(
             model,
             input_type=input_type,
             output_type=output_type,
             input_shape=_shapes(input_shape),
         )
+    return contents.load(data)
 
 
 def _shapes(given: Sequence[tuple[str | None, tuple[int, ...]]]) -> Any:
@@ -132,7 +135,7 @@ def canonical(
     input_type: str | None = None,
     output_type: str | None = None,
     input_shape: Sequence[tuple[str | None, tuple[int, ...]]] = (),
-) -> bytes:
+) -> Model:
     """The canonical int8 file of a saved quantized model, or such a file itself.
 
     Args:
@@ -159,7 +162,7 @@ def canonical(
         )
     if input_shape:
         raise ValueError("--input_shape is for Keras models: a .tflite file has its sizes already.")
-    return files.read(path)
+    return contents.load(files.read(path))
 
 
 def _named_tflite(path: str | os.PathLike[str]) -> bool:

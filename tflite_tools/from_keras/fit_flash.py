@@ -9,7 +9,7 @@ import dataclasses
 import os
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,6 +17,8 @@ from tflite_tools.from_keras.convert import is_tflite
 from tflite_tools.from_keras.model_samples import model_samples
 from tflite_tools.reports import flash
 from tflite_tools.reports.flash import Flash
+from tflite_tools.schema import contents
+from tflite_tools.schema.contents import Model
 
 _MOST_TRIES = 6  # files that are made to come close to the limit, once one fits
 _UNITS = {"": 1, "B": 1, "K": 1024, "KB": 1024, "KIB": 1024, "M": 2**20, "MB": 2**20, "MIB": 2**20}
@@ -27,7 +29,7 @@ class Squeezed:
     """What was made of a float model.
 
     Attributes:
-        data: the .tflite file, quantized and calibrated but not trained.
+        file: the .tflite file, quantized and calibrated but not trained.
         recipe: JSON text to train with.
         table: the choices, layer by layer, as text.
         flash: what the network takes of flash at the chosen bits.
@@ -38,7 +40,7 @@ class Squeezed:
         labelled: whether there were labels.
     """
 
-    data: bytes
+    file: Model
     recipe: str
     table: str
     flash: Flash
@@ -46,6 +48,15 @@ class Squeezed:
     before: float
     after: float
     labelled: bool
+
+
+class _Choice(NamedTuple):
+    """Bits that were tried: the budget, the quantized model, its file and what that takes."""
+
+    budget: Any
+    quantized: Any
+    file: Model
+    flash: Flash
 
 
 def byte_count(text: str) -> int:
@@ -90,27 +101,25 @@ def squeeze(path: str | os.PathLike[str], limit: int, arrays: Mapping[str, np.nd
         )
     model = load_float_model(path)
     inputs, labels = model_samples(model, arrays)
-    budget, quantized, data, used = _fitting(model, sensitivities(model, inputs), inputs, limit)
+    found = _fitting(model, sensitivities(model, inputs), inputs, limit)
     given = inputs if len(inputs) > 1 else inputs[0]
-    best = [_best(net.predict(given, verbose=0)) for net in (model, quantized)]
+    best = [_best(net.predict(given, verbose=0)) for net in (model, found.quantized)]
     truth = best[0] if labels is None else labels.reshape(-1)
     before, after = (float(np.mean(found == truth)) for found in best)
     return Squeezed(
-        data=data,
-        recipe=budget.recipe.to_json(),
-        table=budget.table(),
-        flash=used,
-        squeezed=budget.squeezed,
+        file=found.file,
+        recipe=found.budget.recipe.to_json(),
+        table=found.budget.table(),
+        flash=found.flash,
+        squeezed=found.budget.squeezed,
         before=before,
         after=after,
         labelled=labels is not None,
     )
 
 
-def _fitting(
-    model: Any, layers: Sequence[Any], inputs: list[np.ndarray], limit: int
-) -> tuple[Any, Any, bytes, Flash]:
-    """The choice of bits, the quantized model, its file and what it takes, within `limit` bytes.
+def _fitting(model: Any, layers: Sequence[Any], inputs: list[np.ndarray], limit: int) -> _Choice:
+    """The choice that fits within `limit` bytes and costs least.
 
     The estimate is corrected by what it was off the last time, until that leads nowhere new.
     """
@@ -119,7 +128,7 @@ def _fitting(
     from tfbinreg.training.finalize import finalize
 
     least, off = least_bytes(layers), 0
-    best: tuple[Any, Any, bytes, Flash] | None = None
+    best: _Choice | None = None
     tried: list[tuple[int, ...]] = []
     while best is None or len(tried) < _MOST_TRIES:
         budget = choose(layers, max(limit - off, least))
@@ -129,11 +138,13 @@ def _fitting(
         tried.append(bits)
         quantized = quantize_apply(model, budget.recipe, calibration_data=inputs)
         finalize(quantized)
-        data = to_tflite(quantized, input_shape=[array.shape[1:] for array in inputs])
-        used = flash.count(data)
+        file = contents.load(
+            to_tflite(quantized, input_shape=[array.shape[1:] for array in inputs])
+        )
+        used = flash.count(file)
         off = used.total - budget.bytes
-        if used.total <= limit and (best is None or budget.moved < best[0].moved):
-            best = budget, quantized, data, used
+        if used.total <= limit and (best is None or budget.moved < best.budget.moved):
+            best = _Choice(budget, quantized, file, used)
         elif used.total > limit and budget.bytes <= least:
             raise ValueError(
                 f"{limit} bytes are not enough: with the fewest bits the network takes "

@@ -18,7 +18,6 @@ from tflite_tools.c.host_run import CompilerError
 from tflite_tools.formats import build
 from tflite_tools.running import runtime
 from tflite_tools.running.runtime import TFLM, RuntimeFailedError
-from tflite_tools.schema import contents as models
 from tflite_tools.schema.contents import Model
 
 THREADS, WARM_UP, RUNS = (1,), 10, 100
@@ -110,7 +109,7 @@ class Benchmark:
 
 
 def benchmark(
-    data: bytes,
+    model: Model,
     inputs: Sequence[np.ndarray],
     *,
     threads: Sequence[int] = THREADS,
@@ -121,7 +120,7 @@ def benchmark(
     """Measure a file.
 
     Args:
-        data: a .tflite file.
+        model: a .tflite file.
         inputs: as for `runtime.run`; the first sample is used.
         threads: of LiteRT; every number is measured in a process of its own.
         warm_up: runs before the timed ones.
@@ -129,27 +128,23 @@ def benchmark(
         time_limit: seconds for each process.
 
     Raises:
-        ValueError: if the file is damaged, the inputs do not fit, or neither LiteRT nor TFLM runs
-            the file.
+        ValueError: if the inputs do not fit, or neither LiteRT nor TFLM runs the file.
         CompilerError: if this computer's compiler refuses the generated C.
     """
-    model = models.load(data)
     missing: dict[str, str] = {}
 
     def timed() -> tuple[Latency, ...]:
         if model.main.encoded:
             raise NotMeasuredError("only TFLM decodes weights from tables")
-        return tuple(
-            _latency(data, model, inputs, count, warm_up, runs, time_limit) for count in threads
-        )
+        return tuple(_latency(model, inputs, count, warm_up, runs, time_limit) for count in threads)
 
     latencies = _tried(LATENCY, timed, missing) or ()
-    arena = _tried(ARENA, lambda: _arena(data, model, time_limit), missing)
+    arena = _tried(ARENA, lambda: _arena(model, time_limit), missing)
     if not latencies and arena is None:
         reasons = "; ".join(missing.values())
         raise ValueError(f"Neither LiteRT nor TFLM runs the file: {reasons}")
-    generated = _tried(C, lambda: _generated(data, model, inputs, missing), missing)
-    return Benchmark(len(data), latencies, arena, generated, missing)
+    generated = _tried(C, lambda: _generated(model, inputs, missing), missing)
+    return Benchmark(len(model.data), latencies, arena, generated, missing)
 
 
 def _tried(name: str, measure: Callable[[], _Figure], missing: dict[str, str]) -> _Figure | None:
@@ -162,7 +157,6 @@ def _tried(name: str, measure: Callable[[], _Figure], missing: dict[str, str]) -
 
 
 def _latency(
-    data: bytes,
     model: Model,
     inputs: Sequence[np.ndarray],
     threads: int,
@@ -171,7 +165,6 @@ def _latency(
     time_limit: float,
 ) -> Latency:
     seconds = runtime.seconds(
-        data,
         model,
         inputs,
         threads=threads,
@@ -184,16 +177,14 @@ def _latency(
     return Latency(threads, len(seconds), float(median), float(lower), float(upper), least)
 
 
-def _arena(data: bytes, model: Model, time_limit: float) -> int:
+def _arena(model: Model, time_limit: float) -> int:
     if not runtime.available(TFLM):
         raise NotMeasuredError("tflite-micro is not installed: pip install 'tfbinreg[micro]'")
-    return runtime.least_arena(data, model, time_limit=time_limit)
+    return runtime.least_arena(model, time_limit=time_limit)
 
 
-def _generated(
-    data: bytes, model: Model, inputs: Sequence[np.ndarray], missing: dict[str, str]
-) -> GeneratedC:
-    sources = _sources(data)
+def _generated(model: Model, inputs: Sequence[np.ndarray], missing: dict[str, str]) -> GeneratedC:
+    sources = _sources(model)
     here = _tried(f"{C} for {host_size.target()}", lambda: _host(sources), missing)
     there = _tried(f"{C} for {DEVICE}", lambda: _device(sources, model, inputs), missing)
     return GeneratedC(
@@ -204,11 +195,11 @@ def _generated(
     )
 
 
-def _sources(data: bytes) -> Sources:
+def _sources(model: Model) -> Sources:
     """The file as C; only canonical files whose operators are all known can be written so."""
     try:
-        build.check_canonical(data)
-        return generate.generate(data)
+        build.check_canonical(model)
+        return generate.generate(model)
     except ValueError as error:
         raise NotMeasuredError(" ".join(str(error).split())) from error
 

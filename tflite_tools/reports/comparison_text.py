@@ -11,7 +11,7 @@ from tflite_tools.checks.compare import Comparison
 from tflite_tools.formats.build import Built, Options
 from tflite_tools.reports import report_text
 from tflite_tools.reports.describe import Description, describe
-from tflite_tools.schema import contents as models
+from tflite_tools.schema.contents import Model
 
 _TOLD = (
     *("output", "format", "target", "bytes", "canonical_bytes", "weight_bytes"),
@@ -20,7 +20,7 @@ _TOLD = (
 )
 
 
-def built_figures(output: str, options: Options, canonical: bytes, built: Built) -> dict[str, Any]:
+def built_figures(output: str, options: Options, canonical: Model, built: Built) -> dict[str, Any]:
     """What `convert` prints, by name."""
     description = describe(canonical)
     return {
@@ -28,23 +28,24 @@ def built_figures(output: str, options: Options, canonical: bytes, built: Built)
         "format": options.format,
         "target": options.target,
         "bytes": built.size,
-        "canonical_bytes": len(canonical),
+        "canonical_bytes": len(canonical.data),
         "weight_bytes": description.size_by_category["weights"],
         "packed_weight_bytes": description.packed_weight_bytes,
         "stored_weight_bytes": _stored(built, canonical, description),
-        "layers": len(models.load(canonical).require_manifest().layers),
+        "layers": len(canonical.require_manifest().layers),
         "saved": {step.name: step.saved for step in built.passes},
         "warnings": list(built.warnings),
         **built.figures,
     }
 
 
-def _stored(built: Built, canonical: bytes, description: Description) -> int:
+def _stored(built: Built, canonical: Model, description: Description) -> int:
     """Bytes of the weights in what was written, with their tables."""
     if built.data_bytes is not None:  # C
         return int(built.figures["packed_weight_bytes"])
-    data = built.files[""]
-    sizes = (description if data is canonical else describe(data)).size_by_category
+    sizes = description.size_by_category
+    if built.model is not None and built.model is not canonical:
+        sizes = describe(built.model).size_by_category
     return sizes["weights"] + sizes["tables"]
 
 

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from tflite_tools.schema import codes, file_layout, manifest
-from tflite_tools.schema import contents as models
 from tflite_tools.schema.contents import Graph, Model, Op, Quantization, Tensor
 from tflite_tools.schema.manifest import LayerEntry
 
@@ -117,24 +116,16 @@ class Description:
         return sum((w.code_bits + 7) // 8 for w in self.weights if w.code_bits is not None)
 
 
-def describe(data: bytes) -> Description:
-    """Describe a .tflite file.
-
-    Args:
-        data: the file's bytes.
-
-    Raises:
-        ValueError: if the file is damaged.
-    """
-    model = models.load(data)
+def describe(model: Model) -> Description:
+    """Describe a .tflite file."""
     header = model.manifest
     return Description(
-        size=len(data),
+        size=len(model.data),
         inputs=tuple(_tensor(model.main.tensors[index]) for index in model.main.inputs),
         outputs=tuple(_tensor(model.main.tensors[index]) for index in model.main.outputs),
         ops=tuple(_op(graph, op) for graph in model.graphs for op in graph.ops),
         weights=tuple(_weights(model)),
-        size_by_category=file_layout.bytes_by_category(data, model, manifest.METADATA_NAME),
+        size_by_category=file_layout.bytes_by_category(model, manifest.METADATA_NAME),
         versions=None if header is None else header.versions,
         recipe=None if header is None else header.recipe,
         target=None if header is None else header.target,

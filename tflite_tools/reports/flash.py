@@ -7,7 +7,6 @@ import dataclasses
 import numpy as np
 
 from tflite_tools.c import coding, generate
-from tflite_tools.schema import contents as models
 from tflite_tools.schema import file_layout
 from tflite_tools.schema.contents import Model
 from tflite_tools.schema.manifest import LayerEntry
@@ -43,19 +42,18 @@ class Flash:
         return f"packed weights {self.weights}, {kind} {self.constants}"
 
 
-def count(data: bytes) -> Flash:
+def count(model: Model) -> Flash:
     """Count weights and constants of a canonical file, as they are in its C sources.
 
     Codes of an untrained file may need fewer bits than training will use; weights are counted at
     the bits that their layers may use. A network that cannot be C is counted by its file.
 
     Raises:
-        ValueError: if the file is damaged or has no manifest.
+        ValueError: if the file has no manifest.
     """
-    model = models.load(data)
     trained = _packed(model)
     try:
-        sources = generate.generate(data)
+        sources = generate.generate(model)
     except ValueError as error:
         return Flash(
             weights=trained,

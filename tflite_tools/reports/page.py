@@ -14,7 +14,6 @@ from tflite_tools.checks.verdict import Report
 from tflite_tools.reports import markup, page_sections, svg
 from tflite_tools.reports.describe import Description, WeightSummary
 from tflite_tools.reports.sizes import Sizes, limits
-from tflite_tools.schema import contents as models
 from tflite_tools.schema.contents import Model
 from tflite_tools.schema.manifest import Manifest
 
@@ -37,7 +36,7 @@ pre { overflow-x: auto; background: #f6f6f6; padding: .8rem }
 
 
 def page(
-    data: bytes,
+    model: Model,
     description: Description,
     *,
     title: str,
@@ -49,7 +48,7 @@ def page(
     """The page as HTML text.
 
     Args:
-        data: the file.
+        model: the file.
         description: what `describe` says of it.
         title: its name.
         verification: what `verify` found, None leaves that section out.
@@ -60,7 +59,6 @@ def page(
     Raises:
         ValueError: if the card has other fields.
     """
-    model = models.load(data)
     sections = [
         ("Quantization card", _card(model, description, card or {})),
         ("Checks", _checks(verification)),

@@ -11,8 +11,7 @@ from tflite_tools.c import generate, source_folder
 from tflite_tools.checks import pairing
 from tflite_tools.formats import build, int4, lut, slim
 from tflite_tools.reports.describe import Description, describe, stored_bytes
-from tflite_tools.schema import contents as models
-from tflite_tools.schema.contents import Graph, Op
+from tflite_tools.schema.contents import Graph, Model, Op
 
 LIMITS = ("as float32", "as int8", "as codes")
 _WEIGHTS = 1
@@ -64,13 +63,9 @@ def limits(description: Description) -> tuple[LayerLimits, ...]:
     return tuple(found)
 
 
-def measure(canonical: bytes) -> Sizes:
-    """Make every format of a canonical file in memory, without comparing outputs, and measure it.
-
-    Raises:
-        ValueError: if the file is damaged.
-    """
-    description, graph = describe(canonical), models.load(canonical).main
+def measure(canonical: Model) -> Sizes:
+    """Make every format of a canonical file, without comparing outputs, and measure it."""
+    description, graph = describe(canonical), canonical.main
     by_tensor = dict(zip((w.tensor for w in description.weights), limits(description), strict=True))
     names = [graph.tensors[op.inputs[_WEIGHTS]].name for op in _kernels(graph)]
     layers = tuple(by_tensor[name] for name in names if name in by_tensor)
@@ -81,7 +76,7 @@ def measure(canonical: bytes) -> Sizes:
     return Sizes(layers, formats)
 
 
-def _formats(canonical: bytes) -> tuple[FormatSize, ...]:
+def _formats(canonical: Model) -> tuple[FormatSize, ...]:
     makers: Mapping[str, Callable[[], FormatSize]] = {
         "int8": lambda: _file("int8", canonical),
         "int4": lambda: _file("int4", int4.encode(canonical)[0]),
@@ -107,11 +102,11 @@ def _refused(name: str, error: Exception) -> FormatSize:
     return FormatSize(name, 0, (), " ".join(str(error).split()))
 
 
-def _file(name: str, data: bytes) -> FormatSize:
-    graph = models.load(data).main
+def _file(name: str, model: Model) -> FormatSize:
+    graph = model.main
     counted: set[int] = set()
     stored = tuple(_stored_bytes(graph, op, counted) for op in _kernels(graph))
-    return FormatSize(name, len(data), stored)
+    return FormatSize(name, len(model.data), stored)
 
 
 def _kernels(graph: Graph) -> list[Op]:
@@ -132,7 +127,7 @@ def _stored_bytes(graph: Graph, op: Op, counted: set[int]) -> int:
     return stored_bytes(weights)
 
 
-def _sources(canonical: bytes) -> FormatSize:
+def _sources(canonical: Model) -> FormatSize:
     made = generate.generate(canonical, name=_C_NAME)
     packed = source_folder.weights(made.files[f"{_C_NAME}.c"])
     layers = tuple(weights.size for _, weights in sorted(packed.items()))

@@ -66,7 +66,6 @@ def available(runtime: str) -> bool:
 
 
 def run(
-    data: bytes,
     model: Model,
     inputs: Sequence[np.ndarray],
     *,
@@ -79,8 +78,7 @@ def run(
     """Run a file on samples, one at a time.
 
     Args:
-        data: the file.
-        model: the same file, read.
+        model: the file.
         inputs: one array per input, samples along the first axis, of the file's type and shape.
         runtime: LITERT or TFLM.
         watched: int8 tensors to watch; they are read without delegates, all tensors preserved.
@@ -94,12 +92,12 @@ def run(
     """
     check_inputs(model, inputs)
     job = dataclasses.replace(
-        _job(data, model, runtime, inputs),
+        _job(model, runtime, inputs),
         watched=tuple(watched),
         kept=tuple(kept),
         delegates=delegates,
     )
-    results = _perform(job, data, inputs, time_limit)
+    results = _perform(job, model, inputs, time_limit)
     return Run(
         tuple(results[worker.output_name(i)] for i in range(job.outputs)),
         {index: results[worker.seen_name(index)] for index in job.watched},
@@ -107,7 +105,7 @@ def run(
     )
 
 
-def least_arena(data: bytes, model: Model, *, time_limit: float = TIME_LIMIT) -> int:
+def least_arena(model: Model, *, time_limit: float = TIME_LIMIT) -> int:
     """Bytes of working memory that TFLM needs to run a file on this machine, to 16 bytes.
 
     Pointers take 8 bytes here and 4 on a microcontroller, where it is a little less.
@@ -123,12 +121,11 @@ def least_arena(data: bytes, model: Model, *, time_limit: float = TIME_LIMIT) ->
         random.integers(-128, 128, tensor.shape).astype(numpy_type(tensor.dtype))
         for tensor in tensors
     ]
-    job = dataclasses.replace(_job(data, model, TFLM, inputs), measure_arena=True)
-    return int(_perform(job, data, inputs, time_limit)[worker.ARENA])
+    job = dataclasses.replace(_job(model, TFLM, inputs), measure_arena=True)
+    return int(_perform(job, model, inputs, time_limit)[worker.ARENA])
 
 
 def seconds(
-    data: bytes,
     model: Model,
     inputs: Sequence[np.ndarray],
     *,
@@ -145,30 +142,30 @@ def seconds(
         RuntimeFailedError: if LiteRT refuses the file, crashes or takes too long.
     """
     check_inputs(model, inputs)
-    job = _job(data, model, LITERT, inputs)
+    job = _job(model, LITERT, inputs)
     job = dataclasses.replace(job, threads=threads, warm_up=warm_up, timed=runs)
-    return _perform(job, data, inputs, time_limit)[worker.SECONDS]
+    return _perform(job, model, inputs, time_limit)[worker.SECONDS]
 
 
-def _job(data: bytes, model: Model, runtime: str, inputs: Sequence[np.ndarray]) -> worker.Job:
-    size = _tensor_bytes(model)
+def _job(model: Model, runtime: str, inputs: Sequence[np.ndarray]) -> worker.Job:
+    size, stored = _tensor_bytes(model), len(model.data)
     return worker.Job(
         runtime=runtime,
         inputs=len(inputs),
         outputs=len(model.main.outputs),
         watched=(),
-        arena=2 * size + 16 * len(data) + 2**20,
-        memory=4 * _GIB + 16 * (size + len(data)) + 4 * sum(array.nbytes for array in inputs),
+        arena=2 * size + 16 * stored + 2**20,
+        memory=4 * _GIB + 16 * (size + stored) + 4 * sum(array.nbytes for array in inputs),
     )
 
 
 def _perform(
-    job: worker.Job, data: bytes, inputs: Sequence[np.ndarray], time_limit: float
+    job: worker.Job, model: Model, inputs: Sequence[np.ndarray], time_limit: float
 ) -> dict[str, np.ndarray]:
     with tempfile.TemporaryDirectory(prefix="tflite_tools_") as path:
         folder = pathlib.Path(path)
         (folder / "job.json").write_text(json.dumps(dataclasses.asdict(job)))
-        (folder / "model.tflite").write_bytes(data)
+        (folder / "model.tflite").write_bytes(model.data)
         named = {worker.input_name(index): array for index, array in enumerate(inputs)}
         np.savez(folder / "inputs.npz", **named)  # type: ignore[arg-type]
         _spawn(folder, job.runtime, time_limit)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
-from tflite_tools.schema import bit_fields, flatbuffer, lut_decode, manifest
+from tflite_tools.schema import bit_fields, contents
+from tflite_tools.schema.contents import Model
 from tflite_tools.schema.manifest import LayerEntry
 
 # Kinds that TFLite stores as depthwise convolutions, output channels last.
@@ -55,12 +55,20 @@ def read_codes(data: bytes) -> dict[str, np.ndarray]:
     Raises:
         ValueError: if the file is damaged, has no manifest, or its weights do not fit it.
     """
-    model = flatbuffer.read(data)
-    return {entry.name: layer_codes(model, entry) for entry in manifest.require(model).layers}
+    return codes_of(contents.load(data))
 
 
-def layer_codes(model: Any, entry: LayerEntry) -> np.ndarray:
-    """The codes of one layer of a flatbuffer object, int8, in the Keras layout.
+def codes_of(model: Model) -> dict[str, np.ndarray]:
+    """The same of a file that is parsed.
+
+    Raises:
+        ValueError: if it has no manifest, or its weights do not fit it.
+    """
+    return {entry.name: layer_codes(model, entry) for entry in model.require_manifest().layers}
+
+
+def layer_codes(model: Model, entry: LayerEntry) -> np.ndarray:
+    """The codes of one layer, int8, in the Keras layout.
 
     Raises:
         ValueError: naming the layer, if the weights do not fit the manifest.
@@ -118,19 +126,15 @@ def whole_name(tensor: str) -> str:
     return re.sub(r"/part\d+$", "", tensor)
 
 
-def _stored(model: Any, entry: LayerEntry) -> list[np.ndarray]:
+def _stored(model: Model, entry: LayerEntry) -> list[np.ndarray]:
     """A layer's weights as stored: one array, or the parts of a split convolution."""
     found: dict[str, np.ndarray] = {}
-    for graph in model.subgraphs:
-        sources = {d.encoded: d for d in lut_decode.decoded(model, graph)}
-        for index, tensor in enumerate(graph.tensors):
-            name = flatbuffer.text(tensor.name)
-            if not name.startswith(entry.tensor) or name in found:
-                continue
-            if index in sources:
-                found[name] = lut_decode.values(model, graph, sources[index])
-            elif (values := flatbuffer.constant(model, tensor)) is not None:
-                found[name] = values
+    for graph in model.graphs:
+        decoded = {encoded.indices: encoded.output for encoded in graph.encoded}
+        for tensor in graph.tensors:
+            values = graph.tensors[decoded.get(tensor.index, tensor.index)].data
+            if tensor.name.startswith(entry.tensor) and values is not None:
+                found.setdefault(tensor.name, values)
     if entry.tensor in found:
         return [found[entry.tensor]]
     names = (part_name(entry.tensor, number) for number in range(len(found)))

@@ -1,4 +1,7 @@
-"""A .tflite file as immutable values: graphs, tensors, operators and the manifest."""
+"""A .tflite file as immutable values: graphs, tensors, operators and the manifest.
+
+A file is parsed once, by `load`, where it comes in; from there its `Model` is passed on.
+"""
 
 from __future__ import annotations
 
@@ -98,11 +101,21 @@ class Graph:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Model:
-    """A file: its subgraphs (the first one is the entry), its manifest and its size in bytes."""
+    """A file.
 
+    Attributes:
+        data: its bytes.
+        graphs: its subgraphs; the first one is the entry.
+        manifest: what the exporter says of it; None if another tool wrote the file.
+        named_inputs: tensor indices of the inputs by the names the first signature gives them.
+        named_outputs: likewise.
+    """
+
+    data: bytes
     graphs: tuple[Graph, ...]
     manifest: Manifest | None
-    size: int
+    named_inputs: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    named_outputs: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     @property
     def main(self) -> Graph:
@@ -129,13 +142,18 @@ def load(data: bytes) -> Model:
     Raises:
         ValueError: if the file is damaged, or its manifest cannot be read.
     """
-    return of(flatbuffer.read(data), len(data))
-
-
-def of(container: Any, size: int) -> Model:
-    """The same of a flatbuffer object, `size` being that of its file in bytes."""
+    container = flatbuffer.read(data)
     graphs = tuple(_graph(container, graph) for graph in container.subgraphs)
-    return Model(graphs, manifest.find(container), size)
+    return Model(data, graphs, manifest.find(container), *flatbuffer.signature(container))
+
+
+def written(container: Any) -> Model:
+    """A flatbuffer object as the file that it is written to.
+
+    Raises:
+        ValueError: as `load`.
+    """
+    return load(flatbuffer.write(container))
 
 
 def _graph(container: Any, graph: Any) -> Graph:

@@ -39,20 +39,19 @@ def bias_index(op: Op) -> int | None:
     return op.inputs[position]
 
 
-def bytes_by_category(data: bytes, model: Model, manifest_name: str) -> dict[str, int]:
+def bytes_by_category(model: Model, manifest_name: str) -> dict[str, int]:
     """Bytes of weights, biases, other constants, quantization parameters, names and metadata.
 
     Args:
-        data: the file.
-        model: the same file, read.
+        model: the file.
         manifest_name: name of the metadata entry that counts as the manifest.
 
     Returns:
         Category -> bytes. The rest (operators, shapes, offsets, padding) is "structure"; the sum
         is the file's size.
     """
-    owner = np.zeros(len(data), np.uint8)
-    root = schema.Model.GetRootAs(data, 0)
+    owner = np.zeros(len(model.data), np.uint8)
+    root = schema.Model.GetRootAs(model.data, 0)
     for category, start, size in _extents(root, model, manifest_name):
         owner[start : start + size] = CATEGORIES.index(category)
     counts = np.bincount(owner, minlength=len(CATEGORIES))

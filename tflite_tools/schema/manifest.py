@@ -183,15 +183,3 @@ def find(model: Any) -> Manifest | None:
     """
     data = flatbuffer.metadata(model, METADATA_NAME)
     return None if data is None else parse(data.decode("utf-8", "replace"))
-
-
-def require(model: Any) -> Manifest:
-    """The manifest of a flatbuffer object.
-
-    Raises:
-        ValueError: if it has none.
-    """
-    manifest = find(model)
-    if manifest is None:
-        raise ValueError(MISSING)
-    return manifest

@@ -25,7 +25,7 @@ def stored_outputs(data, inputs, target):
     )
     scale, zero_point = np.float32(source.scale[0]), int(source.zero_point[0])
     codes = np.clip(np.floor(inputs / scale + 0.5) + zero_point, -128, 127)
-    run = runtime.run(data, model, [codes.astype(np.int8)], runtime=RUNTIMES[target])
+    run = runtime.run(model, [codes.astype(np.int8)], runtime=RUNTIMES[target])
     seen = (codes - zero_point).astype(np.float32) * scale
     return seen, run.outputs[0].astype(int) - int(result.zero_point[0])
 

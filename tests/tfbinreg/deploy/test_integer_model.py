@@ -37,7 +37,7 @@ def real(graph, index, stored):
 def compared(graph, target, count, seed=0):
     """How many results there are, and lines that tell of those that differ."""
     data, stored = write(graph), stored_inputs(graph, count, seed)
-    run = runtime.run(data, models.load(data), stored, runtime=RUNTIMES[target])
+    run = runtime.run(models.load(data), stored, runtime=RUNTIMES[target])
     given = [real(graph, i, array) for i, array in zip(graph.inputs, stored, strict=True)]
     made = IntegerModel(graph, ARITHMETICS[target])(given)
     total, different = 0, []

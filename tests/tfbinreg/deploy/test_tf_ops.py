@@ -28,9 +28,10 @@ ELSEWHERE = {"InputLayer", "Conv2D", "DepthwiseConv2D", "Dense", "ReLU", "MaxPoo
 def verified(quantized, data):
     """The file passes its own checks, with the model's codes and with the manifest's."""
     codes = {name: coded.codes for name, coded in tfbinreg.integer_codes(quantized).items()}
-    report = trained_model.verify(data, reference=Reference(codes=codes), samples_count=8)
+    file = models.load(data)
+    report = trained_model.verify(file, reference=Reference(codes=codes), samples_count=8)
     assert report.passed, report
-    check = check_codes(data, models.load(data), None)
+    check = check_codes(file, None)
     assert check.verdict is Verdict.PASSED, check
 
 
@@ -46,7 +47,7 @@ def test_operators_do_what_the_layers_do(name, images):
         for layer, values in Deployed(quantized).activations([images[:16]]).items()
     }
     check = operators.check_layers(
-        data, model, activations, runtime_name=runtime.TFLM, exact=True, time_limit=60
+        model, activations, runtime_name=runtime.TFLM, exact=True, time_limit=60
     )
     assert check.verdict is Verdict.PASSED, check
     verified(quantized, data)
@@ -79,8 +80,7 @@ def test_kernels_that_are_not_trained_are_verified(name, images):
     values = flatbuffer.constant(container, tensor).copy()
     values.flat[0] ^= 1
     flatbuffer.set_constant(container, tensor, values)
-    changed = flatbuffer.write(container)
-    check = check_codes(changed, models.load(changed), None)
+    check = check_codes(models.written(container), None)
     assert check.verdict is Verdict.FAILED
     assert f"{fixed[0].name}: the codes do not match" in check.detail
 

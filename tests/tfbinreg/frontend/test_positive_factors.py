@@ -7,6 +7,7 @@ import tf_keras as keras
 import tfbinreg
 from tfbinreg.frontend.normalize import normalize
 from tflite_tools.formats import build
+from tflite_tools.schema.contents import load
 
 layers = keras.layers
 KERNELS = {
@@ -77,9 +78,9 @@ def test_the_smallest_code_fits_every_format(bits, images):
     codes = tfbinreg.integer_codes(quantized)["conv"].codes
     assert -(2 ** (bits - 1)) <= codes.min()
     assert codes.max() < 2 ** (bits - 1)
-    data = tfbinreg.to_tflite(quantized)
+    file = load(tfbinreg.to_tflite(quantized))
     for name in ("int4", "lut", "c"):
-        assert build.build(data, build.Options(format=name)).files
+        assert build.build(file, build.Options(format=name)).files
 
 
 @pytest.mark.parametrize("bits", [2, 4])
@@ -97,9 +98,9 @@ def test_a_factor_that_training_makes_negative(bits, images):
     gamma.assign(-gamma)
     tfbinreg.finalize(quantized, images)
     assert tfbinreg.integer_codes(quantized)["conv"].codes.max() == 2 ** (bits - 1)
-    data = tfbinreg.to_tflite(quantized)
-    source = build.build(data, build.Options(format="c")).files["model.c"].decode()
+    file = load(tfbinreg.to_tflite(quantized))
+    source = build.build(file, build.Options(format="c")).files["model.c"].decode()
     assert f".bits = {8 if bits == 4 else 3}," in source
-    warnings = build.build(data, build.Options(format="int4")).warnings
+    warnings = build.build(file, build.Options(format="int4")).warnings
     left = [line for line in warnings if line.startswith("conv: left int8, its codes reach 8")]
     assert len(left) == (bits == 4)

@@ -13,6 +13,7 @@ from tfbinreg.network import edges
 from tflite_tools.checks.trained_model import verify
 from tflite_tools.checks.verdict import Verdict
 from tflite_tools.from_keras import convert
+from tflite_tools.schema.contents import load
 
 BOTH = pytest.mark.parametrize("keras", [tf_keras, keras3], ids=["tf_keras", "keras3"])
 RANDOM = np.random.default_rng(0)
@@ -194,5 +195,5 @@ def test_files_of_models_with_dicts_have_the_keys_and_are_verified(tmp_path):
     assert (frozen.input_names, frozen.output_names) == (("one", "two"), ("y", "z"))
     data, path = tfbinreg.to_tflite(q), str(tmp_path / "q.keras")
     q.save(path)
-    report = verify(data, reference=convert.reference(path, DATA), inputs=DATA)
+    report = verify(load(data), reference=convert.reference(path, DATA), inputs=DATA)
     assert report.passed and report["agreement"].verdict is Verdict.PASSED, str(report)

@@ -86,7 +86,7 @@ def test_the_file_agrees_with_the_model_at_its_size(open_net):
     path, _ = open_net
     data = convert.convert(path, input_shape=[("image", (12, 10, 3))])
     inputs = {"image": samples(12, 10, 3)}
-    report = verify(data, reference=convert.reference(path, inputs), inputs=inputs)
+    report = verify(models.load(data), reference=convert.reference(path, inputs), inputs=inputs)
     assert report.passed, report
 
 

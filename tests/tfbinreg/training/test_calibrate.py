@@ -10,6 +10,7 @@ from tfbinreg.layers.sites import activation_sites, kernel_sites
 from tfbinreg.training.calibrate import calibrate, check_batch, input_batches, sample_batches
 from tflite_tools.checks.trained_model import Reference, verify
 from tflite_tools.checks.verdict import Verdict
+from tflite_tools.schema.contents import load
 
 layers = keras.layers
 
@@ -207,7 +208,7 @@ class TestUnseen:
         tfbinreg.finalize(model, data)
         predictions = {"head_grid": model.predict(data, verbose=0)}
         reference = Reference(predictions=predictions, exact=True)
-        report = verify(tfbinreg.to_tflite(model), reference=reference, inputs={"": data})
+        report = verify(load(tfbinreg.to_tflite(model)), reference=reference, inputs={"": data})
         assert report.passed and report["agreement"].verdict is Verdict.PASSED
 
     def test_training_can_learn_from_there(self):

@@ -15,6 +15,7 @@ from tflite_tools import read_codes
 from tflite_tools.checks.trained_model import verify
 from tflite_tools.checks.verdict import Verdict
 from tflite_tools.from_keras import convert
+from tflite_tools.schema.contents import load
 
 layers = keras.layers
 
@@ -60,7 +61,7 @@ def verified(model, path, images):
     model.save(path)
     file = tfbinreg.to_tflite(model)
     inputs = {model.input_names[0]: images}
-    report = verify(file, reference=convert.reference(path, inputs), inputs=inputs)
+    report = verify(load(file), reference=convert.reference(path, inputs), inputs=inputs)
     codes = read_codes(file)
     for name, coded in tfbinreg.integer_codes(model).items():
         np.testing.assert_array_equal(codes[name], coded.codes)

@@ -6,7 +6,6 @@ from file_maker import samples
 
 from tflite_tools.c import generate, host_run
 from tflite_tools.running import runtime
-from tflite_tools.schema.contents import load
 
 PATHS = {"portable": host_run.SANITIZERS, "dsp": (host_run.EMULATE_DSP, *host_run.SANITIZERS)}
 
@@ -24,9 +23,9 @@ def c_is_tflm(needs_compiler):
     if not runtime.available(runtime.TFLM):
         pytest.skip("tflite_micro is not installed")
 
-    def check(data, count=8, paths=tuple(PATHS)):
-        model, inputs, sources = load(data), samples(data, count), generate.generate(data)
-        expected = runtime.run(data, model, inputs, runtime=runtime.TFLM).outputs
+    def check(model, count=8, paths=tuple(PATHS)):
+        inputs, sources = samples(model, count), generate.generate(model)
+        expected = runtime.run(model, inputs, runtime=runtime.TFLM).outputs
         for path in paths:
             outputs = host_run.run(sources.files, model, inputs, flags=PATHS[path])
             for index, made, wanted in zip(model.main.outputs, outputs, expected, strict=True):

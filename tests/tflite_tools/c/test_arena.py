@@ -10,6 +10,7 @@ from operation_nets import NETS, converted, fresh
 
 from tflite_tools.c import arena, generate
 from tflite_tools.c.arena import Arena, Buffer
+from tflite_tools.schema.contents import load
 
 
 def overlapping(buffers, plan):
@@ -63,7 +64,7 @@ def test_nets_are_placed_without_overlap(name, images, monkeypatch):
     monkeypatch.setattr(
         generate.memory_map, "place", lambda *a: placed.append(place(*a)) or placed[0]
     )
-    sources = generate.generate(converted(fresh(NETS[name]), images)[1])
+    sources = generate.generate(load(converted(fresh(NETS[name]), images)[1]))
     (plan,) = placed
     assert len(plan.buffers) > 2 and overlapping(plan.buffers, plan.arena) == []
     assert plan.arena.size == sources.arena_bytes

@@ -31,34 +31,34 @@ def one_value():
     """A model of one int8 input and output, and an input for it."""
     maker = Maker()
     maker.op("LOGISTIC", [maker.input((1, 1))], (1, 1), (1 / 256, -128))
-    return load(maker.data()), [np.array([[5], [-7]], np.int8)]
+    return maker.file(), [np.array([[5], [-7]], np.int8)]
 
 
 def written(text):
     return Sources({"model.c": text, "model.h": HEADER}, 0, 0, 0)
 
 
-def check(data, cpus, count=2):
+def check(model, cpus, count=2):
     """The C of a file computes on each processor what TFLM computes."""
-    model, inputs = load(data), samples(data, count)
-    sources = generate.generate(data)
-    wanted = runtime.run(data, model, inputs, runtime=runtime.TFLM).outputs
+    inputs = samples(model, count)
+    sources = generate.generate(model)
+    wanted = runtime.run(model, inputs, runtime=runtime.TFLM).outputs
     for cpu in cpus:
         made = cortex_m.run(sources, model, inputs, cpu=cpu)
         assert made.instructions > 0
         for ours, theirs in zip(made.outputs, wanted, strict=True):
             np.testing.assert_array_equal(ours, theirs, err_msg=cpu)
-    return sources, model, inputs, wanted
+    return sources, inputs, wanted
 
 
 @pytest.fixture(scope="module", params=NETS)
 def file(request, images):
-    return converted(fresh(NETS[request.param]), images)[1]
+    return load(converted(fresh(NETS[request.param]), images)[1])
 
 
 @pytest.mark.device
 def test_operators_of_every_kind(file):
-    alone = isolate.isolate(file, load(file)).data
+    alone = isolate.isolate(file).model
     check(alone, ["cortex-m3", "cortex-m4"])
 
 
@@ -69,7 +69,7 @@ def test_convolutions(kind, bits):
     maker, random = Maker(), np.random.default_rng(bits)
     for _ in range(12):
         convolution(maker, random, kind, bits, True)
-    check(maker.data(), cortex_m.CPUS)
+    check(maker.file(), cortex_m.CPUS)
 
 
 def net():
@@ -90,7 +90,8 @@ def test_a_net(bits):
     images = random.normal(size=(32, 16, 16, 3)).astype(np.float32)
     quantized = tfbinreg.quantize_apply(net(), weight_bits=bits, calibration_data=images)
     tfbinreg.finalize(quantized, images)
-    sources, model, inputs, wanted = check(tfbinreg.to_tflite(quantized), cortex_m.CPUS, count=8)
+    model = load(tfbinreg.to_tflite(quantized))
+    sources, inputs, wanted = check(model, cortex_m.CPUS, count=8)
     changed = {name: text.replace(".out_zero = ", ".out_zero = 30 + ")
                for name, text in sources.files.items()}  # fmt: skip
     made = cortex_m.run(dataclasses.replace(sources, files=changed), model, inputs)

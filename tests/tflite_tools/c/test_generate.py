@@ -13,11 +13,11 @@ from tflite_tools.schema.contents import load
 
 @pytest.fixture(scope="module", params=NETS)
 def file(request, images):
-    return converted(fresh(NETS[request.param]), images)[1]
+    return load(converted(fresh(NETS[request.param]), images)[1])
 
 
 def test_nets_of_every_kind(file, c_is_tflm):
-    alone = isolate.isolate(file, load(file)).data
+    alone = isolate.isolate(file).model
     c_is_tflm(alone)  # every operator by itself, with any input
     sources, _ = c_is_tflm(file, paths=["portable"])
     assert sources.arena_bytes > 0
@@ -26,7 +26,7 @@ def test_nets_of_every_kind(file, c_is_tflm):
 def test_a_trained_net_of_two_bits(int8_file, c_is_tflm):
     sources, expected = c_is_tflm(int8_file, count=64)
     assert len(np.unique(expected[0])) > 2
-    layers = load(int8_file).manifest.layers
+    layers = int8_file.manifest.layers
     assert sources.packed_weight_bytes <= sum(np.prod(e.shape) * e.bits / 8 + 1 for e in layers)
 
 
@@ -37,7 +37,7 @@ def test_several_inputs_and_outputs(c_is_tflm):
     squeezed = maker.op("RESHAPE", [total, maker.ints([1, 32])], (1, 32), kind="ReshapeOptions")
     maker.outputs += [a]  # an input handed on
     maker.op("LOGISTIC", [squeezed], (1, 32), (1 / 256, -128))
-    sources, _ = c_is_tflm(maker.data())
+    sources, _ = c_is_tflm(maker.file())
     assert "memcpy(output2, input0, 32);" in sources.files["model.c"]
 
 
@@ -48,7 +48,7 @@ def test_convolutions(kind, bits, per_channel, c_is_tflm):
     maker, random = Maker(), np.random.default_rng(bits)
     for _ in range(12):
         convolution(maker, random, kind, bits, per_channel)
-    sources, expected = c_is_tflm(maker.data())
+    sources, expected = c_is_tflm(maker.file())
     assert sum(len(np.unique(output)) > 4 for output in expected) >= 8
     assert f".bits = {bits}," in sources.files["model.c"]
     assert sources.packed_weight_bytes <= sum(
@@ -77,7 +77,7 @@ def test_fully_connected(bits, per_channel, c_is_tflm):
         ]
         out = (rows, channels)
         maker.op("FULLY_CONNECTED", places, out, (0.01, 9), kind="FullyConnectedOptions")
-    c_is_tflm(maker.data())
+    c_is_tflm(maker.file())
 
 
 @pytest.mark.parametrize(("spread", "factors"), [(1.0, 8), (6.0, 8 | 32), (1000.0, 8 | 16)])
@@ -98,7 +98,7 @@ def test_constants_take_as_few_bytes_as_they_can(largest, width, spread, factors
     options = {"strideH": 1, "strideW": 1, "padding": 0}
     grid = (1e-3 / 127, -5)
     maker.op("CONV_2D", places, (1, 4, 4, channels), grid, options, kind="Conv2DOptions")
-    sources, expected = c_is_tflm(maker.data())
+    sources, expected = c_is_tflm(maker.file())
     assert len(np.unique(expected[0])) >= 4
     folded = 4  # an input's zero point of 0 costs nothing
     assert f".form = {width | folded | factors}}}" in sources.files["model.c"]
@@ -131,7 +131,7 @@ def test_functions_of_one_value(c_is_tflm):
             for alpha in (0.01, 0.3, -0.2, 1.5):
                 options = {"alpha": alpha}
                 unary(maker, "LEAKY_RELU", grid, (scale * 0.9, -60), "LeakyReluOptions", options)
-    c_is_tflm(maker.data(), count=1, paths=["portable"])
+    c_is_tflm(maker.file(), count=1, paths=["portable"])
 
 
 def test_more_values_than_16_bits_count(c_is_tflm):
@@ -142,7 +142,7 @@ def test_more_values_than_16_bits_count(c_is_tflm):
     maker.op("STRIDED_SLICE", places, (1, 140, 230, 2), grid, kind="StridedSliceOptions")
     places = [source, maker.ints([[0, 0], [1, 1], [0, 0], [0, 0]])]
     maker.op("PAD", places, (1, 152, 230, 2), grid, kind="PadOptions")
-    c_is_tflm(maker.data(), count=2, paths=["portable"])
+    c_is_tflm(maker.file(), count=2, paths=["portable"])
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS.values(), ids=ACTIVATIONS)
@@ -169,7 +169,7 @@ def test_functions_of_two_values(activation, c_is_tflm):
     for name in ("MAXIMUM", "MINIMUM"):
         pair = [maker.input((1, 8, 8, 4), one), maker.input((1, 1, 8, 1), one)]
         maker.op(name, pair, (1, 8, 8, 4), one, kind="MaximumMinimumOptions")
-    c_is_tflm(maker.data(), paths=["portable"])
+    c_is_tflm(maker.file(), paths=["portable"])
 
 
 def test_pools_and_reductions(c_is_tflm):
@@ -192,7 +192,7 @@ def test_pools_and_reductions(c_is_tflm):
             maker.op("MEAN", places, shape, out, {"keepDims": keep}, kind="ReducerOptions")
         places = [maker.input((1, 7, 6, 5), grid), maker.ints(axes)]
         maker.op("REDUCE_MAX", places, shape, grid, {"keepDims": keep}, kind="ReducerOptions")
-    c_is_tflm(maker.data(), paths=["portable"])
+    c_is_tflm(maker.file(), paths=["portable"])
 
 
 @pytest.mark.parametrize("beta", [1.0, 0.3])
@@ -205,7 +205,7 @@ def test_softmax(beta, c_is_tflm):
             maker.op(
                 "SOFTMAX", [source], (1, 3, depth), (1 / 256, -128), options, kind="SoftmaxOptions"
             )
-    c_is_tflm(maker.data(), count=16, paths=["portable"])
+    c_is_tflm(maker.file(), count=16, paths=["portable"])
 
 
 def test_moves(c_is_tflm):
@@ -244,27 +244,26 @@ def test_moves(c_is_tflm):
         "SQUEEZE", [source], (1, 4, 3), grid, {"squeezeDims": [2]}, kind="SqueezeOptions"
     )
     maker.op("EXPAND_DIMS", [squeezed, maker.ints(1)], (1, 1, 4, 3), grid, kind="ExpandDimsOptions")
-    c_is_tflm(maker.data(), paths=["portable"])
+    c_is_tflm(maker.file(), paths=["portable"])
 
 
 def test_the_comparison_finds_a_wrong_kernel(int8_file, needs_compiler):
     # Break the checked side: no rounding at the end.
-    model, inputs, sources = load(int8_file), samples(int8_file, 64), generate.generate(int8_file)
-    right = host_run.run(sources.files, model, inputs)
+    inputs, sources = samples(int8_file, 64), generate.generate(int8_file)
+    right = host_run.run(sources.files, int8_file, inputs)
     header = sources.files[generate.RUNTIME_HEADER]
     broken = header.replace("(half + ((value >> 31) & sign))", "((half + sign) & 0)")
     assert broken != header
     files = {**sources.files, generate.RUNTIME_HEADER: broken}
-    wrong = host_run.run(files, model, inputs)
+    wrong = host_run.run(files, int8_file, inputs)
     assert np.any(wrong[0] != right[0])
 
 
 def test_the_arena_is_no_larger_than_tflms(file):
     if not runtime.available(runtime.TFLM):
         pytest.skip("tflite_micro is not installed")
-    model = load(file)
     edges = sum(
-        np.prod(model.main.tensors[i].shape) for i in (*model.main.inputs, *model.main.outputs)
+        np.prod(file.main.tensors[i].shape) for i in (*file.main.inputs, *file.main.outputs)
     )
-    theirs = runtime.least_arena(file, model)  # in processes, for too little can crash it
+    theirs = runtime.least_arena(file)  # in processes, for too little can crash it
     assert generate.generate(file).arena_bytes + edges <= theirs + 4096

@@ -6,7 +6,7 @@ from file_maker import Maker
 
 from tflite_tools.c import generate, host_run
 from tflite_tools.schema import flatbuffer
-from tflite_tools.schema.contents import load
+from tflite_tools.schema.contents import load, written
 
 SHAPE = (1, 4, 4, 2)
 
@@ -25,14 +25,14 @@ def test_a_name_is_a_prefix_of_everything(int8_file, needs_compiler):
     assert set(sources.files) == {"my_net.c", "my_net.h", "main.c", "tfbinreg_runtime.h"}
     assert "void my_net_run(const int8_t *input0, int8_t *output0);" in sources.files["my_net.h"]
     assert f"#define MY_NET_ARENA_BYTES {sources.arena_bytes}\n" in sources.files["my_net.h"]
-    host_run.run(sources.files, load(int8_file), [np.zeros((1, 8, 8, 3), np.int8)])
+    host_run.run(sources.files, int8_file, [np.zeros((1, 8, 8, 3), np.int8)])
 
 
 def test_files_without_a_manifest_or_damaged(float_file, int8_file):
     with pytest.raises(ValueError, match="no tfbinreg manifest"):
         generate.generate(float_file)
     with pytest.raises(ValueError, match=r"Not a TFLite model|damaged"):
-        generate.generate(int8_file[:100])
+        generate.generate(load(int8_file.data[:100]))
 
 
 def test_float_edges(float_io_file):
@@ -137,7 +137,7 @@ def test_reasons(reason):
     maker = Maker()
     CASES[reason](maker)
     with pytest.raises(ValueError) as caught:
-        generate.generate(maker.data())
+        generate.generate(maker.file())
     assert any(part in str(caught.value) for part in reason.split("|")), caught.value
     assert str(caught.value).startswith("Cannot write the file as C:\n  - ")
 
@@ -148,7 +148,7 @@ def test_every_reason_at_once():
     pooled(strideW=0)(maker)
     kernel(maker, bias=[0], fusedActivationFunction=5)
     with pytest.raises(ValueError) as caught:
-        generate.generate(maker.data())
+        generate.generate(maker.file())
     lines = str(caught.value).splitlines()
     assert len(lines) == 5
     assert lines[1] == "  - SIN 'tensor1': this operator is not supported"
@@ -159,11 +159,11 @@ def test_the_largest_biases(c_is_tflm):
     for sign in (-1, 1):
         maker = Maker()
         kernel(maker, bias=[sign * (2**30 - products - 1)] * 3)
-        c_is_tflm(maker.data())  # the sanitizers find what overflows
+        c_is_tflm(maker.file())  # the sanitizers find what overflows
     maker = Maker()
     kernel(maker, bias=[2**30 - products] * 3)
     with pytest.raises(ValueError, match="could leave 32 bits"):
-        generate.generate(maker.data())
+        generate.generate(maker.file())
 
 
 def deep(depth):
@@ -175,7 +175,7 @@ def deep(depth):
     options = {"strideH": 1, "strideW": 1, "padding": 1}
     options |= {"dilationHFactor": 1, "dilationWFactor": 1}
     maker.op("CONV_2D", places, (1, 1, 1, 1), (0.01, 0), options, kind="Conv2DOptions")
-    return maker.data()
+    return maker.file()
 
 
 def test_the_largest_sums_of_unpacked_codes(c_is_tflm):
@@ -185,10 +185,10 @@ def test_the_largest_sums_of_unpacked_codes(c_is_tflm):
 
 
 def test_tensors_that_nobody_computes(int8_file):
-    container = flatbuffer.read(int8_file)
+    container = flatbuffer.read(int8_file.data)
     container.subgraphs[0].operators = container.subgraphs[0].operators[1:]
     with pytest.raises(ValueError, match="nothing computes it before it is read"):
-        generate.generate(flatbuffer.write(container))
+        generate.generate(written(container))
 
 
 def test_names_cannot_leave_a_comment(needs_compiler):
@@ -197,19 +197,20 @@ def test_names_cannot_leave_a_comment(needs_compiler):
     for tensor in maker.graph.tensors:
         tensor.name = f'*/ #error "{tensor.name}" \\\n'
     maker.layers = []
-    data = maker.data()
+    data = maker.file()
     sources = generate.generate(data)
     assert "#error" not in sources.files["model.c"]
-    host_run.run(sources.files, load(data), [np.zeros(SHAPE, np.int8)])
+    host_run.run(sources.files, data, [np.zeros(SHAPE, np.int8)])
 
 
 @pytest.mark.parametrize("seed", range(60))
 def test_damaged_files_are_refused_or_run_within_their_memory(
     seed, int8_file, flip, needs_compiler
 ):
-    data = flip(int8_file, seed, count=2)
+    data = flip(int8_file.data, seed, count=2)
     try:
-        model, sources = load(data), generate.generate(data)
+        model = load(data)
+        sources = generate.generate(model)
     except ValueError:
         return
     zeros = [np.zeros(model.main.tensors[i].shape, np.int8) for i in model.main.inputs]
@@ -222,18 +223,18 @@ def test_no_compiler(monkeypatch, int8_file):
     monkeypatch.delenv("CC", raising=False)
     with pytest.raises(host_run.CompilerError, match="no C compiler: set CC"):
         image = np.zeros((1, 8, 8, 3), np.int8)
-        host_run.run(generate.generate(int8_file).files, load(int8_file), [image])
+        host_run.run(generate.generate(int8_file).files, int8_file, [image])
 
 
 def test_sources_that_do_not_compile(int8_file, needs_compiler):
     sources = generate.generate(int8_file)
     broken = {**sources.files, "model.c": "int x = ;"}
     with pytest.raises(host_run.CompilerError, match="refuses the generated C"):
-        host_run.run(broken, load(int8_file), [np.zeros((1, 8, 8, 3), np.int8)])
+        host_run.run(broken, int8_file, [np.zeros((1, 8, 8, 3), np.int8)])
 
 
 def test_inputs_that_do_not_fit(int8_file):
-    sources, model = generate.generate(int8_file), load(int8_file)
+    sources = generate.generate(int8_file)
     for wrong in ([], [np.zeros((1, 8, 8, 2), np.int8)], [np.zeros((1, 8, 8, 3), np.float32)]):
         with pytest.raises(ValueError, match="The model takes"):
-            host_run.run(sources.files, model, wrong)
+            host_run.run(sources.files, int8_file, wrong)

@@ -7,7 +7,6 @@ import pytest
 
 from tflite_tools.c import generate, source_folder
 from tflite_tools.checks.verdict import Verdict
-from tflite_tools.schema.contents import load
 
 
 @pytest.fixture(scope="module")
@@ -59,8 +58,8 @@ def test_unreadable_files_are_errors(folder):
 
 @pytest.mark.parametrize("bits", [2, 3, 4, 8])
 def test_weights_are_those_of_the_file(canonical, bits):
-    data = canonical(bits, True)
-    source, model = generate.generate(data).files["model.c"], load(data)
+    model = canonical(bits, True)
+    source = generate.generate(model).files["model.c"]
     check = source_folder.check_codes(source, model)
     assert check.verdict is Verdict.PASSED
     assert check.figures["weights"] == sum(np.prod(e.shape) for e in model.manifest.layers)
@@ -92,9 +91,7 @@ def _next_code(match):
     ],
 )  # fmt: skip
 def test_changed_weights_are_found(sources, two_bits, pattern, replacement, message):
-    check = source_folder.check_codes(
-        edited(sources["net.c"], pattern, replacement), load(two_bits)
-    )
+    check = source_folder.check_codes(edited(sources["net.c"], pattern, replacement), two_bits)
     assert check.verdict is Verdict.FAILED
     assert message in check.detail
 

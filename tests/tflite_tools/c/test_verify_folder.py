@@ -7,7 +7,6 @@ from tflite_tools.c.source_folder import Folder
 from tflite_tools.checks.agreement import Limits
 from tflite_tools.checks.verdict import Verdict
 from tflite_tools.running import runtime, samples
-from tflite_tools.schema import contents as models
 
 PASSED, WARNING = Verdict.PASSED, Verdict.WARNING
 FAILED, SKIPPED = Verdict.FAILED, Verdict.SKIPPED
@@ -93,7 +92,7 @@ def test_c_that_does_not_compile_fails(folder, two_bits, can_run):
 
 
 def test_a_file_that_cannot_be_c_fails(folder, two_bits, monkeypatch):
-    def refuse(data, *, name="model"):
+    def refuse(model, *, name="model"):
         raise ValueError("Cannot write the file as C:\n  - reason")
 
     monkeypatch.setattr(generate, "generate", refuse)
@@ -156,8 +155,7 @@ def test_a_program_is_bounded(folder, two_bits, can_run, body, why, flags):
     """Time, output and memory; and it sees nothing of the environment."""
     head = "/* tflite_tools */\n#include <stdio.h>\n#include <stdlib.h>\n"
     program = {"main.c": f"{head}int main(void) {{ {body} }}\n"}
-    model = models.load(two_bits)
-    inputs = samples.stored(model, samples.seeded(model, samples=1, seed=0))
+    inputs = samples.stored(two_bits, samples.seeded(two_bits, samples=1, seed=0))
     limit = 2 if "finish" in why else 100
     with pytest.raises(host_run.CompilerError, match=why):
-        host_run.run({**folder.files, **program}, model, inputs, flags=flags, time_limit=limit)
+        host_run.run({**folder.files, **program}, two_bits, inputs, flags=flags, time_limit=limit)

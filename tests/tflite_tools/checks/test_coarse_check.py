@@ -9,6 +9,7 @@ import tf_keras as keras
 import tfbinreg
 from tflite_tools.checks.trained_model import verify
 from tflite_tools.checks.verdict import Verdict
+from tflite_tools.schema.contents import load
 
 layers = keras.layers
 
@@ -21,7 +22,7 @@ def normal(*shape):
 
 def converted(model, data, **options):
     quantized = tfbinreg.quantize_apply(model, weight_bits=8, calibration_data=data)
-    return tfbinreg.to_tflite(quantized, **options)
+    return load(tfbinreg.to_tflite(quantized, **options))
 
 
 def joined(boxes_scale, activation):
@@ -75,7 +76,7 @@ def test_columns(input_type):
 
 def test_the_command_tells_it_in_text_and_json_for_given_inputs_alone(command, tmp_path):
     data = normal(64, 3)
-    (tmp_path / "m.tflite").write_bytes(converted(row_net((1, 500, 1)), data))
+    (tmp_path / "m.tflite").write_bytes(converted(row_net((1, 500, 1)), data).data)
     np.save(tmp_path / "x.npy", data)
     flags = ("verify", tmp_path / "m.tflite")
     code, out, _ = command(*flags, "--inputs", tmp_path / "x.npy", "--json")

@@ -16,9 +16,9 @@ from tflite_tools.schema import flatbuffer
 FEW = 8
 
 
-def verdicts(data, canonical, **options):
+def verdicts(made, canonical, **options):
     """Check name -> verdict."""
-    report = derived_file.verify_variant(data, canonical, samples_count=FEW, **options)
+    report = derived_file.verify_variant(made, canonical, samples_count=FEW, **options)
     return {check.name: check.verdict for check in report.checks}
 
 
@@ -28,12 +28,12 @@ def test_a_file_is_its_own_variant(two_bits):
 
 @pytest.mark.slow
 def test_chains_of_formats(two_bits):
-    packed = int4.convert(two_bits).data
-    for data in (slim.convert(packed).result.data, packed):
-        found = verdicts(data, two_bits)
+    packed = int4.convert(two_bits).model
+    for made in (slim.convert(packed).result.model, packed):
+        found = verdicts(made, two_bits)
         assert Verdict.FAILED not in found.values()
         assert "rounding" in found
-    tables = slim.convert(lut.convert(two_bits, split_convs=9300).data).result.data
+    tables = slim.convert(lut.convert(two_bits, split_convs=9300).model).result.model
     assert verdicts(tables, two_bits) == dict.fromkeys(
         ("structure", "codes", "biases", "tflm"), Verdict.PASSED
     )
@@ -80,7 +80,7 @@ def test_scales_without_a_ratio_that_weights_can_have_fail(two_bits, edit, tenso
         scales = flatbuffer.scales(tensor) * np.float32(factor)
         flatbuffer.set_quantization(tensor, scales, 0, 0)
 
-    whole, broken = models.load(two_bits), models.load(edit(two_bits, rescale))
+    whole, broken = two_bits, edit(two_bits, rescale)
     for first, second in ((whole, broken), (broken, whole)):
         pairs = pairing.pair(first, second)
         assert same_weights.check_codes(pairs).layers == ("conv",)
@@ -92,9 +92,9 @@ def test_operators_without_outputs_or_inputs_are_errors(two_bits, edit):
         def change(container):
             setattr(container.subgraphs[0].operators[3], field, [])
 
-        return models.load(edit(two_bits, change))
+        return edit(two_bits, change)
 
-    whole = models.load(two_bits)
+    whole = two_bits
     for broken in (cut("outputs"), cut("inputs")):
         for pair in ((whole, broken), (broken, whole)):
             with pytest.raises(ValueError, match=r"CONV_2D 3: has no output|conv: "):
@@ -114,7 +114,7 @@ def test_operators_without_outputs_or_inputs_are_errors(two_bits, edit):
         (change_axes, "structure", "mean"),
     ],
 )
-@pytest.mark.parametrize("make", [lambda data: data, lambda data: int4.convert(data).data])
+@pytest.mark.parametrize("make", [lambda file: file, lambda file: int4.convert(file).model])
 def test_broken_files_fail_by_the_layers_name(
     two_bits, edit, tensor_of, change, check, layer, make
 ):
@@ -129,7 +129,7 @@ def test_broken_files_fail_by_the_layers_name(
 
 
 def test_operators_that_are_off_by_more_than_rounding_fail(two_bits, monkeypatch):
-    packed = int4.convert(two_bits).data
+    packed = int4.convert(two_bits).model
     monkeypatch.setattr(same_weights, "most_levels", lambda *_: np.zeros(1))
     report = derived_file.verify_variant(packed, two_bits, samples_count=FEW)
     assert report["rounding"].verdict is Verdict.FAILED
@@ -138,15 +138,15 @@ def test_operators_that_are_off_by_more_than_rounding_fail(two_bits, monkeypatch
 
 def test_a_kernel_that_unpacks_wrongly_fails(two_bits, monkeypatch):
     """The INT4 file is compared with its own integers as int8, not with itself."""
-    packed, original = int4.convert(two_bits).data, derived_file.twin
+    packed, original = int4.convert(two_bits).model, derived_file.twin
 
-    def swapped(data):
-        container = flatbuffer.read(original(data))
+    def swapped(model):
+        container = flatbuffer.read(original(model).data)
         tensor = next(t for t in container.subgraphs[0].tensors if t.name == b"conv/kernel")
         values = flatbuffer.constant(container, tensor).copy().reshape(-1, 2)[:, ::-1]
         shape = flatbuffer.indices(tensor.shape)
         flatbuffer.set_constant(container, tensor, np.ascontiguousarray(values).reshape(shape))
-        return flatbuffer.write(container)
+        return models.written(container)
 
     monkeypatch.setattr(derived_file, "twin", swapped)
     found = verdicts(packed, two_bits)
@@ -154,14 +154,14 @@ def test_a_kernel_that_unpacks_wrongly_fails(two_bits, monkeypatch):
 
 
 def test_limits_decide_about_rounding(two_bits):
-    packed = int4.convert(two_bits).data
+    packed = int4.convert(two_bits).model
     strict, loose = Limits(1.0, 0.0), Limits(0.0, 1e9)
     assert verdicts(packed, two_bits, limits=strict)["tflm"] is Verdict.FAILED
     assert verdicts(packed, two_bits, limits=loose)["tflm"] is Verdict.PASSED
 
 
 def test_runtimes_that_fail_or_are_missing(two_bits, monkeypatch):
-    tables = lut.convert(two_bits).data
+    tables = lut.convert(two_bits).model
     assert verdicts(tables, two_bits, runtimes=("LiteRT",))["litert"] is Verdict.FAILED
 
     def miss(*_, **__):
@@ -224,11 +224,11 @@ def test_other_networks_fail_at_the_first_difference(two_bits, int8_file, edit):
         (scale_once_more, "the scales do not fit the weights"),
     ):
         with pytest.raises(ValueError, match=message):
-            pairing.pair(models.load(two_bits), models.load(edit(two_bits, change)))
+            pairing.pair(two_bits, edit(two_bits, change))
 
 
 def test_split_convolutions_have_to_be_put_together_again(two_bits, edit):
-    made = lut.convert(two_bits, split_convs=9300).data
+    made = lut.convert(two_bits, split_convs=9300).model
 
     def turn(container):
         for op in container.subgraphs[0].operators:
@@ -242,7 +242,7 @@ def test_split_convolutions_have_to_be_put_together_again(two_bits, edit):
 
     for change, message in ((turn, "parts are not put together"), (lose, "has no counterpart")):
         with pytest.raises(ValueError, match=message):
-            pairing.pair(models.load(two_bits), models.load(edit(made, change)))
+            pairing.pair(two_bits, edit(made, change))
 
 
 def test_bounds_by_hand():

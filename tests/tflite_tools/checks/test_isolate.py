@@ -5,13 +5,11 @@ import pytest
 
 from tflite_tools.checks import isolate, operator_checks
 from tflite_tools.running import runtime
-from tflite_tools.schema import contents as models
 
 
 @pytest.mark.parametrize("name", ["int8_file", "float_io_file"])
 def test_every_operator_has_inputs_and_an_output_of_its_own(name, request):
-    data = request.getfixturevalue(name)
-    isolated = isolate.isolate(data, models.load(data))
+    isolated = isolate.isolate(request.getfixturevalue(name))
     operators = isolated.model.main.ops
     assert "QUANTIZE" not in {op.name for op in operators}
     assert isolated.outputs == (
@@ -32,12 +30,12 @@ def test_every_operator_has_inputs_and_an_output_of_its_own(name, request):
 
 
 def test_results_are_those_of_the_operators(int8_file):
-    isolated = isolate.isolate(int8_file, models.load(int8_file))
+    isolated = isolate.isolate(int8_file)
     ones = isolate.inputs_for(isolated, lambda _, tensor: np.ones((2, *tensor.shape[1:]), np.int8))
     results = dict(
         zip(
             isolated.outputs,
-            runtime.run(isolated.data, isolated.model, ones).outputs,
+            runtime.run(isolated.model, ones).outputs,
             strict=True,
         )
     )
@@ -48,13 +46,12 @@ def test_results_are_those_of_the_operators(int8_file):
 def test_runtimes_differ_by_rounding_only(int8_file):
     if not runtime.available(runtime.TFLM):
         pytest.skip("TFLM is not installed")
-    model = models.load(int8_file)
-    assert operator_checks.rounding_misfits(int8_file, model, seed=0, time_limit=60) == []
+    assert operator_checks.rounding_misfits(int8_file, seed=0, time_limit=60) == []
 
 
 def test_misfits_by_hand():
     names = ("right", "ties", "wrong", "channel", "moved", "leaky")
-    isolated = isolate.Isolated(b"", None, (), names, (1, 1, 1, 1, 0, 2))
+    isolated = isolate.Isolated(None, (), names, (1, 1, 1, 1, 0, 2))
     targets = [np.zeros((32, 8, 4), np.int8)] * len(names)
     right, ties, wrong, channel, moved, leaky = (np.zeros((32, 8, 4), np.int8) for _ in names)
     right[0, 0, 0] = 1
@@ -74,6 +71,6 @@ def test_misfits_by_hand():
 
 
 def test_every_operator_has_its_bound(int8_file):
-    isolated = isolate.isolate(int8_file, models.load(int8_file))
+    isolated = isolate.isolate(int8_file)
     kinds = [op.name for op in isolated.model.main.ops]
     assert isolated.most_levels == tuple(0 if name == "RESHAPE" else 1 for name in kinds)

@@ -5,13 +5,11 @@ import pytest
 
 from tflite_tools.checks import rounding
 from tflite_tools.running import runtime, samples
-from tflite_tools.schema.contents import load
 
 
 @pytest.fixture(scope="module")
 def inputs(two_bits):
-    model = load(two_bits)
-    return samples.stored(model, samples.seeded(model, samples=8, seed=0))
+    return samples.stored(two_bits, samples.seeded(two_bits, samples=8, seed=0))
 
 
 @pytest.fixture
@@ -24,13 +22,13 @@ def test_every_activation_is_compared(two_bits, inputs, needs_tflm):
     found = rounding.measure(two_bits, inputs)
     assert (found.samples, found.skipped) == (8, "")
     names = [row.tensor for row in found.rows]
-    assert names == [load(two_bits).main.made(op)[0].name for op in load(two_bits).main.ops]
+    assert names == [two_bits.main.made(op)[0].name for op in two_bits.main.ops]
     assert all(row.mean_lsb <= row.max_lsb and 0 <= row.different <= 1 for row in found.rows)
 
 
 def test_equal_runtimes_do_not_differ_and_others_do(two_bits, inputs, monkeypatch, needs_tflm):
-    def run(data, model, arrays, *, runtime, own=runtime.run, **options):
-        made = own(data, model, arrays, runtime="TFLM", **options)
+    def run(model, arrays, *, runtime, own=runtime.run, **options):
+        made = own(model, arrays, runtime="TFLM", **options)
         made.outputs[1][0, 0, 0, :2] ^= int(runtime == "LiteRT")  # two values off by one level
         return made
 
@@ -44,9 +42,8 @@ def test_equal_runtimes_do_not_differ_and_others_do(two_bits, inputs, monkeypatc
 
 
 def test_exposed_activations_are_what_the_file_computes(two_bits, inputs):
-    data = rounding.expose(two_bits)
-    exposed = runtime.run(data, load(data), inputs).outputs
-    whole = runtime.run(two_bits, load(two_bits), inputs).outputs
+    exposed = runtime.run(rounding.expose(two_bits), inputs).outputs
+    whole = runtime.run(two_bits, inputs).outputs
     np.testing.assert_array_equal(exposed[-1], whole[0])
 
 

@@ -10,6 +10,7 @@ from tflite_tools.checks.trained_model import verify
 from tflite_tools.checks.verdict import Verdict
 from tflite_tools.from_keras import convert
 from tflite_tools.schema import flatbuffer
+from tflite_tools.schema.contents import load
 
 layers = keras.layers
 SEEDS = range(4)
@@ -38,7 +39,7 @@ def case(request, tmp_path_factory):
     path = tmp_path_factory.mktemp("swish") / "q.keras"
     model.save(path)
     with pytest.warns(tfbinreg.QuantizationWarning, match="finalized"):
-        file = tfbinreg.to_tflite(model)
+        file = load(tfbinreg.to_tflite(model))
     return model, file, {"image": images}, convert.reference(path, {"image": images})
 
 
@@ -52,7 +53,7 @@ def test_a_right_file_passes(case, tmp_path):
     tfbinreg.finalize(model)
     model.save(tmp_path / "q.keras")
     reference = convert.reference(tmp_path / "q.keras", inputs)
-    report = verify(tfbinreg.to_tflite(model), reference=reference, inputs=inputs)
+    report = verify(load(tfbinreg.to_tflite(model)), reference=reference, inputs=inputs)
     assert reference.exact and report.passed
     model.finalized.assign(0)
 

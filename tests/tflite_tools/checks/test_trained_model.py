@@ -8,19 +8,18 @@ from ai_edge_litert import schema_py_generated as schema
 
 from tflite_tools.checks import operator_checks
 from tflite_tools.checks.agreement import Limits, compare
-from tflite_tools.checks.trained_model import Reference, default_inputs, verify
+from tflite_tools.checks.trained_model import Reference, verify
 from tflite_tools.checks.verdict import Verdict
 from tflite_tools.from_keras import convert
-from tflite_tools.running import runtime
+from tflite_tools.running import runtime, samples
 from tflite_tools.schema import flatbuffer, manifest
-from tflite_tools.schema.contents import load
 
 SAMPLES = 24
 
 
 @pytest.fixture(scope="module")
 def inputs(int8_file):
-    return default_inputs(int8_file, samples_count=SAMPLES)
+    return samples.seeded(int8_file, samples=SAMPLES, seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +31,7 @@ def _header(change):
     """An edit that changes the manifest."""
 
     def edit(container):
-        header = change(manifest.require(container))
+        header = change(manifest.find(container))
         container.metadata = []
         flatbuffer.set_metadata(container, manifest.METADATA_NAME, header.to_json().encode())
 
@@ -45,8 +44,8 @@ def _without_first(name):
 
 @pytest.mark.parametrize("name", ["int8_file", "float_io_file"])
 def test_an_undamaged_file_passes(name, request, inputs, reference):
-    data = request.getfixturevalue(name)
-    report = verify(data, reference=reference, inputs=inputs)
+    file = request.getfixturevalue(name)
+    report = verify(file, reference=reference, inputs=inputs)
     assert report.passed
     assert [check.name for check in report.checks] == [
         "codes",
@@ -261,7 +260,7 @@ def test_a_finalized_model_is_equal_in_its_target_to_the_last_level(int8_file, i
     one = {**reference.predictions, name: _one_level_up(values, 1 / 256, 3)}
     other = dataclasses.replace(reference, predictions=one)
     assert verify(int8_file, reference=other, inputs=inputs)["agreement"].verdict is Verdict.FAILED
-    entry = next(e for e in load(int8_file).manifest.activations if e.tensor == "add")
+    entry = next(e for e in int8_file.manifest.activations if e.tensor == "add")
     scale = _scale(int8_file, entry.tensor)
     moved = np.where(reference.activations["add"] <= 0, scale, 0.0) + reference.activations["add"]
     other = dataclasses.replace(
@@ -272,8 +271,8 @@ def test_a_finalized_model_is_equal_in_its_target_to_the_last_level(int8_file, i
     assert "other numbers" in check.detail
 
 
-def _scale(data, name):
-    (tensor,) = (tensor for tensor in load(data).main.tensors if tensor.name == name)
+def _scale(file, name):
+    (tensor,) = (tensor for tensor in file.main.tensors if tensor.name == name)
     return float(tensor.quantization.scale[0])
 
 

@@ -10,7 +10,7 @@ import pytest
 from tflite_tools.c import host_run
 from tflite_tools.formats import build, lut, slim
 from tflite_tools.running import runtime
-from tflite_tools.schema import contents as models
+from tflite_tools.schema.contents import load
 from tflite_tools.system import files
 
 
@@ -19,7 +19,7 @@ def test_convert_verify_inspect(command, saved_net, int8_file, tmp_path):
     code, out, err = command("convert", saved_net, "--output", path)
     assert (code, err) == (0, "")
     assert path.read_bytes() == int8_file
-    assert f"{len(int8_file)} bytes" in out
+    assert f"{len(int8_file.data)} bytes" in out
     assert f"verify {path} --reference {saved_net}" in out
     code, out, err = command("verify", path, "--reference", saved_net, "--samples", 8)
     assert (code, err) == (0, "")
@@ -35,14 +35,14 @@ def test_float_inputs_and_json(command, saved_net, float_io_file, tmp_path):
     code, out, _ = command("convert", saved_net, "--output", path, *flags)
     assert code == 0
     assert path.read_bytes() == float_io_file
-    assert json.loads(out)["bytes"] == len(float_io_file)
+    assert json.loads(out)["bytes"] == len(float_io_file.data)
 
 
 def test_verify_fails_with_the_layers_name(command, model_file, edit, tensor_of):
     def damage(container):
         tensor_of(container, "conv").quantization.zeroPoint = np.array([100])
 
-    model_file.write_bytes(edit(model_file.read_bytes(), damage))
+    model_file.write_bytes(edit(load(model_file.read_bytes()), damage).data)
     code, out, _ = command("verify", model_file, "--samples=4")
     assert code == 1
     assert "FAILED levels: conv" in out
@@ -69,7 +69,7 @@ def test_verify_meets_a_limit_of_zero(command, model_file, saved_net):
 @pytest.fixture
 def canonical_file(two_bits, tmp_path):
     path = tmp_path / "canonical.tflite"
-    path.write_bytes(two_bits)
+    path.write_bytes(two_bits.data)
     return path
 
 
@@ -107,7 +107,7 @@ def test_convert_json_has_sizes_and_warnings(command, canonical_file, tmp_path):
 
 def test_compare_fails_beyond_the_limits(command, canonical_file, canonical, tmp_path):
     other = tmp_path / "other.tflite"
-    other.write_bytes(canonical(2, False))
+    other.write_bytes(canonical(2, False).data)
     code, out, _ = command("compare", canonical_file, other, "--samples", 4)
     assert code == 1
     assert "they differ" in out
@@ -321,9 +321,9 @@ def test_errors_are_one_line(
     paths = {"model": model_file, "net": saved_net}
     contents = {
         "junk": b"not a model at all",
-        "slim": slim.convert(two_bits).result.data,
+        "slim": slim.convert(two_bits).result.model,
         "short": model_file.read_bytes()[:3000],
-        "tables": lut.convert(two_bits).data,
+        "tables": lut.convert(two_bits).model,
     }
     for name, data in contents.items():
         paths[name] = tmp_path / name
@@ -421,7 +421,7 @@ def test_types_of_inputs_and_outputs_are_apart(command, saved_net, tmp_path):
     for into, out in (("float32", "int8"), ("int8", "float32")):
         flags = ["--input_type", into, "--output_type", out]
         assert command("convert", saved_net, "-o", path, *flags)[0] == 0
-        model = models.load(path.read_bytes())
+        model = load(path.read_bytes())
         places = (*model.main.inputs, *model.main.outputs)
         assert [model.main.tensors[i].dtype.lower() for i in places] == [into, out]
         flags = ["--reference", saved_net, "--samples", 4]
@@ -462,7 +462,7 @@ class TestReport:
         def damage(container):
             tensor_of(container, "conv").quantization.zeroPoint = np.array([100])
 
-        model_file.write_bytes(edit(model_file.read_bytes(), damage))
+        model_file.write_bytes(edit(load(model_file.read_bytes()), damage).data)
         code, out, _ = command("report", model_file, "--samples=4", "--output", tmp_path / "r.html")
         assert code == 1 and "verification FAILED" in out
         assert "class='failed'" in (tmp_path / "r.html").read_text()
@@ -471,7 +471,7 @@ class TestReport:
         if not runtime.available(runtime.TFLM):
             pytest.skip("tflite_micro is not installed")
         small, page = tmp_path / "small.tflite", tmp_path / "r.html"
-        small.write_bytes(lut.convert(canonical_file.read_bytes()).data)
+        small.write_bytes(lut.convert(load(canonical_file.read_bytes())).model.data)
         flags = ["--canonical", canonical_file, "--samples=4", "--output", page]
         code, _, err = command("report", small, *flags)
         assert (code, err) == (0, "")

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from tflite_tools.checks.trained_model import verify
 from tflite_tools.checks.verdict import Report
 from tflite_tools.reports.describe import describe
+from tflite_tools.schema.contents import load
 
 
 def _is_clean(result):
@@ -22,8 +23,8 @@ def _is_clean(result):
 @pytest.mark.parametrize("name", ["inspect", "verify"])
 def test_cut_files(command, int8_file, tmp_path, name):
     path = tmp_path / "cut.tflite"
-    for size in range(0, len(int8_file), 64):
-        path.write_bytes(int8_file[:size])
+    for size in range(0, len(int8_file.data), 64):
+        path.write_bytes(int8_file.data[:size])
         code, out, err = command(name, path)
         assert (code, out) == (1, "")
         assert err.startswith("tflite_tools: error: ")
@@ -44,12 +45,12 @@ def test_random_files(command, tmp_path, name):
 @settings(max_examples=60)
 @given(data=st.data())
 def test_flipped_bits_are_an_error_or_a_description(int8_file, float_file, data):
-    damaged = bytearray(data.draw(st.sampled_from([int8_file, float_file])))
+    damaged = bytearray(data.draw(st.sampled_from([int8_file.data, float_file.data])))
     for _ in range(data.draw(st.integers(1, 4))):
         position = data.draw(st.integers(0, len(damaged) - 1))
         damaged[position] ^= 1 << data.draw(st.integers(0, 7))
     try:
-        description = describe(bytes(damaged))
+        description = describe(load(bytes(damaged)))
     except ValueError:
         return
     assert sum(description.size_by_category.values()) == len(damaged)
@@ -58,7 +59,7 @@ def test_flipped_bits_are_an_error_or_a_description(int8_file, float_file, data)
 @pytest.mark.parametrize("seed", range(8))
 def test_flipped_bits_are_an_error_or_a_report(int8_file, flip, seed):
     try:
-        report = verify(flip(int8_file, seed), samples_count=2, time_limit=60)
+        report = verify(load(flip(int8_file.data, seed)), samples_count=2, time_limit=60)
     except ValueError:
         return
     assert isinstance(report, Report)
@@ -67,7 +68,7 @@ def test_flipped_bits_are_an_error_or_a_report(int8_file, flip, seed):
 @pytest.mark.parametrize("seed", range(4))
 def test_flipped_bits_on_the_command_line(command, int8_file, flip, tmp_path, seed):
     path = tmp_path / "flipped.tflite"
-    path.write_bytes(flip(int8_file, 100 + seed, 2))
+    path.write_bytes(flip(int8_file.data, 100 + seed, 2))
     _is_clean(command("inspect", path))
     _is_clean(command("verify", path, "--samples", 2))
 

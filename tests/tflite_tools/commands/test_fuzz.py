@@ -104,7 +104,7 @@ def _remove(name):
 @pytest.fixture
 def place(int8_file, tmp_path):
     """Puts the whole files where the command lines expect them; returns a function for bad ones."""
-    (tmp_path / "whole.tflite").write_bytes(int8_file)
+    (tmp_path / "whole.tflite").write_bytes(int8_file.data)
     (tmp_path / "c").mkdir()
     for name, text in generate.generate(int8_file).files.items():
         (tmp_path / "c" / name).write_text(text)
@@ -138,13 +138,13 @@ def broken(draw, content):
 @some
 @given(data=st.data())
 def test_broken_files(clean, place, int8_file, name, data):
-    place("bad.tflite", data.draw(broken(int8_file)))
+    place("bad.tflite", data.draw(broken(int8_file.data)))
     assert clean(EVERY[name]) == 1
 
 
 @pytest.mark.parametrize("name", EVERY)
 def test_changed_files(clean, place, int8_file, flip, name):
-    place("bad.tflite", flip(int8_file, len(name), 3))
+    place("bad.tflite", flip(int8_file.data, len(name), 3))
     clean(EVERY[name])
 
 
@@ -153,7 +153,7 @@ def test_changed_files(clean, place, int8_file, flip, name):
 @many
 @given(data=st.data())
 def test_changed_files_campaign(clean, place, int8_file, name, data):
-    place("bad.tflite", data.draw(flipped(int8_file)))
+    place("bad.tflite", data.draw(flipped(int8_file.data)))
     clean(EVERY[name])
 
 

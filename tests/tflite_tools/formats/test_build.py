@@ -31,12 +31,12 @@ def test_combinations_that_no_device_has_are_refused(options, message):
 
 
 def test_formats(two_bits):
-    assert build(two_bits, Options()).files == {"": two_bits}
+    assert build(two_bits, Options()).files == {"": two_bits.data}
     packed = build(two_bits, Options(format="int4"))
-    assert packed.files[""] == int4.convert(two_bits).data
+    assert packed.files[""] == int4.convert(two_bits).model.data
     assert packed.warnings
     tables = build(two_bits, Options(format="lut", split_convs=9300, slim=True))
-    assert tables.size == len(tables.files[""]) < len(two_bits) // 2
+    assert tables.size == len(tables.files[""]) < len(two_bits.data) // 2
     assert tables.figures["runs_in"] == ["TFLM"]
     assert tables.figures["decoded_tensors"] > 1
     assert tables.passes[0].name == "names and signatures dropped"
@@ -45,7 +45,7 @@ def test_formats(two_bits):
 def test_only_canonical_files_are_taken(two_bits, float_file, edit, tensor_of):
     for made in (int4.convert(two_bits), lut.convert(two_bits)):
         with pytest.raises(ValueError, match=r"no canonical int8 file: .* is packed already"):
-            build(made.data, Options())
+            build(made.model, Options())
     with pytest.raises(ValueError, match="no tfbinreg manifest"):
         build(float_file, Options())
 
@@ -68,7 +68,7 @@ def test_c_sources_are_compared_before_they_are_returned(two_bits, monkeypatch):
     needs = host_run.compiler() is None or not runtime.available(runtime.TFLM)
     assert bool(made.warnings) == needs
     found = Report((Check("tflm", Verdict.FAILED, "1 of 5 outputs differ"),))
-    monkeypatch.setattr(verify_folder, "compare", lambda folder, data: found)
+    monkeypatch.setattr(verify_folder, "compare", lambda folder, model: found)
     with pytest.raises(ValueError, match="is not written: tflm: 1 of 5 outputs differ"):
         build(two_bits, Options(format="c"))
 
@@ -82,10 +82,10 @@ def test_c_that_cannot_be_compared_is_made_with_a_warning(two_bits, monkeypatch)
 
 
 def test_operators_on_the_cpu_are_named(two_bits, monkeypatch):
-    compiled = ethos.Compiled(b"x", ("MEAN mean",), 90, 360, 1000, 2000)
-    monkeypatch.setattr(ethos, "compile_model", lambda data, accelerator: compiled)
+    compiled = ethos.Compiled(two_bits, ("MEAN mean",), 90, 360, 1000, 2000)
+    monkeypatch.setattr(ethos, "compile_model", lambda model, accelerator: compiled)
     made = build(two_bits, Options(target="ethos-u", accelerator="ethos-u85-256"))
-    assert made.files == {"": b"x"}
+    assert made.files == {"": two_bits.data}
     assert made.warnings == ("MEAN mean: stays on the CPU",)
     assert made.figures["bits_per_weight"] == 2.0
     assert made.figures["all_on_npu"] is False

@@ -34,7 +34,7 @@ TABLE = f"(out / 'model_summary_x.csv').write_text({SUMMARY!r})"
 
 def test_figures_and_operators_on_the_cpu(two_bits, vela):
     made = ethos.compile_model(two_bits, vela=vela(COPY, TABLE))
-    assert made.data == two_bits
+    assert made.model.data == two_bits.data
     assert made.weight_bytes == 9000
     assert made.bits_per_weight == pytest.approx(8 * 9000 / made.weights)
     assert (made.sram_bytes, made.flash_bytes) == (2560, 8192)
@@ -72,9 +72,9 @@ def test_a_missing_program_is_said(two_bits, monkeypatch):
 def test_packed_weights_and_strange_accelerators_are_refused(two_bits, vela):
     program = vela(COPY, TABLE)
     with pytest.raises(ValueError, match="pointwise: Vela crashes on INT4 weights"):
-        ethos.compile_model(int4.convert(two_bits).data, vela=program)
+        ethos.compile_model(int4.convert(two_bits).model, vela=program)
     with pytest.raises(ValueError, match="pointwise/kernel: Vela cannot take decoded weights"):
-        ethos.compile_model(lut.convert(two_bits).data, vela=program)
+        ethos.compile_model(lut.convert(two_bits).model, vela=program)
     with pytest.raises(ValueError, match="accelerator must be one of"):
         ethos.compile_model(two_bits, accelerator="ethos-u1", vela=program)
 

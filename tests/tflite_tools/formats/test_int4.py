@@ -8,14 +8,13 @@ import pytest
 from tflite_tools.checks.verdict import Verdict
 from tflite_tools.formats import int4
 from tflite_tools.schema import codes, flatbuffer, manifest
-from tflite_tools.schema import contents as models
+from tflite_tools.schema.contents import load
 
 PACKED = {"pointwise", "depthwise", "conv", "hidden"}
 
 
-def stored(data):
+def stored(model):
     """Layer name -> type of its weights."""
-    model = models.load(data)
     types = {tensor.name: tensor.dtype for tensor in model.main.tensors}
     return {entry.name: types[entry.tensor] for entry in model.manifest.layers}
 
@@ -23,14 +22,14 @@ def stored(data):
 @pytest.mark.parametrize("per_channel", [False, True])
 @pytest.mark.parametrize("bits", [2, 3, 4])
 def test_weights_are_the_same_numbers_and_run(canonical, bits, per_channel):
-    data = canonical(bits, per_channel)
-    made = int4.convert(data)
-    types = stored(made.data)
+    file = canonical(bits, per_channel)
+    made = int4.convert(file)
+    types = stored(made.model)
     left = {"hidden"} if per_channel else set()
     assert {name for name, kind in types.items() if kind == "INT4"} == PACKED - left
-    assert len(made.data) < len(data) - 9000
-    expected = codes.read_codes(data)
-    for name, found in codes.read_codes(made.data).items():
+    assert len(made.model.data) < len(file.data) - 9000
+    expected = codes.codes_of(file)
+    for name, found in codes.codes_of(made.model).items():
         np.testing.assert_array_equal(found, expected[name])
     verdicts = {check.name: check.verdict for check in made.report.checks}
     assert set(verdicts) == {"structure", "codes", "biases", "rounding", "litert", "tflm"}
@@ -44,7 +43,7 @@ def test_stored_in_four_bits_outputs_are_bit_for_bit_the_canonical_ones(
     bits, per_channel, canonical
 ):
     made = int4.convert(canonical(bits, per_channel, stored_bits=4))
-    assert "INT4" in stored(made.data).values()
+    assert "INT4" in stored(made.model).values()
     checks = {check.name: check for check in made.report.checks}
     assert set(checks) == {"structure", "codes", "biases", "litert", "tflm"}
     assert "bit for bit the canonical file's" in checks["tflm"].detail
@@ -53,8 +52,8 @@ def test_stored_in_four_bits_outputs_are_bit_for_bit_the_canonical_ones(
 
 def test_versions_are_kept(two_bits):
     versions = [
-        [code.version for code in flatbuffer.read(data).operatorCodes]
-        for data in (two_bits, int4.convert(two_bits).data)
+        [code.version for code in flatbuffer.read(file.data).operatorCodes]
+        for file in (two_bits, int4.convert(two_bits).model)
     ]
     assert versions[0] == versions[1]
 
@@ -63,8 +62,8 @@ def test_scales_per_channel_of_a_dense_layer(two_bits, canonical):
     made = int4.convert(two_bits)
     (warning,) = [text for text in made.warnings if text.startswith("hidden")]
     assert "left int8, TFLM takes no INT4 weights with a scale per channel" in warning
-    for target, data in (("litert", two_bits), ("tflm", canonical(2, False))):
-        assert stored(int4.convert(data, target=target).data)["hidden"] == "INT4"
+    for target, file in (("litert", two_bits), ("tflm", canonical(2, False))):
+        assert stored(int4.convert(file, target=target).model)["hidden"] == "INT4"
 
 
 def test_equal_scales_of_a_dense_layer_become_one(two_bits, edit, tensor_of):
@@ -76,7 +75,7 @@ def test_equal_scales_of_a_dense_layer_become_one(two_bits, edit, tensor_of):
             )
 
     made = int4.convert(edit(two_bits, level))
-    tensors = {tensor.name: tensor for tensor in models.load(made.data).main.tensors}
+    tensors = {tensor.name: tensor for tensor in made.model.main.tensors}
     assert tensors["hidden/kernel"].dtype == "INT4"
     assert tensors["hidden/kernel"].quantization.scale.size == 1
 
@@ -109,7 +108,7 @@ def test_weights_that_do_not_fit_name_the_layer(two_bits, edit, tensor_of):
 
 def test_files_that_are_packed_or_strange_are_refused(two_bits, float_file, edit, tensor_of):
     with pytest.raises(ValueError, match="the file has no int8 weights"):
-        int4.convert(int4.convert(two_bits).data)
+        int4.convert(int4.convert(two_bits).model)
     with pytest.raises(ValueError, match="no tfbinreg manifest"):
         int4.convert(float_file)
 
@@ -120,7 +119,7 @@ def test_files_that_are_packed_or_strange_are_refused(two_bits, float_file, edit
         int4.convert(edit(two_bits, compute_bias))
 
     def unused(container):
-        entry = manifest.require(container)
+        entry = manifest.find(container)
         graph = container.subgraphs[0]
         lonely = [op for op in graph.operators if flatbuffer.op_name(container, op) != "CONV_2D"]
         assert entry.layers
@@ -141,17 +140,18 @@ def test_an_operator_without_int4_kernels_stays_int8(two_bits, edit):
         ]
         code.builtinCode = code.deprecatedBuiltinCode = 67  # TRANSPOSE_CONV
 
-    container = flatbuffer.read(edit(two_bits, rename))
-    entries = {entry.name: entry for entry in manifest.require(container).layers}
+    renamed = edit(two_bits, rename)
+    entries = {entry.name: entry for entry in renamed.require_manifest().layers}
+    container = flatbuffer.read(renamed.data)
     why = int4._obstacle(container, entries["depthwise"], "any")
     assert "no runtime takes INT4 weights for TRANSPOSE_CONV" in why
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_damage_never_comes_through_silently(two_bits, flip, seed):
-    damaged = flip(two_bits, seed, 40)
+    damaged = flip(two_bits.data, seed, 40)
     try:
-        made = int4.convert(damaged)
+        made = int4.convert(load(damaged))
     except (ValueError, RuntimeError):
         return
     assert made.report.passed

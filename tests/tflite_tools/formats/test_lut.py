@@ -1,5 +1,7 @@
 """Indices into tables of values, for TFLM."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -9,7 +11,7 @@ from tflite_tools.formats import lut, split
 from tflite_tools.reports.describe import describe
 from tflite_tools.running import runtime, samples
 from tflite_tools.schema import codes, flatbuffer, lut_decode
-from tflite_tools.schema import contents as models
+from tflite_tools.schema.contents import load
 
 pytest.importorskip("tflite_micro")
 
@@ -17,15 +19,15 @@ pytest.importorskip("tflite_micro")
 @pytest.mark.parametrize("per_channel", [False, True])
 @pytest.mark.parametrize("bits", [2, 3, 4, 5])
 def test_outputs_are_bit_for_bit_the_canonical_ones(canonical, bits, per_channel):
-    data = canonical(bits, per_channel)
-    made = lut.convert(data)
+    file = canonical(bits, per_channel)
+    made = lut.convert(file)
     assert made.report["tflm"].verdict is Verdict.PASSED
     assert "bit for bit the canonical file's" in made.report["tflm"].detail
-    widths = {entry.bits for entry in models.load(made.data).main.encoded}
+    widths = {entry.bits for entry in made.model.main.encoded}
     assert widths and max(widths) <= bits
-    assert len(made.data) < len(data)
-    expected = codes.read_codes(data)
-    for name, found in codes.read_codes(made.data).items():
+    assert len(made.model.data) < len(file.data)
+    expected = codes.codes_of(file)
+    for name, found in codes.codes_of(made.model).items():
         np.testing.assert_array_equal(found, expected[name])
     assert made.figures["arena_bytes"] > made.figures["canonical_arena_bytes"]
     assert made.figures["largest_decoded_bytes"] == 32 * 9 * 64
@@ -33,7 +35,7 @@ def test_outputs_are_bit_for_bit_the_canonical_ones(canonical, bits, per_channel
 
 def test_what_would_expand_is_left_alone(canonical):
     made = lut.convert(canonical(5, True))
-    kinds = {weight.layer: weight.dtype for weight in describe(made.data).weights}
+    kinds = {weight.layer: weight.dtype for weight in describe(made.model).weights}
     assert kinds["conv"].startswith("LUT")
     assert kinds["depthwise"] == kinds["hidden"] == "INT8"
     told = "depthwise: left int8, tables and their operator would take"
@@ -49,20 +51,18 @@ def test_one_table_on_several_scales_is_silently_wrong_and_is_found(two_bits):
     """The library's own trap: it accepts the mode, TFLM runs the file, the numbers are wrong."""
     from tflite_micro.tensorflow.lite.micro.compression import spec as library
 
-    container = flatbuffer.read(two_bits)
-    wrong = lut.spec(container, [p for p in lut.plan(container) if p.layer == "conv"])
+    wrong = lut.spec(two_bits, [p for p in lut.plan(two_bits) if p.layer == "conv"])
     assert [method.mode for method in wrong[0].compression] == [library.PerChannel(axis=0)]
     wrong[0].compression[0].mode = library.PerTensor()
-    made = lut.compress(two_bits, wrong)
-    model = models.load(two_bits)
-    inputs = samples.stored(model, samples.seeded(model, samples=8, seed=0))
+    made = lut.compress(two_bits.data, wrong)
+    inputs = samples.stored(two_bits, samples.seeded(two_bits, samples=8, seed=0))
     found, expected = (
-        runtime.run(data, model, inputs, runtime=runtime.TFLM).outputs[0]
-        for data in (made, two_bits)
+        runtime.run(file, inputs, runtime=runtime.TFLM).outputs[0]
+        for file in (dataclasses.replace(two_bits, data=made), two_bits)
     )
     assert np.any(found != expected)
     with pytest.raises(ValueError, match=r"conv/kernel_decoded: index .* is out of bounds"):
-        derived_file.verify_variant(made, two_bits, samples_count=8)
+        load(made)
 
 
 def test_wrong_values_in_a_table_are_found(two_bits, edit):
@@ -73,7 +73,7 @@ def test_wrong_values_in_a_table_are_found(two_bits, edit):
         flatbuffer.set_constant(container, tensor, values)
 
     report = derived_file.verify_variant(
-        edit(lut.convert(two_bits).data, turn), two_bits, samples_count=8
+        edit(lut.convert(two_bits).model, turn), two_bits, samples_count=8
     )
     assert report["codes"].verdict is Verdict.FAILED
     assert report["codes"].layers == ("pointwise",)
@@ -86,7 +86,7 @@ def test_the_mode_follows_from_the_scales_alone(canonical, edit, tensor_of):
         for name in ("conv/kernel", "conv/bias"):
             flatbuffer.set_quantization(tensor_of(container, name), scales[:1], 0)
 
-    one = flatbuffer.read(edit(canonical(2, True), level))
+    one = edit(canonical(2, True), level)
     axes = {plan.layer: plan.axis for plan in lut.plan(one)}
     assert axes["conv"] is None
     assert axes["pointwise"] == 0
@@ -102,18 +102,18 @@ def test_split_convolutions_compute_the_same(two_bits, bound):
     assert "split: conv" in made.report["structure"].detail
     assert made.figures["largest_decoded_bytes"] <= bound
     assert made.figures["arena_bytes"] < made.figures["unsplit_arena_bytes"]
-    model = models.load(made.data)
+    model = made.model
     used = {index for op in model.main.ops for index in (*op.inputs, *op.outputs)}
     assert used == set(range(len(model.main.tensors)))  # none is left over to take arena
-    expected = codes.read_codes(two_bits)
-    np.testing.assert_array_equal(codes.read_codes(made.data)["conv"], expected["conv"])
+    expected = codes.codes_of(two_bits)
+    np.testing.assert_array_equal(codes.codes_of(made.model)["conv"], expected["conv"])
 
 
 def test_other_operators_are_not_split(two_bits):
-    container = flatbuffer.read(two_bits)
+    container = flatbuffer.read(two_bits.data)
     (note,) = split.split_convolutions(container, ["depthwise/kernel"], most_bytes=1000)
     assert "1600 bytes are decoded at once, only CONV_2D can be split" in note
-    assert flatbuffer.write(container) == two_bits
+    assert flatbuffer.write(container) == two_bits.data
 
 
 @pytest.mark.parametrize(("bound", "least"), [(500, 2304), (1152, 2304)])
@@ -137,12 +137,12 @@ def test_a_missing_library_is_said_so(two_bits, monkeypatch):
 
 def test_errors_of_the_library_are_said(two_bits):
     with pytest.raises(ValueError, match=r"tflite-micro cannot compress the file: .*empty"):
-        lut.compress(two_bits, [])
+        lut.compress(two_bits.data, [])
 
 
 def test_files_that_are_packed_already_are_refused(two_bits):
     with pytest.raises(ValueError, match="pointwise: the file has no int8 weights"):
-        lut.convert(lut.convert(two_bits).data)
+        lut.convert(lut.convert(two_bits).model)
 
 
 def test_too_many_values_are_left_and_told(two_bits, edit, tensor_of):
@@ -163,7 +163,7 @@ def _tables(container):
 
 
 def test_damaged_tables_are_named(two_bits, edit):
-    made = lut.convert(two_bits).data
+    made = lut.convert(two_bits).model
 
     def shorten(container):
         tensor = _tables(container)
@@ -198,11 +198,11 @@ def test_damaged_tables_are_named(two_bits, edit):
         (unpair, "does not read pairs"),
     ):
         with pytest.raises(ValueError, match=message):
-            models.load(edit(made, damage))
+            edit(made, damage)
 
 
 def test_a_missing_part_is_found(two_bits, edit):
-    made = lut.convert(two_bits, split_convs=9300).data
+    made = lut.convert(two_bits, split_convs=9300).model
 
     def lose(container):
         for tensor in container.subgraphs[0].tensors:
@@ -210,7 +210,7 @@ def test_a_missing_part_is_found(two_bits, edit):
                 tensor.name = "lost"
 
     with pytest.raises(ValueError, match="conv: the weights do not fit the manifest"):
-        codes.read_codes(edit(made, lose))
+        codes.codes_of(edit(made, lose))
 
 
 @pytest.mark.parametrize("axis", [-1, 4])

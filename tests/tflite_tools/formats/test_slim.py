@@ -9,8 +9,8 @@ from tflite_tools.formats import int4, lut, slim
 from tflite_tools.formats.result import checked
 from tflite_tools.running import runtime
 from tflite_tools.running.runtime import LITERT, TFLM
-from tflite_tools.schema import contents as models
 from tflite_tools.schema import flatbuffer
+from tflite_tools.schema.contents import load
 
 
 @pytest.mark.parametrize("target", ["any", "litert", "tflm"])
@@ -20,9 +20,9 @@ def test_int8(two_bits, target):
     assert made.result.report.passed
     saved = [step.saved for step in made.passes]
     assert all(size > 0 for size in saved)
-    assert sum(saved) == len(two_bits) - len(made.result.data)
+    assert sum(saved) == len(two_bits.data) - len(made.result.model.data)
     assert len(saved) == (3 if target == "tflm" else 2)
-    model = models.load(made.result.data)
+    model = made.result.model
     assert model.manifest is None
     assert {tensor.name for tensor in model.main.tensors} == {""}
 
@@ -36,20 +36,20 @@ def test_a_large_multiplier_keeps_the_scale_of_its_bias():
     maker.op(
         "FULLY_CONNECTED", [image, weights, bias], (1, 8), (1.0, 0), kind="FullyConnectedOptions"
     )
-    made = slim.convert(maker.data(), target="tflm")
+    made = slim.convert(maker.file(), target="tflm")
     assert made.accepted == (LITERT, TFLM)
 
 
 def test_int4_and_tables(two_bits):
-    for data, accepted in (
-        (int4.convert(two_bits).data, (LITERT, TFLM)),
-        (lut.convert(two_bits).data, (TFLM,)),
-        (lut.convert(two_bits, split_convs=9300).data, (TFLM,)),
+    for file, accepted in (
+        (int4.convert(two_bits).model, (LITERT, TFLM)),
+        (lut.convert(two_bits).model, (TFLM,)),
+        (lut.convert(two_bits, split_convs=9300).model, (TFLM,)),
     ):
-        made = slim.convert(data)
+        made = slim.convert(file)
         assert made.accepted == accepted
         assert made.result.report.passed
-        assert len(made.result.data) < len(data) - 2000
+        assert len(made.result.model.data) < len(file.data) - 2000
 
 
 def test_ethos_is_refused(two_bits):
@@ -71,7 +71,7 @@ def test_a_change_on_the_way_is_refused(two_bits, monkeypatch):
 
 
 def test_runtimes_that_refuse_are_not_listed(two_bits, monkeypatch):
-    def refuse(data, model, inputs, *, runtime, **options):
+    def refuse(model, inputs, *, runtime, **options):
         raise failed(f"{runtime} refuses")
 
     failed = runtime.RuntimeFailedError
@@ -86,9 +86,9 @@ def test_a_missing_runtime_is_a_warning(two_bits, monkeypatch):
 
 
 def test_files_of_other_writers_get_their_equal_things_shared(two_bits):
-    theirs = bytes(flatbuffer_utils.convert_object_to_bytearray(flatbuffer.read(two_bits)))
-    made = slim.convert(theirs)
+    theirs = bytes(flatbuffer_utils.convert_object_to_bytearray(flatbuffer.read(two_bits.data)))
+    made = slim.convert(load(theirs))
     assert made.passes[0] == slim.Pass(
-        "equal vectors and tables shared", len(theirs) - len(two_bits)
+        "equal vectors and tables shared", len(theirs) - len(two_bits.data)
     )
-    assert made.result.data == slim.convert(two_bits).result.data
+    assert made.result.model.data == slim.convert(two_bits).result.model.data

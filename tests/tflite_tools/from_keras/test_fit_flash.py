@@ -9,6 +9,7 @@ import tfbinreg
 from tflite_tools.c import generate
 from tflite_tools.from_keras.fit_flash import byte_count, squeeze
 from tflite_tools.reports import flash as flashes
+from tflite_tools.schema.contents import load
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +59,7 @@ def test_the_command(command, saved_float, data_file, tmp_path):
     flash = figures["flash"]
     assert code == 0 and figures["packed_bytes"] <= figures["budget"] == 204
     assert figures["packed_bytes"] == flash["weights"] + flash["constants"]
-    made = generate.generate(output.read_bytes())
+    made = generate.generate(load(output.read_bytes()))
     assert (flash["constants"], flash["arena_bytes"]) == (made.constant_bytes, made.arena_bytes)
     assert flash["weights"] >= made.packed_weight_bytes
     assert figures["labelled"] and 0 <= figures["after"] <= 1
@@ -129,8 +130,8 @@ def test_bits_are_corrected_until_the_packed_file_fits(saved_float, images, monk
     assert close.squeezed
 
     # More than the estimate says: fewer bits until it fits, with the true count.
-    def count(data, own=flashes.count):
-        found = own(data)
+    def count(model, own=flashes.count):
+        found = own(model)
         return dataclasses.replace(found, constants=found.constants + 100)
 
     monkeypatch.setattr(flashes, "count", count)

@@ -6,10 +6,12 @@ import tf_keras as keras
 
 import tfbinreg
 from tflite_tools.checks.derived_file import verify_variant
-from tflite_tools.checks.trained_model import default_inputs, verify
+from tflite_tools.checks.trained_model import verify
 from tflite_tools.checks.verdict import Verdict
 from tflite_tools.formats import build
 from tflite_tools.from_keras import convert
+from tflite_tools.running import samples
+from tflite_tools.schema.contents import load
 
 layers = keras.layers
 
@@ -31,16 +33,16 @@ def two_net():
 @pytest.mark.parametrize("input_type", ["int8", "float32"])
 def test_inputs_and_outputs_are_told_apart_by_name(two_net, input_type, tmp_path):
     two_net.save(tmp_path / "q.keras")
-    data = tfbinreg.to_tflite(two_net, input_type=input_type)
-    inputs = default_inputs(data, samples_count=20)
+    file = load(tfbinreg.to_tflite(two_net, input_type=input_type))
+    inputs = samples.seeded(file, samples=20, seed=0)
     assert np.abs(inputs["right"]).max() > 3 * np.abs(inputs["left"]).max()
     reference = convert.reference(tmp_path / "q.keras", inputs)
     assert reference.predictions["scores"].shape == (20, 3)
-    report = verify(data, reference=reference, inputs=inputs)
+    report = verify(file, reference=reference, inputs=inputs)
     checks = [check for check in report.checks if check.name != "finalized"]
     assert [check.verdict for check in checks[:5]] == [Verdict.PASSED] * 5
     with pytest.raises(ValueError, match="inputs are called"):
-        verify(data, inputs={"left": inputs["left"]})
+        verify(file, inputs={"left": inputs["left"]})
 
 
 def test_inputs_without_names_keep_their_shapes():
@@ -49,10 +51,9 @@ def test_inputs_without_names_keep_their_shapes():
     net = keras.Model([pixels, numbers], [layers.Dense(3)(x), layers.Dense(2)(numbers)])
     random = np.random.default_rng(0)
     data = [random.normal(size=(16, *shape)).astype(np.float32) for shape in ((4, 4, 2), (6,))]
-    canonical = tfbinreg.to_tflite(
-        tfbinreg.quantize_apply(net, weight_bits=2, calibration_data=data)
-    )
-    made = build.build(canonical, build.Options(slim=True))
-    inputs = default_inputs(made.files[""], samples_count=3)
+    quantized = tfbinreg.quantize_apply(net, weight_bits=2, calibration_data=data)
+    canonical = load(tfbinreg.to_tflite(quantized))
+    made = build.build(canonical, build.Options(slim=True)).model
+    inputs = samples.seeded(made, samples=3, seed=0)
     assert sorted(array.shape for array in inputs.values()) == [(3, 4, 4, 2), (3, 6)]
-    assert verify_variant(made.files[""], canonical, samples_count=8).passed
+    assert verify_variant(made, canonical, samples_count=8).passed

@@ -8,7 +8,7 @@ import pytest
 import tfbinreg
 from tflite_tools.checks.trained_model import verify
 from tflite_tools.checks.verdict import Verdict
-from tflite_tools.schema import flatbuffer, manifest
+from tflite_tools.schema.contents import load
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def samples(tmp_path, images, labels):
 
 
 def header(path):
-    return manifest.require(flatbuffer.read(path.read_bytes()))
+    return load(path.read_bytes()).require_manifest()
 
 
 def test_convert_and_verify_tell_it(command, unfinalized, tmp_path):
@@ -39,7 +39,7 @@ def test_convert_and_verify_tell_it(command, unfinalized, tmp_path):
     assert code == 0
     assert "warning: the model was not finalized" in err and "--finalize_data" in err
     assert header(path).finalized is False
-    report = verify(path.read_bytes())
+    report = verify(load(path.read_bytes()))
     assert report["finalized"].verdict is Verdict.WARNING
     assert "tfbinreg.finalize" in report["finalized"].detail
     code, _, err = command("convert", path, "--format", "int4", "--output", tmp_path / "4.tflite")
@@ -73,7 +73,7 @@ def test_the_report_is_part_of_the_json(command, unfinalized, samples, tmp_path)
 
 
 def test_what_cannot_be_finalized_is_refused(command, int8_file, unfinalized, samples, tmp_path):
-    (tmp_path / "model.tflite").write_bytes(int8_file)
+    (tmp_path / "model.tflite").write_bytes(int8_file.data)
     np.save(tmp_path / "small.npy", np.zeros((4, 5, 5, 3)))
     cases = {
         "needs a Keras model": (tmp_path / "model.tflite", "--finalize_data", samples),

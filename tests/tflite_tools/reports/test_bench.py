@@ -9,15 +9,13 @@ from tflite_tools.c import cortex_m, host_run, host_size
 from tflite_tools.formats import lut, slim
 from tflite_tools.reports import bench
 from tflite_tools.running import runtime, samples, worker
-from tflite_tools.schema import contents as models
 
 FAST = {"warm_up": 1, "runs": 3}
 
 
-def measured(data, **options):
-    model = models.load(data)
+def measured(model, **options):
     inputs = samples.stored(model, samples.seeded(model, samples=1, seed=0))
-    return bench.benchmark(data, inputs, **{**FAST, **options})
+    return bench.benchmark(model, inputs, **{**FAST, **options})
 
 
 @pytest.fixture
@@ -34,7 +32,7 @@ def needs_tools():
 
 def test_the_canonical_file_has_every_figure(two_bits, needs_tflm, needs_tools):
     found = measured(two_bits, threads=(1, 2))
-    assert found.size == len(two_bits)
+    assert found.size == len(two_bits.data)
     assert [(latency.threads, latency.runs) for latency in found.latencies] == [(1, 3), (2, 3)]
     assert found.arena_bytes % 16 == 0
     assert 0 < found.generated.arena_bytes < found.arena_bytes
@@ -77,7 +75,7 @@ def test_inputs_are_set_once_and_every_run_is_timed():
 
 
 def test_tables_have_no_latency(two_bits, needs_tflm):
-    found = measured(lut.convert(two_bits).data)
+    found = measured(lut.convert(two_bits).model)
     assert found.latencies == ()
     assert found.arena_bytes > 0
     assert found.generated is None
@@ -86,7 +84,7 @@ def test_tables_have_no_latency(two_bits, needs_tflm):
 
 
 def test_slim_and_float_files_are_no_c(two_bits, float_io_file, needs_tflm):
-    slimmed = measured(slim.convert(two_bits).result.data)
+    slimmed = measured(slim.convert(two_bits).result.model)
     assert len(slimmed.latencies) == 1
     assert "no tfbinreg manifest" in slimmed.not_measured[bench.C]
     assert "convert with input_type='int8'" in measured(float_io_file).not_measured[bench.C]
@@ -183,11 +181,11 @@ def test_a_compiler_that_refuses_is_an_error(int8_file, monkeypatch, tmp_path, n
 
 def test_command(command, two_bits, tmp_path, needs_tflm, needs_tools):
     path = tmp_path / "model.tflite"
-    path.write_bytes(two_bits)
+    path.write_bytes(two_bits.data)
     flags = ["--threads", "1,2", "--warm-up", 0, "--runs", 2]
     code, out, err = command("benchmark", path, *flags)
     assert (code, err) == (0, "")
-    assert f"file: {len(two_bits)} bytes" in out
+    assert f"file: {len(two_bits.data)} bytes" in out
     assert "median ms" in out
     assert "bytes of arena, with pointers of 8 bytes" in out
     assert "rodata" in out
@@ -201,7 +199,7 @@ def test_command(command, two_bits, tmp_path, needs_tflm, needs_tools):
 
 def test_command_with_tables(command, two_bits, tmp_path, needs_tflm):
     path = tmp_path / "tables.tflite"
-    path.write_bytes(lut.convert(two_bits).data)
+    path.write_bytes(lut.convert(two_bits).model.data)
     code, out, _ = command("benchmark", path, "--runs", 1)
     assert code == 0
     assert "not measured: LiteRT latency: only TFLM decodes weights from tables" in out
@@ -210,7 +208,7 @@ def test_command_with_tables(command, two_bits, tmp_path, needs_tflm):
 
 def test_command_with_inputs(command, float_file, tmp_path, images):
     path = tmp_path / "float.tflite"
-    path.write_bytes(float_file)
+    path.write_bytes(float_file.data)
     code, _, err = command("benchmark", path, "--runs", 1)
     assert code == 1
     assert "pass --inputs" in err

@@ -36,7 +36,7 @@ def test_prescaled_weights_are_shown_as_codes(int8_file):
 def test_packed_size(int8_file):
     description = describe(int8_file)
     assert description.packed_weight_bytes == 108 + 36 // 4 + 24 // 4 + 18
-    assert sum(description.size_by_category.values()) == description.size == len(int8_file)
+    assert sum(description.size_by_category.values()) == description.size == len(int8_file.data)
 
 
 def test_inputs_outputs_and_operators(int8_file):

@@ -5,14 +5,13 @@ import pytest
 
 from tflite_tools.c import generate
 from tflite_tools.reports import flash
-from tflite_tools.schema.contents import load
 
 
 @pytest.mark.parametrize("bits", [2, 3, 4, 8])
 def test_c_sources_are_counted(canonical, bits):
-    data = canonical(bits, True)
-    found, made = flash.count(data), generate.generate(data)
-    layers = load(data).manifest.layers
+    file = canonical(bits, True)
+    found, made = flash.count(file), generate.generate(file)
+    layers = file.manifest.layers
     assert found.weights == sum(-(-np.prod(e.shape) * e.bits // 8) for e in layers)
     assert found.weights >= made.packed_weight_bytes
     assert (found.constants, found.arena_bytes) == (made.constant_bytes, made.arena_bytes)
@@ -26,7 +25,7 @@ def test_bits_that_c_has_no_width_for_count_as_the_next(canonical):
 
 
 def test_without_c_biases_and_scales_are_counted(two_bits, monkeypatch):
-    def refuse(data):
+    def refuse(model):
         raise ValueError("Cannot write the file as C:\n  - reason")
 
     weights = flash.count(two_bits).weights

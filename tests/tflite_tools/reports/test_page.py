@@ -44,7 +44,7 @@ def test_says_what_is_in_the_file(int8_file):
     text = text_of(pages.page(int8_file, describe(int8_file), title="net.tflite"))
     for part in ("Quantization card", "2 at 2 bits", "2 at 8 bits", "first and last layer",
                  "8 and 8 bits", "per output channel", "folded after training", "conv",
-                 "Not verified", "not stated", f"{len(int8_file)} bytes"):  # fmt: skip
+                 "Not verified", "not stated", f"{len(int8_file.data)} bytes"):  # fmt: skip
         assert part in text, part
 
 
@@ -88,7 +88,7 @@ def test_shows_every_format_and_why_one_is_missing(int8_file, monkeypatch):
 
 def test_shows_how_the_runtimes_differ(int8_file):
     rows = (TensorRow("conv_relu", 0.0125, 2.0, 0.01), TensorRow("<head>", 0.0, 0.0, 0.0))
-    plain = {"data": int8_file, "description": describe(int8_file), "title": "net"}
+    plain = {"model": int8_file, "description": describe(int8_file), "title": "net"}
     text = text_of(pages.page(**plain, rounding=Rounding(rows, 200)))
     assert "LiteRT against TFLM on 200 inputs" in text and "rounds a sum twice" in text
     assert "conv_relu 0.0125 2 1.00 %" in text and "<head> 0.0000 0 0.00 %" in text

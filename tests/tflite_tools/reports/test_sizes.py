@@ -9,7 +9,6 @@ from tflite_tools.formats.build import Options, build
 from tflite_tools.reports import sizes
 from tflite_tools.reports.describe import describe
 from tflite_tools.running import runtime
-from tflite_tools.schema.contents import load
 
 
 def by_name(found):
@@ -23,9 +22,9 @@ def test_formats_take_what_convert_writes(two_bits):
     assert not any(entry.refused for entry in found.values())
     for name, options in (("int8", {}), ("int4", {"format": "int4"}), ("lut", {"format": "lut"}),
                           ("slim", {"slim": True})):  # fmt: skip
-        data = build(two_bits, Options(**options)).files[""]
-        assert found[name].total == len(data)
-        categories = describe(data).size_by_category
+        model = build(two_bits, Options(**options)).model
+        assert found[name].total == len(model.data)
+        categories = describe(model).size_by_category
         stored = categories["weights"] + categories["tables"]
         assert sum(found[name].layers) == stored
     made = generate.generate(two_bits)
@@ -38,8 +37,8 @@ def test_layers_are_in_the_order_of_the_formats(two_bits):
     assert [layer.name for layer in found.layers] == [
         "first", "pointwise", "depthwise", "conv", "hidden", "head",
     ]  # fmt: skip
-    counts = {entry.name: int(np.prod(entry.shape)) for entry in load(two_bits).manifest.layers}
-    bits = {entry.name: entry.bits for entry in load(two_bits).manifest.layers}
+    counts = {entry.name: int(np.prod(entry.shape)) for entry in two_bits.manifest.layers}
+    bits = {entry.name: entry.bits for entry in two_bits.manifest.layers}
     for index, layer in enumerate(found.layers):
         count = counts[layer.name]
         assert layer.limits == (4 * count, count, -(-count * bits[layer.name] // 8))
@@ -61,5 +60,5 @@ def test_files_that_are_not_canonical_have_limits_only(float_file, two_bits):
     found = sizes.measure(float_file)
     assert found.layers
     assert all("no tfbinreg manifest" in entry.refused for entry in found.formats)
-    nameless = build(two_bits, Options(slim=True)).files[""]
+    nameless = build(two_bits, Options(slim=True)).model
     assert all(entry.refused for entry in sizes.measure(nameless).formats)

@@ -32,8 +32,8 @@ def test_layouts_by_hand():
 
 
 def test_codes_are_those_of_the_trained_model(int8_file, float_io_file, codes):
-    for data in (int8_file, float_io_file):
-        stored = file_codes.read_codes(data)
+    for file in (int8_file, float_io_file):
+        stored = file_codes.codes_of(file)
         assert stored.keys() == codes.keys()
         for name, expected in codes.items():
             assert stored[name].dtype == np.int8
@@ -48,7 +48,7 @@ def test_weights_that_are_no_multiples_name_the_layer(int8_file, edit, tensor_of
         flatbuffer.set_constant(container, tensor, weights)
 
     with pytest.raises(ValueError, match="pointwise: the weights are no multiples of 32"):
-        file_codes.read_codes(edit(int8_file, damage))
+        file_codes.codes_of(edit(int8_file, damage))
 
 
 def test_renamed_weights_name_the_layer(int8_file, edit, tensor_of):
@@ -56,12 +56,12 @@ def test_renamed_weights_name_the_layer(int8_file, edit, tensor_of):
         tensor_of(container, "pointwise/kernel").name = "lost"
 
     with pytest.raises(ValueError, match="pointwise: the file has no int8 weights"):
-        file_codes.read_codes(edit(int8_file, damage))
+        file_codes.codes_of(edit(int8_file, damage))
 
 
 def test_files_without_manifest_are_refused(float_file):
     with pytest.raises(ValueError, match=manifest.MISSING):
-        file_codes.read_codes(float_file)
+        file_codes.read_codes(float_file.data)
 
 
 @pytest.mark.parametrize(

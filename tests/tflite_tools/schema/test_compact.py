@@ -10,7 +10,7 @@ from tflite_tools.schema import compact, flatbuffer, manifest
 
 
 def test_equal_things_are_written_once_and_aligned(two_bits):
-    container = flatbuffer.read(two_bits)
+    container = flatbuffer.read(two_bits.data)
     graph = container.subgraphs[0]
     twin = graph.tensors[int(graph.operators[0].inputs[1])]
     before = len(compact.write(container))
@@ -29,7 +29,7 @@ def test_equal_things_are_written_once_and_aligned(two_bits):
 @pytest.mark.parametrize("make", [None, int4.convert, lut.convert])
 def test_every_file_has_each_zero_point_vector_once(two_bits, make):
     """They are as long as the channels of every kernel and bias, and all zeros."""
-    data = two_bits if make is None else make(two_bits).data
+    data = two_bits.data if make is None else make(two_bits).model.data
     graph = schema.Model.GetRootAs(data, 0).Subgraphs(0)
     found: dict[int, set[int]] = {}
     for index in range(graph.TensorsLength()):
@@ -43,7 +43,7 @@ def test_every_file_has_each_zero_point_vector_once(two_bits, make):
 
 def test_nothing_is_lost(two_bits):
     """The stock writer makes the same of what is read back as of what was written."""
-    container = flatbuffer.read(two_bits)
+    container = flatbuffer.read(two_bits.data)
     again = flatbuffer.read(compact.write(container))
     stock = flatbuffer_utils.convert_object_to_bytearray
     assert stock(again) == stock(container)
