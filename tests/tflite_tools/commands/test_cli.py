@@ -18,7 +18,7 @@ def test_convert_verify_inspect(command, saved_net, int8_file, tmp_path):
     path = tmp_path / "model.tflite"
     code, out, err = command("convert", saved_net, "--output", path)
     assert (code, err) == (0, "")
-    assert path.read_bytes() == int8_file
+    assert path.read_bytes() == int8_file.data
     assert f"{len(int8_file.data)} bytes" in out
     assert f"verify {path} --reference {saved_net}" in out
     code, out, err = command("verify", path, "--reference", saved_net, "--samples", 8)
@@ -34,7 +34,7 @@ def test_float_inputs_and_json(command, saved_net, float_io_file, tmp_path):
     flags = ["--input-type", "float32", "--json"]  # dashes do as well as underscores
     code, out, _ = command("convert", saved_net, "--output", path, *flags)
     assert code == 0
-    assert path.read_bytes() == float_io_file
+    assert path.read_bytes() == float_io_file.data
     assert json.loads(out)["bytes"] == len(float_io_file.data)
 
 
@@ -321,9 +321,9 @@ def test_errors_are_one_line(
     paths = {"model": model_file, "net": saved_net}
     contents = {
         "junk": b"not a model at all",
-        "slim": slim.convert(two_bits).result.model,
+        "slim": slim.convert(two_bits).result.model.data,
         "short": model_file.read_bytes()[:3000],
-        "tables": lut.convert(two_bits).model,
+        "tables": lut.convert(two_bits).model.data,
     }
     for name, data in contents.items():
         paths[name] = tmp_path / name
