@@ -19,7 +19,7 @@ def file(request, images):
 def test_nets_of_every_kind(file, c_is_tflm):
     alone = isolate.isolate(file).model
     c_is_tflm(alone)  # every operator by itself, with any input
-    sources, _ = c_is_tflm(file, paths=["portable"])
+    sources, _ = c_is_tflm(file, paths=["optimized"])
     assert sources.arena_bytes > 0
 
 
