@@ -2,48 +2,14 @@
 say so at the end if they were."""
 
 import contextlib
+import importlib
 
 import numpy as np
 import pytest
-import tf_keras as keras
 from hypothesis import settings
 
-import tfbinreg
-
-layers = keras.layers
 settings.register_profile("same every time", derandomize=True, deadline=None)
 settings.load_profile("same every time")
-
-
-def residual_net():
-    """Conv, depthwise, residual sum, pooling and softmax, with statistics as after training."""
-    keras.utils.set_random_seed(1)
-    image = keras.Input((8, 8, 3), name="image")
-    x = layers.Conv2D(4, 3, padding="same", use_bias=False, name="conv")(image)
-    x = layers.BatchNormalization(name="conv_bn")(x)
-    x = skip = layers.ReLU(6.0, name="conv_relu")(x)
-    x = layers.DepthwiseConv2D(3, padding="same", use_bias=False, name="depthwise")(x)
-    x = layers.BatchNormalization(name="depthwise_bn")(x)
-    x = layers.Add(name="add")([x, skip])
-    x = layers.ReLU(name="add_relu")(x)
-    x = layers.AveragePooling2D(2, name="pool")(x)
-    x = layers.Conv2D(6, 1, activation="relu", name="pointwise")(x)
-    x = layers.GlobalAveragePooling2D(name="mean")(x)
-    x = layers.Dense(3, activation="softmax", name="head")(x)
-    model = keras.Model(image, x, name="residual")
-    age_batch_norm(model)
-    return model
-
-
-def age_batch_norm(model):
-    """Give every BatchNormalization factors, offsets and statistics that are not 1 and 0."""
-    random = np.random.default_rng(2)
-    for layer in model.layers:
-        if isinstance(layer, layers.BatchNormalization):
-            channels = layer.gamma.shape[0]
-            gamma, variance = random.uniform(0.5, 1.5, (2, channels))
-            beta, mean = random.normal(size=(2, channels)) / 4
-            layer.set_weights([gamma, beta, mean, variance])
 
 
 @pytest.fixture(scope="session")
@@ -66,37 +32,32 @@ def left_alone(model):
 
 
 @pytest.fixture(scope="session")
-def float_net():
-    with left_alone(residual_net()) as net:
+def keras_nets():
+    """The module `small_nets`; without TensorFlow what needs it is skipped."""
+    pytest.importorskip("tensorflow")
+    return importlib.import_module("small_nets")
+
+
+@pytest.fixture(scope="session")
+def float_net(keras_nets):
+    with left_alone(keras_nets.residual_net()) as net:
         yield net
 
 
 @pytest.fixture(scope="session")
 def quantized_net(float_net, images):
     """`float_net` at two bits, calibrated and not trained."""
+    import tfbinreg
+
     model = tfbinreg.quantize_apply(float_net, weight_bits=2, calibration_data=images)
     with left_alone(model) as net:
         yield net
 
 
 @pytest.fixture(scope="session")
-def make_trained(float_net, images, labels):
+def make_trained(keras_nets, float_net, images, labels):
     """Makes a new `trained_net`, for tests that change it."""
-
-    def make():
-        recipe = tfbinreg.Recipe(
-            weight_bits=2,
-            activation_bits=4,
-            per_channel=True,
-            options={"bin_regularization": {"detach_step": False, "scale_free": True}},
-        )
-        model = tfbinreg.quantize_apply(float_net, recipe, calibration_data=images)
-        model.compile(keras.optimizers.Adam(0.01), "sparse_categorical_crossentropy")
-        model.fit(images, labels, batch_size=16, shuffle=False, verbose=0)
-        tfbinreg.finalize(model, target="tflm")
-        return model
-
-    return make
+    return lambda: keras_nets.trained(float_net, images, labels)
 
 
 @pytest.fixture(scope="session")
@@ -107,6 +68,6 @@ def trained_net(make_trained):
 
 
 @pytest.fixture
-def make_net():
+def make_net(keras_nets):
     """Builds a new `float_net`, for tests that change it."""
-    return residual_net
+    return keras_nets.residual_net

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tflite_tools.c import host_run
+from tflite_tools.from_keras.convert import load
 from tflite_tools.running import runtime
 
 
@@ -16,15 +17,13 @@ class TestLabels:
         np.save(tmp_path / "y.npy", labels)
         return ["--inputs", tmp_path / "x.npy", "--labels", tmp_path / "y.npy"]
 
-    def test_accuracy_everywhere(
-        self, command, model_file, saved_net, trained_net, labelled, images, labels
-    ):
+    def test_accuracy_everywhere(self, command, model_file, saved_net, labelled, images, labels):
         flags = ["--reference", saved_net, *labelled]
         code, out, _ = command("verify", model_file, *flags, "--json")
         assert code == 0
         figures = {row["runner"]: row for row in json.loads(out)["accuracy"]}
         assert list(figures) == ["Keras", "LiteRT", "TFLM", "C"]
-        right = np.mean(trained_net.predict(images, verbose=0).argmax(-1) == labels)
+        right = np.mean(load(saved_net).predict(images, verbose=0).argmax(-1) == labels)
         assert figures["Keras"]["share"] == figures["LiteRT"]["share"] == pytest.approx(right)
         if host_run.compiler() and runtime.available(runtime.TFLM):
             assert figures["C"]["share"] == figures["TFLM"]["share"]

@@ -6,11 +6,9 @@ import itertools
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from operation_nets import NETS, converted, fresh
 
 from tflite_tools.c import arena, generate
 from tflite_tools.c.arena import Arena, Buffer
-from tflite_tools.schema.contents import load
 
 
 def overlapping(buffers, plan):
@@ -57,14 +55,14 @@ def test_the_checker_finds_an_overlap():
     assert overlapping(pair, Arena({"a": 0, "b": 4}, 12)) == [("a", "b")]
 
 
-@pytest.mark.parametrize("name", ["Add", "Concatenate", "Multiply", "Reshape"])
-def test_nets_are_placed_without_overlap(name, images, monkeypatch):
+@pytest.mark.parametrize("name", ["int8_file", "two_bits", "two_inputs"])
+def test_nets_are_placed_without_overlap(name, request, monkeypatch):
     placed = []
     place = generate.memory_map.place
     monkeypatch.setattr(
         generate.memory_map, "place", lambda *a: placed.append(place(*a)) or placed[0]
     )
-    sources = generate.generate(load(converted(fresh(NETS[name]), images)[1]))
+    sources = generate.generate(request.getfixturevalue(name))
     (plan,) = placed
     assert len(plan.buffers) > 2 and overlapping(plan.buffers, plan.arena) == []
     assert plan.arena.size == sources.arena_bytes

@@ -4,6 +4,8 @@ import dataclasses
 
 import numpy as np
 import pytest
+
+pytest.importorskip("tensorflow")
 import tf_keras as keras
 from file_maker import Maker, convolution, samples
 from operation_nets import NETS, converted, fresh

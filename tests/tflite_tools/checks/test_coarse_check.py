@@ -4,6 +4,8 @@ import json
 
 import numpy as np
 import pytest
+
+pytest.importorskip("tensorflow")
 import tf_keras as keras
 
 import tfbinreg

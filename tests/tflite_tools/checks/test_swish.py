@@ -3,6 +3,8 @@ finalized, and wrong ones fail."""
 
 import numpy as np
 import pytest
+
+pytest.importorskip("tensorflow")
 import tf_keras as keras
 
 import tfbinreg

@@ -10,7 +10,6 @@ from tflite_tools.checks import operator_checks
 from tflite_tools.checks.agreement import Limits, compare
 from tflite_tools.checks.trained_model import Reference, verify
 from tflite_tools.checks.verdict import Verdict
-from tflite_tools.from_keras import convert
 from tflite_tools.running import runtime, samples
 from tflite_tools.schema import flatbuffer, manifest
 
@@ -20,11 +19,6 @@ SAMPLES = 24
 @pytest.fixture(scope="module")
 def inputs(int8_file):
     return samples.seeded(int8_file, samples=SAMPLES, seed=0)
-
-
-@pytest.fixture(scope="module")
-def reference(saved_net, inputs):
-    return convert.reference(saved_net, inputs)
 
 
 def _header(change):

@@ -42,7 +42,7 @@ def test_weights_are_the_same_numbers_and_run(canonical, bits, per_channel):
 def test_stored_in_four_bits_outputs_are_bit_for_bit_the_canonical_ones(
     bits, per_channel, canonical
 ):
-    made = int4.convert(canonical(bits, per_channel, stored_bits=4))
+    made = int4.convert(canonical(bits, per_channel, "int4"))
     assert "INT4" in stored(made.model).values()
     checks = {check.name: check for check in made.report.checks}
     assert set(checks) == {"structure", "codes", "biases", "litert", "tflm"}

@@ -5,6 +5,8 @@ import re
 import numpy as np
 import pytest
 
+pytest.importorskip("tensorflow")
+
 import tfbinreg
 from tflite_tools.c import generate
 from tflite_tools.from_keras.fit_flash import byte_count, squeeze

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+
+pytest.importorskip("tensorflow")
 import tf_keras as keras
 
 import tfbinreg

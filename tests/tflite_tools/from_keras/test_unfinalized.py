@@ -5,6 +5,8 @@ import json
 import numpy as np
 import pytest
 
+pytest.importorskip("tensorflow")
+
 import tfbinreg
 from tflite_tools.checks.trained_model import verify
 from tflite_tools.checks.verdict import Verdict
