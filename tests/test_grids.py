@@ -17,8 +17,9 @@ from tflite_tools.c import source_folder, verify_folder
 from tflite_tools.checks import derived_file, static, trained_model
 from tflite_tools.formats import build
 from tflite_tools.reports import describe, flash, report_text, sizes
+from tflite_tools.running import samples
 from tflite_tools.schema import contents, flatbuffer, manifest
-from tflite_tools.schema.codes import layer_codes, read_codes
+from tflite_tools.schema.codes import codes_of, layer_codes
 
 WAYS = {
     "tensor": {},
@@ -84,20 +85,20 @@ def make(kind, **options):
 
 def with_weight(file, layer, channel, code):
     """The file with another first code of a channel of a depthwise layer, and a SHA-256 to it."""
-    container = flatbuffer.read(file)
-    header = manifest.require(container)
+    container = flatbuffer.read(file.data)
+    header = manifest.find(container)
     (entry,) = (entry for entry in header.layers if entry.name == layer)
     tensors = container.subgraphs[0].tensors
     (tensor,) = (t for t in tensors if flatbuffer.text(t.name) == entry.tensor)
     values = flatbuffer.constant(container, tensor).copy()
     values[0, 0, 0, channel] = code * entry.prescale
     flatbuffer.set_constant(container, tensor, values)
-    digest = manifest.codes_digest(layer_codes(container, entry))
+    digest = manifest.codes_digest(layer_codes(contents.written(container), entry))
     changed = dataclasses.replace(entry, sha256=digest)
     layers = tuple(changed if own is entry else own for own in header.layers)
     text = dataclasses.replace(header, layers=layers).to_json().encode()
     flatbuffer.set_metadata(container, manifest.METADATA_NAME, text)
-    return flatbuffer.write(container)
+    return contents.written(container)
 
 
 @pytest.fixture(scope="module", params=CASES, ids="-".join)
@@ -130,12 +131,12 @@ def file(case):
     """The case's int8 file, made of the finalized model; its outputs are compared with LiteRT's."""
     _, _, model = case
     tfbinreg.finalize(model, data()[0], target="tflm")
-    return tfbinreg.to_tflite(model)
+    return contents.load(tfbinreg.to_tflite(model))
 
 
 def test_the_file_holds_the_codes(case, file):
     kind, way, model = case
-    codes, entries = read_codes(file), {e.name: e for e in contents.load(file).manifest.layers}
+    codes, entries = codes_of(file), {e.name: e for e in file.manifest.layers}
     for name, kernel in freeze(model).trained_kernels().items():
         np.testing.assert_array_equal(codes[name], kernel.codes)
         entry = entries[name]
@@ -148,7 +149,7 @@ def test_the_file_holds_the_codes(case, file):
 
 def test_the_file_is_verified(case, file):
     model = case[2]
-    inputs = trained_model.default_inputs(file, samples_count=50)
+    inputs = samples.seeded(file, samples=50, seed=0)
     (images,) = inputs.values()
     codes = {name: coded.codes for name, coded in tfbinreg.integer_codes(model).items()}
     predictions = {"head": model.predict(images, verbose=0)}
@@ -185,10 +186,9 @@ def test_formats_are_the_canonical_network(case, file, options):
         assert max(map(max, widths)) <= {"sign": 1, "lopsided": 3, "codebook": 3}.get(kind, 4)
         assert kind == "lopsided" or "tfb_coded_depthwise" in source
     elif "slim" not in options:
-        (data,) = made.files.values()
-        assert derived_file.verify_variant(data, file, samples_count=20).passed
-        read = read_codes(data)
-        for name, codes in read_codes(file).items():
+        assert derived_file.verify_variant(made.model, file, samples_count=20).passed
+        read = codes_of(made.model)
+        for name, codes in codes_of(file).items():
             np.testing.assert_array_equal(read[name], codes)
 
 
@@ -226,8 +226,8 @@ def test_a_code_off_its_grid_fails(case, file):
     channel, code = {"codebook": (0, 3), "lopsided": (0, 2), "sign": (0, 0), "channels": (-7, 1)}[
         kind
     ]
-    assert static.check_codes(file, contents.load(file), None).verdict.value == "passed"
+    assert static.check_codes(file, None).verdict.value == "passed"
     wrong = with_weight(file, "depthwise", channel, code)
-    check = static.check_codes(wrong, contents.load(wrong), None)
+    check = static.check_codes(wrong, None)
     assert (check.verdict.value, check.layers) == ("failed", ("depthwise",))
     assert "1 of 162 codes do not fit the" in check.detail

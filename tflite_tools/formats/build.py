@@ -60,19 +60,19 @@ class Built:
 
     Attributes:
         files: name -> bytes; the single name "" for a single file.
-        model: the single file; None for sources.
         warnings: one line each.
         passes: what slimming saved.
         figures: costs by name.
         data_bytes: what a device keeps of sources, without code; None for a file it keeps whole.
+        model: the single file; None for sources.
     """
 
     files: Mapping[str, bytes]
-    model: Model | None = None
     warnings: tuple[str, ...] = ()
     passes: tuple[Pass, ...] = ()
     figures: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     data_bytes: int | None = None
+    model: Model | None = None
 
     @property
     def size(self) -> int:
@@ -140,7 +140,7 @@ def _file(
     passes: tuple[Pass, ...] = (),
     figures: Mapping[str, Any] | None = None,
 ) -> Built:
-    return Built({"": model.data}, model, warnings, passes, figures or {})
+    return Built({"": model.data}, warnings, passes, figures or {}, model=model)
 
 
 def _sources(canonical: Model, name: str) -> Built:
@@ -153,7 +153,7 @@ def _sources(canonical: Model, name: str) -> Built:
     }
     files = {path: text.encode() for path, text in made.files.items()}
     kept = made.packed_weight_bytes + made.constant_bytes
-    return Built(files, warnings=warnings, figures=figures, data_bytes=kept)
+    return Built(files, warnings, figures=figures, data_bytes=kept)
 
 
 def _compiled(canonical: Model, accelerator: str) -> Built:

@@ -159,7 +159,7 @@ def test_damage_never_comes_through_silently(two_bits, flip, seed):
 
 def test_a_codebook_that_reaches_too_far_stays_int8(two_bits, edit, tensor_of):
     def spread(container):
-        header = manifest.require(container)
+        header = manifest.find(container)
         book = (-100, -3, 0, 3)
         layers = tuple(
             dataclasses.replace(entry, levels=book, prescale=1) if entry.name == "conv" else entry
