@@ -70,7 +70,7 @@ def sensitivities(
     found = []
     for site in sites:
         bits = recipe.settings((site.name, type(site.layer.layer).__name__)).weight_bits
-        parameters = int(np.prod(site.kernel.shape))
+        parameters = int(np.prod(site.shape))
         moved, code_bits = {}, {}
         for width in WIDTHS if bits is None else (bits,):
             with at_width(site, width) as quantizer:
