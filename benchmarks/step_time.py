@@ -22,6 +22,8 @@ from nets import NETS, Net
 from textbook import attach_textbook
 
 import tfbinreg
+from tfbinreg.core.recipe import BIN_REGULARIZATION, LSQ
+from tfbinreg.methods import roster
 
 STRENGTH = 0.5
 # LSQ from random weights diverges at usual rates, and NaN are no realistic load. The update is
@@ -30,10 +32,21 @@ LEARNING_RATE = 1e-8
 BITS = (2, 3, 4, 8)
 TEXTBOOK_BITS = (2, 3, 4)
 # (variant, baseline): the largest ratio that is good enough.
-TARGETS = {("lsq2", "tfmot"): 0.90, ("lsq2", "float"): 1.25} | {
-    (f"br{bits}", f"lsq{bits}"): 1.02 for bits in BITS
+UPDATES = roster.with_part("update")
+PENALTIES = [name for name in roster.with_part("penalty") if name != BIN_REGULARIZATION]
+QUANTIZERS = [name for name in roster.with_part("weights") if name != LSQ]
+TARGETS = {
+    ("lsq2", "tfmot"): 0.90,
+    ("lsq2", "float"): 1.25,
+    **{(f"br{bits}", f"lsq{bits}"): 1.02 for bits in BITS},
+    **{(name, "lsq2"): 1.03 for name in (*PENALTIES, *UPDATES)},
 }
-RATIOS = [*TARGETS, *((f"textbook{b}", f"lsq{b}") for b in TEXTBOOK_BITS), ("tfmot", "float")]
+RATIOS = [
+    *TARGETS,
+    *((name, "lsq2") for name in QUANTIZERS),
+    *((f"textbook{b}", f"lsq{b}") for b in TEXTBOOK_BITS),
+    ("tfmot", "float"),
+]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,12 +56,14 @@ class Variant:
     Attributes:
         label: how the table calls it.
         model: variants with the same model take turns on it and differ in strength only.
-        strength: value of `bin_strength`, None for models without one.
+        strength: that of the penalty, None for models without one.
+        penalty: its name.
     """
 
     label: str
     model: str
     strength: float | None = None
+    penalty: str = BIN_REGULARIZATION
 
 
 def _variants() -> dict[str, Variant]:
@@ -64,6 +79,14 @@ def _variants() -> dict[str, Variant]:
         if bits in TEXTBOOK_BITS:
             key = f"textbook{bits}"
             found[key] = Variant(label=f"{label} + textbook BR", model=key, strength=0.0)
+    lsq = found["lsq2"].label
+    for name in PENALTIES:
+        label = f"{lsq} + {name}"
+        found[name] = Variant(label=label, model=name, strength=STRENGTH, penalty=name)
+    for name in UPDATES:
+        found[name] = Variant(label=f"{lsq} + {name}", model=name)
+    for name in QUANTIZERS:
+        found[name] = Variant(label=f"{name} W2A2", model=name)
     return found
 
 
@@ -83,14 +106,12 @@ class Trainer:
     def step(self) -> dict[str, tf.Tensor]:
         return self._function(self._batches)
 
-    def median_step(self, strength: float | None, steps: int) -> float:
-        """Median seconds of `steps` consecutive steps at this bin_strength."""
-        self.set_strength(strength)
+    def median_step(self, variant: Variant, steps: int, strength: float | None = None) -> float:
+        """Median seconds of `steps` consecutive steps at a variant's strength, or at this one."""
+        if variant.strength is not None:
+            strength = variant.strength if strength is None else strength
+            self.model.strengths[variant.penalty].assign(strength)
         return median_time(self.step, steps)
-
-    def set_strength(self, strength: float | None) -> None:
-        if strength is not None:
-            self.model.bin_strength.assign(strength)
 
     def traces(self) -> int:
         """How many times the train step was traced so far."""
@@ -103,6 +124,9 @@ def quantize(model: Any, name: str, calibration_data: Any) -> Any:
         return model
     if name == "tfmot":
         return tfmot.quantization.keras.quantize_model(model)
+    if name in roster.names():
+        recipe = method_recipe(name)
+        return tfbinreg.quantize_apply(model, recipe, calibration_data=calibration_data)
     bits = int(name[-1])
     quantized = tfbinreg.quantize_apply(
         model, weight_bits=bits, activation_bits=bits, calibration_data=calibration_data
@@ -112,11 +136,21 @@ def quantize(model: Any, name: str, calibration_data: Any) -> Any:
     return quantized
 
 
-def warm_up(trainer: Trainer, has_strength: bool, steps: int) -> dict[str, int]:
+def method_recipe(name: str) -> tfbinreg.Recipe:
+    """W2A2 with a method of the roster, and no other penalty."""
+    own: dict[str, Any] = {"penalties": ()}
+    if name in QUANTIZERS:
+        own["method"] = name
+    else:
+        own["penalties" if name in PENALTIES else "updates"] = (name,)
+    return tfbinreg.Recipe(weight_bits=2, activation_bits=2, **own)
+
+
+def warm_up(trainer: Trainer, variant: Variant, steps: int) -> dict[str, int]:
     """Run every path once or more; the trace counts before and after switching the strength on."""
     counts = {}
-    for strength in (0.0, STRENGTH) if has_strength else (None,):
-        trainer.median_step(strength, steps)
+    for strength in (0.0, STRENGTH) if variant.strength is not None else (None,):
+        trainer.median_step(variant, steps, strength)
         counts["off" if not strength else "on"] = trainer.traces()
     return counts
 
@@ -133,9 +167,9 @@ def measure_steps(net: Net, names: Sequence[str], args: argparse.Namespace) -> d
         progress(f"  building {key}")
         keras.utils.set_random_seed(args.seed)
         trainers[key] = Trainer(quantize(net.build(), key, batch[0]), batch)
-        traces[key] = warm_up(trainers[key], VARIANTS[name].strength is not None, args.warmup)
+        traces[key] = warm_up(trainers[key], VARIANTS[name], args.warmup)
     functions = {
-        name: lambda steps, v=VARIANTS[name]: trainers[v.model].median_step(v.strength, steps)
+        name: lambda steps, v=VARIANTS[name]: trainers[v.model].median_step(v, steps)
         for name in names
     }
     progress(f"  {args.rounds} rounds of {args.steps} steps of {len(names)} variants")

@@ -84,6 +84,11 @@ def options_of(recipe: Recipe, method: Method) -> Any:
     return method.read_options(recipe.options.get(method.name, {}))
 
 
+def names() -> list[str]:
+    """Names of all methods."""
+    return list(_methods)
+
+
 def with_part(part: str) -> list[str]:
     """Names of the methods that have a part."""
     return [name for name, method in _methods.items() if getattr(method, part) is not None]
