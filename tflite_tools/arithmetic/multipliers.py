@@ -5,7 +5,7 @@ They are pairs (m, s), which stand for m / 2^31 * 2^s (`fixed_point.quantize_mul
 
 from __future__ import annotations
 
-from typing import SupportsFloat
+from typing import NamedTuple, SupportsFloat
 
 import numpy as np
 
@@ -34,10 +34,16 @@ def kernel(
     return [fixed_point.quantize_multiplier(float(p) / float(target)) for p in products]
 
 
-def addition(
-    first: SupportsFloat, second: SupportsFloat, target: SupportsFloat
-) -> tuple[Factor, Factor, Factor]:
-    """Of both operands of ADD and SUB, widened by `FINER_BITS`, and of their sum.
+class Addition(NamedTuple):
+    """Factors of both operands, and of their sum."""
+
+    first: Factor
+    second: Factor
+    whole: Factor
+
+
+def addition(first: SupportsFloat, second: SupportsFloat, target: SupportsFloat) -> Addition:
+    """Of ADD and SUB, whose operands are widened by `FINER_BITS`.
 
     Raises:
         ValueError: if the output is too fine for the operands.
@@ -46,8 +52,8 @@ def addition(
     whole = common / (2.0**FINER_BITS * float(target))
     if whole >= 1.0:
         raise ValueError("an output scale too fine for its operands'")
-    operands = [fixed_point.quantize_multiplier(float(scale) / common) for scale in (first, second)]
-    return operands[0], operands[1], fixed_point.quantize_multiplier(whole)
+    factors = (float(first) / common, float(second) / common, whole)
+    return Addition(*map(fixed_point.quantize_multiplier, factors))
 
 
 def product(first: SupportsFloat, second: SupportsFloat, target: SupportsFloat) -> Factor:

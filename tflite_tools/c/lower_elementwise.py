@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 
@@ -135,35 +136,43 @@ def reduction(op: Context) -> Step:
     rank = len(source.shape)
     if not all(-rank <= axis < rank for axis in axes):
         raise ValueError(f"axes {axes.tolist()} of {rank}")
-    outer, count, inner = _split(source.shape, {int(axis) % rank for axis in axes})
+    sizes = _split(source.shape, {int(axis) % rank for axis in axes})
     made = math.prod(op.output.shape)
-    op.need(made == outer * inner, f"the output has shape {op.output.shape}")
+    op.need(made == sizes.outer * sizes.inner, f"the output has shape {op.output.shape}")
     (taken, zero_point), (scale, out_zero) = op.grid(source), op.grid(op.output)
-    multiplier, shift = multipliers.mean(taken, scale, count)
+    multiplier, shift = multipliers.mean(taken, scale, sizes.count)
     function = "tfb_mean" if op.op.name == "MEAN" else "tfb_reduce_max"
     if op.op.name != "MEAN":
         op.same_grids(source)
     record = op.constants.record("tfb_reduce", op.op, {
-        "outer": outer, "count": count, "inner": inner,
+        **vars(sizes),
         "multiplier": multiplier, "shift": shift, "in_zero": zero_point, "out_zero": out_zero,
     })  # fmt: skip
-    fits = 255 * count << max(shift, 0) < 2**31 - 2**8
-    op.need(fits, f"{count} values to add up, at a scale too fine for 32 bits")
+    fits = 255 * sizes.count << max(shift, 0) < 2**31 - 2**8
+    op.need(fits, f"{sizes.count} values to add up, at a scale too fine for 32 bits")
     return op.step(f"{function}({record}, {op.address(source)}, {op.address(op.output)});", source)
 
 
-def _split(shape: Sequence[int], axes: set[int]) -> tuple[int, int, int]:
-    """(outer, count, inner): how many values lie before, along and behind the reduced axes."""
+@dataclasses.dataclass(frozen=True)
+class _Reduced:
+    """How many values lie before, along and behind the reduced axes."""
+
+    outer: int
+    count: int
+    inner: int
+
+
+def _split(shape: Sequence[int], axes: set[int]) -> _Reduced:
     # Axes of one value do not matter, wherever they are.
     long = [axis for axis, size in enumerate(shape) if size > 1]
     reduced = [place for place, axis in enumerate(long) if axis in axes]
     if not reduced:
-        return math.prod(shape), 1, 1
+        return _Reduced(math.prod(shape), 1, 1)
     first, last = reduced[0], reduced[-1] + 1
     if len(reduced) != last - first:
         raise ValueError(f"axes {sorted(axes)}, which are not neighbours")
     sizes = [shape[axis] for axis in long]
-    return math.prod(sizes[:first]), math.prod(sizes[first:last]), math.prod(sizes[last:])
+    return _Reduced(*map(math.prod, (sizes[:first], sizes[first:last], sizes[last:])))
 
 
 def softmax(op: Context) -> Step:

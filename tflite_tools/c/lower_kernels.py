@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
@@ -208,7 +209,7 @@ def _step(
     if op.reasons or not op.need(_fits32(kernel, factors[1]), "sums that could leave 32 bits"):
         return Step("", (), op.output.index)
     bias, bias_form = _biases(kernel, op.grid(source)[1], inside)
-    multipliers, shifts, factor_form = _stored_factors(*factors)
+    stored = _stored_factors(*factors)
     constants, coded = op.constants, kernel.coded
     if coded is None:
         packed = packing.pack(kernel.packed.codes, kernel.packed.bits)
@@ -217,12 +218,12 @@ def _step(
     record = constants.record("tfb_conv", op.op, {
         "weights": constants.array(packed, weights=True),
         "bias": constants.array(bias),
-        "multiplier": constants.array(multipliers),
-        "shift": constants.array(shifts),
+        "multiplier": constants.array(stored.multipliers),
+        "shift": constants.array(stored.shifts),
         **fields,
         "in_zero": op.grid(source)[1], "out_zero": op.grid(op.output)[1], "low": low, "high": high,
         "bits": kernel.packed.bits, "prescale": kernel.packed.prescale,
-        "form": bias_form | factor_form,
+        "form": bias_form | stored.form,
     })  # fmt: skip
     if coded is not None:
         function, record = function.replace("tfb_", "tfb_coded_"), _coded_record(op, record, coded)
@@ -287,10 +288,16 @@ def _width(values: np.ndarray) -> int:
     return next((bits for bits in (16, 24) if largest < 2 ** (bits - 1)), 32)
 
 
-def _stored_factors(
-    multipliers: np.ndarray, shifts: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, int]:
-    """Multipliers, int32, and shifts, int8, as the kernels read them, and their form.
+class _Factors(NamedTuple):
+    """Multipliers, int32, and shifts, int8, as the kernels read them, and their form."""
+
+    multipliers: np.ndarray
+    shifts: np.ndarray
+    form: int
+
+
+def _stored_factors(multipliers: np.ndarray, shifts: np.ndarray) -> _Factors:
+    """The factors of a kernel in few bytes.
 
     A multiplier is at least 2^30, so the bits above are free for how far a channel's shift lies
     above the smallest.
@@ -300,11 +307,11 @@ def _stored_factors(
     if above.any() and above.max() < 4 and multipliers.min() >= 2**_JOINT_BITS:
         words = multipliers - 2**_JOINT_BITS + (above << _JOINT_BITS)
         form = _EACH_MULTIPLIER | _JOINT_SHIFT
-        return words.astype(np.uint32).view(np.int32), np.array([base], np.int8), form
+        return _Factors(words.astype(np.uint32).view(np.int32), np.array([base], np.int8), form)
     multipliers, shifts = _once(multipliers), _once(shifts)
     form = _EACH_MULTIPLIER if multipliers.size > 1 else 0
     form |= _EACH_SHIFT if shifts.size > 1 else 0
-    return multipliers.astype(np.int32), shifts.astype(np.int8), form
+    return _Factors(multipliers.astype(np.int32), shifts.astype(np.int8), form)
 
 
 def _fits32(kernel: _Kernel, shifts: np.ndarray) -> bool:

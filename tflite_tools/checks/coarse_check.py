@@ -47,7 +47,7 @@ def _inputs(model: Model, inputs: Mapping[str, np.ndarray]) -> Iterator[tuple[st
         rows = np.asarray(values[name], np.float64)
         found = samples.input_grid(model, model.main.tensors[index])
         if found is not None and rows.ndim > 1:
-            yield from _columns(name, rows, float(found[0].scale[0]), "input")
+            yield from _columns(name, rows, float(found.quantization.scale[0]), "input")
 
 
 def _outputs(model: Model, run: Run) -> Iterator[tuple[str, str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,12 +20,20 @@ _FLOAT_BYTES = 4
 _C_NAME = "model"
 
 
+class Limits(NamedTuple):
+    """Bytes of weights as float32, as int8 and as codes of their bits; `LIMITS` in words."""
+
+    float32: int
+    int8: int
+    codes: int
+
+
 @dataclasses.dataclass(frozen=True)
 class LayerLimits:
-    """What the weights of a layer take as float32, as int8 and as codes of their bits: `LIMITS`."""
+    """What the weights of a layer take."""
 
     name: str
-    limits: tuple[int, int, int]
+    limits: Limits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +68,7 @@ def limits(description: Description) -> tuple[LayerLimits, ...]:
         count = int(np.prod(weight.shape))
         code_bits = weight.code_bits
         packed = _FLOAT_BYTES * count if code_bits is None else (code_bits + 7) // 8
-        found.append(LayerLimits(weight.layer, (_FLOAT_BYTES * count, count, packed)))
+        found.append(LayerLimits(weight.layer, Limits(_FLOAT_BYTES * count, count, packed)))
     return tuple(found)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,8 +15,16 @@ DEFAULT_SAMPLES, DEFAULT_SEED = 200, 0
 _INT8_RANGE = (-128, 127)
 
 
-def input_grid(model: Model, tensor: Tensor) -> tuple[Quantization, tuple[int, int]] | None:
-    """Quantization of an input and the range of its stored values; None if it has no grid.
+class InputGrid(NamedTuple):
+    """Quantization of an input, and its smallest and largest stored value."""
+
+    quantization: Quantization
+    low: int
+    high: int
+
+
+def input_grid(model: Model, tensor: Tensor) -> InputGrid | None:
+    """The grid of an input; None if it has none.
 
     A float32 input has the grid of the tensor that a QUANTIZE operator makes of it.
     """
@@ -24,7 +33,8 @@ def input_grid(model: Model, tensor: Tensor) -> tuple[Quantization, tuple[int, i
         return None
     entries = {} if model.manifest is None else {e.tensor: e for e in model.manifest.activations}
     entry = entries.get(target.name)
-    return target.quantization, _INT8_RANGE if entry is None else stored_range(entry)
+    limits = _INT8_RANGE if entry is None else stored_range(entry)
+    return InputGrid(target.quantization, *limits)
 
 
 def output_grid(model: Model, tensor: Tensor) -> Quantization | None:
@@ -92,13 +102,12 @@ def seeded(model: Model, *, samples: int, seed: int) -> dict[str, np.ndarray]:
             raise ValueError(
                 f"Input {tensor.name!r} has no int8 grid to draw samples from: pass --inputs."
             )
-        parameters, (low, high) = grid
         shape = (samples, *tensor.shape[1:])
-        low, high = max(low, _INT8_RANGE[0]), min(high, _INT8_RANGE[1])
+        low, high = max(grid.low, _INT8_RANGE[0]), min(grid.high, _INT8_RANGE[1])
         if low > high:
             raise ValueError(f"Input {tensor.name!r} has an empty range in the manifest.")
         stored = random.integers(low, high, shape, dtype=np.int8, endpoint=True)
-        arrays[name] = runtime.dequantize(stored, parameters)
+        arrays[name] = runtime.dequantize(stored, grid.quantization)
     return arrays
 
 

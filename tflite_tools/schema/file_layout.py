@@ -6,7 +6,7 @@ Read from the raw tables, not from objects: vectors that several tensors share a
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
@@ -31,6 +31,14 @@ _TENSOR_NAME, _GRAPH_NAME, _DESCRIPTION, _METADATA_NAME, _BUFFER_DATA = 10, 12, 
 _QUANTIZATION_FIELDS = ((4, 4), (6, 4), (8, 4), (10, 8))  # (field, bytes a value)
 
 
+class Extent(NamedTuple):
+    """Where bytes of a category lie in a file."""
+
+    category: str
+    start: int
+    size: int
+
+
 def bias_index(op: Op) -> int | None:
     """Tensor index of an operator's bias, None if it has none."""
     position = _BIAS_INPUT.get(op.name)
@@ -52,13 +60,13 @@ def bytes_by_category(model: Model, manifest_name: str) -> dict[str, int]:
     """
     owner = np.zeros(len(model.data), np.uint8)
     root = schema.Model.GetRootAs(model.data, 0)
-    for category, start, size in _extents(root, model, manifest_name):
-        owner[start : start + size] = CATEGORIES.index(category)
+    for extent in _extents(root, model, manifest_name):
+        owner[extent.start : extent.start + extent.size] = CATEGORIES.index(extent.category)
     counts = np.bincount(owner, minlength=len(CATEGORIES))
     return {name: int(counts[index]) for index, name in enumerate(CATEGORIES)}
 
 
-def _extents(root: Any, model: Model, manifest_name: str) -> Iterator[tuple[str, int, int]]:
+def _extents(root: Any, model: Model, manifest_name: str) -> Iterator[Extent]:
     yield from _vector("names", root, _DESCRIPTION, 1)
     for graph_index in range(root.SubgraphsLength()):
         graph = root.Subgraphs(graph_index)
@@ -103,16 +111,16 @@ def constant_kinds(model: Model, graph_index: int) -> dict[int, str]:
     return kinds
 
 
-def _buffer(category: str, buffer: Any) -> Iterator[tuple[str, int, int]]:
+def _buffer(category: str, buffer: Any) -> Iterator[Extent]:
     if buffer.Size() > 1:  # stored behind the flatbuffer, as in files above 2 GB
-        yield category, buffer.Offset(), buffer.Size()
+        yield Extent(category, buffer.Offset(), buffer.Size())
     else:
         yield from _vector(category, buffer, _BUFFER_DATA, 1)
 
 
-def _vector(category: str, table: Any, field: int, width: int) -> Iterator[tuple[str, int, int]]:
+def _vector(category: str, table: Any, field: int, width: int) -> Iterator[Extent]:
     """The extent of a vector or string field, nothing if the field is missing."""
     raw = table._tab  # the generated classes do not offer positions
     offset = raw.Offset(field)
     if offset:
-        yield category, raw.Vector(offset), raw.VectorLen(offset) * width
+        yield Extent(category, raw.Vector(offset), raw.VectorLen(offset) * width)

@@ -43,7 +43,7 @@ def test_layers_are_in_the_order_of_the_formats(two_bits):
         count = counts[layer.name]
         assert layer.limits == (4 * count, count, -(-count * bits[layer.name] // 8))
         assert by_name(found)["int8"].layers[index] == count
-        assert by_name(found)["c"].layers[index] <= layer.limits[2]
+        assert by_name(found)["c"].layers[index] <= layer.limits.codes
 
 
 def test_formats_that_refuse_have_their_reason(canonical, monkeypatch):
