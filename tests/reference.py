@@ -174,3 +174,26 @@ def transition_rate(
     share = options.momentum * share + (1.0 - options.momentum) * changed
     wanted = options.rate * math.sqrt(bits) * (1.0 + math.cos(math.pi * progress)) / 2.0
     return max(0.0, own_rate + options.gain * (wanted - share)), share
+
+
+def soft_classes(taught: np.ndarray, logits: np.ndarray, temperature: float) -> tuple[Any, Any]:
+    """T^2 KL of softened classes (Hinton et al., 2015): one sample's loss, and its gradient for the
+    student's logits. Both are logits, one a class."""
+
+    def softened(values: np.ndarray) -> np.ndarray:
+        raised = [math.exp(float(value) / temperature) for value in values]
+        return np.array(raised) / sum(raised)
+
+    p, q = softened(taught), softened(logits)
+    loss = sum(a * math.log(a / b) for a, b in zip(p, q, strict=True))
+    return temperature**2 * loss, temperature * (q - p)
+
+
+def soft_labels(taught: np.ndarray, logits: np.ndarray, temperature: float) -> tuple[Any, Any]:
+    """The mean of `soft_classes` over labels, each yes or no, and its gradient."""
+    losses, gradients = [], []
+    for theirs, own in zip(taught, logits, strict=True):
+        loss, (slope, _) = soft_classes(np.array([theirs, 0.0]), np.array([own, 0.0]), temperature)
+        losses.append(loss)
+        gradients.append(slope)
+    return np.mean(losses), np.array(gradients) / len(gradients)

@@ -4,6 +4,7 @@
     python replicas.py worker FILE INDEX PORT PORT
     python replicas.py resumed FOLDER
     python replicas.py methods FOLDER
+    python replicas.py taught FOLDER
 
 Trains a quantized net with bin regularization for two batches of 8: on one device, on two replicas
 that share each batch, or as one of two workers that do. Writes its weights to FILE (.npz).
@@ -14,6 +15,10 @@ Writes weights and optimizer to whole.npz, backup.npz and saved.npz in FOLDER.
 
 Methods: trains a small net with each method of the roster, on one device and on two replicas.
 Writes weights to METHOD-one.npz and METHOD-two.npz in FOLDER.
+
+Taught: trains the small net with a teacher, its float model or one that was made outside the
+strategy, on one device and on two replicas. Writes weights and logs to own-one.npz, own-two.npz,
+other-one.npz and other-two.npz in FOLDER.
 """
 
 import contextlib
@@ -119,12 +124,30 @@ def train_methods(folder):
             np.savez(pathlib.Path(folder) / f"{name}-{count}.npz", **variables)
 
 
+def train_taught(folder):
+    strategy = two_replicas()
+    other = build(contextlib.nullcontext(), small=True).float_model()
+    other.set_weights([weight + 0.1 for weight in other.get_weights()])
+    for name, teacher in {"own": None, "other": other}.items():
+        for count, scope in {"one": contextlib.nullcontext(), "two": strategy.scope()}.items():
+            model = build(scope, small=True)
+            tfbinreg.distill(model, teacher, weight=0.5, task_weight=0.7)
+            weights = np.linspace(0.0, 2.0, 2 * BATCH)
+            options = {"sample_weight": weights, "shuffle": False, "verbose": 0}
+            history = model.fit(*data(), BATCH, **options).history
+            variables = {variable.name: variable.numpy() for variable in model.weights}
+            np.savez(pathlib.Path(folder) / f"{name}-{count}.npz", **variables, **history)
+
+
 def main(kind, path, *cluster):
     if kind == "resumed":
         train_and_resume(path)
         return
     if kind == "methods":
         train_methods(path)
+        return
+    if kind == "taught":
+        train_taught(path)
         return
     if kind == "mirrored":
         strategy = two_replicas()

@@ -49,6 +49,14 @@ def test_two_replicas(alone, tmp_path):
     check_equal(tmp_path / "out.npz", alone)
 
 
+def test_two_replicas_learn_from_a_teacher(tmp_path):
+    finish(start("taught", tmp_path))
+    for name in ("own", "other"):
+        one = np.load(tmp_path / f"{name}-one.npz")
+        assert one["distillation_loss"] > 0
+        check_equal(tmp_path / f"{name}-two.npz", one)
+
+
 @pytest.mark.slow
 def test_two_replicas_go_on_as_if_they_had_not_stopped(tmp_path):
     finish(start("resumed", tmp_path))

@@ -36,7 +36,7 @@ tfbinreg.deploy: frozen quantization_card finest_grids tflite_operators tflite_f
   output_proof export
 tfbinreg.training: model_checks constant_columns assemble weight_files keras_files
   weight_statistics histograms penalties bin_options training_progress weight_updates
-  integer_inference step_holding model_config model
+  integer_inference step_holding model_config model soft_targets distillation
   transition_log weight_averages tfmot_scheme saving batch_statistics calibrate batch_norm
   lost_numbers quantize penalty_schedule finalize_report best_statistics finalize
 tfbinreg.budget: sensitivity flash_budget

@@ -37,6 +37,7 @@ from tfbinreg.training.batch_norm import (
     FreezeBatchNorm,
     reestimate_batch_norm,
 )
+from tfbinreg.training.distillation import distill
 from tfbinreg.training.finalize import finalize
 from tfbinreg.training.finalize_report import FinalizeReport
 from tfbinreg.training.model import QuantizedModel
@@ -78,6 +79,7 @@ __all__ = [
     "TransitionLog",
     "__version__",
     "bin_regularization",
+    "distill",
     "finalize",
     "fit_flash_budget",
     "integer_codes",

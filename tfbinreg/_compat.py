@@ -153,6 +153,25 @@ def learning_rate(optimizer: Any) -> tf.Tensor:
     return tf.cast(rate, tf.float32)
 
 
+def output_losses(model: Any) -> list[Any]:
+    """The loss that `compile` gave each output, a `keras.losses.Loss`; None for none."""
+    container = model.compiled_loss
+    losses = container._maybe_broadcast_to_outputs(model.output, container._user_losses)
+    return [container._get_loss_object(loss) for loss in per_output(model, model.output, losses)]
+
+
+def loss_weights(model: Any) -> list[float]:
+    """The factor that `compile` gave the loss of each output."""
+    given = model.compiled_loss._user_loss_weights
+    weights = per_output(model, model.output, given)
+    return [1.0 if weight is None else weight for weight in weights]
+
+
+def per_output(model: Any, outputs: Any, values: Any) -> list[Any]:
+    """What `values`, in a form that Keras takes, say of each of the `outputs`; None for nothing."""
+    return tf.nest.flatten(model.compiled_loss._conform_to_outputs(outputs, values))
+
+
 def steps_of_fit(model: Any) -> int:
     """How many train steps `fit` has done so far. An optimizer's own count may be one too high
     after the first epoch of a dataset of unknown size, whose end its last step runs into."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
@@ -54,6 +55,8 @@ class QuantizedModel(_compat.Functional):
             changed codes, after `enable_change_counts`; None before.
         training_progress: float32 variable, how much of `fit` is over, for the recipe's updates.
         progress_per_step: float32 variable, by which a train step moves it.
+        float_model: returns the float model it was made from; None of a loaded one.
+        distillation: how it learns from a teacher, None without one (`distill`).
         finalized: int32 variable; not 0 after `finalize`, when inference is what the file computes
             (`target.STATES`).
     """
@@ -63,6 +66,9 @@ class QuantizedModel(_compat.Functional):
     strengths: dict[str, tf.Variable] = {}  # noqa: RUF012, replaced, never changed
     code_changes: tf.Variable | None = None
     updates: tuple[Update, ...] = ()
+    # A function, as Keras would save a model that is an attribute.
+    float_model: Callable[[], Any] | None = None
+    distillation: Any = None  # a `training.distillation.Distillation`
     _can_hold_steps = False
     _is_trained = False  # since it was built or loaded
 
@@ -222,6 +228,8 @@ class QuantizedModel(_compat.Functional):
                 QuantizationWarning,
                 stacklevel=2,
             )
+        if self.distillation is not None:
+            self.distillation.check(self)
         self.finalized.assign(NOT_FINALIZED)
         self._is_trained = True
         if self.train_function is None or force:
@@ -254,11 +262,21 @@ class QuantizedModel(_compat.Functional):
 
     def _step_holding_step(self, data: Any) -> Any:
         if not self._can_hold_steps:
-            return super().train_step(data)
+            return self._plain_step(data)
         end = hold(self.step_variables, self.steps_held)
-        logs = super().train_step(data)
+        logs = self._plain_step(data)
         end()
         return logs
+
+    def _plain_step(self, data: Any) -> Any:
+        if self.distillation is None:
+            return super().train_step(data)
+        return self.distillation.train_step(self, data)
+
+    def reset_metrics(self) -> None:
+        super().reset_metrics()
+        if self.distillation is not None:
+            self.distillation.mean.reset_state()
 
     fit = with_progress(takes_keras3_callbacks(_compat.Functional.fit))
     evaluate = takes_keras3_callbacks(_compat.Functional.evaluate)

@@ -125,6 +125,7 @@ def quantize_apply(
     raise_problems(decided.problems, f"quantize model {model.name!r}")
     quantized = place(decided, QuantizedModel, recipe)
     quantized.describe(recipe)
+    quantized.float_model = lambda: normal
     if batches is not None:
         calibrate(quantized, batches)
         warn_coarse(coarse_numbers(decided, normal, batches))
