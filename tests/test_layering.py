@@ -48,8 +48,8 @@ tflite_tools.checks: verdict agreement coarse_check pairing static isolate opera
 tflite_tools.c: arena geometry packing coding lowering lower_kernels lower_moves lower_elementwise
   memory_map source_text generate host_run cortex_m host_size accuracy source_folder verify_folder
 tflite_tools.formats: ethos result int4 split lut slim build
-tflite_tools.reports: describe svg sizes markup page_sections page report_text comparison_text
-  flash bench bench_text
+tflite_tools.reports: describe svg sizes markup page_sections page report_text card_text
+  comparison_text flash bench bench_text
 tflite_tools.from_keras: model_samples convert fit_flash
 tflite_tools.commands: flags arguments given convert verify cli
 tflite_tools.__main__

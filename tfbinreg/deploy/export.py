@@ -12,10 +12,10 @@ from tfbinreg.deploy.finest_grids import finest_grid_problems
 from tfbinreg.deploy.freeze import freeze
 from tfbinreg.deploy.output_proof import prove_outputs
 from tfbinreg.deploy.proof import prove
-from tfbinreg.deploy.quantization_card import check_notes
 from tfbinreg.deploy.tflite_file import write
 from tfbinreg.layers.sites import require_quantized
 from tfbinreg.network.open_sizes import InputShape, fixed_shapes
+from tflite_tools.schema.card import check_notes
 
 
 def to_tflite(
@@ -43,7 +43,8 @@ def to_tflite(
         input_shape: for a model that leaves sizes of its inputs open, the sizes of a sample; for
             several inputs a list of them, or a dict by their names. The model itself stays open.
         notes: texts for the card that only you know, by name: "data", "labels" (real or none),
-            "checkpoint" (which float model), "baseline" (its accuracy), "training".
+            "checkpoint" (which float model), "epochs", "training", "baseline" (the float model's
+            accuracy), "accuracy".
 
     Returns:
         The file's bytes; inputs and outputs have batch size 1.

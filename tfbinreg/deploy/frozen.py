@@ -89,7 +89,7 @@ class FrozenGraph:
         output_names: what the user calls the outputs.
         recipe: the recipe as a JSON object.
         versions: of the libraries that the model was trained with, by name.
-        notes: what the user adds to the quantization card (`quantization_card.NOTES`).
+        notes: what the user adds to the quantization card (`tflite_tools.schema.card.NOTES`).
         target: whose integers the model follows.
         finalized: whether it does so already; None if that is not known.
     """

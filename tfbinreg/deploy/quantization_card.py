@@ -3,26 +3,14 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from tfbinreg.core.grid import Grid
 from tfbinreg.deploy.frozen import FrozenGraph, FrozenKernel, FrozenOp
-from tflite_tools.schema.card import NOT_RECORDED
-
-# What only the user knows.
-NOTES = ("data", "labels", "checkpoint", "baseline", "training")
-
-
-def check_notes(notes: Mapping[str, Any]) -> None:
-    """Raise ValueError if a note for the card has another name than `NOTES`, or is no text."""
-    for name, text in notes.items():
-        if name not in NOTES or not isinstance(text, str):
-            raise ValueError(
-                f"notes are texts by the names {', '.join(NOTES)}, got {name!r}: {text!r}."
-            )
+from tflite_tools.schema.card import NOT_RECORDED, NOTES
 
 
 def quantization_card(graph: FrozenGraph) -> dict[str, Any]:

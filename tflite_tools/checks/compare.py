@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from tflite_tools.checks.agreement import Difference
 from tflite_tools.checks.pairing import Pairing
 from tflite_tools.running import runtime, samples
 from tflite_tools.running.runtime import LITERT, TFLM
+from tflite_tools.schema.card import differences
 from tflite_tools.schema.contents import Graph, Model, Tensor
 
 SAMPLES = 32
@@ -41,7 +43,8 @@ class TensorRow:
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """What differs. `outputs` are by name; `runtime` is the one that ran both files."""
+    """What differs. `outputs` are by name; `runtime` is the one that ran both files; `card` has
+    what their quantization cards say differently, if both have one (`card.differences`)."""
 
     sizes: tuple[int, int]
     runtime: str
@@ -50,6 +53,7 @@ class Comparison:
     weights: tuple[WeightRow, ...]
     tensors: tuple[TensorRow, ...]
     outputs: dict[str, Difference]
+    card: dict[str, tuple[Any, Any]] = dataclasses.field(default_factory=dict)
 
     def within(self, *, max_lsb: float, min_top1: float) -> bool:
         """Whether weights are the same numbers and outputs differ by no more than the limits."""
@@ -127,6 +131,7 @@ def compare(
             for a, b in readable.items()
         ),
         outputs=_outputs(first, second, made),
+        card=differences(first.card, second.card) if first.card and second.card else {},
     )
 
 

@@ -29,7 +29,7 @@ _EXAMPLES = {
         "verify model.tflite --reference q.keras --inputs x.npy --labels y.npy",
     ),
     "compare": ("compare model.tflite small.tflite",),
-    "inspect": ("inspect model.tflite",),
+    "inspect": ("inspect model.tflite", "inspect model.tflite --card"),
     "benchmark": ("benchmark model.tflite --threads 1,2",),
     "report": ("report model.tflite --reference q.keras --output report.html",),
 }
@@ -167,7 +167,7 @@ def _build() -> tuple[_Parser, dict[str, _Parser]]:
     flags.add_compare(commands["compare"])
     flags.add_report(commands["report"])
     flags.add_benchmark(commands["benchmark"])
-    commands["inspect"].add_argument("file", metavar="FILE", help="a .tflite file")
+    flags.add_inspect(commands["inspect"])
     for command in commands.values():
         command.add_argument("--json", action="store_true", help="print JSON instead of tables")
         command.add_argument(

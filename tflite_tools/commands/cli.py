@@ -13,6 +13,7 @@ from absl import app
 from tflite_tools.commands import convert, given, verify
 from tflite_tools.commands.arguments import PROGRAM, parse
 from tflite_tools.reports import report_text
+from tflite_tools.reports.card_text import card_text
 from tflite_tools.reports.describe import describe
 
 SUCCESS, FAILURE, INTERRUPTED = 0, 1, 130
@@ -55,7 +56,12 @@ def _message(error: Exception) -> str:
 
 
 def _inspect(arguments: argparse.Namespace) -> int:
-    description = describe(given.opened(arguments.file))
+    file = given.opened(arguments.file)
+    if arguments.card:
+        card = file.require_card()
+        print(report_text.to_json(card) if arguments.json else card_text(card))
+        return SUCCESS
+    description = describe(file)
     if arguments.json:
         print(report_text.description_json(description))
     else:

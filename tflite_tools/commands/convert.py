@@ -97,6 +97,7 @@ def _canonical(arguments: argparse.Namespace) -> tuple[Model, Finalized | None]:
                 input_type=arguments.input_type,
                 output_type=arguments.output_type,
                 input_shape=arguments.input_shape,
+                notes=dict(arguments.card),
             )
         return file, None
     saved = _saved_beside(arguments.output)
@@ -109,6 +110,7 @@ def _canonical(arguments: argparse.Namespace) -> tuple[Model, Finalized | None]:
             arrays,
             input_type=arguments.input_type or conversion.INPUT_TYPES[0],
             output_type=arguments.output_type,
+            notes=dict(arguments.card),
         )
     return finalized.file, finalized
 

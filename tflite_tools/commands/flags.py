@@ -10,8 +10,9 @@ from tflite_tools.checks.trained_model import DEFAULT_LIMITS
 from tflite_tools.formats import build, ethos
 from tflite_tools.formats.result import TARGETS
 from tflite_tools.from_keras import convert, fit_flash
-from tflite_tools.reports import bench, page
+from tflite_tools.reports import bench
 from tflite_tools.running import samples
+from tflite_tools.schema import card
 
 
 def add_convert(parser: argparse.ArgumentParser) -> None:
@@ -97,6 +98,7 @@ def add_convert(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="ethos-u: which one (default: %(default)s)",
     )
+    add_notes(parser)
 
 
 def _shape(text: str) -> tuple[str | None, tuple[int, ...]]:
@@ -121,24 +123,39 @@ def add_report(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o", "--output", required=True, metavar="FILE", help="the HTML file to write"
     )
+    add_notes(parser)
+    add_verify(parser, file="a .tflite file of convert")
+
+
+def add_notes(parser: argparse.ArgumentParser) -> None:
+    """Notes for the quantization card."""
     parser.add_argument(
         "--card",
         action="append",
         default=[],
-        type=_field,
+        type=_note,
         metavar="FIELD=TEXT",
-        help=f"what the file does not know, for its card: {', '.join(page.CARD_FIELDS)}",
+        help=f"what the file does not know, for its card: {', '.join(card.NOTES)}",
     )
-    add_verify(parser, file="a .tflite file of convert")
 
 
-def _field(text: str) -> tuple[str, str]:
+def _note(text: str) -> tuple[str, str]:
     field, equals, value = text.partition("=")
-    if not equals or field not in page.CARD_FIELDS:
+    if not equals or field not in card.NOTES:
         raise argparse.ArgumentTypeError(
-            f"{text!r} is not FIELD=TEXT with one of {', '.join(page.CARD_FIELDS)}"
+            f"{text!r} is not FIELD=TEXT with one of {', '.join(card.NOTES)}"
         )
     return field, value
+
+
+def add_inspect(parser: argparse.ArgumentParser) -> None:
+    """File, and whether to print its card alone."""
+    parser.add_argument("file", metavar="FILE", help="a .tflite file")
+    parser.add_argument(
+        "--card",
+        action="store_true",
+        help="print its quantization card: the choices that decide what its accuracy means",
+    )
 
 
 def add_verify(

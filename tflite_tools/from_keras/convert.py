@@ -43,6 +43,7 @@ def finalized(
     *,
     input_type: str = "int8",
     output_type: str | None = None,
+    notes: Mapping[str, str] | None = None,
 ) -> Finalized:
     """Finalize a saved quantized model and convert it; what was saved stays as it is.
 
@@ -52,6 +53,7 @@ def finalized(
             `labels` let `finalize` choose by accuracy.
         input_type: as for `convert`.
         output_type: likewise.
+        notes: likewise.
 
     Raises:
         ValueError: if the model or the arrays cannot be used.
@@ -70,7 +72,13 @@ def finalized(
         saved = os.path.join(folder, "finalized.keras")
         model.save(saved)
         shape = [array.shape[1:] for array in inputs]
-        data = to_tflite(model, input_type=input_type, output_type=output_type, input_shape=shape)
+        data = to_tflite(
+            model,
+            input_type=input_type,
+            output_type=output_type,
+            input_shape=shape,
+            notes=notes,
+        )
         return Finalized(contents.load(data), files.read(saved), str(report))
 
 
@@ -80,6 +88,7 @@ def convert(
     input_type: str = "int8",
     output_type: str | None = None,
     input_shape: Sequence[tuple[str | None, tuple[int, ...]]] = (),
+    notes: Mapping[str, str] | None = None,
 ) -> Model:
     """Convert a saved quantized model to the canonical int8 file.
 
@@ -89,6 +98,7 @@ def convert(
         output_type: likewise; None for the input type.
         input_shape: of a model that leaves sizes of its inputs open, the shape of a sample, without
             a name or one for each input's name.
+        notes: texts for the quantization card (`schema.card.NOTES`).
 
     Raises:
         ValueError: if the model cannot be loaded, or has no exact integer form.
@@ -106,6 +116,7 @@ def convert(
             input_type=input_type,
             output_type=output_type,
             input_shape=_shapes(input_shape),
+            notes=notes,
         )
     return contents.load(data)
 
@@ -135,6 +146,7 @@ def canonical(
     input_type: str | None = None,
     output_type: str | None = None,
     input_shape: Sequence[tuple[str | None, tuple[int, ...]]] = (),
+    notes: Mapping[str, str] | None = None,
 ) -> Model:
     """The canonical int8 file of a saved quantized model, or such a file itself.
 
@@ -143,6 +155,7 @@ def canonical(
         input_type: as for `convert`; None for a .tflite file, which has its types already.
         output_type: likewise.
         input_shape: as for `convert`; nothing for a .tflite file.
+        notes: likewise.
 
     Raises:
         ValueError: if the model cannot be loaded, or a type or shape is asked of a .tflite file.
@@ -154,6 +167,7 @@ def canonical(
             input_type=input_type or INPUT_TYPES[0],
             output_type=output_type,
             input_shape=input_shape,
+            notes=notes,
         )
     if input_type is not None or output_type is not None:
         raise ValueError(
@@ -162,6 +176,8 @@ def canonical(
         )
     if input_shape:
         raise ValueError("--input_shape is for Keras models: a .tflite file has its sizes already.")
+    if notes:
+        raise ValueError("--card is for Keras models: a .tflite file has its card already.")
     return contents.load(files.read(path))
 
 

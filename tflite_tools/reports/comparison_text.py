@@ -9,7 +9,7 @@ from rich.console import Console
 
 from tflite_tools.checks.compare import Comparison
 from tflite_tools.formats.build import Built, Options
-from tflite_tools.reports import report_text
+from tflite_tools.reports import card_text, report_text
 from tflite_tools.reports.describe import Description, describe
 from tflite_tools.schema.contents import Model
 
@@ -90,6 +90,8 @@ def print_comparison(found: Comparison, output: Console, *, within: bool) -> Non
     output.print(f"{first} and {second} bytes ({second - first:+d})")
     if found.by_name:
         output.print("the operators differ: compared by the names that both files have")
+    for line in card_text.differences_text(found.card):
+        output.print(report_text.safe(line), soft_wrap=True)
     if within:
         output.print("the same within the limits", style="green")
     else:

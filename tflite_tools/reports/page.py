@@ -14,11 +14,9 @@ from tflite_tools.checks.verdict import Report
 from tflite_tools.reports import markup, page_sections, svg
 from tflite_tools.reports.describe import Description, WeightSummary
 from tflite_tools.reports.sizes import Sizes, limits
+from tflite_tools.schema import card as cards
 from tflite_tools.schema.contents import Model
 from tflite_tools.schema.manifest import Manifest
-
-# What a card says of training, which a file does not know.
-CARD_FIELDS = ("data", "epochs", "baseline", "accuracy")
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 68rem; margin: 2rem auto;
@@ -52,12 +50,12 @@ def page(
         description: what `describe` says of it.
         title: its name.
         verification: what `verify` found, None leaves that section out.
-        card: what only its maker knows, by `CARD_FIELDS`.
+        card: notes for its quantization card (`card.NOTES`), in place of those in the file.
         sizes: bytes by layer in every format, None shows the limits alone.
         rounding: differences between the runtimes, None says that there was no comparison.
 
     Raises:
-        ValueError: if the card has other fields.
+        ValueError: if a note has another name.
     """
     sections = [
         ("Quantization card", _card(model, description, card or {})),
@@ -77,15 +75,9 @@ def page(
     )
 
 
-def check_card(card: Mapping[str, str]) -> None:
-    """Raise ValueError if a card has fields it cannot have."""
-    unknown = sorted(set(card) - set(CARD_FIELDS))
-    if unknown:
-        raise ValueError(f"A card has no {unknown[0]!r}: use {', '.join(CARD_FIELDS)}.")
-
-
-def _card(model: Model, description: Description, card: Mapping[str, str]) -> str:
-    check_card(card)
+def _card(model: Model, description: Description, notes: Mapping[str, str]) -> str:
+    cards.check_notes(notes)
+    notes = {**(model.card or {}).get("notes", {}), **notes}
     rows = [("file", f"{description.size} bytes"), *_learned(description, model.manifest)]
     operators = sorted({op.name for op in description.ops})
     rows += [
@@ -95,7 +87,7 @@ def _card(model: Model, description: Description, card: Mapping[str, str]) -> st
     if description.versions:
         versions = ", ".join(f"{name} {text}" for name, text in description.versions.items())
         rows.append(("made by", versions))
-    rows += [(field, str(card.get(field, "not stated"))) for field in CARD_FIELDS]
+    rows += [(name, str(notes.get(name, cards.NOT_RECORDED))) for name in cards.NOTES]
     return markup.table((), rows)
 
 

@@ -16,6 +16,8 @@ from tflite_tools.schema import flatbuffer
 METADATA_NAME = "tfbinreg_card"
 FORMAT = 1
 NOT_RECORDED = "not recorded"
+# What only the maker of a file knows.
+NOTES = ("data", "labels", "checkpoint", "epochs", "training", "baseline", "accuracy")
 MISSING = (
     "The file has no quantization card: --slim or --target ethos-u has dropped it, or another tool "
     "or an earlier version made the file."
@@ -36,6 +38,15 @@ CHOICES = {
     "labels": ("notes.labels",),
     "float checkpoint": ("notes.checkpoint",),
 }
+
+
+def check_notes(notes: Mapping[str, Any]) -> None:
+    """Raise ValueError if a note has another name than `NOTES`, or is no text."""
+    for name, text in notes.items():
+        if name not in NOTES or not isinstance(text, str):
+            raise ValueError(
+                f"A card's notes are texts called {', '.join(NOTES)}, not {name!r}: {text!r}."
+            )
 
 
 def to_json(card: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tflite_tools.schema import flatbuffer, lut_decode, manifest
+from tflite_tools.schema import card, flatbuffer, lut_decode, manifest
 from tflite_tools.schema.manifest import Manifest
 
 
@@ -107,6 +107,7 @@ class Model:
         data: its bytes.
         graphs: its subgraphs; the first one is the entry.
         manifest: what the exporter says of it; None if another tool wrote the file.
+        card: its quantization card (`schema.card`), None if it has none.
         named_inputs: tensor indices of the inputs by the names the first signature gives them.
         named_outputs: likewise.
     """
@@ -114,6 +115,7 @@ class Model:
     data: bytes
     graphs: tuple[Graph, ...]
     manifest: Manifest | None
+    card: Mapping[str, Any] | None = None
     named_inputs: Mapping[str, int] = dataclasses.field(default_factory=dict)
     named_outputs: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
@@ -132,6 +134,16 @@ class Model:
             raise ValueError(manifest.MISSING)
         return self.manifest
 
+    def require_card(self) -> Mapping[str, Any]:
+        """The quantization card.
+
+        Raises:
+            ValueError: if the file has none.
+        """
+        if self.card is None:
+            raise ValueError(card.MISSING)
+        return self.card
+
 
 def load(data: bytes) -> Model:
     """Read a .tflite file.
@@ -140,11 +152,12 @@ def load(data: bytes) -> Model:
         data: the file's bytes.
 
     Raises:
-        ValueError: if the file is damaged, or its manifest cannot be read.
+        ValueError: if the file is damaged, or its manifest or card cannot be read.
     """
     container = flatbuffer.read(data)
     graphs = tuple(_graph(container, graph) for graph in container.subgraphs)
-    return Model(data, graphs, manifest.find(container), *flatbuffer.signature(container))
+    inputs, outputs = flatbuffer.signature(container)
+    return Model(data, graphs, manifest.find(container), card.find(container), inputs, outputs)
 
 
 def written(container: Any) -> Model:

@@ -51,9 +51,7 @@ def test_a_card_says_what_was_chosen(model):
     assert activations["unsigned"] == 1 and activations["signed"] >= 5
     # Of the sum: two operands and the result of 2 * 2 * 3 numbers.
     assert activations["peak_bytes"] == max(32 + 12, 3 * 12)
-    assert card["notes"] == dict.fromkeys(
-        ("data", "labels", "checkpoint", "baseline", "training"), "not recorded"
-    )
+    assert card["notes"] == dict.fromkeys(cards.NOTES, "not recorded")
     names = dict(cards.fields(card))
     for fields in cards.CHOICES.values():
         for field in fields:
@@ -81,5 +79,5 @@ def test_a_file_has_its_card_with_notes(model):
 
 @pytest.mark.parametrize("notes", [{"label": "real"}, {"labels": 3}])
 def test_unknown_notes_are_refused(model, notes):
-    with pytest.raises(ValueError, match="notes are texts by the names data, labels"):
+    with pytest.raises(ValueError, match="notes are texts called data, labels"):
         tfbinreg.to_tflite(model, notes=notes)

@@ -22,3 +22,9 @@ def test_differences_are_by_dotted_names():
         "weights.bits.8": (card.NOT_RECORDED, 1),
     }
     assert card.differences(first, first) == {}
+
+
+@pytest.mark.parametrize("notes", [{"epoch": "3"}, {"epochs": 3}])
+def test_unknown_notes_are_refused(notes):
+    with pytest.raises(ValueError, match=r"notes are texts called data, labels"):
+        card.check_notes(notes)
