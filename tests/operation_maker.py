@@ -215,15 +215,29 @@ def _limited(maker):
     maker.add("Add", places, Grid(8, True, scale, -28, 227), (256,), relu=True, relu_limit=6.0)
 
 
-def _square(maker):
-    """A tensor times itself, with a square that lies half-way between two levels or beside that."""
-    grid = Grid(8, False, np.float32(maker.random.uniform(0.003, 0.1)), 0, 255)
-    code, level = maker.random.integers(100, 255), maker.random.integers(1, 100)
-    scale = np.float32((code * float(grid.scale)) ** 2 / (level + 0.5))
+def _half_way(maker, value):
+    """A scale for which a value lies half-way between two levels, or a rounding beside that."""
+    scale = np.float32(value / (maker.random.integers(1, 100) + 0.5))
     for _ in range(maker.random.integers(4)):
-        scale = np.nextafter(scale, np.float32(maker.choose(0.0, 1.0)))
+        scale = np.nextafter(scale, np.float32(maker.choose(0.0, 10.0)))
+    return scale
+
+
+def _square(maker):
+    """A tensor times itself."""
+    grid = Grid(8, False, np.float32(maker.random.uniform(0.003, 0.1)), 0, 255)
+    scale = _half_way(maker, (maker.random.integers(100, 255) * float(grid.scale)) ** 2)
     place = maker.input((256,), grid)
     maker.add("Multiply", [place, place], Grid(8, False, scale, 0, 255), (256,))
+
+
+def _half_way_prelu(maker):
+    grid = Grid(8, True, np.float32(maker.random.uniform(0.003, 0.1)), -128, 127)
+    scale = _half_way(maker, maker.random.integers(20, 128) * float(grid.scale))
+    slopes = maker.random.normal(0.0, 0.4, (1, 1, 3)).astype(np.float32)
+    target = Grid(8, True, scale, -128, 127)
+    place = maker.input((4, 64, 3), grid)
+    maker.add("PReLU", [place], target, (4, 64, 3), {"alpha": slopes})
 
 
 def _moves(maker):
@@ -246,6 +260,7 @@ MAKERS = {
     **{kind: _convolution(kind) for kind in ("Conv2D", "DepthwiseConv2D", "Conv2DTranspose")},
     **{kind: _pair(kind) for kind in ("Add", "Subtract", "Multiply")},
     "square": _square,
+    "half-way PReLU": _half_way_prelu,
     **{kind: _function(kind) for kind in ("HardSwish", "LeakyReLU", "PReLU")},
     **{name: _fixed(name) for name in ("sigmoid", "softmax", "tanh")},
     **{kind: _pool(kind) for kind in ("AveragePooling2D", "MaxPooling2D")},

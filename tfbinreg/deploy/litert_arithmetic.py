@@ -16,7 +16,7 @@ import tensorflow as tf
 from tfbinreg.core.grid import Grid
 from tfbinreg.deploy import tflm_arithmetic
 from tfbinreg.deploy.finest_grids import ADD_RATIOS, LARGEST_OWN_ADD
-from tfbinreg.deploy.frozen import FrozenOp
+from tfbinreg.deploy.frozen import FrozenOp, slope_codes
 from tfbinreg.deploy.integer_ops import (
     SHARED,
     Arithmetic,
@@ -29,6 +29,7 @@ from tfbinreg.deploy.integer_ops import (
 )
 from tfbinreg.deploy.tf_ops import KERNEL_OPS
 from tfbinreg.deploy.tflite_file import stored_scale
+from tflite_tools.arithmetic import fixed_point
 
 # Bits in an addition, steps of 1 in a leaky ReLU.
 _ADD_BITS, _LEAKY_UNIT = 20, 256.0
@@ -157,6 +158,14 @@ def leaky_relu(op: FrozenOp, sources: Sequence[Grid]) -> Step:
     return step
 
 
+def _prelu(op: FrozenOp, sources: Sequence[Grid]) -> Step:
+    """PRELU in LiteRT's own kernel, whose multipliers are quotients of float32."""
+    source, target, slopes = sources[0].scale, grid_of(op).scale, slope_codes(op).scale
+    ratios = source / target, source * slopes / target
+    straight, bent = (fixed_point.quantize_multiplier(float(np.float32(r))) for r in ratios)
+    return tflm_arithmetic.prelu(op, (straight, bent))
+
+
 def _activation(op: FrozenOp, sources: Sequence[Grid]) -> Step:
     """LOGISTIC and TANH of the exact real number, in float32."""
     source, target = sources[0], grid_of(op)
@@ -198,7 +207,7 @@ RULES: Mapping[str, Rule] = {
     "HardSwish": tflm_arithmetic.hard_swish,
     "LeakyReLU": _leaky_relu,
     "Multiply": _multiply,
-    "PReLU": tflm_arithmetic.prelu,
+    "PReLU": _prelu,
     "Softmax": _softmax,
     "Subtract": _add,
 }

@@ -94,10 +94,14 @@ def _multiply(op: FrozenOp, sources: Sequence[Grid]) -> Step:
     return lambda inputs: scale(tf.cast(inputs[0] * inputs[1], tf.int32))
 
 
-def prelu(op: FrozenOp, sources: Sequence[Grid]) -> Step:
-    """PRELU; the slopes are int8."""
+def _prelu(op: FrozenOp, sources: Sequence[Grid]) -> Step:
+    scale = slope_codes(op).scale
+    return prelu(op, multipliers.prelu(sources[0].scale, scale, grid_of(op).scale))
+
+
+def prelu(op: FrozenOp, factors: tuple[multipliers.Factor, multipliers.Factor]) -> Step:
+    """PRELU with these multipliers; the slopes are int8."""
     slopes = slope_codes(op)
-    factors = multipliers.prelu(sources[0].scale, slopes.scale, grid_of(op).scale)
     straight, bent = (scaled([factor]) for factor in factors)
 
     def step(inputs: Sequence[tf.Tensor]) -> tf.Tensor:
@@ -193,7 +197,7 @@ RULES: Mapping[str, Rule] = {
     "HardSwish": hard_swish,
     "LeakyReLU": _leaky_relu,
     "Multiply": _multiply,
-    "PReLU": prelu,
+    "PReLU": _prelu,
     "Softmax": _softmax,
     "Subtract": _add,
 }
