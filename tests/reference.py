@@ -197,3 +197,33 @@ def soft_labels(taught: np.ndarray, logits: np.ndarray, temperature: float) -> t
         losses.append(loss)
         gradients.append(slope)
     return np.mean(losses), np.array(gradients) / len(gradients)
+
+
+def dampening(
+    weights: np.ndarray, step: float, qmin: int, qmax: int, channels: int
+) -> tuple[float, np.ndarray]:
+    """Nagel et al.'s dampening of a kernel whose output channels lie on the last axes, `channels`
+    in all: the sum over them of their mean, and its derivative for the weights."""
+    weights = np.asarray(weights, np.float64)
+    rows = weights.reshape(-1, channels)
+    total, to_weights = 0.0, np.zeros_like(rows)
+    for channel in range(channels):
+        for index, weight in enumerate(rows[:, channel]):
+            if not qmin * step <= weight <= qmax * step:
+                continue  # clipped, it lies on its level
+            distance = weight - math.floor(weight / step + 0.5) * step
+            total += distance**2 / len(rows)
+            to_weights[index, channel] = 2.0 * distance / len(rows)
+    return total, to_weights.reshape(weights.shape)
+
+
+def kurtosis_error(weights: np.ndarray, target: float, kernels: int) -> tuple[float, np.ndarray]:
+    """The squared distance of the weights' kurtosis from the target, over the number of kernels,
+    and its derivative for the weights (Shkolnik et al., equations 14 and 15)."""
+    weights = np.asarray(weights, np.float64)
+    deviation = math.sqrt(np.mean((weights - weights.mean()) ** 2))
+    z = (weights - weights.mean()) / deviation
+    kurtosis = np.mean(z**4)
+    slope = 4.0 / weights.size / deviation * (z**3 - np.mean(z**3) - kurtosis * z)
+    error = kurtosis - target
+    return error**2 / kernels, 2.0 * error * slope / kernels

@@ -25,7 +25,8 @@ tfbinreg.recipes
 tfbinreg.network: layer_kinds edges graph fusing open_sizes hard_swish added_layers
   normalizations
 tfbinreg.methods: lsq_functions contract uniform uniform_activations fixed_grid lsq_quantizers
-  lsq_plus lsq tqt bin_regularization msqe freezing trs roster
+  lsq_plus lsq tqt bin_regularization msqe dampening kure freezing trs
+  roster
 tfbinreg.frontend: program keras_dialects read positive_factors builder layer_rules
   operation_rules normalize keras3_objects
 tfbinreg.planning: plan wishes grid_sharing signs kernel_plans grid_plans decide
@@ -38,7 +39,7 @@ tfbinreg.training: model_checks constant_columns assemble weight_files keras_fil
   weight_statistics histograms penalties bin_options training_progress weight_updates
   integer_inference step_holding model_config model soft_targets distillation
   transition_log weight_averages tfmot_scheme saving batch_statistics calibrate batch_norm
-  lost_numbers quantize penalty_schedule finalize_report best_statistics finalize
+  lost_numbers quantize pulls penalty_schedule finalize_report best_statistics finalize
 tfbinreg.budget: sensitivity flash_budget
 tfbinreg
 tflite_tools

@@ -43,6 +43,8 @@ TWINS = {
     "msqe": reference.mean_squared_error,
     "freezing": reference.Freezing,
     "trs": reference.transition_rate,
+    "dampening": reference.dampening,
+    "kure": reference.kurtosis_error,
 }
 
 

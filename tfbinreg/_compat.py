@@ -142,15 +142,78 @@ class PerShape:
         return self._traced[key](tensors)
 
 
-def learning_rate(optimizer: Any) -> tf.Tensor:
-    """The rate of the optimizer's next step, float32 scalar."""
+def learning_rate(optimizer: Any, step: Any = None) -> tf.Tensor:
+    """The rate of the optimizer's next step, or of the step of a number; float32 scalar."""
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)
-    if isinstance(optimizer, keras.optimizers.legacy.Optimizer):
-        return optimizer._decayed_lr(tf.float32)
-    rate = optimizer._learning_rate  # the property would tell a schedule's rate of the step before
+    step = optimizer.iterations if step is None else step
+    rate, decay = _rate(optimizer)
+    is_legacy = isinstance(optimizer, keras.optimizers.legacy.Optimizer)
+    step = tf.cast(step, tf.float32) if is_legacy else step
     if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
-        rate = rate(optimizer.iterations)
-    return tf.cast(rate, tf.float32)
+        rate = rate(step)
+    rate = tf.cast(rate, tf.float32)
+    return rate / (1.0 + decay * step) if decay > 0.0 else rate
+
+
+def _rate(optimizer: Any) -> tuple[Any, float]:
+    """An optimizer's rate or schedule of rates, and how it decays on its own besides."""
+    if isinstance(optimizer, keras.optimizers.legacy.Optimizer):
+        return optimizer._get_hyper("learning_rate"), optimizer._initial_decay
+    return optimizer._learning_rate, 0.0  # the property would tell the rate of the step before
+
+
+def has_rate_schedule(optimizer: Any) -> bool:
+    """Whether the rate is a function of the step."""
+    rate, decay = _rate(getattr(optimizer, "inner_optimizer", optimizer))
+    return isinstance(rate, keras.optimizers.schedules.LearningRateSchedule) or decay > 0.0
+
+
+def needs_steps(optimizer: Any) -> bool:
+    """Whether steps are divided by the size of the gradients before, as Adam's are."""
+    kinds, legacy = keras.optimizers, keras.optimizers.legacy
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    return isinstance(optimizer, (kinds.Adam, kinds.AdamW, legacy.Adam))
+
+
+def step_of_gradient(
+    optimizer: Any, variable: tf.Variable, trained: Sequence[tf.Variable]
+) -> float | None:
+    """How far a lasting gradient of 1 moves one of the trained variables in a step, over the rate.
+
+    SGD: 1 / (1 - momentum). Adam and AdamW: 1 / (sqrt(v) + epsilon), without bias, with the mean v
+    of the variable: v is 0 for a number that has had no gradient, as clipped weights have none.
+    None if it needs steps to tell, and has made none yet.
+
+    Raises:
+        ValueError: of another optimizer.
+    """
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    legacy = keras.optimizers.legacy
+    is_legacy = isinstance(optimizer, legacy.Optimizer)
+
+    def value(name: str) -> float:
+        return float(optimizer._get_hyper(name) if is_legacy else getattr(optimizer, name))
+
+    if isinstance(optimizer, (keras.optimizers.SGD, legacy.SGD)):
+        return 1.0 / (1.0 - value("momentum"))
+    if not needs_steps(optimizer):
+        raise ValueError(
+            f"The pull of a penalty is known for SGD, Adam and AdamW, not for "
+            f"{type(optimizer).__name__}."
+        )
+    steps = int(optimizer.iterations.numpy())
+    if steps == 0:
+        return None
+    if is_legacy:
+        optimizer._create_all_weights(trained)
+        velocity = optimizer.get_slot(variable, "vhat" if optimizer.amsgrad else "v")
+    else:
+        optimizer.build(trained)  # also after steps: one that is restored has no slots yet
+        slots = optimizer._velocity_hats if optimizer.amsgrad else optimizer._velocities
+        velocity = slots[optimizer._index_dict[optimizer._var_key(variable)]]
+    unbiased = 1.0 - value("beta_2") ** steps
+    mean = float(tf.reduce_mean(velocity))
+    return unbiased**0.5 / (mean**0.5 + float(optimizer.epsilon))
 
 
 def output_losses(model: Any) -> list[Any]:

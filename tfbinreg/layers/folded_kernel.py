@@ -91,11 +91,10 @@ class FoldedKernel(BoundLayer, QuantizedKernel):
     def build(self, input_shape: Any) -> None:
         super().build(input_shape)
         shape = self.layer.compute_output_shape(input_shape)
-        self._channels = int(shape[-1])
         with tf.name_scope(f"{self.name}/"):
             self.bias = None
             if self.use_bias:
-                self.bias = self.add_weight("bias", (self._channels,), initializer="zeros")
+                self.bias = self.add_weight("bias", (self.channels,), initializer="zeros")
             self.statistics_frozen = self.add_weight(
                 "statistics_frozen",
                 (),
@@ -211,14 +210,14 @@ class FoldedKernel(BoundLayer, QuantizedKernel):
 
     def _before_norms(self) -> Affine:
         """The bias, as an `Affine`."""
-        bias = tf.zeros(self._channels) if self.bias is None else tf.convert_to_tensor(self.bias)
-        return Affine(tf.ones(self._channels), bias)
+        bias = tf.zeros(self.channels) if self.bias is None else tf.convert_to_tensor(self.bias)
+        return Affine(tf.ones(self.channels), bias)
 
     def _normalize_by_batch(self, inputs: Any, kernel: Any) -> tuple[tf.Tensor, tf.Tensor]:
         """sigma / sigma_batch and C_batch; moves the moving statistics on."""
         outputs = tf.cast(self._run(inputs, tf.convert_to_tensor(kernel)), tf.float32)
         mean, variance = tf.nn.moments(outputs, list(range(len(outputs.shape) - 1)))
-        so_far, ratio = self._before_norms(), tf.ones(self._channels)
+        so_far, ratio = self._before_norms(), tf.ones(self.channels)
         for norm in self.norms:
             own = None
             if not isinstance(norm, ChannelAffine):
@@ -245,9 +244,7 @@ class FoldedKernel(BoundLayer, QuantizedKernel):
         (own,) = self.kernels
         grid = own.quantizer.grid_now(own.variables)
         unit = grid.scale * self._source.stored_grid()[0] / prescale(grid.qmin, grid.qmax)
-        unit = tf.repeat(
-            tf.reshape(unit, [-1]), self._channels // max(1, unit.shape.num_elements())
-        )
+        unit = tf.repeat(tf.reshape(unit, [-1]), self.channels // max(1, unit.shape.num_elements()))
         largest = (2.0 ** ((self.bias_bits or 0) - 1) - 1.0 + _ABOVE_LARGEST) * unit
         shift = tf.math.log(tf.reduce_max(tf.abs(bias) / largest)) / math.log(2.0)
         shift = tf.maximum(tf.math.ceil(shift), 0.0)

@@ -76,6 +76,7 @@ class QuantizedKernel(_compat.QuantizeWrapper):
                 )
                 for weight, quantizer in weights
             ]
+        self.channels = int(self.layer.compute_output_shape(input_shape)[-1])
         # Not self.kernels = ...: Keras would list the inner layer's kernel twice.
         object.__setattr__(self, "kernels", kernels)
 

@@ -28,6 +28,8 @@ def bin_regularization(
     scale_free: bool = False,
     damping: Any = 0.0,
     nearest: Callable[[tf.Tensor], tf.Tensor] | None = None,
+    min_count: int = 1,
+    normalization: str = "bin",
 ) -> tf.Tensor:
     """Sum over bins of the mean squared distance between a bin's weights and its level.
 
@@ -75,28 +77,25 @@ def bin_regularization(
             gradient of an attached step is divided by 1 + damping * d2L/ds2 / 2.
         nearest: weights / step -> their codes, if not all from `qmin` to `qmax` are levels
             (`GridTensors.nearest`).
+        min_count: bins of fewer weights have no variance part: they add (mean - q_i s)^2 only, and
+            move as one. The variance of one weight is 0, so that 1 and 2 are the same. The paper's
+            number is not known to us.
+        normalization: "bin", the paper's, or "global": all weights count alike, L is divided by
+            their number instead of the V_i. That is the mean squared quantization error (`msqe`).
 
     Returns:
         float32 scalar.
 
     Raises:
-        ValueError: if the range does not satisfy qmin <= 0 < qmax, or there is no such axis.
+        ValueError: if the range does not satisfy qmin <= 0 < qmax, there is no such axis or
+            normalization, or min_count is below 1.
     """
+    options = _Options(detach_step, scale_free, damping, min_count, normalization)
     weights, step = (tf.cast(tf.convert_to_tensor(v), tf.float32) for v in (weights, step))
 
     @tf.custom_gradient
     def penalty(values: tf.Tensor, raw_step: tf.Tensor) -> Any:
-        value, pulls = _bin_pulls(
-            values,
-            raw_step,
-            qmin,
-            qmax,
-            axis,
-            detach_step=detach_step,
-            scale_free=scale_free,
-            damping=damping,
-            nearest=nearest,
-        )
+        value, pulls = _bin_pulls(values, raw_step, qmin, qmax, axis, options, nearest)
 
         def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, ...]:
             return tuple(2.0 * upstream * pull for pull in pulls)
@@ -112,16 +111,12 @@ def _bin_pulls(
     qmin: int,
     qmax: int,
     axis: int | None,
-    *,
-    detach_step: bool,
-    scale_free: bool,
-    damping: Any = 0.0,
-    nearest: Callable[[tf.Tensor], tf.Tensor] | None = None,
+    options: _Options,
+    nearest: Callable[[tf.Tensor], tf.Tensor] | None,
 ) -> tuple[tf.Tensor, tuple[tf.Tensor, tf.Tensor]]:
     """`bin_regularization` of float32 tensors, and half its gradients: weights, then step."""
     if not qmin <= 0 < qmax:
         raise ValueError(f"Expected qmin <= 0 < qmax, got qmin={qmin}, qmax={qmax}.")
-    options = _Options(detach_step, scale_free, damping)
     if axis is not None:
         axis = lsq_functions.channel_axis(axis, len(weights.shape))
     codes = GridTensors(lsq_functions.effective_step(step), qmin, qmax, axis, nearest).codes(
@@ -148,6 +143,19 @@ class _Options:
     detach_step: bool
     scale_free: bool
     damping: Any
+    min_count: int
+    normalization: str
+
+    def __post_init__(self) -> None:
+        check_bins(self.min_count, self.normalization)
+
+
+def check_bins(min_count: int, normalization: str) -> None:
+    """Raise ValueError if `bin_regularization` does not know these options."""
+    if not min_count >= 1:
+        raise ValueError(f"min_count must be at least 1, got {min_count!r}.")
+    if normalization not in ("bin", "global"):
+        raise ValueError(f'normalization must be "bin" or "global", got {normalization!r}.')
 
 
 def _pulls(
@@ -172,8 +180,16 @@ def _pulls(
     damping = options.damping
     if options.scale_free:
         damping /= tf.square(scale)
-    factor = 1.0 / (tf.maximum(counts, 1.0) * channels + damping)
+    sizes = tf.maximum(counts, 1.0)
     distance = values - codes * scale
+    if options.min_count > 2:  # for then the whole is the mean part
+        sums = tf.math.unsorted_segment_sum(distance, slots, channels * levels)
+        means = sums / tf.reshape(sizes, [-1])
+        small = tf.reshape(counts < options.min_count, [-1])
+        distance = tf.where(tf.gather(small, slots), tf.gather(means, slots), distance)
+    if options.normalization == "global":
+        sizes = tf.reduce_sum(counts, axis=1, keepdims=True) + tf.zeros_like(counts)
+    factor = 1.0 / (sizes * channels + damping)
     pull = distance * tf.gather(tf.reshape(factor, [-1]), slots)
     if options.scale_free:
         pull /= tf.square(scale)
@@ -201,11 +217,18 @@ class BinOptions:
             `bin_regularization` follows the strength and the learning rate of the optimizer the
             model is compiled with. The factor of a folded normalization gets no gradient then, for
             it sums the pulls of a whole channel. False is the paper's formula.
+        min_count: weights from which on a bin has a variance part (`bin_regularization`).
+        normalization: "bin" or "global" (`bin_regularization`).
     """
 
     detach_step: bool = True
     scale_free: bool = False
     bounded_pull: bool = True
+    min_count: int = 1
+    normalization: str = "bin"
+
+    def __post_init__(self) -> None:
+        check_bins(self.min_count, self.normalization)
 
 
 def _penalty(view: KernelView, options: BinOptions) -> tf.Tensor:
@@ -224,6 +247,8 @@ def _penalty(view: KernelView, options: BinOptions) -> tf.Tensor:
         scale_free=options.scale_free,
         damping=damping,
         nearest=grid.nearest,
+        min_count=options.min_count,
+        normalization=options.normalization,
     )
 
 

@@ -67,12 +67,16 @@ class KernelView:
         reach: learning rate times strength, times the largest square of d latent / d kernel,
             float32, (): how far a gradient of 1 moves a latent weight in one step of plain gradient
             descent. 0 if that is not known, of a model that is not compiled.
+        channels: output channels of the layer; of a depthwise one, channels times multiplier.
+        kernels: how many kernels the penalty is summed over: those with a penalty weight.
     """
 
     name: str
     latent: tf.Tensor
     grid: GridTensors
     reach: Any = 0.0
+    channels: int = 1
+    kernels: int = 1
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -175,6 +179,8 @@ class Method:
         state: (shape of a kernel, options) -> arrays an update's state starts from, by name. They
             are saved with the model. None for none.
         holds_steps: options -> whether an update keeps the kernels' steps as they are. None for no.
+        pulls_to_levels: whether the penalty moves weights towards their levels, so that its pull
+            can be measured (`PenaltySchedule`, strength "auto").
     """
 
     name: str
@@ -186,6 +192,7 @@ class Method:
     update: Callable[[KernelStep, State, Any], tuple[tf.Tensor, State]] | None = None
     state: Callable[[tuple[int, ...], Any], State] | None = None
     holds_steps: Callable[[Any], bool] | None = None
+    pulls_to_levels: bool = True
 
     def read_options(self, given: Mapping[str, Any]) -> Any:
         """The options with the fields that are `given`.

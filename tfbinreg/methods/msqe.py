@@ -1,8 +1,7 @@
 """MSQE: the mean squared quantization error of a kernel as a penalty.
 
 Choi, El-Khamy and Lee, "Learning Low Precision Deep Neural Networks through Regularization",
-arXiv 1809.00095, equation 3, as known from secondary sources. The paper learns the strength; here
-it is given.
+arXiv 1809.00095, equation 3, as known from secondary sources: the paper's body was not read.
 """
 
 from __future__ import annotations
@@ -13,6 +12,10 @@ import tensorflow as tf
 
 from tfbinreg.methods.contract import KernelView, Method
 
+# What is added to the error, in steps squared, before its logarithm: where weights lie a hundredth
+# of a step from their levels, the learned strength has grown to half of what it can become.
+ERROR_FLOOR = 1e-4
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MsqeOptions:
@@ -20,13 +23,17 @@ class MsqeOptions:
 
     Attributes:
         detach_step: whether the steps get no gradient from it.
+        scale_free: whether distances are divided by the step (no gradient through the divisor).
+        learned_strength: whether the strength is the paper's learned one (`mean_squared_error`).
     """
 
     detach_step: bool = True
+    scale_free: bool = False
+    learned_strength: bool = False
 
 
 def mean_squared_error(view: KernelView, options: MsqeOptions) -> tf.Tensor:
-    """The mean squared distance of a kernel's weights from their levels.
+    """The mean squared distance of a kernel's weights from their levels, or its logarithm.
 
     With q the code of a weight w, s the step and N the number of weights:
 
@@ -36,13 +43,32 @@ def mean_squared_error(view: KernelView, options: MsqeOptions) -> tf.Tensor:
 
     Codes are constants for the gradient. Bin regularization divides by the weights of each bin,
     this by all weights, so that sparse bins are not pulled harder.
+
+    The paper trains E + a R - c log a, with the task's loss E, the error R and a learned strength
+    a. `learned_strength` puts a where that is least for the present weights, a = c / R, so that it
+    grows as the weights come nearer to their levels, and what is left of the objective is c log R.
+    The strength of the penalty is then c, and
+
+        L      = log(R / u + f)
+        dL/dw  = 2 (w - q s) / (N (R + f u)),  so that a = c / (R + f u)
+
+    in units of u, the mean squared step (a constant for the gradient; 1 with `scale_free`), with
+    f = 1e-4, which bounds the pull. L may be negative. This is one reading of the paper: there the
+    strength moves by gradient descent, and one serves the whole net; here each kernel has its own.
     """
     grid = view.grid
     scale = grid.broadcast_scale(len(view.latent.shape))
+    constant = tf.stop_gradient(scale)
     if options.detach_step:
-        scale = tf.stop_gradient(scale)
-    codes = grid.codes(view.latent)
-    return tf.reduce_mean(tf.square(view.latent - tf.stop_gradient(codes) * scale))
+        scale = constant
+    distance = view.latent - tf.stop_gradient(grid.codes(view.latent)) * scale
+    if options.scale_free:
+        distance /= constant
+    error = tf.reduce_mean(tf.square(distance))
+    if not options.learned_strength:
+        return error
+    unit = 1.0 if options.scale_free else tf.reduce_mean(tf.square(constant))
+    return tf.math.log(error / unit + ERROR_FLOOR)
 
 
 MSQE = Method(name="msqe", options=MsqeOptions, penalty=mean_squared_error)

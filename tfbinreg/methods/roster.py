@@ -8,14 +8,17 @@ from typing import Any
 from tfbinreg.core.recipe import Recipe
 from tfbinreg.methods.bin_regularization import BIN_REGULARIZATION
 from tfbinreg.methods.contract import GridSpec, KernelSpec, Method
+from tfbinreg.methods.dampening import DAMPENING
 from tfbinreg.methods.freezing import FREEZING
+from tfbinreg.methods.kure import KURE
 from tfbinreg.methods.lsq import LSQ
 from tfbinreg.methods.msqe import MSQE
 from tfbinreg.methods.tqt import TQT
 from tfbinreg.methods.trs import TRS
 
 _methods: dict[str, Method] = {
-    method.name: method for method in (LSQ, TQT, BIN_REGULARIZATION, MSQE, FREEZING, TRS)
+    method.name: method
+    for method in (LSQ, TQT, BIN_REGULARIZATION, MSQE, DAMPENING, KURE, FREEZING, TRS)
 }
 
 

@@ -48,6 +48,8 @@ class QuantizedModel(_compat.Functional):
     Attributes:
         strengths: float32 variable of each penalty, by its name; not trained, saved with the model.
         bin_strength: that of the bin regularization.
+        strength_factors: float32 variable, (kernels,), of each penalty, by its name: factors of
+            the kernels' parts besides the strength, ones unless a schedule sets them; no weights.
         steps_held: int32 variable; 1 keeps the steps as they are while the weights train. It acts
             only after `enable_step_holding`.
         updates: the recipe's updates, with the variables of their states.
@@ -69,6 +71,7 @@ class QuantizedModel(_compat.Functional):
     # A function, as Keras would save a model that is an attribute.
     float_model: Callable[[], Any] | None = None
     distillation: Any = None  # a `training.distillation.Distillation`
+    strength_factors: dict[str, tf.Variable] = {}  # noqa: RUF012, likewise
     _can_hold_steps = False
     _is_trained = False  # since it was built or loaded
 
@@ -134,6 +137,11 @@ class QuantizedModel(_compat.Functional):
         setattr(self, attribute, strength)  # by which Keras saves it
         # Not self.strengths = ...: Keras would save it twice.
         object.__setattr__(self, "strengths", {**self.strengths, penalty: strength})
+        ones = tf.ones(len(kernel_sites(self)))
+        factors = tf.Variable(ones, name=f"{penalty}_factors", **_UNTRAINED)
+        object.__setattr__(self, "strength_factors", {**self.strength_factors, penalty: factors})
+        # No weight of Keras', which .keras and .h5 files would hold; a SavedModel wants it known.
+        self._track_trackable(factors, f"{penalty}_factors")
 
     def penalty(self, name: str) -> tf.Tensor:
         """A penalty summed over the quantized kernels, without its strength; float32 scalar.
@@ -141,22 +149,24 @@ class QuantizedModel(_compat.Functional):
         Raises:
             ValueError: if the recipe does not name it.
         """
-        return self._penalty(name).value()
+        return self.penalty_of(name).value()
 
     def penalty_loss(self, name: str) -> tf.Tensor:
         """A penalty times its strength; 0 without computing anything while the strength is 0."""
         optimizer = getattr(self, "optimizer", None)
         rate = None if optimizer is None else _compat.learning_rate(optimizer)
-        return self._penalty(name).loss(tf.convert_to_tensor(self.strengths[name]), rate)
+        return self.penalty_of(name).loss(tf.convert_to_tensor(self.strengths[name]), rate)
 
-    def _penalty(self, name: str) -> Penalty:
+    def penalty_of(self, name: str) -> Penalty:
+        """The penalty of this name, which the recipe must have (`penalty`)."""
         if name not in self.recipe.penalties:
             raise ValueError(
                 f"Model {self.name!r} has no penalty {name!r}, only "
                 f"{', '.join(self.recipe.penalties) or 'none'}: name it in Recipe(penalties=...)."
             )
         method = roster.find(name, "penalty")
-        return Penalty(method, roster.options_of(self.recipe, method), kernel_sites(self))
+        options = roster.options_of(self.recipe, method)
+        return Penalty(method, options, kernel_sites(self), self.strength_factors[name])
 
     def _penalty_losses(self) -> tf.Tensor:
         """The sum of `penalty_loss` over the recipe's penalties."""

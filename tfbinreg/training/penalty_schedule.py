@@ -2,36 +2,44 @@
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from tfbinreg import _compat
 from tfbinreg.core.recipe import BIN_REGULARIZATION
 from tfbinreg.core.warning import QuantizationWarning, warn_never_acts
-from tfbinreg.layers.sites import check_finite
+from tfbinreg.layers.sites import check_finite, kernel_sites
 from tfbinreg.training.histograms import Histograms
 from tfbinreg.training.model import QuantizedModel
+from tfbinreg.training.pulls import Pulls, check_measurable, rates_of_epochs
 from tfbinreg.training.weight_statistics import bin_statistics
 
 keras = _compat.keras
 
-STRATEGIES = ("joint", "two_stage", "alternating")
+STRATEGIES = ("joint", "two_stage", "alternating", "ramp", "cosine")
 STAGE_RESTS, STAGE_ACTS = 1, 2
+AUTO = "auto"
 
 
 class PenaltySchedule(keras.callbacks.Callback):
     """Says when a penalty acts, and how hard.
 
-    Strategies (Han et al., ICCV 2021, section 3.4 and Table 6, for the bin regularization):
+    Strategies, the first three of Han et al. (ICCV 2021, section 3.4 and Table 6) for the bin
+    regularization:
 
     - "joint" (S1): the penalty acts from the first epoch.
     - "two_stage" (S2, the paper's choice): it rests before `switch_epoch` and acts from it on.
     - "alternating" (S3): for `period` epochs the steps learn and the penalty rests, for the next
       `period` epochs the penalty acts and the steps rest, and so on.
+    - "ramp": it rests before `switch_epoch`; the strength then rises evenly, epoch by epoch, and is
+      whole in the last.
+    - "cosine": likewise by (1 - cos) / 2, slowly at first and at last (Nagel et al., ICML 2022).
 
     The stage is a function of the epoch number Keras reports, so `initial_epoch` and
     `BackupAndRestore` resume in the right stage, and a second `fit` that starts at epoch 0 starts
@@ -44,16 +52,33 @@ class PenaltySchedule(keras.callbacks.Callback):
     progress bar always do. A step or a weight that is no longer finite ends training with an error
     that names the layer.
 
+    With strength "auto" each kernel has a strength of its own, with which the penalty's `pull` on
+    it is what is asked for: alone, and in small steps, it would leave e^-pull of the distances to
+    the levels when training ends. What a strength does depends on the learning rates, the steps and
+    the sizes of kernels and bins; a pull does not (`Pulls`). The strengths are computed when an
+    epoch begins, from the weights and the rates of all epochs in which the penalty acts, shared
+    out as the strategy says. Schedules of rates are summed exactly. A rate that a callback sets is
+    taken to stay as it is: list that callback before this one. SGD, Adam and AdamW are known. Adam
+    divides by the gradients of steps before, so there must have been some.
+
     Args:
         penalty: its name, one of `Recipe.penalties`.
-        strategy: "joint", "two_stage" or "alternating".
-        switch_epoch: first epoch, counted from 0, of the second stage of "two_stage".
+        strategy: one of the five.
+        switch_epoch: first epoch, counted from 0, of the second stage of "two_stage", "ramp" and
+            "cosine"; None with the last two for a quarter of the epochs, as in Nagel et al.
         strength: the factor of the penalty in the loss, or a function epoch -> factor, which is
-            asked for the epochs in which the penalty acts.
+            asked for the epochs in which the penalty acts, or "auto". "ramp" and "cosine" multiply
+            it by their part.
         period: epochs per half cycle of "alternating".
+        pull: of strength "auto", on a kernel; rules' `penalty_weights` are factors of it.
+        log_pull: whether the pull of each epoch is measured when it begins, as "auto" always does:
+            `<penalty>_pull` in the logs is the mean over the kernels with a penalty weight, and
+            the History that `fit` returns has `<penalty>_pull/<layer>` besides, which would fill
+            the progress bar.
 
     Raises:
-        ValueError: for an unknown strategy, a missing or unused option, or a negative number.
+        ValueError: for an unknown strategy, a missing or unused option, or a number that is
+            negative or not finite; when training begins, for a pull that cannot be measured.
     """
 
     def __init__(
@@ -61,31 +86,57 @@ class PenaltySchedule(keras.callbacks.Callback):
         penalty: str,
         strategy: str = "two_stage",
         switch_epoch: int | None = None,
-        strength: float | Callable[[int], float] = 0.5,
+        strength: float | str | Callable[[int], float] = 0.5,
         *,
         period: int = 1,
+        pull: float = 1.0,
+        log_pull: bool = False,
     ) -> None:
         super().__init__()
         if strategy not in STRATEGIES:
             raise ValueError(f"strategy must be one of {', '.join(STRATEGIES)}, got {strategy!r}.")
-        if (switch_epoch is None) == (strategy == "two_stage"):
-            raise ValueError("switch_epoch goes with strategy 'two_stage', and is needed there.")
+        if switch_epoch is None and strategy == "two_stage":
+            raise ValueError("strategy 'two_stage' needs a switch_epoch.")
+        if switch_epoch is not None and strategy in ("joint", "alternating"):
+            raise ValueError(f"strategy {strategy!r} has no switch_epoch.")
         if switch_epoch is not None and switch_epoch < 0:
             raise ValueError(f"switch_epoch must not be negative, got {switch_epoch}.")
         if period < 1:
             raise ValueError(f"period must be at least 1, got {period}.")
-        if not callable(strength) and strength < 0:
-            raise ValueError(f"strength must not be negative, got {strength}.")
+        if isinstance(strength, str):
+            if strength != AUTO:
+                raise ValueError(f'strength must be a number, a function or "auto": {strength!r}.')
+        elif not callable(strength) and not 0.0 <= strength < math.inf:
+            raise ValueError(f"strength must be finite and not negative, got {strength}.")
+        if not 0.0 < pull < math.inf:
+            raise ValueError(f"pull must be a positive number, got {pull}.")
+        if pull != 1.0 and strength != AUTO:
+            raise ValueError(f'pull is for strength="auto", got strength={strength!r}.')
         self.penalty, self.strategy, self.strength = penalty, strategy, strength
-        self.switch_epoch, self.period = switch_epoch, period
+        self.switch_epoch, self.period, self.pull = switch_epoch, period, pull
+        self.log_pull = log_pull or strength == AUTO
+        self._rates: np.ndarray | None = None
+        self._pulls: dict[str, float] = {}
 
     def stage(self, epoch: int) -> int:
         """1 while steps and weights learn from the task only, 2 while the penalty acts."""
+        return STAGE_ACTS if self._share(epoch) > 0.0 else STAGE_RESTS
+
+    def _share(self, epoch: int) -> float:
+        """The part of the strength that acts in an epoch, 0 to 1."""
         if self.strategy == "joint":
-            return STAGE_ACTS
+            return 1.0
+        if self.strategy == "alternating":
+            return float(epoch // self.period % 2)
+        first, epochs = self.switch_epoch, self._epochs
+        if first is None:
+            first = epochs // 4
+        if epoch < first:
+            return 0.0
         if self.strategy == "two_stage":
-            return STAGE_ACTS if epoch >= (self.switch_epoch or 0) else STAGE_RESTS
-        return STAGE_ACTS if (epoch // self.period) % 2 else STAGE_RESTS
+            return 1.0
+        part = min(1.0, (epoch - first + 1) / max(1, epochs - first))
+        return part if self.strategy == "ramp" else (1.0 - math.cos(math.pi * part)) / 2.0
 
     def set_model(self, model: Any) -> None:
         if not isinstance(model, QuantizedModel):
@@ -97,21 +148,30 @@ class PenaltySchedule(keras.callbacks.Callback):
             model.enable_step_holding()
 
     def on_train_begin(self, logs: Any = None) -> None:
-        epochs = self.params.get("epochs", 0)
+        epochs = self._epochs
         if not any(self.stage(epoch) == STAGE_ACTS for epoch in range(epochs)):
-            option = "switch_epoch" if self.strategy == "two_stage" else "period"
+            option = "period" if self.strategy == "alternating" else "switch_epoch"
             what = f"The {self.penalty.replace('_', ' ')}"
             warn_never_acts(what, option, getattr(self, option), epochs)
+        if self.log_pull:
+            check_measurable(self.model, self.penalty, self.params.get("steps"))
+        self._rates, self._pulls = None, {}
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         acts = self.stage(epoch) == STAGE_ACTS
-        self._strength.assign(self._strength_of(epoch) if acts else 0.0)
+        strength = self._strength_of(epoch) if acts else 0.0
+        self._strength.assign(strength)
         self.model.steps_held.assign(int(acts and self.strategy == "alternating"))
+        if self.log_pull:
+            self._tell_pulls()
+            self._measure(epoch, strength)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         check_finite(self.model)
         if logs is not None:
             logs.update(self.logged(epoch))
+            if self.log_pull:
+                logs[f"{self.penalty}_pull"] = self._mean_pull()
 
     def logged(self, epoch: int) -> dict[str, float]:
         """What is added to the logs of an epoch."""
@@ -121,18 +181,63 @@ class PenaltySchedule(keras.callbacks.Callback):
         }
 
     def on_train_end(self, logs: Any = None) -> None:
+        self._tell_pulls()
         self._strength.assign(0.0)
+        self._factors.assign(tf.ones_like(self._factors))
         self.model.steps_held.assign(0)
+
+    @property
+    def _epochs(self) -> int:
+        return (getattr(self, "params", None) or {}).get("epochs", 0)
 
     @property
     def _strength(self) -> tf.Variable:
         return self.model.strengths[self.penalty]
 
+    @property
+    def _factors(self) -> tf.Variable:
+        return self.model.strength_factors[self.penalty]
+
     def _strength_of(self, epoch: int) -> float:
+        if self.strength == AUTO:
+            return self._share(epoch)
         strength = self.strength(epoch) if callable(self.strength) else self.strength
-        if strength < 0:
-            raise ValueError(f"The strength of epoch {epoch} is negative: {strength}.")
-        return strength
+        if not 0.0 <= strength < math.inf:
+            what = f"The strength of epoch {epoch}"
+            raise ValueError(f"{what} is negative or not finite: {strength}.")
+        return strength * self._share(epoch)
+
+    def _measure(self, epoch: int, strength: float) -> None:
+        """Set the factors of strength "auto", and note what the epoch will pull."""
+        sites = kernel_sites(self.model)
+        if strength == 0.0:
+            self._pulls = {site.name: 0.0 for site in sites}
+            return
+        optimizer, is_first = self.model.optimizer, self._rates is None
+        if is_first or not _compat.has_rate_schedule(optimizer):
+            steps = self.params["steps"]
+            self._rates = rates_of_epochs(optimizer, epoch, self._epochs, steps)
+        pulls = Pulls(self.model, self.penalty, self._rates)
+        if self.strength == AUTO:
+            shares = [self._share(each) for each in range(self._epochs)]
+            if is_first:
+                pulls.warn_of_short_ways(self.pull, shares)
+            self._factors.assign(pulls.factors(self.pull, shares))
+        found = pulls.of_epoch(epoch, strength)
+        self._pulls = {site.name: float(p) for site, p in zip(sites, found, strict=True)}
+
+    def _mean_pull(self) -> float:
+        weights = self.model.penalty_of(self.penalty).weights
+        counted = [p for p, weight in zip(self._pulls.values(), weights, strict=True) if weight > 0]
+        return sum(counted) / max(1, len(counted))
+
+    def _tell_pulls(self) -> None:
+        """Add the pulls of the epoch that is over to the History, behind the progress bar's back:
+        it shows all that is in the logs."""
+        history = getattr(self.model.history, "history", None)
+        for name, pull in self._pulls.items() if history is not None else ():
+            history.setdefault(f"{self.penalty}_pull/{name}", []).append(pull)
+        self._pulls = {}
 
 
 class BinRegularization(PenaltySchedule):
@@ -148,13 +253,15 @@ class BinRegularization(PenaltySchedule):
     weights stay bounded; `br_loss`, then in steps squared, does not.
 
     Args:
-        strategy: as for `PenaltySchedule`, like the following three.
-        switch_epoch: the first epoch of the second stage of "two_stage".
-        strength: lambda, or a function epoch -> lambda. It acts through the learning rate: with
-            x = lr * 2 * strength, a weight goes the part x / (size of its bin + x) of its way to
-            its level per step, or the part x / (size of its bin), as in the paper, without
-            `BinOptions.bounded_pull`.
+        strategy: as for `PenaltySchedule`, like all but the last two.
+        switch_epoch: the first epoch of the second stage of "two_stage", "ramp" and "cosine".
+        strength: lambda, or a function epoch -> lambda, or "auto". It acts through the learning
+            rate: with x = lr * 2 * strength, a weight goes the part x / (size of its bin + x) of
+            its way to its level per step, or the part x / (size of its bin), as in the paper,
+            without `BinOptions.bounded_pull`.
         period: epochs per half cycle of "alternating".
+        pull: of strength "auto".
+        log_pull: whether to measure the pull: `bin_regularization_pull` in the logs.
         histogram_dir: folder for TensorBoard histograms of each kernel in steps, None for none.
         histogram_freq: epochs between histograms.
 
@@ -167,13 +274,23 @@ class BinRegularization(PenaltySchedule):
         self,
         strategy: str = "two_stage",
         switch_epoch: int | None = None,
-        strength: float | Callable[[int], float] = 0.5,
+        strength: float | str | Callable[[int], float] = 0.5,
         *,
         period: int = 1,
+        pull: float = 1.0,
+        log_pull: bool = False,
         histogram_dir: str | os.PathLike[str] | None = None,
         histogram_freq: int = 1,
     ) -> None:
-        super().__init__(BIN_REGULARIZATION, strategy, switch_epoch, strength, period=period)
+        super().__init__(
+            BIN_REGULARIZATION,
+            strategy,
+            switch_epoch,
+            strength,
+            period=period,
+            pull=pull,
+            log_pull=log_pull,
+        )
         if histogram_freq < 1:
             raise ValueError(f"histogram_freq must be at least 1, got {histogram_freq}.")
         self._histograms = None

@@ -5,7 +5,7 @@ import pytest
 import reference
 import tensorflow as tf
 
-from tfbinreg import bin_regularization
+from tfbinreg import BinOptions, bin_regularization
 from tfbinreg.core import grid
 from tfbinreg.methods import lsq_functions
 
@@ -177,6 +177,54 @@ def test_graph_mode_needs_no_dynamic_shape():
 def test_impossible_range_is_refused():
     with pytest.raises(ValueError, match="qmin <= 0 < qmax"):
         bin_regularization(tf.zeros(3), tf.constant(1.0), 1, 3)
+
+
+@pytest.mark.parametrize("axis", [None, 3])
+def test_global_normalization_is_the_mean_squared_error(axis):
+    weights, qmin, qmax = kernel(3)
+    step = np.float32(0.1) if axis is None else np.linspace(0.05, 0.2, 16).astype(np.float32)
+    options = {"normalization": "global", "detach_step": False}
+    penalty, to_weights, to_step = run(weights, step, qmin, qmax, axis, **options)
+    rows = [weights] if axis is None else np.moveaxis(weights, axis, 0)
+    twins = [
+        reference.mean_squared_error(row, float(own), qmin, qmax)
+        for row, own in zip(rows, np.atleast_1d(step), strict=True)
+    ]
+    assert penalty == pytest.approx(np.mean([twin[0] for twin in twins]), rel=1e-6)
+    expected = np.stack([twin[1] for twin in twins], axis=-1) / len(twins)
+    np.testing.assert_allclose(to_weights, expected.reshape(weights.shape), rtol=1e-4, atol=1e-8)
+    expected = [twin[2] / len(twins) for twin in twins]
+    np.testing.assert_allclose(np.atleast_1d(to_step), expected, rtol=1e-4, atol=1e-7)
+
+
+def test_bins_of_few_weights_have_a_mean_part_only():
+    step = np.float32(1.0)
+    few, many = np.float32([0.7, 1.2, 1.4]), np.float32([-0.4, -0.1, 0.2, 0.3, 0.3])
+    weights = np.concatenate([few, many])
+    for min_count, variance in ((3, few.var()), (4, 0.0)):
+        options = {"min_count": min_count, "detach_step": False}
+        penalty, to_weights, to_step = run(weights, step, -2, 1, **options)
+        means = (few.mean() - 1) ** 2 + many.mean() ** 2
+        assert penalty == pytest.approx(means + variance + many.var(), rel=1e-5)
+        moved = few - 1 if variance else few.mean() - 1
+        np.testing.assert_allclose(to_weights[:3], 2 * moved / 3, rtol=1e-4)
+        np.testing.assert_allclose(to_weights[3:], 2 * many / 5, rtol=1e-4)
+        assert to_step == pytest.approx(-2 * (few.mean() - 1), rel=1e-4)
+    lone = np.float32([0.7, 0.3, -0.1])
+    for one, other in zip(*(run(lone, step, -2, 1, min_count=n) for n in (1, 2)), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("options, message", [
+    ({"min_count": 0}, "min_count must be at least 1, got 0"),
+    ({"min_count": float("nan")}, "min_count must be at least 1, got nan"),
+    ({"normalization": "layer"}, '"bin" or "global", got \'layer\''),
+])  # fmt: skip
+def test_impossible_options_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        bin_regularization(tf.zeros(3), tf.constant(1.0), -2, 1, **options)
+    with pytest.raises(ValueError, match=message):
+        BinOptions(**options)
 
 
 @pytest.mark.parametrize("axis", [-1, -2, -4])

@@ -7,11 +7,14 @@ import pytest
 import reference
 import tensorflow as tf
 from built_quantizers import batch
+from trainable_net import build, data
 
+import tfbinreg
 from tfbinreg.core.grid import Grid
 from tfbinreg.methods import lsq_functions
 from tfbinreg.methods.contract import GridTensors, KernelView
 from tfbinreg.methods.msqe import MSQE, MsqeOptions, mean_squared_error
+from tfbinreg.training.weight_statistics import bin_statistics
 
 
 def run(weights, step, qmin, qmax, axis=None, **options):
@@ -48,9 +51,56 @@ def test_of_several_channels_it_is_the_mean():
     np.testing.assert_allclose(to_weights, expected, rtol=1e-5)
 
 
+def test_scale_free_divides_distances_by_the_step():
+    weights, step = batch(0, (6, 4)).numpy(), 0.25
+    plain, free = run(weights, step, -2, 1), run(weights, step, -2, 1, scale_free=True)
+    assert float(free[0]) == pytest.approx(float(plain[0]) / step**2, rel=1e-6)
+    np.testing.assert_allclose(free[1], plain[1] / step**2, rtol=1e-6)
+
+
+@pytest.mark.parametrize("scale_free", [False, True])
+def test_the_learned_strength_is_the_stationary_one(scale_free):
+    weights, step = batch(0, (6, 4)).numpy(), 0.25
+    options = {"scale_free": scale_free, "learned_strength": True}
+    value, pull, _ = run(weights, step, -2, 1, **options)
+    error, slope, _ = reference.mean_squared_error(weights, step, -2, 1)
+    # What is least in a of a R - log a, at R = error + floor.
+    candidates = np.geomspace(0.01, 1e4, 200001)
+    floored = error + 1e-4 * step**2
+    strength = candidates[np.argmin(candidates * floored - np.log(candidates))]
+    np.testing.assert_allclose(pull, strength * slope, rtol=1e-3)
+    assert float(value) == pytest.approx(np.log(floored / step**2), rel=1e-5)
+
+
+def test_the_learned_strength_grows_towards_the_levels_and_stays_bounded():
+    levels, step = np.float32([-0.5, -0.25, 0.0, 0.25]), 0.25
+    strengths = []
+    for distance in np.float32([0.1, 0.01, 1e-3, 1e-5]):
+        _, pull, _ = run(levels + distance, step, -2, 1, learned_strength=True)
+        strengths.append(float(pull[0]) * 4 / (2 * distance))
+    assert strengths == sorted(strengths)
+    assert strengths[-1] == pytest.approx(1 / (1e-4 * step**2), rel=1e-2)
+    value, pull, _ = run(levels, step, -2, 1, learned_strength=True)
+    assert np.isfinite(value) and not np.any(pull)
+
+
+@pytest.mark.parametrize("options, strength", [({}, 10.0), ({"learned_strength": True}, 0.05)])
+def test_it_brings_a_net_nearer_to_its_levels(options, strength):
+    recipe = tfbinreg.Recipe(
+        weight_bits=2, first_last_bits=None, penalties=("msqe",), options={"msqe": options}
+    )
+    errors = []
+    for own in (0.0, strength):
+        model = build(0.02, recipe)
+        schedule = tfbinreg.PenaltySchedule("msqe", "joint", strength=own)
+        model.fit(*data(), 16, 20, shuffle=False, verbose=0, callbacks=[schedule])
+        errors.append(bin_statistics(model).error)
+    assert errors[1] < 0.75 * errors[0]
+
+
 def test_options_are_known_by_name():
     assert MSQE.read_options({"detach_step": False}) == MsqeOptions(detach_step=False)
-    with pytest.raises(ValueError, match="'msqe' has no option 'detach'; it has detach_step"):
+    with pytest.raises(ValueError, match="'msqe' has no option 'detach'; it has detach_step, "):
         MSQE.read_options({"detach": True})
 
 

@@ -91,6 +91,25 @@ def test_strength_zero_is_plain_lsq_bit_for_bit():
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.parametrize("strategy, options, strengths", [
+    ("ramp", {}, [0, 0, 1 / 6, 2 / 6, 3 / 6, 4 / 6, 5 / 6, 1]),
+    ("ramp", {"switch_epoch": 6}, [0, 0, 0, 0, 0, 0, 1 / 2, 1]),
+    ("cosine", {"switch_epoch": 4}, [0, 0, 0, 0, 0.14645, 0.5, 0.85355, 1]),
+    ("cosine", {"switch_epoch": 0, "strength": lambda epoch: 0.5}, [
+        0.01903, 0.07322, 0.15433, 0.25, 0.34567, 0.42678, 0.48097, 0.5]),
+])  # fmt: skip
+def test_a_rising_strength_is_whole_in_the_last_epoch(strategy, options, strengths):
+    record = Record()
+    callback = tfbinreg.BinRegularization(strategy, **{"strength": 1.0, **options})
+    history = fit(build(), callback, record, epochs=8)
+    np.testing.assert_allclose(record.strengths, strengths, atol=1e-5)
+    assert history["br_stage"] == [1 + (strength > 0) for strength in strengths]
+    assert len(record.traces) == 1
+    resumed = Record()
+    fit(build(), callback, resumed, epochs=8, initial_epoch=5)
+    assert resumed.strengths == record.strengths[5:]
+
+
 def test_a_schedule_gives_the_strength():
     record = Record()
     callback = tfbinreg.BinRegularization("two_stage", 1, lambda epoch: epoch / 10 - 0.05)
@@ -100,6 +119,7 @@ def test_a_schedule_gives_the_strength():
 
 @pytest.mark.parametrize("option, callback", [
     ("switch_epoch is 5", tfbinreg.BinRegularization("two_stage", 5)),
+    ("switch_epoch is 2", tfbinreg.BinRegularization("ramp", 2)),
     ("period is 3", tfbinreg.BinRegularization("alternating", period=3)),
 ])  # fmt: skip
 def test_a_regularization_that_never_starts_is_told(option, callback):
@@ -230,7 +250,15 @@ def test_divergence_is_reported_by_layer_name():
     ({"strategy": "two_stage"}, "switch_epoch"),
     ({"strategy": "joint", "switch_epoch": 3}, "switch_epoch"),
     ({"switch_epoch": -1}, "negative"),
+    ({"strategy": "alternating", "switch_epoch": 3}, "'alternating' has no switch_epoch"),
+    ({"strategy": "cosine", "switch_epoch": -1}, "negative"),
     ({"strategy": "joint", "strength": -0.5}, "negative"),
+    ({"strategy": "joint", "strength": float("nan")}, "finite"),
+    ({"strategy": "joint", "strength": float("inf")}, "finite"),
+    ({"strategy": "joint", "strength": "much"}, "a function or \"auto\": 'much'"),
+    ({"strategy": "joint", "strength": "auto", "pull": 0.0}, "pull must be a positive number"),
+    ({"strategy": "joint", "strength": "auto", "pull": float("nan")}, "positive number"),
+    ({"strategy": "joint", "pull": 2.0}, 'pull is for strength="auto"'),
     ({"strategy": "alternating", "period": 0}, "at least 1"),
     ({"strategy": "joint", "histogram_freq": 0}, "at least 1"),
 ])  # fmt: skip
@@ -242,6 +270,8 @@ def test_impossible_options_are_refused(arguments, message):
 def test_a_negative_schedule_and_a_float_model_are_refused():
     with pytest.raises(ValueError, match="epoch 0 is negative"):
         fit(build(), tfbinreg.BinRegularization("joint", strength=lambda epoch: -1.0))
+    with pytest.raises(ValueError, match="epoch 0 is negative or not finite: nan"):
+        fit(build(), tfbinreg.BinRegularization("joint", strength=lambda epoch: float("nan")))
     with pytest.raises(ValueError, match="quantize_apply"):
         tfbinreg.BinRegularization("joint").set_model(keras.Sequential())
 
