@@ -297,8 +297,9 @@ def quantized(case: Case, net: Any, calibration: Any = None) -> Any:
 
 
 def full_recipe(case: Case) -> tfbinreg.Recipe:
-    """The case's recipe with the options of its bin regularization."""
-    options = dataclasses.asdict(case.bin_options)
+    """The case's recipe with the options of its bin regularization that the files name."""
+    own = case.bin_options
+    options = {name: getattr(own, name) for name in ("detach_step", "scale_free", "bounded_pull")}
     return case.recipe.with_options("bin_regularization", **options)
 
 

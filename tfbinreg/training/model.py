@@ -140,8 +140,14 @@ class QuantizedModel(_compat.Functional):
         ones = tf.ones(len(kernel_sites(self)))
         factors = tf.Variable(ones, name=f"{penalty}_factors", **_UNTRAINED)
         object.__setattr__(self, "strength_factors", {**self.strength_factors, penalty: factors})
-        # No weight of Keras', which .keras and .h5 files would hold; a SavedModel wants it known.
-        self._track_trackable(factors, f"{penalty}_factors")
+
+    def _trackable_children(self, save_type: str = "checkpoint", **kwargs: Any) -> Any:
+        """As in tf_keras; a SavedModel, whose functions read the factors, holds them too."""
+        children = super()._trackable_children(save_type, **kwargs)
+        if save_type == "savedmodel":
+            factors = {f"{name}_factors": own for name, own in self.strength_factors.items()}
+            return {**children, **factors}
+        return children
 
     def penalty(self, name: str) -> tf.Tensor:
         """A penalty summed over the quantized kernels, without its strength; float32 scalar.
