@@ -124,7 +124,7 @@ def quantize(model: Any, name: str, calibration_data: Any) -> Any:
         return model
     if name == "tfmot":
         return tfmot.quantization.keras.quantize_model(model)
-    if name in roster.names():
+    if name in (*PENALTIES, *UPDATES, *QUANTIZERS):
         recipe = method_recipe(name)
         return tfbinreg.quantize_apply(model, recipe, calibration_data=calibration_data)
     bits = int(name[-1])

@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfbinreg.methods import lsq_functions
-from tfbinreg.methods.contract import GridTensors, KernelView, Method
+from tfbinreg.methods.contract import About, GridTensors, KernelView, Method
 
 
 def bin_regularization(
@@ -257,4 +257,11 @@ BIN_REGULARIZATION = Method(
     options=BinOptions,
     penalty=_penalty,
     trains_norms=lambda options: not options.bounded_pull,
+    about=About(
+        what="the mean squared distance from the level in each bin (BR)",
+        trains="latent weights",
+        bits="2-8",
+        granularity="bin",
+        paper="Han et al. 2021",
+    ),
 )

@@ -160,6 +160,25 @@ class GridSpec:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class About:
+    """What the table of methods says of one.
+
+    Attributes:
+        what: it is, in a line.
+        trains: what it trains or moves.
+        bits: of the kernels it is made for.
+        granularity: of the scales it gives, or of what it looks at.
+        paper: authors and year.
+    """
+
+    what: str
+    trains: str
+    bits: str
+    granularity: str
+    paper: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Method:
     """A published algorithm.
 
@@ -181,6 +200,7 @@ class Method:
         holds_steps: options -> whether an update keeps the kernels' steps as they are. None for no.
         pulls_to_levels: whether the penalty moves weights towards their levels, so that its pull
             can be measured (`PenaltySchedule`, strength "auto").
+        about: its row in the table of methods; None leaves it out.
     """
 
     name: str
@@ -193,6 +213,7 @@ class Method:
     state: Callable[[tuple[int, ...], Any], State] | None = None
     holds_steps: Callable[[Any], bool] | None = None
     pulls_to_levels: bool = True
+    about: About | None = None
 
     def read_options(self, given: Mapping[str, Any]) -> Any:
         """The options with the fields that are `given`.

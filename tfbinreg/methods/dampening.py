@@ -10,7 +10,7 @@ import dataclasses
 
 import tensorflow as tf
 
-from tfbinreg.methods.contract import KernelView, Method
+from tfbinreg.methods.contract import About, KernelView, Method
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,4 +43,15 @@ def dampening(view: KernelView, options: DampeningOptions) -> tf.Tensor:
     return tf.reduce_mean(tf.square(level - clipped)) * view.channels
 
 
-DAMPENING = Method(name="dampening", options=DampeningOptions, penalty=dampening)
+DAMPENING = Method(
+    name="dampening",
+    options=DampeningOptions,
+    penalty=dampening,
+    about=About(
+        what="the same, summed over channels, which leaves clipped weights alone",
+        trains="latent weights",
+        bits="2-8",
+        granularity="channel",
+        paper="Nagel et al. 2022",
+    ),
+)

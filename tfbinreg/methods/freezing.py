@@ -12,7 +12,7 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from tfbinreg.methods.contract import KernelStep, Method, State
+from tfbinreg.methods.contract import About, KernelStep, Method, State
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -117,4 +117,16 @@ def _state(shape: tuple[int, ...], options: FreezingOptions) -> State:
     }
 
 
-FREEZING = Method(name="freezing", options=FreezingOptions, update=freeze, state=_state)
+FREEZING = Method(
+    name="freezing",
+    options=FreezingOptions,
+    update=freeze,
+    state=_state,
+    about=About(
+        what="weights that oscillate between two levels are held on one (iterative freezing)",
+        trains="latent weights",
+        bits="2-4",
+        granularity="weight",
+        paper="Nagel et al. 2022",
+    ),
+)

@@ -11,7 +11,7 @@ import math
 
 import tensorflow as tf
 
-from tfbinreg.methods.contract import KernelView, Method
+from tfbinreg.methods.contract import About, KernelView, Method
 
 # A standard deviation below this part of the root mean square is a constant kernel's rounding.
 _CONSTANT = 1e-5
@@ -61,4 +61,16 @@ def kurtosis_error(view: KernelView, options: KureOptions) -> tf.Tensor:
     return tf.where(varies, error, 0.0)
 
 
-KURE = Method(name="kure", options=KureOptions, penalty=kurtosis_error, pulls_to_levels=False)
+KURE = Method(
+    name="kure",
+    options=KureOptions,
+    penalty=kurtosis_error,
+    pulls_to_levels=False,
+    about=About(
+        what="the squared distance of the kurtosis from that of uniform weights, for robustness",
+        trains="latent weights",
+        bits="2-8",
+        granularity="kernel",
+        paper="Shkolnik et al. 2020",
+    ),
+)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from tfbinreg.methods.contract import GridSpec, KernelSpec, Method
+from tfbinreg.methods.contract import About, GridSpec, KernelSpec, Method
 from tfbinreg.methods.lsq_plus import LSQPlusActivationQuantizer
 from tfbinreg.methods.lsq_quantizers import LSQActivationQuantizer, LSQWeightQuantizer
 
@@ -32,4 +32,16 @@ def _activations(spec: GridSpec, options: LsqOptions) -> Any:
     )
 
 
-LSQ = Method(name="lsq", options=LsqOptions, weights=_weights, activations=_activations)
+LSQ = Method(
+    name="lsq",
+    options=LsqOptions,
+    weights=_weights,
+    activations=_activations,
+    about=About(
+        what="learned steps (LSQ), and offsets (LSQ+) for lopsided activations; the default",
+        trains="weights, steps, offsets",
+        bits="2-8",
+        granularity="tensor or channel",
+        paper="Esser et al. 2020; Bhalgat et al. 2020",
+    ),
+)

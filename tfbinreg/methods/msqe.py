@@ -10,7 +10,7 @@ import dataclasses
 
 import tensorflow as tf
 
-from tfbinreg.methods.contract import KernelView, Method
+from tfbinreg.methods.contract import About, KernelView, Method
 
 # What is added to the error, in steps squared, before its logarithm: where weights lie a hundredth
 # of a step from their levels, the learned strength has grown to half of what it can become.
@@ -71,4 +71,15 @@ def mean_squared_error(view: KernelView, options: MsqeOptions) -> tf.Tensor:
     return tf.math.log(error / unit + ERROR_FLOOR)
 
 
-MSQE = Method(name="msqe", options=MsqeOptions, penalty=mean_squared_error)
+MSQE = Method(
+    name="msqe",
+    options=MsqeOptions,
+    penalty=mean_squared_error,
+    about=About(
+        what="the mean squared distance from the level over all weights",
+        trains="latent weights",
+        bits="2-8",
+        granularity="kernel",
+        paper="Choi et al. 2018",
+    ),
+)

@@ -87,9 +87,9 @@ def options_of(recipe: Recipe, method: Method) -> Any:
     return method.read_options(recipe.options.get(method.name, {}))
 
 
-def names() -> list[str]:
-    """Names of all methods."""
-    return list(_methods)
+def methods() -> list[Method]:
+    """All methods."""
+    return list(_methods.values())
 
 
 def with_part(part: str) -> list[str]:

@@ -20,7 +20,7 @@ import tensorflow as tf
 from tfbinreg import _compat
 from tfbinreg.core.grid import check_bits, weight_code_range
 from tfbinreg.methods import lsq_functions
-from tfbinreg.methods.contract import Method
+from tfbinreg.methods.contract import About, Method
 from tfbinreg.methods.uniform import Parameters, UniformWeightQuantizer, Variables, is_usable
 from tfbinreg.methods.uniform_activations import UniformActivationQuantizer
 
@@ -154,5 +154,12 @@ TQT = Method(
     weights=lambda spec, options: TQTWeightQuantizer(spec.bits, spec.axis),
     activations=lambda spec, options: TQTActivationQuantizer(
         spec.bits, spec.signed, spec.upper_limit, spec.from_range, spec.fixed
+    ),
+    about=About(
+        what="learned thresholds whose scales are powers of two (TQT); no offsets",
+        trains="weights, thresholds",
+        bits="2-8",
+        granularity="tensor or channel",
+        paper="Jain et al. 2020",
     ),
 )

@@ -16,7 +16,7 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from tfbinreg.methods.contract import KernelStep, Method, State
+from tfbinreg.methods.contract import About, KernelStep, Method, State
 
 _STARTS = {"share": 0.0, "own_rate": -1.0, "gain": 0.0}
 
@@ -100,4 +100,11 @@ TRS = Method(
     update=schedule_transitions,
     state=_state,
     holds_steps=lambda options: options.hold_steps,
+    about=About(
+        what="the share of codes that change in a step follows a schedule (TRS)",
+        trains="the weights' rate",
+        bits="2-4",
+        granularity="kernel",
+        paper="Lee et al. 2025",
+    ),
 )

@@ -1,0 +1,30 @@
+import pathlib
+import subprocess
+import sys
+
+from tfbinreg.methods import roster
+from tfbinreg.methods.table import COLUMNS, method_table
+
+ROOT = pathlib.Path(__file__).parents[3]
+
+
+def test_the_documents_have_the_table():
+    # Methods that tests register say nothing of themselves.
+    assert method_table() in (ROOT / "docs" / "methods.md").read_text()
+
+
+def test_every_method_of_the_package_has_a_full_row():
+    lines = method_table().split("\n")
+    own = [method for method in roster.methods() if method.about is not None]
+    assert {"lsq", "trs", "kure"} <= {method.name for method in own}
+    assert len(lines) == 2 + len(own)
+    for line in lines[2:]:
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        assert len(cells) == len(COLUMNS) and all(cells)
+
+
+def test_the_table_is_printed():
+    done = subprocess.run(
+        [sys.executable, "-m", "tfbinreg.methods"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("| name | what it is | acts |")
