@@ -219,7 +219,7 @@ class Distillation:
             raise ValueError("distill(loss=...) compares no output.")
         return functions
 
-    def _function(self, loss: Loss, theirs: str, own: str) -> Function | None:
+    def _function(self, loss: Any, theirs: str, own: str) -> Function | None:
         if loss == SQUARED:
             return soft_targets.squared
         if loss not in (CATEGORICAL, BINARY):

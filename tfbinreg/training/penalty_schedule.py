@@ -199,7 +199,7 @@ class PenaltySchedule(keras.callbacks.Callback):
         return self.model.strength_factors[self.penalty]
 
     def _strength_of(self, epoch: int) -> float:
-        if self.strength == AUTO:
+        if isinstance(self.strength, str):  # "auto"
             return self._share(epoch)
         strength = self.strength(epoch) if callable(self.strength) else self.strength
         if not 0.0 <= strength < math.inf:
@@ -213,11 +213,12 @@ class PenaltySchedule(keras.callbacks.Callback):
         if strength == 0.0:
             self._pulls = {site.name: 0.0 for site in sites}
             return
-        optimizer, is_first = self.model.optimizer, self._rates is None
-        if is_first or not _compat.has_rate_schedule(optimizer):
+        optimizer, rates = self.model.optimizer, self._rates
+        is_first = rates is None
+        if rates is None or not _compat.has_rate_schedule(optimizer):
             steps = self.params["steps"]
-            self._rates = rates_of_epochs(optimizer, epoch, self._epochs, steps)
-        pulls = Pulls(self.model, self.penalty, self._rates)
+            rates = self._rates = rates_of_epochs(optimizer, epoch, self._epochs, steps)
+        pulls = Pulls(self.model, self.penalty, rates)
         if self.strength == AUTO:
             shares = [self._share(each) for each in range(self._epochs)]
             if is_first:
@@ -234,8 +235,8 @@ class PenaltySchedule(keras.callbacks.Callback):
     def _tell_pulls(self) -> None:
         """Add the pulls of the epoch that is over to the History, behind the progress bar's back:
         it shows all that is in the logs."""
-        history = getattr(self.model.history, "history", None)
-        for name, pull in self._pulls.items() if history is not None else ():
+        history: dict[str, list[float]] = getattr(self.model.history, "history", {})
+        for name, pull in self._pulls.items():
             history.setdefault(f"{self.penalty}_pull/{name}", []).append(pull)
         self._pulls = {}
 

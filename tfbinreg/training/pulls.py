@@ -99,7 +99,7 @@ def _steps_of_gradients(model: Any) -> list[float | None]:
     with model.distribute_strategy.scope():
         return [
             _compat.step_of_gradient(model.optimizer, site.kernel, trained)
-            if site.kernel.ref() in known
+            if site.kernel is not None and site.kernel.ref() in known
             else 0.0
             for site in kernel_sites(model)
         ]

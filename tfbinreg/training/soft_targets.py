@@ -127,7 +127,7 @@ def loss_of_output(origin: str, compiled: Any) -> str | None:
     """
     if origin != OTHER:
         return CATEGORICAL if origin == SOFTMAX else BINARY
-    function = getattr(compiled, "fn", None)
+    function: Any = getattr(compiled, "fn", None)
     if not (getattr(function, "__module__", None) or "").startswith("tf_keras."):
         return None
     found = _LOSS_OF.get(function.__name__)
