@@ -41,11 +41,16 @@ def float_file():
 
 
 @pytest.fixture(scope="session")
-def saved_net(tmp_path_factory):
-    """Path of the model of `int8_file` as a .keras file."""
+def keras_file(tmp_path_factory):
+    """Path of the model of `int8_file` as a .keras file, for tests that do not load it."""
+    return shutil.copy(FILES / "residual.keras", tmp_path_factory.mktemp("net") / "q.keras")
+
+
+@pytest.fixture(scope="session")
+def saved_net(keras_file):
+    """The same for tests that load it."""
     pytest.importorskip("tensorflow")
-    path = tmp_path_factory.mktemp("net") / "q.keras"
-    return shutil.copy(FILES / "residual.keras", path)
+    return keras_file
 
 
 @pytest.fixture(scope="session")

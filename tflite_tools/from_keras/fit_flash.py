@@ -88,6 +88,10 @@ def squeeze(path: str | os.PathLike[str], limit: int, arrays: Mapping[str, np.nd
         ValueError: if the model or the samples cannot be used, or two bits do not fit.
         RuntimeError: if TensorFlow is missing.
     """
+    if is_tflite(path):
+        raise ValueError(
+            f"--flash_budget needs a float Keras model: {os.fspath(path)!r} is TFLite."
+        )
     try:
         from tfbinreg.budget.sensitivity import sensitivities
         from tfbinreg.training.saving import load_float_model
@@ -95,10 +99,6 @@ def squeeze(path: str | os.PathLike[str], limit: int, arrays: Mapping[str, np.nd
         raise RuntimeError(
             f"Reading a Keras model needs TensorFlow and tf_keras ({error}): pip install tfbinreg"
         ) from error
-    if is_tflite(path):
-        raise ValueError(
-            f"--flash_budget needs a float Keras model: {os.fspath(path)!r} is TFLite."
-        )
     model = load_float_model(path)
     inputs, labels = model_samples(model, arrays)
     found = _fitting(model, sensitivities(model, inputs), inputs, limit)

@@ -22,7 +22,7 @@ def test_a_file_and_itself(two_bits):
 
 @pytest.mark.parametrize("turned", [False, True])
 def test_split_tables_without_names(two_bits, turned):
-    other = slim.convert(lut.convert(two_bits, split_convs=9300).model).result.model
+    other = slim.encode(lut.encode(two_bits, split_convs=9300)[0])[0]
     pair = (other, two_bits) if turned else (two_bits, other)
     found = compare(*pair, samples_count=4)
     assert not found.by_name
@@ -33,7 +33,7 @@ def test_split_tables_without_names(two_bits, turned):
 
 
 def test_int4_differs_by_rounding(two_bits):
-    found = compare(two_bits, int4.convert(two_bits).model)
+    found = compare(two_bits, int4.encode(two_bits)[0])
     assert all(row.different == 0 for row in found.weights)
     rows = {row.tensor: row for row in found.tensors}
     assert rows["first"].different == 0
@@ -74,14 +74,14 @@ def test_other_operators_are_compared_by_name(two_bits, edit):
 
 def test_float_outputs_are_in_steps_of_their_grid(canonical):
     data = canonical(2, True, "float32")
-    found = compare(data, int4.convert(data).model, samples_count=4)
+    found = compare(data, int4.encode(data)[0], samples_count=4)
     (difference,) = found.outputs.values()
     assert difference.max_lsb == pytest.approx(round(difference.max_lsb), abs=1e-3)
 
 
 def test_without_tflm(two_bits, monkeypatch):
     monkeypatch.setattr(runtime, "available", lambda name: name != runtime.TFLM)
-    found = compare(two_bits, int4.convert(two_bits).model, samples_count=2)
+    found = compare(two_bits, int4.encode(two_bits)[0], samples_count=2)
     assert found.runtime == runtime.LITERT
 
 

@@ -28,12 +28,12 @@ def test_a_file_is_its_own_variant(two_bits):
 
 @pytest.mark.slow
 def test_chains_of_formats(two_bits):
-    packed = int4.convert(two_bits).model
-    for made in (slim.convert(packed).result.model, packed):
+    packed = int4.encode(two_bits)[0]
+    for made in (slim.encode(packed)[0], packed):
         found = verdicts(made, two_bits)
         assert Verdict.FAILED not in found.values()
         assert "rounding" in found
-    tables = slim.convert(lut.convert(two_bits, split_convs=9300).model).result.model
+    tables = slim.encode(lut.encode(two_bits, split_convs=9300)[0])[0]
     assert verdicts(tables, two_bits) == dict.fromkeys(
         ("structure", "codes", "biases", "tflm"), Verdict.PASSED
     )
@@ -114,7 +114,7 @@ def test_operators_without_outputs_or_inputs_are_errors(two_bits, edit):
         (change_axes, "structure", "mean"),
     ],
 )
-@pytest.mark.parametrize("make", [lambda file: file, lambda file: int4.convert(file).model])
+@pytest.mark.parametrize("make", [lambda file: file, lambda file: int4.encode(file)[0]])
 def test_broken_files_fail_by_the_layers_name(
     two_bits, edit, tensor_of, change, check, layer, make
 ):
@@ -129,7 +129,7 @@ def test_broken_files_fail_by_the_layers_name(
 
 
 def test_operators_that_are_off_by_more_than_rounding_fail(two_bits, monkeypatch):
-    packed = int4.convert(two_bits).model
+    packed = int4.encode(two_bits)[0]
     monkeypatch.setattr(same_weights, "most_levels", lambda *_: np.zeros(1))
     report = derived_file.verify_variant(packed, two_bits, samples_count=FEW)
     assert report["rounding"].verdict is Verdict.FAILED
@@ -138,7 +138,7 @@ def test_operators_that_are_off_by_more_than_rounding_fail(two_bits, monkeypatch
 
 def test_a_kernel_that_unpacks_wrongly_fails(two_bits, monkeypatch):
     """The INT4 file is compared with its own integers as int8, not with itself."""
-    packed, original = int4.convert(two_bits).model, derived_file.twin
+    packed, original = int4.encode(two_bits)[0], derived_file.twin
 
     def swapped(model):
         container = flatbuffer.read(original(model).data)
@@ -154,14 +154,14 @@ def test_a_kernel_that_unpacks_wrongly_fails(two_bits, monkeypatch):
 
 
 def test_limits_decide_about_rounding(two_bits):
-    packed = int4.convert(two_bits).model
+    packed = int4.encode(two_bits)[0]
     strict, loose = Limits(1.0, 0.0), Limits(0.0, 1e9)
     assert verdicts(packed, two_bits, limits=strict)["tflm"] is Verdict.FAILED
     assert verdicts(packed, two_bits, limits=loose)["tflm"] is Verdict.PASSED
 
 
 def test_runtimes_that_fail_or_are_missing(two_bits, monkeypatch):
-    tables = lut.convert(two_bits).model
+    tables = lut.encode(two_bits)[0]
     assert verdicts(tables, two_bits, runtimes=("LiteRT",))["litert"] is Verdict.FAILED
 
     def miss(*_, **__):
@@ -228,7 +228,7 @@ def test_other_networks_fail_at_the_first_difference(two_bits, int8_file, edit):
 
 
 def test_split_convolutions_have_to_be_put_together_again(two_bits, edit):
-    made = lut.convert(two_bits, split_convs=9300).model
+    made = lut.encode(two_bits, split_convs=9300)[0]
 
     def turn(container):
         for op in container.subgraphs[0].operators:

@@ -75,7 +75,7 @@ def test_inputs_are_set_once_and_every_run_is_timed():
 
 
 def test_tables_have_no_latency(two_bits, needs_tflm):
-    found = measured(lut.convert(two_bits).model)
+    found = measured(lut.encode(two_bits)[0])
     assert found.latencies == ()
     assert found.arena_bytes > 0
     assert found.generated is None
@@ -84,7 +84,7 @@ def test_tables_have_no_latency(two_bits, needs_tflm):
 
 
 def test_slim_and_float_files_are_no_c(two_bits, float_io_file, needs_tflm):
-    slimmed = measured(slim.convert(two_bits).result.model)
+    slimmed = measured(slim.encode(two_bits)[0])
     assert len(slimmed.latencies) == 1
     assert "no tfbinreg manifest" in slimmed.not_measured[bench.C]
     assert "convert with input_type='int8'" in measured(float_io_file).not_measured[bench.C]
@@ -199,7 +199,7 @@ def test_command(command, two_bits, tmp_path, needs_tflm, needs_tools):
 
 def test_command_with_tables(command, two_bits, tmp_path, needs_tflm):
     path = tmp_path / "tables.tflite"
-    path.write_bytes(lut.convert(two_bits).model.data)
+    path.write_bytes(lut.encode(two_bits)[0].data)
     code, out, _ = command("benchmark", path, "--runs", 1)
     assert code == 0
     assert "not measured: LiteRT latency: only TFLM decodes weights from tables" in out
