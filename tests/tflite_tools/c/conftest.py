@@ -1,16 +1,28 @@
 """Runs a file as C and in TFLM."""
 
+import pathlib
+
 import numpy as np
 import pytest
 from file_maker import samples
 
 from tflite_tools.c import generate, host_run
 from tflite_tools.running import runtime
+from tflite_tools.schema.contents import load
 
 # Compiling takes longest: with sanitizers, without optimization, half as long. "optimized" is what
 # users compile, and has the warnings that need optimization.
 CHECKED = (*host_run.SANITIZERS, "-O0")
 PATHS = {"portable": CHECKED, "dsp": (host_run.EMULATE_DSP, *CHECKED), "optimized": ()}
+
+
+KINDS = sorted((pathlib.Path(__file__).parents[1] / "files" / "kinds").iterdir())
+
+
+@pytest.fixture(scope="module", params=KINDS, ids=lambda path: path.stem)
+def every_kind(request):
+    """The nets of `operation_nets` as files."""
+    return load(request.param.read_bytes())
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,6 @@ import pytest
 pytest.importorskip("tensorflow")
 import tf_keras as keras
 from file_maker import Maker, convolution, samples
-from operation_nets import NETS, converted, fresh
 
 import tfbinreg
 from tflite_tools.c import cortex_m, generate
@@ -53,14 +52,9 @@ def check(model, cpus, count=2):
     return sources, inputs, wanted
 
 
-@pytest.fixture(scope="module", params=NETS)
-def file(request, images):
-    return load(converted(fresh(NETS[request.param]), images)[1])
-
-
 @pytest.mark.device
-def test_operators_of_every_kind(file):
-    alone = isolate.isolate(file).model
+def test_operators_of_every_kind(every_kind):
+    alone = isolate.isolate(every_kind).model
     check(alone, ["cortex-m3", "cortex-m4"])
 
 

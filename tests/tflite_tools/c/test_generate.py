@@ -1,10 +1,29 @@
 """Generated C computes what TFLM computes, value by value, on both paths and under sanitizers."""
 
+import importlib
+import pathlib
+
 import numpy as np
 import pytest
 from file_maker import ACTIVATIONS, PRESCALES, Maker, convolution, samples
 
 from tflite_tools.c import generate, host_run
+from tflite_tools.checks import isolate
+from tflite_tools.running import runtime
+
+
+def test_nets_of_every_kind(every_kind, c_is_tflm):
+    alone = isolate.isolate(every_kind).model
+    c_is_tflm(alone)  # every operator by itself, with any input
+    sources, _ = c_is_tflm(every_kind, paths=["optimized"])
+    assert sources.arena_bytes > 0
+
+
+def test_every_kind_has_a_file():
+    pytest.importorskip("tensorflow")
+    nets = importlib.import_module("operation_nets").NETS
+    files = pathlib.Path(__file__).parents[1] / "files" / "kinds"
+    assert {path.stem for path in files.iterdir()} == {name.replace(" ", "_") for name in nets}
 
 
 def test_a_trained_net_of_two_bits(int8_file, c_is_tflm):
@@ -241,3 +260,12 @@ def test_the_comparison_finds_a_wrong_kernel(int8_file, needs_compiler):
     files = {**sources.files, generate.RUNTIME_HEADER: broken}
     wrong = host_run.run(files, int8_file, inputs)
     assert np.any(wrong[0] != right[0])
+
+
+def test_the_arena_is_no_larger_than_tflms(every_kind):
+    if not runtime.available(runtime.TFLM):
+        pytest.skip("tflite_micro is not installed")
+    graph = every_kind.main
+    edges = sum(np.prod(graph.tensors[i].shape) for i in (*graph.inputs, *graph.outputs))
+    theirs = runtime.least_arena(every_kind)  # in processes, for too little can crash it
+    assert generate.generate(every_kind).arena_bytes + edges <= theirs + 4096

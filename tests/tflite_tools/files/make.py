@@ -11,6 +11,7 @@ import pathlib
 import sys
 
 import numpy as np
+import operation_nets
 import small_nets
 import tensorflow as tf
 
@@ -63,9 +64,19 @@ def packable(folder: pathlib.Path) -> None:
                 (folder / f"{name}_int4.tflite").write_bytes(data)
 
 
+def kinds(folder: pathlib.Path) -> None:
+    """A net with every kind of operation."""
+    folder.mkdir(exist_ok=True)
+    images = np.random.default_rng(3).normal(size=(48, 8, 8, 3)).astype(np.float32)
+    for name, wire in operation_nets.NETS.items():
+        _, data = operation_nets.converted(operation_nets.fresh(wire), images)
+        (folder / f"{name.replace(' ', '_')}.tflite").write_bytes(data)
+
+
 def main(path: str) -> None:
     """Write everything."""
     folder = pathlib.Path(path)
+    kinds(folder / "kinds")
     residual(folder)
     packable(folder)
     data = tfbinreg.to_tflite(small_nets.quantized_of_two_inputs())
