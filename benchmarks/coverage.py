@@ -32,6 +32,7 @@ from tfbinreg.deploy.freeze import freeze
 from tfbinreg.network.graph import trace
 from tflite_tools.checks import trained_model as verifier
 from tflite_tools.from_keras import convert
+from tflite_tools.running import samples
 from tflite_tools.schema import codes
 from tflite_tools.schema.contents import load
 
@@ -47,11 +48,11 @@ _COLUMNS = (
 )  # fmt: skip
 
 
-def prepared(name: str, kind: str, samples: int) -> tuple[Any, np.ndarray]:
-    """A network of random weights, inputs to train and calibrate it, and `samples` more."""
+def prepared(name: str, kind: str, count: int) -> tuple[Any, np.ndarray]:
+    """A network of random weights, inputs to train and calibrate it, and `count` more."""
     tf_keras.utils.set_random_seed(0)
     model = zoo.NETS[name](tf_keras)
-    data = settle(model, _STEPS * _BATCH + samples)
+    data = settle(model, _STEPS * _BATCH + count)
     if kind == "tf_keras":
         return model, data
     twin = zoo.NETS[name](keras3)
@@ -132,10 +133,10 @@ def _leaves(model: Any) -> list[Any]:
     return leaves
 
 
-def cell(name: str, kind: str, setting: str, samples: int = 100) -> dict[str, Any]:
+def cell(name: str, kind: str, setting: str, count: int = 100) -> dict[str, Any]:
     """One row: what happened to a network at one setting."""
     start = time.perf_counter()
-    model, inputs = prepared(name, kind, samples)
+    model, inputs = prepared(name, kind, count)
     data, unseen = np.split(inputs, [_STEPS * _BATCH])
     weight_bits, activation_bits = BITS[setting]
     # No calibration data: the first batch, normalized as the quantized net is, starts the steps.

@@ -84,9 +84,9 @@ def test_a_file_without_a_size_is_refused_with_what_to_do(open_net):
 
 def test_the_file_agrees_with_the_model_at_its_size(open_net):
     path, _ = open_net
-    data = convert.convert(path, input_shape=[("image", (12, 10, 3))])
+    file = convert.convert(path, input_shape=[("image", (12, 10, 3))])
     inputs = {"image": samples(12, 10, 3)}
-    report = verify(models.load(data), reference=convert.reference(path, inputs), inputs=inputs)
+    report = verify(file, reference=convert.reference(path, inputs), inputs=inputs)
     assert report.passed, report
 
 

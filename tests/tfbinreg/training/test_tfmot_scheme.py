@@ -84,7 +84,7 @@ def test_goes_all_the_way_to_a_verified_file(recipe, make_net, data, tmp_path):
     with pytest.warns(DeprecationWarning, match="give them in the recipe"):
         model = quantized(make_net(), recipe, bin_options=BinOptions(detach_step=False))
     assert type(model) is tfbinreg.QuantizedModel
-    options = {"detach_step": False, "scale_free": False, "bounded_pull": True}
+    options = dataclasses.asdict(BinOptions(detach_step=False))
     assert model.recipe == (recipe or Recipe()).with_options("bin_regularization", **options)
     trained(model, data, tfbinreg.BinRegularization("joint"))
     assert verified(model, tmp_path / "q.keras", data[0])
