@@ -121,6 +121,26 @@ def tqt(value: float, log2_threshold: float, qmin: int, qmax: int) -> tuple[floa
     return code * scale, 1.0, scale * math.log(2.0) * (code - value / scale)
 
 
+def gdrq(
+    weights: np.ndarray, k: float, bits: int, masked: bool = False
+) -> tuple[float, np.ndarray, np.ndarray]:
+    """Scale-Clip and the quantizer behind it (Yu et al. 2020, as read here) of one group of
+    weights, one by one: (T, q, dq/dw), with two's complement codes."""
+    weights = np.asarray(weights, np.float64)
+    total = 0.0
+    for index in np.ndindex(weights.shape):
+        total += abs(weights[index])
+    threshold = k * total / weights.size
+    scale, half = threshold / 2 ** (bits - 1), 2 ** (bits - 1)
+    quantized, slopes = np.empty_like(weights), np.ones_like(weights)
+    for index in np.ndindex(weights.shape):
+        code = math.floor(min(max(weights[index] / scale, -half), half - 1) + 0.5)
+        quantized[index] = code * scale
+        if masked and abs(weights[index]) > threshold:
+            slopes[index] = 0.0
+    return threshold, quantized, slopes
+
+
 def mean_squared_error(
     weights: np.ndarray, step: float, qmin: int, qmax: int
 ) -> tuple[float, np.ndarray, float]:

@@ -25,8 +25,8 @@ tfbinreg.recipes
 tfbinreg.network: layer_kinds edges graph fusing open_sizes hard_swish added_layers
   normalizations
 tfbinreg.methods: lsq_functions contract uniform uniform_activations fixed_grid lsq_quantizers
-  lsq_plus lsq tqt bin_regularization msqe dampening kure freezing trs
-  roster table __main__
+  lsq_plus lsq tqt gdrq_quantizers gdrq bin_regularization msqe dampening kure freezing
+  trs roster table __main__
 tfbinreg.frontend: program keras_dialects read positive_factors builder layer_rules
   operation_rules normalize keras3_objects
 tfbinreg.planning: plan wishes grid_sharing signs kernel_plans grid_plans decide

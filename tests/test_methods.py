@@ -29,16 +29,28 @@ UPDATES = roster.with_part("update")
 OPTIONS = {
     "freezing": {"momentum": 0.5, "first_threshold": 0.1, "last_threshold": 0.1, "begin": 0.0},
     "trs": {"rate": 0.5, "gain": 1.0},
+    "gdrq": {"groups": 2, "alpha": "least_loss", "search_every": 3, "clip": "latent"},
 }
 KINDS = {
     "tensor": {},
     "channel": {"per_channel": True},
     "folded": {"fold_batch_norm": True},
 }
-METHODS_AND_KINDS = [(m, k) for m in (*QUANTIZERS, *UPDATES) for k in KINDS]
+# Options that make a quantizer another one; a head of three channels cannot have two groups.
+VARIANTS = {
+    "grouped": {
+        "rules": (tfbinreg.Rule(layer="head", per_channel=True),),
+        "options": {"gdrq": {**OPTIONS["gdrq"], "masked": True}},
+    },
+}
+METHODS_AND_KINDS = [
+    *((m, k) for m in (*QUANTIZERS, *UPDATES) for k in KINDS),
+    *(("gdrq", variant) for variant in VARIANTS),
+]
 TWINS = {
     "lsq": reference.lsq,
     "tqt": reference.tqt,
+    "gdrq": reference.gdrq,
     "bin_regularization": reference.bin_penalty,
     "msqe": reference.mean_squared_error,
     "freezing": reference.Freezing,
@@ -103,7 +115,7 @@ def same_weights(one, other):
 def trained(request, own_method):
     """(method, model), trained for an epoch."""
     method, kind = request.param
-    model = make(method, **KINDS[kind])
+    model = make(method, **{**KINDS, **VARIANTS}[kind])
     train(model)
     return method, model
 
@@ -234,7 +246,9 @@ def test_two_replicas(name, replicas):
 
 
 def test_names_that_nobody_knows():
-    with pytest.raises(ValueError, match=r"no method 'lqs' with weights: choose lsq or tqt"):
+    with pytest.raises(
+        ValueError, match=r"no method 'lqs' with weights: choose lsq or tqt or gdrq"
+    ):
         make("lqs")
     with pytest.raises(ValueError, match=r"no method 'l2' with penalty: choose bin_regul"):
         make("lsq", penalties=("l2",))

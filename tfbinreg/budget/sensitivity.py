@@ -118,7 +118,8 @@ def at_width(site: Site, bits: int) -> Iterator[Any]:
     (own,) = kernels
     before = {name: variable.numpy() for name, variable in own.variables.items()}
     try:
-        other = site.layer.quantize_config.weight_quantizer(bits, own.quantizer.axis)
+        config = {**own.quantizer.get_config(), "bits": bits}
+        other = type(own.quantizer).from_config(config)
         kernels[0] = own._replace(quantizer=other)
         _start_best(site, other)
         yield other

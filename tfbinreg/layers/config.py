@@ -68,11 +68,14 @@ class LSQQuantizeConfig(_compat.QuantizeConfig):
             return []
         axis = kind.channel_axis if self.settings.per_channel else None
         kernel = getattr(layer, kind.kernel)
-        return [(kernel, self.weight_quantizer(self._weight_bits, axis, kernel))]
+        quantizer = self.weight_quantizer(self._weight_bits, axis, kernel, kind.channel_axis)
+        return [(kernel, quantizer)]
 
-    def weight_quantizer(self, bits: int, axis: int | None, start: Any = None) -> Any:
+    def weight_quantizer(
+        self, bits: int, axis: int | None, start: Any = None, channel_axis: int | None = None
+    ) -> Any:
         """The method's quantizer for a kernel, see `KernelSpec`."""
-        spec = KernelSpec(bits=bits, axis=axis, start=start)
+        spec = KernelSpec(bits=bits, axis=axis, channel_axis=channel_axis, start=start)
         return roster.weight_quantizer(self.settings.method or LSQ, spec, self._options)
 
     def get_activations_and_quantizers(self, layer: Any) -> list[tuple[Any, Any]]:

@@ -129,12 +129,14 @@ class KernelSpec:
     Attributes:
         bits: 2 to 8. A method whose grids have a codebook or learned bits may settle others.
         axis: channel axis of the kernel for a scale per channel, None for one scale.
+        channel_axis: channel axis of the kernel in either case, for methods that group channels.
         start: the float kernel, for quantizers that tfmot builds, which is told only its shape;
             None if the kernel is given to `initialize` later.
     """
 
     bits: int
     axis: int | None = None
+    channel_axis: int | None = None
     start: Any = None
 
 
@@ -187,6 +189,8 @@ class Method:
         options: frozen dataclass of its options, each with a default; JSON numbers, strings, bools.
         weights: (spec, options) -> quantizer of a kernel, a `UniformWeightQuantizer` or what has
             its methods. None if it quantizes no weights.
+        kernel_problem: (output channels, options) -> why a kernel without a scale per channel
+            cannot be quantized, or None. None if all can.
         activations: (spec, options) -> quantizer of an activation, likewise.
         penalty: (view, options) -> float32 scalar, differentiable for the latent weights and the
             scale: a kernel's part in the loss, before the strength. None if it adds none.
@@ -207,6 +211,7 @@ class Method:
     options: type
     weights: Callable[[KernelSpec, Any], Any] | None = None
     activations: Callable[[GridSpec, Any], Any] | None = None
+    kernel_problem: Callable[[int, Any], str | None] | None = None
     penalty: Callable[[KernelView, Any], tf.Tensor] | None = None
     trains_norms: Callable[[Any], bool] | None = None
     update: Callable[[KernelStep, State, Any], tuple[tf.Tensor, State]] | None = None

@@ -10,6 +10,7 @@ from tfbinreg.methods.bin_regularization import BIN_REGULARIZATION
 from tfbinreg.methods.contract import GridSpec, KernelSpec, Method
 from tfbinreg.methods.dampening import DAMPENING
 from tfbinreg.methods.freezing import FREEZING
+from tfbinreg.methods.gdrq import GDRQ
 from tfbinreg.methods.kure import KURE
 from tfbinreg.methods.lsq import LSQ
 from tfbinreg.methods.msqe import MSQE
@@ -18,7 +19,7 @@ from tfbinreg.methods.trs import TRS
 
 _methods: dict[str, Method] = {
     method.name: method
-    for method in (LSQ, TQT, BIN_REGULARIZATION, MSQE, DAMPENING, KURE, FREEZING, TRS)
+    for method in (LSQ, TQT, GDRQ, BIN_REGULARIZATION, MSQE, DAMPENING, KURE, FREEZING, TRS)
 }
 
 
@@ -74,6 +75,15 @@ def weight_quantizer(name: str, spec: KernelSpec, options: Mapping[str, Any] | N
     """The quantizer of a kernel by the method of this name, with options as a recipe gives them."""
     method: Any = find(name, "weights")
     return method.weights(spec, method.read_options(options or {}))
+
+
+def kernel_problem(name: str, channels: int, options: Mapping[str, Any] | None) -> str | None:
+    """Why the method of this name cannot quantize a kernel of so many output channels without a
+    scale per channel; None if it can, or if there is no such method."""
+    method = _methods.get(name)
+    if method is None or method.kernel_problem is None:
+        return None
+    return method.kernel_problem(channels, method.read_options(options or {}))
 
 
 def activation_quantizer(name: str, spec: GridSpec, options: Mapping[str, Any] | None) -> Any:

@@ -16,7 +16,7 @@ import tensorflow as tf
 from tfbinreg import _compat
 from tfbinreg.core.grid import Grid
 from tfbinreg.core.weight_starts import start_step
-from tfbinreg.methods.contract import GridTensors
+from tfbinreg.methods.contract import GridTensors, KernelStep
 
 Variables = dict[str, tf.Variable]
 Parameters = Mapping[str, Any]  # the variables that a grid is made of, or their values by name
@@ -94,7 +94,17 @@ class UniformQuantizer(_compat.Quantizer):
 
 
 class UniformWeightQuantizer(UniformQuantizer):
-    """A `UniformQuantizer` for a kernel."""
+    """A `UniformQuantizer` for a kernel.
+
+    Attributes:
+        acts_after_steps: whether it changes the kernel after each step of the optimizer.
+    """
+
+    acts_after_steps = False
+
+    def after_step(self, step: KernelStep) -> tf.Tensor:
+        """The kernel as it shall be after a step of the optimizer."""
+        raise NotImplementedError
 
     def initialize(self, variables: Variables, kernel: np.ndarray, start: str = "mse") -> None:
         """Set the variables from the actual weights; see `start_step` for the ways to `start`.

@@ -154,12 +154,15 @@ class UniformActivationQuantizer(UniformQuantizer):
         # Replicas may only meet outside a conditional, so only the estimate is conditional there.
         nothing = tf.zeros_like(self.covered(weights))
         estimate = tf.cond(done, lambda: nothing, lambda: self.observe(inputs))
+        store(self.gathered(estimate))
+
+    def gathered(self, estimate: tf.Tensor) -> tf.Tensor:
+        """What the replicas of a strategy have estimated, as one; outside of one, `estimate`."""
         replica = tf.distribute.get_replica_context()
-        if replica is not None:
-            estimates = replica.all_gather(estimate[None], axis=0)
-            mean = tf.reduce_mean(estimates, axis=0)
-            estimate = widest(estimates) if self.from_range else mean
-        store(estimate)
+        if replica is None or not tf.distribute.has_strategy():
+            return estimate
+        estimates = replica.all_gather(estimate[None], axis=0)
+        return widest(estimates) if self.from_range else tf.reduce_mean(estimates, axis=0)
 
     def settle(self, variables: Variables, name: str) -> Grid:
         if not variables["initialized"].numpy():

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 
 from tfbinreg.core.problems import Problem
 from tfbinreg.core.recipe import LayerSettings, Recipe
+from tfbinreg.methods import roster
 from tfbinreg.network.graph import Graph
 from tfbinreg.network.layer_kinds import KINDS, Role, relu_limit
 from tfbinreg.planning.grid_plans import grid_plans
@@ -61,6 +62,15 @@ def _problems(plan: Plan, wishes: Wishes) -> Iterator[Problem]:
         if limit not in _FUSED_LIMITS and on_grid:
             what = f"ReLU up to {limit:g} that shares its grid with tensors without this limit"
             yield Problem(node.name, what, "use a ReLU or a ReLU6 there")
+    for kernel in plan.kernels.values():
+        node = graph.nodes[kernel.node]
+        kind = KINDS[node.kind]
+        channels = getattr(node.layer, kind.kernel or "").shape[kind.channel_axis]
+        options = wishes.recipe.options.get(kernel.method)
+        what = roster.kernel_problem(kernel.method, channels, options)
+        if kernel.axis is None and what is not None:
+            remedy = "choose others, or give the layer a step per channel or another method"
+            yield Problem(node.name, what, remedy)
     for grid in dict.fromkeys(plan.grids.values()):
         methods = wishes.methods(plan.chains[tail] for tail in grid.nodes)
         if len(methods) > 1 and not grid.prescribed:

@@ -52,7 +52,7 @@ class QuantizedModel(_compat.Functional):
             the kernels' parts besides the strength, ones unless a schedule sets them; no weights.
         steps_held: int32 variable; 1 keeps the steps as they are while the weights train. It acts
             only after `enable_step_holding`.
-        updates: the recipe's updates, with the variables of their states.
+        updates: those of the quantizers and of the recipe, with the variables of their states.
         code_changes: float32 variable, (kernels,), to which each train step adds the share of
             changed codes, after `enable_change_counts`; None before.
         training_progress: float32 variable, how much of `fit` is over, for the recipe's updates.
@@ -109,9 +109,23 @@ class QuantizedModel(_compat.Functional):
             if name not in self.strengths:
                 self._add_strength(name, f"{name}_strength")
 
-        if recipe.updates and not self.updates:
-            updates = tuple(self._new_update(name) for name in recipe.updates)
+        if not self.updates:
+            updates = (*self._own_updates(), *map(self._new_update, recipe.updates))
             object.__setattr__(self, "updates", updates)
+
+    def _own_updates(self) -> tuple[Update, ...]:
+        """The update of the kernels whose quantizers change them after each step, if there are."""
+        own = {
+            site.name: site.quantizer
+            for site in kernel_sites(self)
+            if getattr(site.quantizer, "acts_after_steps", False)
+        }
+        update = Update(
+            apply=lambda step, state: (own[step.name].after_step(step), state),
+            holds_steps=False,
+            states={name: {} for name in own},
+        )
+        return (update,) if own else ()
 
     def _new_update(self, name: str) -> Update:
         """An update of this name with its state's variables, which are saved with the model."""

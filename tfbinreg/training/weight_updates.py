@@ -19,7 +19,7 @@ class Update:
     Attributes:
         apply: (step, state) -> the kernel and the state after it (`Method.update`).
         holds_steps: whether the kernels' steps stay as they are.
-        states: a kernel's name -> its state's variables by their names.
+        states: name of a kernel it acts on -> its state's variables by their names.
     """
 
     apply: Callable[[KernelStep, State], tuple[tf.Tensor, State]]
@@ -94,7 +94,9 @@ class WeightUpdates:
             progress=tf.convert_to_tensor(self._progress),
         )
         for update in self._updates:
-            state = update.states[site.name]
+            state = update.states.get(site.name)
+            if state is None:
+                continue
             now = {name: tf.convert_to_tensor(variable) for name, variable in state.items()}
             kernel, after = update.apply(step, now)
             for name, variable in state.items():

@@ -1,0 +1,120 @@
+"""GDRQ: thresholds taken from the mean of the numbers, which reshape what is trained to be uniform.
+
+Yu et al., "Low-bit Quantization Needs Good Distribution", CVPRW 2020 (arXiv 1908.01477). The body
+of the paper could not be read. What is implemented is a reading made of its abstract, of its figure
+5 (which settles the step) and of others' code and notes: Scale-Clip with T = k mean|x|, one
+threshold per group of output channels, moving averages for activations. Known only from this
+package are the range of grids of many bits, see `GDRQActivationQuantizer`, the ratios that
+"least_loss" tries, and the use of T / (2^b - 1) for the step of unsigned activations.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+from tfbinreg.methods.contract import GridSpec, KernelSpec, Method
+from tfbinreg.methods.gdrq_quantizers import (
+    FORWARD,
+    LATENT,
+    LEAST_LOSS,
+    SCALE_CLIP,
+    GDRQActivationQuantizer,
+    GDRQWeightQuantizer,
+    group_problem,
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GdrqOptions:
+    """Where thresholds come from.
+
+    Attributes:
+        k_weights: threshold of a kernel in means of |w|. At 2 a uniform distribution stays as it
+            is, below the weights collapse towards zero, well above they stay bell-shaped.
+        k_activations: the same of an activation; zeros count in the mean.
+        groups: how many groups of consecutive output channels a kernel has, each with a threshold
+            of its own; 1 is per tensor, None as `per_channel` of the recipe says. A kernel with
+            `per_channel` is not grouped.
+        group_size: in place of `groups`, the channels in a group.
+        alpha: "scale_clip" takes T = k mean|w| in each forward pass; "least_loss" the threshold of
+            the least quantized loss, searched every `search_every` training passes. Of weights.
+        search_every: see there.
+        clip: "forward" clips where weights are quantized; "latent" clips the trained weights
+            themselves, too, after each step of the optimizer in `fit`.
+        masked: whether weights beyond the threshold get no gradient.
+        momentum: share of the newest batch in the moving averages of activations.
+
+    Raises:
+        ValueError: for a value outside its range, or both `groups` and `group_size`.
+    """
+
+    k_weights: float = 2.0
+    k_activations: float = 6.0
+    groups: int | None = None
+    group_size: int | None = None
+    alpha: str = SCALE_CLIP
+    search_every: int = 100
+    clip: str = FORWARD
+    masked: bool = False
+    momentum: float = 0.01
+
+    def __post_init__(self) -> None:
+        for name in ("k_weights", "k_activations"):
+            if not 0.0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)!r}.")
+        for name in ("groups", "group_size", "search_every"):
+            value = getattr(self, name)
+            if value is not None and not (type(value) is int and value > 0):
+                raise ValueError(f"{name} must be a positive integer, got {value!r}.")
+        if self.groups is not None and self.group_size is not None:
+            raise ValueError("Give groups or group_size, not both.")
+        for name, known in {
+            "alpha": (SCALE_CLIP, LEAST_LOSS),
+            "clip": (FORWARD, LATENT),
+        }.items():
+            if getattr(self, name) not in known:
+                raise ValueError(
+                    f"{name} must be {' or '.join(map(repr, known))}, got {getattr(self, name)!r}."
+                )
+        if not 0.0 < self.momentum <= 1.0:
+            raise ValueError(f"momentum must be above 0 and at most 1, got {self.momentum!r}.")
+
+
+def _weights(spec: KernelSpec, options: GdrqOptions) -> GDRQWeightQuantizer:
+    grouped = spec.axis is None and (options.groups or 0) != 1
+    grouped = grouped and (options.groups or options.group_size) is not None
+    return GDRQWeightQuantizer(
+        spec.bits,
+        spec.channel_axis if grouped else spec.axis,
+        groups=options.groups if grouped else None,
+        group_size=options.group_size if grouped else None,
+        k=options.k_weights,
+        alpha=options.alpha,
+        search_every=options.search_every,
+        clip=options.clip,
+        masked=options.masked,
+    )
+
+
+def _activations(spec: GridSpec, options: GdrqOptions) -> GDRQActivationQuantizer:
+    return GDRQActivationQuantizer(
+        spec.bits,
+        spec.signed,
+        spec.upper_limit,
+        spec.from_range,
+        spec.fixed,
+        k=options.k_activations,
+        momentum=options.momentum,
+    )
+
+
+GDRQ = Method(
+    name="gdrq",
+    options=GdrqOptions,
+    weights=_weights,
+    activations=_activations,
+    kernel_problem=lambda channels, options: group_problem(
+        channels, options.groups, options.group_size
+    ),
+)
