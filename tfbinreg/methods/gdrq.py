@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import math
 
-from tfbinreg.methods.contract import GridSpec, KernelSpec, Method
+from tfbinreg.methods.contract import About, GridSpec, KernelSpec, Method
 from tfbinreg.methods.gdrq_quantizers import (
     FORWARD,
     LATENT,
@@ -116,5 +116,12 @@ GDRQ = Method(
     activations=_activations,
     kernel_problem=lambda channels, options: group_problem(
         channels, options.groups, options.group_size
+    ),
+    about=About(
+        what="thresholds from the mean of the weights, searched or clipped in place on demand",
+        trains="weights; thresholds are statistics",
+        bits="2-8",
+        granularity="tensor, channel or group of channels",
+        paper="Yu et al. 2020",
     ),
 )

@@ -67,10 +67,10 @@ def _problems(plan: Plan, wishes: Wishes) -> Iterator[Problem]:
         kind = KINDS[node.kind]
         channels = getattr(node.layer, kind.kernel or "").shape[kind.channel_axis]
         options = wishes.recipe.options.get(kernel.method)
-        what = roster.kernel_problem(kernel.method, channels, options)
-        if kernel.axis is None and what is not None:
+        problem = roster.kernel_problem(kernel.method, channels, options)
+        if kernel.axis is None and problem is not None:
             remedy = "choose others, or give the layer a step per channel or another method"
-            yield Problem(node.name, what, remedy)
+            yield Problem(node.name, problem, remedy)
     for grid in dict.fromkeys(plan.grids.values()):
         methods = wishes.methods(plan.chains[tail] for tail in grid.nodes)
         if len(methods) > 1 and not grid.prescribed:
