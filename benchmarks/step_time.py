@@ -1,4 +1,4 @@
-"""Time of one training step: float, tfmot, LSQ, LSQ with bin regularization, textbook penalty.
+"""Time of one training step: float, tfmot, LSQ, with penalties, other methods or a teacher.
 
 All variants live in one process and take turns, so that noise of the machine hits all alike; a
 ratio compares two variants within each round and is the median over rounds.
@@ -46,6 +46,8 @@ RATIOS = [
     *((name, "lsq2") for name in QUANTIZERS),
     *((f"textbook{b}", f"lsq{b}") for b in TEXTBOOK_BITS),
     ("tfmot", "float"),
+    ("distill2", "lsq2"),
+    ("forward", "lsq2"),
 ]
 
 
@@ -80,6 +82,8 @@ def _variants() -> dict[str, Variant]:
             key = f"textbook{bits}"
             found[key] = Variant(label=f"{label} + textbook BR", model=key, strength=0.0)
     lsq = found["lsq2"].label
+    found["distill2"] = Variant(label=f"{lsq} + teacher", model="distill2")
+    found["forward"] = Variant(label="float, forward only", model="forward")
     for name in PENALTIES:
         label = f"{lsq} + {name}"
         found[name] = Variant(label=label, model=name, strength=STRENGTH, penalty=name)
@@ -118,9 +122,23 @@ class Trainer:
         return self.model.train_tf_function.experimental_get_tracing_count()
 
 
+class Forward(Trainer):
+    """What a teacher adds to a step: the inference of a float model on the batch."""
+
+    def __init__(self, model: Any, batch: tuple[Any, Any]) -> None:
+        inputs = tf.constant(batch[0])
+        self._forward = tf.function(lambda: model(inputs, training=False))
+
+    def step(self) -> dict[str, tf.Tensor]:
+        return {"outputs": self._forward()}
+
+    def traces(self) -> int:
+        return self._forward.experimental_get_tracing_count()
+
+
 def quantize(model: Any, name: str, calibration_data: Any) -> Any:
     """Make of a float model the one called `name`, which is the `model` of a variant."""
-    if name == "float":
+    if name in ("float", "forward"):
         return model
     if name == "tfmot":
         return tfmot.quantization.keras.quantize_model(model)
@@ -133,6 +151,8 @@ def quantize(model: Any, name: str, calibration_data: Any) -> Any:
     )
     if name.startswith("textbook"):
         attach_textbook(quantized, bits, STRENGTH)
+    if name.startswith("distill"):
+        tfbinreg.distill(quantized)
     return quantized
 
 
@@ -166,7 +186,8 @@ def measure_steps(net: Net, names: Sequence[str], args: argparse.Namespace) -> d
             continue
         progress(f"  building {key}")
         keras.utils.set_random_seed(args.seed)
-        trainers[key] = Trainer(quantize(net.build(), key, batch[0]), batch)
+        made = Forward if key == "forward" else Trainer
+        trainers[key] = made(quantize(net.build(), key, batch[0]), batch)
         traces[key] = warm_up(trainers[key], VARIANTS[name], args.warmup)
     functions = {
         name: lambda steps, v=VARIANTS[name]: trainers[v.model].median_step(v, steps)
@@ -176,7 +197,8 @@ def measure_steps(net: Net, names: Sequence[str], args: argparse.Namespace) -> d
     times = interleave(functions, args.rounds, args.steps)
     for key, trainer in trainers.items():
         traces[key]["end"] = trainer.traces()
-    losses = {key: float(trainer.step()["loss"]) for key, trainer in trainers.items()}
+    logs = {key: trainer.step() for key, trainer in trainers.items()}
+    losses = {key: float(own["loss"]) for key, own in logs.items() if "loss" in own}
     return {"seconds": times, "traces": traces, "last_loss": losses}
 
 

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from random_layers import VOCABULARY
 from random_nets import MERGES, Net, nets
+from tensorflow import nest
 
 import tfbinreg
 from tfbinreg.frontend.program import layer_name
@@ -127,6 +128,20 @@ def run(count: int) -> None:
 
 def test_some_nets():
     run(FEW)
+
+
+@settings(max_examples=FEW // 3, suppress_health_check=list(HealthCheck))
+@given(nets())
+def test_at_equal_bits_nets_stay_as_they_are(net: Net) -> None:
+    calibration, inputs = one(net.data(CALIBRATED, 0)), one(net.data(TESTED, 1))
+    try:
+        model = tfbinreg.quantize_apply(net.build(), net.recipe, calibration_data=calibration)
+    except ValueError as error:
+        assert refusal(net, error)
+        return
+    again = tfbinreg.requantize(model)
+    assert [weight.name for weight in again.weights] == [weight.name for weight in model.weights]
+    equal(*(nest.flatten(own(inputs)) for own in (again, model)), "requantized")
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ from tfbinreg.network.layer_kinds import support_table
 ROOT = pathlib.Path(__file__).parent.parent
 README = ROOT.joinpath("README.md").read_text()
 METHODS = ROOT.joinpath("docs", "methods.md").read_text()
+TRAINING = ROOT.joinpath("docs", "training.md").read_text()
 DOCUMENTS = [
     *ROOT.glob("*.md"),
     *(
@@ -64,6 +65,11 @@ def test_quickstart_and_recipes_run(tmp_path, monkeypatch):
     for block in others:
         exec(block, scope)
     assert "code_changes" in scope["history"].history
+
+    (stages,) = blocks(TRAINING)
+    exec(stages, scope)
+    assert {"accuracy", "distillation_loss"} <= set(scope["q_model"].history.history)
+    assert scope["q_model"].recipe.weight_bits == 2
 
 
 def test_quickstart_is_short():

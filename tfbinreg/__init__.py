@@ -43,7 +43,9 @@ from tfbinreg.training.finalize_report import FinalizeReport
 from tfbinreg.training.model import QuantizedModel
 from tfbinreg.training.penalty_schedule import BinRegularization, PenaltySchedule
 from tfbinreg.training.quantize import plan, quantize_apply
+from tfbinreg.training.requantize import requantize
 from tfbinreg.training.saving import load_model, quantize_scope
+from tfbinreg.training.strip import strip_quantization
 from tfbinreg.training.tfmot_scheme import LSQQuantizeScheme
 from tfbinreg.training.transition_log import TransitionLog
 from tfbinreg.training.weight_averages import EvaluateAverages
@@ -92,5 +94,7 @@ __all__ = [
     "reestimate_batch_norm",
     "register_layer",
     "register_method",
+    "requantize",
+    "strip_quantization",
     "to_tflite",
 ]

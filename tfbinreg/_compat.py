@@ -258,6 +258,76 @@ def assign(variable: Any, value: tf.Tensor) -> None:
     tf.distribute.get_replica_context().merge_call(on_all, args=(value,))
 
 
+def compile_arguments(model: Any) -> dict[str, Any]:
+    """What a compiled model was given by `compile`, for another model: a new optimizer with the
+    same settings, without state, and new metrics."""
+
+    def anew(metric: Any) -> Any:
+        is_object = isinstance(metric, keras.metrics.Metric)
+        return type(metric).from_config(metric.get_config()) if is_object else metric
+
+    given = dict(model._compile_config.config)
+    for name in ("metrics", "weighted_metrics"):
+        given[name] = tf.nest.map_structure(anew, given[name])
+    return {**given, "optimizer": _same_optimizer(model.optimizer)}
+
+
+def _same_optimizer(optimizer: Any) -> Any:
+    inner = getattr(optimizer, "inner_optimizer", None)
+    if inner is not None:
+        return keras.mixed_precision.LossScaleOptimizer(
+            _same_optimizer(inner),
+            dynamic=optimizer.dynamic,
+            initial_scale=float(optimizer.loss_scale),
+            dynamic_growth_steps=optimizer.dynamic_growth_steps,
+        )
+    config = optimizer.get_config()
+    rate = getattr(optimizer, "_learning_rate", None)
+    if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
+        config["learning_rate"] = rate  # it may be of a class that Keras does not know by name
+    return type(optimizer).from_config(config)
+
+
+def continue_optimizer(new: Any, old: Any, anew: Sequence[tf.Variable]) -> None:
+    """Give the optimizer of a model the state of that of another.
+
+    Slots of variables with the same name and shape go on, but for those `anew`.
+
+    Args:
+        new: a compiled model that was not trained.
+        old: a compiled model whose variables have the same names.
+        anew: variables of `new` whose slots start at 0.
+    """
+    own, former = (
+        getattr(model.optimizer, "inner_optimizer", model.optimizer) for model in (new, old)
+    )
+    fresh = {variable.name for variable in anew}
+    if isinstance(own, keras.optimizers.legacy.Optimizer):
+        if former.weights:
+            _continue_legacy(own, former, new, old, fresh)
+        return
+    if not getattr(former, "_built", False):
+        return
+    own.build(new.trainable_variables)
+    states = {variable.name: variable for variable in former.variables}
+    for variable in own.variables:
+        state = states.get(variable.name)
+        _, _, of = variable.name.partition("/")  # slot/name of the variable
+        if state is not None and state.shape == variable.shape and of not in fresh:
+            variable.assign(state)
+
+
+def _continue_legacy(own: Any, former: Any, new: Any, old: Any, fresh: set[str]) -> None:
+    own._create_all_weights(new.trainable_variables)
+    own.iterations.assign(former.iterations)
+    before = {variable.name: variable for variable in old.trainable_variables}
+    for variable in new.trainable_variables:
+        source = before.get(variable.name)
+        if source is not None and source.shape == variable.shape and variable.name not in fresh:
+            for name in own.get_slot_names():
+                own.get_slot(variable, name).assign(former.get_slot(source, name))
+
+
 def spare_from_weight_decay(optimizer: Any, variables: Sequence[tf.Variable]) -> None:
     """Keep an optimizer's decoupled weight decay, if it has one, away from variables.
 

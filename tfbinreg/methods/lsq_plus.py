@@ -67,6 +67,9 @@ class LSQPlusActivationQuantizer(LSQActivationQuantizer):
         span = tf.convert_to_tensor(parameters["step"]) * self.qmax
         return tf.stack([below, span - below])
 
+    def spanning(self, low: Any, high: Any) -> Any:
+        return np.stack([-low, high])
+
     def settle(self, variables: Variables, name: str) -> Grid:
         grid = super().settle(variables, name)
         offset = variables["offset"]

@@ -90,6 +90,10 @@ class UniformActivationQuantizer(UniformQuantizer):
         """The estimate that the present parameters come from."""
         raise NotImplementedError
 
+    def spanning(self, low: Any, high: Any) -> Any:
+        """The estimate of a grid from `low` to `high`; without an offset `high` decides."""
+        return high / self.qmax
+
     def stored_grid(self, variables: Variables) -> tuple[tf.Tensor, tf.Tensor]:
         """Scale, float32, and zero point, int32, of the int8 tensor in a file (`Grid`)."""
         now = self.grid_now(variables)

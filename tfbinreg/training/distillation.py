@@ -16,7 +16,7 @@ from tfbinreg.network.edges import nested_inputs
 from tfbinreg.training import soft_targets
 from tfbinreg.training.model import QuantizedModel
 from tfbinreg.training.model_checks import is_keras3
-from tfbinreg.training.soft_targets import BINARY, CATEGORICAL, LOSSES, SQUARED
+from tfbinreg.training.soft_targets import CATEGORICAL, LOSSES, SQUARED
 
 keras = _compat.keras
 
@@ -120,6 +120,11 @@ class Distillation:
         if not 0.0 < self.temperature < math.inf:
             raise ValueError(f"temperature must be positive, got {self.temperature!r}.")
 
+    def arguments(self) -> dict[str, Any]:
+        """What `distill` was called with, for another student."""
+        names = ("teacher", "weight", "task_weight", "temperature", "loss")
+        return {name: getattr(self, name) for name in names}
+
     def check(self, student: QuantizedModel) -> None:
         """Raise ValueError unless the teacher and the losses fit a model, as far as is known."""
         given = self.loss.values() if isinstance(self.loss, Mapping) else [self.loss]
@@ -197,38 +202,50 @@ class Distillation:
 
     def _functions(self, student: QuantizedModel) -> list[Function | None]:
         """What compares each output, None where nothing does."""
-        names, compiled = student.output_names, _compat.output_losses(student)
-        has_loss = [loss is not None for loss in compiled]
-        functions: list[Function | None] = []
-        for index, (theirs, own) in enumerate(self.origins):
-            loss = self.loss
-            if isinstance(self.loss, Mapping):
-                loss = self.loss.get(names[index])
-            if self.loss == AUTO and any(has_loss) and not has_loss[index]:
-                loss = None
-            if loss == AUTO:
-                loss = soft_targets.loss_of_output(own, compiled[index])
-                if loss is None:
-                    raise ValueError(
-                        f"Whether output {names[index]!r} holds logits or other numbers cannot be "
-                        "told from its layer and the loss of compile: say distill(loss=...), one "
-                        f"of {', '.join(map(repr, LOSSES))} or a function."
-                    )
-            functions.append(self._function(loss, theirs, own))
+        compiled = _compat.output_losses(student)
+        functions = [
+            self._function(name, origins, own, has_task=any(compiled))
+            for name, origins, own in zip(student.output_names, self.origins, compiled, strict=True)
+        ]
         if not any(functions):
             raise ValueError("distill(loss=...) compares no output.")
         return functions
 
-    def _function(self, loss: Any, theirs: str, own: str) -> Function | None:
+    def _function(
+        self, name: str, origins: tuple[str, str], compiled: Any, *, has_task: bool
+    ) -> Function | None:
+        """What compares one output.
+
+        Args:
+            name: of the output.
+            origins: what it comes from, of the teacher and of the student.
+            compiled: the loss it is compiled with, None for none.
+            has_task: whether any output is compiled with one.
+        """
+        loss = self.loss.get(name) if isinstance(self.loss, Mapping) else self.loss
+        if self.loss == AUTO and has_task and compiled is None:
+            return None
+        if loss == AUTO:
+            loss = soft_targets.loss_of_output(origins[1], compiled)
+            if loss is None:
+                raise ValueError(
+                    f"Whether output {name!r} holds logits or other numbers cannot be told from "
+                    "its layer and the loss of compile: say distill(loss=...), one of "
+                    f"{', '.join(map(repr, LOSSES))} or a function."
+                )
+        if isinstance(loss, str):
+            return self._named(loss, origins)
+        return loss.call if isinstance(loss, keras.losses.Loss) else loss
+
+    def _named(self, loss: str, origins: tuple[str, str]) -> Function:
         if loss == SQUARED:
             return soft_targets.squared
-        if loss not in (CATEGORICAL, BINARY):
-            return loss.call if isinstance(loss, keras.losses.Loss) else loss
         compare = soft_targets.categorical if loss == CATEGORICAL else soft_targets.binary
 
-        def function(taught: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
-            logits = soft_targets.logits(taught, theirs, loss)
-            return compare(logits, soft_targets.logits(outputs, own, loss), self.temperature)
+        def function(*outputs: tf.Tensor) -> tf.Tensor:
+            both = zip(outputs, origins, strict=True)
+            logits = [soft_targets.logits(own, origin, loss) for own, origin in both]
+            return compare(*logits, self.temperature)
 
         return function
 

@@ -59,8 +59,8 @@ def plan(
             every layer that is not supported.
     """
     model = _opened(model)
-    recipe = _recipe(recipe, weight_bits, activation_bits)
-    recipe, batches = _samples(model, recipe, calibration_data)
+    recipe = given_recipe(recipe, weight_bits, activation_bits)
+    recipe, batches = with_samples(model, recipe, calibration_data)
     normal, decided = _decided(model, recipe)
     if batches is None or decided.problems:
         return decided
@@ -116,11 +116,11 @@ def quantize_apply(
             calibration data does not fit, or listing every problem of every layer.
     """
     model = _opened(model)
-    recipe = _recipe(recipe, weight_bits, activation_bits)
+    recipe = given_recipe(recipe, weight_bits, activation_bits)
     old = {"detach_step": detach_step, "scale_free": scale_free, "bounded_pull": bounded_pull}
     recipe = with_bin_options(recipe, {k: v for k, v in old.items() if v is not None})
     check_methods(recipe)
-    recipe, batches = _samples(model, recipe, calibration_data)
+    recipe, batches = with_samples(model, recipe, calibration_data)
     normal, decided = _decided(model, recipe)
     raise_problems(decided.problems, f"quantize model {model.name!r}")
     quantized = place(decided, QuantizedModel, recipe)
@@ -132,7 +132,9 @@ def quantize_apply(
     return quantized
 
 
-def _samples(model: Any, recipe: Recipe, calibration_data: Any) -> tuple[Recipe, list[Any] | None]:
+def with_samples(
+    model: Any, recipe: Recipe, calibration_data: Any
+) -> tuple[Recipe, list[Any] | None]:
     """The recipe with what the data says of the inputs' sign, and the batches; None without any."""
     if calibration_data is None:
         return recipe, None
@@ -181,7 +183,10 @@ def _strip_annotations(model: Any) -> tuple[Any, dict[str, Any]]:
     return stripped, {wrapper.layer.name: wrapper.quantize_config for wrapper in wrappers}
 
 
-def _recipe(recipe: RecipeData, weight_bits: int | None, activation_bits: int | None) -> Recipe:
+def given_recipe(
+    recipe: RecipeData, weight_bits: int | None, activation_bits: int | None
+) -> Recipe:
+    """A recipe from a verb's arguments: in any form, or bits in its place."""
     bits = {"weight_bits": weight_bits, "activation_bits": activation_bits}
     given: dict[str, Any] = {name: value for name, value in bits.items() if value is not None}
     if recipe is None:

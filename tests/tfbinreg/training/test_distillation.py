@@ -243,7 +243,6 @@ def test_the_teacher_is_not_saved_and_training_goes_on(file, tmp_path):
         tfbinreg.distill(each, net(seed=1))
     longer = fit(whole, epochs=2)
     fit(model)
-    tfbinreg.finalize(plain)
     path = tmp_path / file
     with pytest.warns(tfbinreg.QuantizationWarning, match="finalized"):
         model.save(path)
