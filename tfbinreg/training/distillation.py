@@ -242,10 +242,10 @@ class Distillation:
             return soft_targets.squared
         compare = soft_targets.categorical if loss == CATEGORICAL else soft_targets.binary
 
-        def function(*outputs: tf.Tensor) -> tf.Tensor:
-            both = zip(outputs, origins, strict=True)
-            logits = [soft_targets.logits(own, origin, loss) for own, origin in both]
-            return compare(*logits, self.temperature)
+        def function(taught: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
+            both = zip((taught, outputs), origins, strict=True)
+            first, second = (soft_targets.logits(own, origin, loss) for own, origin in both)
+            return compare(first, second, self.temperature)
 
         return function
 
