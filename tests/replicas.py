@@ -17,8 +17,8 @@ Methods: trains a small net with each method of the roster, on one device and on
 Writes weights to METHOD-one.npz and METHOD-two.npz in FOLDER.
 
 Taught: trains the small net with a teacher, its float model or one that was made outside the
-strategy, on one device and on two replicas. Writes weights and logs to own-one.npz, own-two.npz,
-other-one.npz and other-two.npz in FOLDER.
+strategy, on one device and on two replicas, and goes on at other bits. Writes logs, and weights and
+optimizer at these bits, to own-one.npz, own-two.npz, other-one.npz and other-two.npz in FOLDER.
 """
 
 import contextlib
@@ -135,8 +135,11 @@ def train_taught(folder):
             weights = np.linspace(0.0, 2.0, 2 * BATCH)
             options = {"sample_weight": weights, "shuffle": False, "verbose": 0}
             history = model.fit(*data(), BATCH, **options).history
+            model = tfbinreg.requantize(model, weight_bits=3)
             variables = {variable.name: variable.numpy() for variable in model.weights}
-            np.savez(pathlib.Path(folder) / f"{name}-{count}.npz", **variables, **history)
+            slots = [variable.numpy() for variable in model.optimizer.variables]
+            np.savez(pathlib.Path(folder) / f"{name}-{count}.npz", *slots, **variables, **history)
+            model.fit(*data(), BATCH, **options)
 
 
 def main(kind, path, *cluster):

@@ -309,12 +309,23 @@ def continue_optimizer(new: Any, old: Any, anew: Sequence[tf.Variable]) -> None:
     if not getattr(former, "_built", False):
         return
     own.build(new.trainable_variables)
-    states = {variable.name: variable for variable in former.variables}
-    for variable in own.variables:
-        state = states.get(variable.name)
-        _, _, of = variable.name.partition("/")  # slot/name of the variable
-        if state is not None and state.shape == variable.shape and of not in fresh:
+    states = _slots(former, old)
+    for key, variable in _slots(own, new).items():
+        state = states.get(key)
+        if state is not None and state.shape == variable.shape and key[1] not in fresh:
             variable.assign(state)
+
+
+def _slots(optimizer: Any, model: Any) -> dict[tuple[str, str], tf.Variable]:
+    """The variables of an optimizer by what they are and of which variable of the model, "" for
+    none. Keras calls them "m/conv/kernel:0", or "Adam/m/conv/kernel:0" if a graph has made them."""
+    names = [variable.name for variable in model.trainable_variables]
+    found = {}
+    for slot in optimizer.variables:
+        of = max((name for name in names if slot.name.endswith(f"/{name}")), key=len, default="")
+        what = slot.name.removesuffix(of).rstrip("/").rpartition("/")[2]
+        found[what, of] = slot
+    return found
 
 
 def _continue_legacy(own: Any, former: Any, new: Any, old: Any, fresh: set[str]) -> None:
