@@ -39,8 +39,8 @@ tfbinreg.training: model_checks constant_columns assemble weight_files keras_fil
   weight_statistics histograms penalties bin_options training_progress weight_updates
   integer_inference step_holding model_config model soft_targets distillation
   transition_log weight_averages tfmot_scheme saving batch_statistics calibrate batch_norm
-  lost_numbers strip quantize requantize pulls penalty_schedule finalize_report best_statistics
-  finalize
+  lost_numbers strip quantize requantize train_blocks pulls penalty_schedule finalize_report
+  best_statistics finalize
 tfbinreg.budget: sensitivity flash_budget
 tfbinreg
 tflite_tools

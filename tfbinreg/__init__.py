@@ -47,6 +47,7 @@ from tfbinreg.training.requantize import requantize
 from tfbinreg.training.saving import load_model, quantize_scope
 from tfbinreg.training.strip import strip_quantization
 from tfbinreg.training.tfmot_scheme import LSQQuantizeScheme
+from tfbinreg.training.train_blocks import BlockLoss, train_blocks
 from tfbinreg.training.transition_log import TransitionLog
 from tfbinreg.training.weight_averages import EvaluateAverages
 from tfbinreg.version import __version__
@@ -55,6 +56,7 @@ __all__ = [
     "BatchNormReestimation",
     "BinOptions",
     "BinRegularization",
+    "BlockLoss",
     "CodedTensor",
     "EvaluateAverages",
     "FinalizeReport",
@@ -97,4 +99,5 @@ __all__ = [
     "requantize",
     "strip_quantization",
     "to_tflite",
+    "train_blocks",
 ]
