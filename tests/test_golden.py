@@ -45,6 +45,8 @@ MADE_BY_METHODS = {
     "tfbinreg>LSQWeightQuantizer",
     "tfbinreg>TQTWeightQuantizer",
     "tfbinreg>TQTActivationQuantizer",
+    "tfbinreg>GDRQWeightQuantizer",
+    "tfbinreg>GDRQActivationQuantizer",
 }
 OTHER_FACTS = ("input", "target", "resumed", runtime.LITERT, runtime.TFLM)
 RUNTIMES = {"litert": runtime.LITERT, "tflm": runtime.TFLM}
