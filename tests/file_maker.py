@@ -103,8 +103,14 @@ def samples(file, count, seed=0):
     return drawn
 
 
-def convolution(maker, random, kind, bits, per_channel):
-    """A convolution with random shape, stride, dilation, padding, zero points and activation."""
+def power_of_two(scales):
+    """The nearest powers of two."""
+    return 2.0 ** np.round(np.log2(scales))
+
+
+def convolution(maker, random, kind, bits, per_channel, rounded=lambda scales: scales):
+    """A convolution with random shape, stride, dilation, padding, zero points and activation, and
+    scales that are `rounded`."""
     height, width = (int(size) for size in random.integers(5, 10, 2))
     if random.integers(4) == 0:
         width = int(random.integers(33, 70))  # beyond the sums that a kernel keeps
@@ -121,9 +127,10 @@ def convolution(maker, random, kind, bits, per_channel):
     codes = random.integers(low, high, shape)
     prescale = PRESCALES[bits]
     scales = random.uniform(0.5, 2.0, channels if per_channel else 1).astype(np.float32)
-    scales *= np.float32(0.02 / prescale / high)
+    scales = rounded(scales * np.float32(0.02 / prescale / high)).astype(np.float32)
     zero = int(random.integers(-128, 128))
-    source = maker.input((1, height, width, depth), (float(random.uniform(0.02, 0.1)), zero))
+    in_scale = float(rounded(random.uniform(0.02, 0.1)))
+    source = maker.input((1, height, width, depth), (in_scale, zero))
     weights = maker.weights(codes, bits, prescale, scales, axis)
     large = 2000 if random.integers(2) else 100000  # biases of 16 and of 32 bits
     bias = random.integers(-large, large, channels).astype(np.int32)
@@ -146,7 +153,7 @@ def convolution(maker, random, kind, bits, per_channel):
         options |= {"dilationHFactor": dilations[0], "dilationWFactor": dilations[1]}
     if kind == "DEPTHWISE_CONV_2D":
         options["depthMultiplier"] = 2
-    grid = (float(random.uniform(0.004, 0.05)), int(random.integers(-128, 128)))
+    grid = (float(rounded(random.uniform(0.004, 0.05))), int(random.integers(-128, 128)))
     name = {
         "CONV_2D": "Conv2DOptions",
         "DEPTHWISE_CONV_2D": "DepthwiseConv2DOptions",

@@ -20,14 +20,16 @@ def paper(bits: int) -> Recipe:
 
 
 def hardware_friendly(bits: int) -> Recipe:
-    """What fixed-point hardware wants (Han et al., ICCV 2021, section 3.8): weights and unsigned
-    activations at `bits` in the first and last layer too, biases of 8 bits, both inputs and the
-    output of every addition on a grid, normalizations folded into the kernels while training.
+    """What fixed-point hardware wants (Han et al., ICCV 2021, section 3.8 and table 9): TQT, whose
+    scales are powers of two, weights and unsigned activations at `bits` in the first and last layer
+    too, biases of 8 bits, both inputs and the output of every addition on a grid, normalizations
+    folded into the kernels while training. That section of the paper is known from others' notes.
 
     Until `FreezeBatchNorm` freezes the statistics, training normalizes by those of the batch (see
-    `FoldedKernel`). The steps are learned, not powers of two. Model inputs, outputs and signed
-    activations stay at 8 bits. A normalization with no kernel to be folded into keeps its 32-bit
-    bias.
+    `FoldedKernel`). Model inputs, outputs and signed activations stay at 8 bits: int8 kernels clip
+    an activation of fewer bits to what a ReLU leaves, and no signed range has that form. A
+    normalization with no kernel to be folded into keeps its 32-bit bias. Generated C requantizes by
+    shifts alone. `dataclasses.replace(recipe, method="lsq")` learns steps of any size.
     """
     return Recipe(
         weight_bits=bits,
@@ -35,6 +37,7 @@ def hardware_friendly(bits: int) -> Recipe:
         first_last_bits=None,
         fold_batch_norm=True,
         bias_bits=8,
+        method="tqt",
     )
 
 

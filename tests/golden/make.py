@@ -199,7 +199,7 @@ CASES = {
     "folded": Case(
         **BEFORE,
         net=folded_net,
-        recipe=tfbinreg.recipes.hardware_friendly(4),
+        recipe=dataclasses.replace(tfbinreg.recipes.hardware_friendly(4), method="lsq"),
         optimizer=lambda: keras.optimizers.SGD(0.01, 0.9),
         finalized=True,
         weights=("weights.h5",),

@@ -1,10 +1,11 @@
+import numpy as np
 import pytest
 import tf_keras as keras
 
 import tfbinreg
 from tfbinreg import Recipe, recipes
 from tfbinreg.layers.folded_kernel import FoldedKernel
-from tfbinreg.layers.sites import activation_sites, kernel_sites
+from tfbinreg.layers.sites import activation_sites, kernel_sites, sites
 
 
 def bits(sites):
@@ -36,6 +37,9 @@ def test_hardware_friendly(float_net):
     assert bits(kernel_sites(model)) == {3}  # the first and the last as well
     assert all(isinstance(site.layer, FoldedKernel) for site in kernel_sites(model))
     assert {site.layer.bias_bits for site in kernel_sites(model)} == {8}
+    for site in sites(model):
+        exponent = np.log2(float(site.quantizer.grid_now(site.variables).scale))
+        assert exponent == round(exponent)
     plan = tfbinreg.plan(float_net, recipes.hardware_friendly(3))
     (add,) = (node for node in plan.graph.nodes if node.kind == "Add")
     consumer = plan.graph.sole_consumer(add.index)

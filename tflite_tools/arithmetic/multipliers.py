@@ -12,6 +12,7 @@ import numpy as np
 from tflite_tools.arithmetic import fixed_point
 
 Factor = tuple[int, int]
+HALF = 2**30  # the multiplier of powers of two
 FINER_BITS = 20  # by which ADD and SUB widen their operands
 EXP_BITS = 5  # integer bits of SOFTMAX's exponents
 

@@ -26,7 +26,10 @@ from tflite_tools.schema.contents import Graph, Model, Op, Tensor
 RUNTIME_HEADER = "tfbinreg_runtime.h"
 HEADERS_DIR = pathlib.Path(__file__).parent / "headers"
 # Each part uses only those before it.
-_RUNTIME_PARTS = ("basics", "packed", "convolutions", "elements", "softmax", "moves")
+_RUNTIME_PARTS = ("basics", "packed", "filters", "convolutions", "elements", "softmax", "moves")
+# What only some models need -> the part that it follows.
+_BY_SHIFTS = {"shifts": "filters", "shifted_sums": "elements"}
+_CODED = {"codebooks": "moves"}
 LOWERINGS = {**lower_kernels.LOWERINGS, **lower_moves.LOWERINGS, **lower_elementwise.LOWERINGS}
 # Names that C, its library or the generated files use.
 _RESERVED = frozenset(keyword for line in (
@@ -88,12 +91,12 @@ def generate(model: Model, *, name: str = "model") -> Sources:
     problems += _order_problems(model.main, steps)
     lowering.raise_problems(problems)
     placed = memory_map.place(model.main, steps)
-    text = source_text.Text(name, model.main, steps, placed, constants.lines)
+    text = source_text.Text(name, model.main, steps, placed, constants.lines, _defines(constants))
     return Sources(
         files={
             f"{name}.c": text.source(),
             f"{name}.h": text.header(),
-            RUNTIME_HEADER: runtime_header(coded=constants.coded),
+            RUNTIME_HEADER: runtime_header(coded=constants.coded, shifts=constants.by_shifts),
             "main.c": text.example(),
         },
         arena_bytes=placed.arena.size,
@@ -102,9 +105,19 @@ def generate(model: Model, *, name: str = "model") -> Sources:
     )
 
 
-def runtime_header(*, coded: bool = False) -> str:
-    """The kernels, as one header; `coded` adds those for the weights that `coding` makes."""
-    names = (*_RUNTIME_PARTS, "codebooks") if coded else _RUNTIME_PARTS
+def _defines(constants: Constants) -> list[str]:
+    """What the runtime header is told of the model, if it has kernels by shifts."""
+    if not constants.by_shifts:
+        return []
+    return [f"#define TFB_SHIFT_STEPS {1 if constants.by_multipliers else 2}"]
+
+
+def runtime_header(*, coded: bool = False, shifts: bool = False) -> str:
+    """The kernels, as one header; `coded` adds those for the weights that `coding` makes, `shifts`
+    those for scales that are powers of two."""
+    names = list(_RUNTIME_PARTS)
+    for name, before in {**(_CODED if coded else {}), **(_BY_SHIFTS if shifts else {})}.items():
+        names.insert(names.index(before) + 1, name)
     parts = ((HEADERS_DIR / f"{name}.h").read_text() for name in names)
     guard = RUNTIME_HEADER.upper().replace(".", "_") + "_"
     return "\n".join((f"#ifndef {guard}\n#define {guard}\n", *parts, "#endif\n"))

@@ -51,7 +51,13 @@ def _table(op: Context, source: Tensor) -> np.ndarray:
 def add(op: Context) -> Step:
     """ADD and SUB: both operands at twice the larger scale, 20 bits finer."""
     function = "tfb_add" if op.op.name == "ADD" else "tfb_sub"
-    return _pair(op, function, *multipliers.addition(*_scales(op)))
+    factors = multipliers.addition(*_scales(op))
+    widening = [multipliers.FINER_BITS - 1 + shift for _, shift in factors[:2]]
+    if any(multiplier != multipliers.HALF for multiplier, _ in factors) or min(widening) < 0:
+        return _pair(op, function, *factors)
+    op.constants.by_shifts = True
+    first, second, result = *widening, -factors[2][1]
+    return _pair(op, f"{function}_shifts", (0, first), (0, second), (0, result), shifts_only=True)
 
 
 def multiply(op: Context) -> Step:
@@ -82,6 +88,8 @@ def _pair(
     first: tuple[int, int],
     second: tuple[int, int],
     result: tuple[int, int],
+    *,
+    shifts_only: bool = False,
 ) -> Step:
     """A step over two operands, of which either may be repeated along axes."""
     a, b = op.operand(0), op.operand(1)
@@ -92,7 +100,7 @@ def _pair(
     low, high = op.limits()
     shifts = [shift for _, shift in (first, second, result)]
     # A product of two operands has up to 16 bits.
-    op.need(max(shifts) < 15, "scales too far apart for 32 bits")
+    op.need(shifts_only or max(shifts) < 15, "scales too far apart for 32 bits")
     record = op.constants.record("tfb_pair", op.op, {
         "size": sizes, "step_a": step_a, "step_b": step_b,
         "multiplier_a": first[0], "multiplier_b": second[0], "multiplier": result[0],

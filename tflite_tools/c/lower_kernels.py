@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tflite_tools.arithmetic import multipliers
+from tflite_tools.arithmetic.multipliers import HALF
 from tflite_tools.c import coding, geometry, packing
 from tflite_tools.c.lowering import Context, Step
 from tflite_tools.schema import codes as file_codes
@@ -17,6 +18,8 @@ from tflite_tools.schema.contents import Tensor
 _MAX_REACH = 2**15
 # As in the runtime header.
 _BIAS16, _BIAS24, _FOLDED, _EACH_MULTIPLIER, _EACH_SHIFT, _JOINT_SHIFT = 1, 2, 4, 8, 16, 32
+_SHIFTS = 64
+_LARGEST_SHIFT = 21  # whose zero point, half and sum together have 31 bits
 _JOINT_BITS = 30  # of a multiplier; what is above them is added to the shift
 
 
@@ -211,6 +214,10 @@ def _step(
     bias, bias_form = _biases(kernel, op.grid(source)[1], inside)
     stored = _stored_factors(*factors)
     constants, coded = op.constants, kernel.coded
+    if stored.form & _SHIFTS:
+        constants.by_shifts = True
+    else:
+        constants.by_multipliers = True
     if coded is None:
         packed = packing.pack(kernel.packed.codes, kernel.packed.bits)
     else:
@@ -300,8 +307,13 @@ def _stored_factors(multipliers: np.ndarray, shifts: np.ndarray) -> _Factors:
     """The factors of a kernel in few bytes.
 
     A multiplier is at least 2^30, so the bits above are free for how far a channel's shift lies
-    above the smallest.
+    above the smallest. Multipliers of powers of two are not read at all.
     """
+    if (multipliers == HALF).all():
+        shifts = _once(shifts)
+        form = _EACH_SHIFT if shifts.size > 1 else 0
+        form |= _SHIFTS if shifts.min() >= -_LARGEST_SHIFT else 0
+        return _Factors(np.array([HALF], np.int32), shifts.astype(np.int8), form)
     base = shifts.min()
     above = shifts - base
     if above.any() and above.max() < 4 and multipliers.min() >= 2**_JOINT_BITS:

@@ -65,6 +65,8 @@ class Constants:
     def __init__(self) -> None:
         self.lines: list[str] = []
         self.coded = False  # whether a layer has weights that `coding` makes
+        self.by_shifts = False  # whether something is rescaled by shifts alone
+        self.by_multipliers = False  # whether a layer with weights is not
         self.weight_bytes = 0
         self.other_bytes = 0
         self._names: dict[tuple[str, bytes], str] = {}

@@ -41,6 +41,7 @@ def folded(model):
 def quantized(rows, bits=8, source=None, **changes):
     """A quantized `norm_net`, with its statistics in place of those of the data."""
     source = norm_net() if source is None else source
+    changes = {"method": "lsq", **changes}
     recipe = dataclasses.replace(recipes.hardware_friendly(bits), **changes)
     model = tfbinreg.quantize_apply(source, recipe, calibration_data=rows)
     folded(model).norms[0].set_weights(source.get_layer("norm").get_weights())

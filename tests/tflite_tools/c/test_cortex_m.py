@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("tensorflow")
 import tf_keras as keras
-from file_maker import Maker, convolution, samples
+from file_maker import Maker, convolution, power_of_two, samples
 
 import tfbinreg
 from tflite_tools.c import cortex_m, generate
@@ -66,6 +66,19 @@ def test_convolutions(kind, bits):
     for _ in range(12):
         convolution(maker, random, kind, bits, True)
     check(maker.file(), cortex_m.CPUS)
+
+
+@pytest.mark.device
+@pytest.mark.parametrize("kind", ["CONV_2D", "DEPTHWISE_CONV_2D"])
+def test_scales_that_are_powers_of_two(kind):
+    maker, random = Maker(), np.random.default_rng(0)
+    for bits in (2, 4, 8) * 4:
+        convolution(maker, random, kind, bits, True, power_of_two)
+    grids = ((2.0**-4, -9), (2.0**-6, 12), (2.0**-3, -20))
+    a, b = (maker.input((1, 4, 4, 4), grid) for grid in grids[:2])
+    maker.op("ADD", [a, b], (1, 4, 4, 4), grids[2], kind="AddOptions")
+    sources, *_ = check(maker.file(), cortex_m.CPUS)
+    assert "#define TFB_SHIFT_STEPS 2" in sources.files["model.c"]
 
 
 def net():

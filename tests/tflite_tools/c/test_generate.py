@@ -2,10 +2,11 @@
 
 import importlib
 import pathlib
+import re
 
 import numpy as np
 import pytest
-from file_maker import ACTIVATIONS, PRESCALES, Maker, convolution, samples
+from file_maker import ACTIVATIONS, PRESCALES, Maker, convolution, power_of_two, samples
 
 from tflite_tools.c import generate, host_run
 from tflite_tools.checks import isolate
@@ -60,6 +61,43 @@ def test_convolutions(kind, bits, per_channel, c_is_tflm):
 
 
 @pytest.mark.parametrize("per_channel", [False, True])
+@pytest.mark.parametrize("kind", ["CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV"])
+def test_convolutions_whose_scales_are_powers_of_two(kind, per_channel, c_is_tflm):
+    maker, random = Maker(), np.random.default_rng(1)
+    for bits in (2, 4, 8) * 6:
+        convolution(maker, random, kind, bits, per_channel, power_of_two)
+    sources, expected = c_is_tflm(maker.file())
+    assert sum(len(np.unique(output)) > 4 for output in expected) >= 12
+    forms = re.findall(r"\.form = (\d+)", sources.files["model.c"])
+    assert len(forms) == 18 and all(int(form) & 64 for form in forms)
+    assert "#define TFB_SHIFT_STEPS 2" in sources.files["model.c"]
+    convolution(maker, random, kind, 4, per_channel)
+    sources, _ = c_is_tflm(maker.file(), paths=["optimized"])
+    assert "#define TFB_SHIFT_STEPS 1" in sources.files["model.c"]
+
+
+@pytest.mark.parametrize("zero", [-128, -20, 127])
+@pytest.mark.parametrize("activation", [0, 1])
+@pytest.mark.parametrize("exponent", [-3, -2, -1, 0, 1, 4, 20, 21, 22, 25])
+def test_every_remainder_is_rounded_as_twice(exponent, activation, zero, c_is_tflm):
+    """Sums around whole outputs and halves of them, of either sign, at all shifts."""
+    maker, step = Maker(), 2.0**exponent  # of an output, in sums
+    halves = np.arange(-6, 7)[:, None] * max(step / 4, 1) + np.arange(-2, 3)
+    bias = np.unique(halves.astype(np.int64)).astype(np.int32)
+    source = maker.input((1, 4, 4, 1), (2.0**-4, 0))
+    codes = np.where(np.arange(bias.size) % 2, 1, -1).reshape(-1, 1, 1, 1)
+    scale = np.float32([2.0**-10])
+    places = [source, maker.weights(codes, 8, 1, scale, 0)]
+    places.append(maker.tensor(bias.shape, (scale * np.float32(2.0**-4), 0), data=bias))
+    options = {"strideH": 1, "strideW": 1, "padding": 0, "fusedActivationFunction": activation}
+    grid = (2.0**-14 * step, zero)
+    maker.op("CONV_2D", places, (1, 4, 4, bias.size), grid, options, kind="Conv2DOptions")
+    sources, _ = c_is_tflm(maker.file(), paths=["portable"])
+    (form,) = re.findall(r"\.form = (\d+)", sources.files["model.c"])
+    assert bool(int(form) & 64) == (exponent <= 22)
+
+
+@pytest.mark.parametrize("per_channel", [False, True])
 @pytest.mark.parametrize("bits", PRESCALES)
 def test_fully_connected(bits, per_channel, c_is_tflm):
     maker, random = Maker(), np.random.default_rng(bits)
@@ -83,23 +121,31 @@ def test_fully_connected(bits, per_channel, c_is_tflm):
     c_is_tflm(maker.file())
 
 
-@pytest.mark.parametrize(("spread", "factors"), [(1.0, 8), (6.0, 8 | 32), (1000.0, 8 | 16)])
+@pytest.mark.parametrize(
+    ("spread", "factors"), [(1.0, 8), (6.0, 8 | 32), (1000.0, 8 | 16), ("powers", 16)]
+)
 @pytest.mark.parametrize(("largest", "width"), [(2**15 - 1, 1), (2**23 - 1, 2), (2**28, 0)])
 def test_constants_take_as_few_bytes_as_they_can(largest, width, spread, factors, c_is_tflm):
     maker, random, channels = Maker(), np.random.default_rng(0), 7
-    scales = np.geomspace(1.0, spread, channels) * random.uniform(1.0, 1.3, channels)
-    scales = (scales / scales.max() / 50.0 / largest).astype(np.float32)
+    if spread == "powers":
+        factors |= 64 if largest < 2**16 else 0  # larger ones are shifted too far
+        scales = 2.0 ** -np.arange(channels)
+        scales = power_of_two(scales / 50.0 / largest).astype(np.float32)
+    else:
+        scales = np.geomspace(1.0, spread, channels) * random.uniform(1.0, 1.3, channels)
+        scales = (scales / scales.max() / 50.0 / largest).astype(np.float32)
     bias = random.integers(-largest, largest, channels).astype(np.int32)
     bias[:2] = largest, -largest
-    source = maker.input((1, 4, 4, 8), (0.04, 0))
+    in_scale = np.float32(2.0**-5 if spread == "powers" else 0.04)
+    source = maker.input((1, 4, 4, 8), (float(in_scale), 0))
     codes = random.integers(-8, 8, (channels, 1, 1, 8))
     places = [
         source,
         maker.weights(codes, 4, PRESCALES[4], scales, 0),
-        maker.tensor(bias.shape, (scales * np.float32(0.04), 0), data=bias),
+        maker.tensor(bias.shape, (scales * in_scale, 0), data=bias),
     ]
     options = {"strideH": 1, "strideW": 1, "padding": 0}
-    grid = (1e-3 / 127, -5)
+    grid = (2.0**-17 if spread == "powers" else 1e-3 / 127, -5)
     maker.op("CONV_2D", places, (1, 4, 4, channels), grid, options, kind="Conv2DOptions")
     sources, expected = c_is_tflm(maker.file())
     assert len(np.unique(expected[0])) >= 4
@@ -107,7 +153,8 @@ def test_constants_take_as_few_bytes_as_they_can(largest, width, spread, factors
     assert f".form = {width | folded | factors}}}" in sources.files["model.c"]
     bytes_of_bias = {1: 2, 2: 3, 0: 4}[width] * channels
     shifts = channels if factors & 16 else 1
-    assert sources.constant_bytes == bytes_of_bias + 4 * channels + shifts
+    multipliers = channels if factors & 8 else 1
+    assert sources.constant_bytes == bytes_of_bias + 4 * multipliers + shifts
 
 
 GRIDS = [(0.0421, -9), (0.0317, 12)]
@@ -173,6 +220,20 @@ def test_functions_of_two_values(activation, c_is_tflm):
         pair = [maker.input((1, 8, 8, 4), one), maker.input((1, 1, 8, 1), one)]
         maker.op(name, pair, (1, 8, 8, 4), one, kind="MaximumMinimumOptions")
     c_is_tflm(maker.file(), paths=["portable"])
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS.values(), ids=ACTIVATIONS)
+def test_sums_whose_scales_are_powers_of_two(activation, c_is_tflm):
+    maker, shape, shifts = Maker(), (1, 8, 8, 4), 0
+    fused = {"fusedActivationFunction": activation}
+    for first, second, out in ((4, 4, 4), (4, 6, 3), (9, 3, 5), (3, 4, 6), (24, 4, 4), (5, 4, 0)):
+        a, b = maker.input(shape, (2.0**-first, -9)), maker.input(shape, (2.0**-second, 12))
+        for name in ("Add", "Sub"):
+            grid = (2.0**-out, -20)
+            maker.op(name.upper(), [a, b], shape, grid, fused, kind=f"{name}Options")
+        shifts += 2 if first < 24 else 0  # more than 19 apart is left to the multipliers
+    sources, _ = c_is_tflm(maker.file())
+    assert len(re.findall("tfb_(?:add|sub)_shifts", sources.files["model.c"])) == shifts
 
 
 def test_pools_and_reductions(c_is_tflm):

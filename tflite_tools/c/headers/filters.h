@@ -1,0 +1,78 @@
+/* ---- Convolutions ---- */
+
+/* Flags of tfb_conv.form. */
+#define TFB_BIAS16 1          /* biases are int16_t, not int32_t */
+#define TFB_BIAS24 2          /* biases are three bytes each, least significant first */
+#define TFB_FOLDED 4          /* biases contain -in_zero * sum of the filter's weights */
+#define TFB_EACH_MULTIPLIER 8 /* a multiplier per channel, not one for all */
+#define TFB_EACH_SHIFT 16     /* a shift per channel, not one for all */
+#define TFB_JOINT_SHIFT 32    /* bits 30 and 31 of a multiplier are added to the shift */
+
+typedef struct {
+  const uint8_t *weights;
+  const void *bias;
+  const int32_t *multiplier;
+  const int8_t *shift;
+  uint16_t batch, in_h, in_w, in_c, out_h, out_w, out_c, k_h, k_w;
+  uint16_t stride_h, stride_w, dilation_h, dilation_w, pad_h, pad_w;
+  int8_t in_zero, out_zero, low, high;
+  uint8_t bits, prescale, form;
+} tfb_conv;
+
+/* A filter, and what turns sums of x * w into stored values: (sum * factor + base) * multiplier
+ * / 2^31 / 2^exponent. Factor and base are doubled. */
+typedef struct {
+  const int8_t *row;
+  int32_t outside; /* what a sum of (x - in_zero) * w is short of one of x * w */
+  int32_t factor, base, multiplier, exponent;
+} tfb_filter;
+
+/* What is taken off the inputs where a filter reaches over the border. */
+static inline int32_t tfb_zero(const tfb_conv *op) {
+  return op->form & TFB_FOLDED ? 0 : op->in_zero;
+}
+
+static inline int32_t tfb_bias(const tfb_conv *op, int32_t c) {
+  if (op->form & TFB_BIAS16) return ((const int16_t *)op->bias)[c];
+  if (op->form & TFB_BIAS24) {
+    const uint8_t *bytes = (const uint8_t *)op->bias + 3 * c;
+    uint32_t word = (uint32_t)bytes[0] << 8 | (uint32_t)bytes[1] << 16 | (uint32_t)bytes[2] << 24;
+    return (int32_t)word >> 8;
+  }
+  return ((const int32_t *)op->bias)[c];
+}
+
+static inline tfb_filter tfb_filter_of(const tfb_conv *op, int32_t c, tfb_stream *stream,
+                                       int8_t *scratch, int32_t taps) {
+  tfb_filter filter;
+  uint32_t multiplier = (uint32_t)op->multiplier[op->form & TFB_EACH_MULTIPLIER ? c : 0];
+  int32_t shift = op->shift[op->form & TFB_EACH_SHIFT ? c : 0], left;
+  if (op->form & TFB_JOINT_SHIFT) {
+    shift += (int32_t)(multiplier >> 30);
+    multiplier = (multiplier & 0x3fffffffu) | 0x40000000u;
+  }
+  left = tfb_max(shift, 0);
+  filter.row = tfb_unpack(stream, op->bits, scratch, taps);
+  filter.outside = tfb_zero(op) != 0 ? tfb_zero(op) * tfb_sum(filter.row, taps) : 0;
+  filter.factor = (int32_t)op->prescale << (left + 1);
+  filter.base =
+      tfb_bias(op, c) * ((int32_t)2 << left) - (filter.outside >> (8 - op->bits)) * filter.factor;
+  filter.multiplier = (int32_t)multiplier;
+  filter.exponent = left - shift;
+  return filter;
+}
+
+/* Stores n outputs of a filter. The second rounding is that of tfb_rounded_shift, for numbers so
+ * small that the half can be added. */
+static TFB_APART void tfb_store(const tfb_conv *op, const tfb_filter *filter, const int32_t *sums,
+                                int32_t n, int8_t *out) {
+  int32_t drop = 8 - op->bits, zero = op->out_zero, low = op->low, high = op->high;
+  int32_t factor = filter->factor, base = filter->base, multiplier = filter->multiplier;
+  int32_t exponent = filter->exponent, half = (int32_t)(((uint32_t)1 << exponent) >> 1);
+  int32_t sign = -(exponent > 0), next = op->out_c;
+  for (; n > 0; n--, out += next) {
+    int32_t value = tfb_product_of_twice((*sums++ >> drop) * factor + base, multiplier);
+    value = (value + (half + ((value >> 31) & sign))) >> exponent;
+    *out = (int8_t)tfb_clamp(value + zero, low, high);
+  }
+}
