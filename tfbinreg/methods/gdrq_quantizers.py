@@ -280,20 +280,10 @@ class GDRQActivationQuantizer(UniformActivationQuantizer):
         scale = tf.convert_to_tensor(parameters["step"])
         return clip_quantize(values, scale, self.qmin, self.qmax, self.reach, True)
 
-    def __call__(
-        self,
-        inputs: Any,
-        training: Any,
-        weights: Variables,
-        member: int | None = 0,
-        **kwargs: Any,
-    ) -> tf.Tensor:
-        if training and member is not None and not self.fixed:
-            self._follow(inputs, weights, member)
-        return super().__call__(inputs, training, weights, member, **kwargs)
-
-    def _follow(self, inputs: tf.Tensor, weights: Variables, member: int) -> None:
+    def follow(self, inputs: tf.Tensor, weights: Variables, member: int) -> None:
         """Take note of a tensor; the first of a batch moves the step towards the batch before."""
+        if self.fixed:
+            return
         step, seen = (tf.convert_to_tensor(weights[name]) for name in self.parameters)
         estimate = self.gathered(self.observe(inputs))
         estimate = tf.where(is_usable(estimate), estimate, seen)

@@ -86,6 +86,9 @@ class UniformActivationQuantizer(UniformQuantizer):
         """The parameters' values from an estimate, and whether they can be used."""
         raise NotImplementedError
 
+    def follow(self, inputs: tf.Tensor, weights: Variables, member: int) -> None:
+        """Take note of the tensor number `member` of a training batch; by default, nothing."""
+
     def covered(self, parameters: Parameters) -> tf.Tensor:
         """The estimate that the present parameters come from."""
         raise NotImplementedError
@@ -113,6 +116,7 @@ class UniformActivationQuantizer(UniformQuantizer):
         parameters: Any = variables
         if training:
             if member is not None:
+                self.follow(inputs, weights, member)
                 self._initialize_once(inputs, weights, member)
         else:
             parameters = tf.cond(

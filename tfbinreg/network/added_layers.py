@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from tfbinreg import _compat
@@ -36,6 +37,11 @@ class ChannelAffine(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape
+
+
+def keeps_positive(affine: Any) -> bool:
+    """Whether a ChannelAffine, or a layer without weights, makes no positive number negative."""
+    return all(np.all(weight >= 0) for weight in affine.get_weights())
 
 
 @_compat.register

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from collections.abc import Set as AbstractSet
 
-import numpy as np
-
+from tfbinreg.network.added_layers import keeps_positive
 from tfbinreg.network.layer_kinds import Role, activation_name, fixed_grid
 from tfbinreg.planning.grid_sharing import Sharing
 
@@ -28,7 +27,8 @@ def signed_grids(sharing: Sharing, *, unsigned_input: bool | None) -> frozenset[
         if sharing.role(head) is Role.FIXED:
             return fixed_grid(sharing.node(head).layer).signed
         keeps = sharing.kind(head).keeps_sign or (
-            sharing.is_input(tail) and _is_growing(sharing, sharing.chains[tail])
+            sharing.is_input(tail)
+            and all(keeps_positive(sharing.node(index).layer) for index in sharing.chains[tail])
         )
         return not keeps or any(source in signed for source in sharing.sources(head))
 
@@ -77,12 +77,6 @@ def _in_rounds(
     while (found := frozenset(find(known))) != known:
         known = found
     return known
-
-
-def _is_growing(sharing: Sharing, chain: Iterable[int]) -> bool:
-    """Whether ChannelAffines make no number negative that was not."""
-    layers = [sharing.node(index).layer for index in chain]
-    return all(np.all(weight >= 0) for layer in layers for weight in layer.get_weights())
 
 
 def _is_self_gated(sharing: Sharing, index: int) -> bool:

@@ -11,7 +11,7 @@ from tfbinreg.core.grid import Grid
 from tfbinreg.core.target import STATES, check_target
 from tfbinreg.core.warning import QuantizationWarning
 from tfbinreg.deploy.finest_grids import too_fine
-from tfbinreg.deploy.freeze import freeze, freeze_with_offsets
+from tfbinreg.deploy.freeze import Frozen, freeze, freeze_with_offsets
 from tfbinreg.deploy.frozen import FrozenKernel
 from tfbinreg.deploy.integer_model import ARITHMETICS, IntegerModel
 from tfbinreg.deploy.operations import Offsets
@@ -62,15 +62,14 @@ def finalize(
     """
     require_quantized(model)
     target = check_target(model.recipe.target if target is None else target)
-    _coarsen(model, target)
+    frozen = _coarsen(model, target)
     arithmetic, choice = ARITHMETICS[target], None
     if data is not None:
         data = rewindable(data, batches)
         choice = choose_statistics(
             model, data, batches, lambda: IntegerModel(freeze(model), arithmetic)
         )
-        _coarsen(model, target)
-    frozen = freeze_with_offsets(model)
+        frozen = _coarsen(model, target)
     IntegerModel(frozen.graph, arithmetic)  # refuses what has no exact form there
     for index, offsets in frozen.offsets.items():
         op = frozen.graph.ops[index]
@@ -82,8 +81,8 @@ def finalize(
     return FinalizeReport(statistics=choice, on_threshold=on_threshold)
 
 
-def _coarsen(model: Any, target: str) -> None:
-    """Make the steps larger that LiteRT could not compute, and warn of them."""
+def _coarsen(model: Any, target: str) -> Frozen:
+    """Make the steps larger that LiteRT could not compute, and warn of them; the model's graph."""
     coarse: dict[str, None] = {}
     frozen = freeze_with_offsets(model)
     for _ in frozen.graph.ops:  # each has coarser inputs once those before it are done
@@ -101,6 +100,7 @@ def _coarsen(model: Any, target: str) -> None:
             QuantizationWarning,
             stacklevel=3,
         )
+    return frozen
 
 
 def _show_steps_as_used(model: Any) -> None:

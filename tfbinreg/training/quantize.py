@@ -184,13 +184,16 @@ def _strip_annotations(model: Any) -> tuple[Any, dict[str, Any]]:
 
 
 def given_recipe(
-    recipe: RecipeData, weight_bits: int | None, activation_bits: int | None
+    recipe: RecipeData,
+    weight_bits: int | None,
+    activation_bits: int | None,
+    base: Recipe = Recipe(),  # noqa: B008 - frozen
 ) -> Recipe:
-    """A recipe from a verb's arguments: in any form, or bits in its place."""
+    """A recipe from a verb's arguments: in any form, or `base` with these bits in its place."""
     bits = {"weight_bits": weight_bits, "activation_bits": activation_bits}
     given: dict[str, Any] = {name: value for name, value in bits.items() if value is not None}
     if recipe is None:
-        return Recipe(**given)
+        return dataclasses.replace(base, **given)
     if given:
         raise ValueError(f"Give a recipe or {' and '.join(given)}, not both.")
     return Recipe.from_data(recipe)

@@ -93,11 +93,7 @@ def _next_recipe(
     weight_bits: int | None,
     activation_bits: int | None,
 ) -> Recipe:
-    bits = {"weight_bits": weight_bits, "activation_bits": activation_bits}
-    given: dict[str, Any] = {name: value for name, value in bits.items() if value is not None}
-    if recipe is None:
-        return dataclasses.replace(model.recipe, **given)
-    own = given_recipe(recipe, weight_bits, activation_bits)
+    own = given_recipe(recipe, weight_bits, activation_bits, base=model.recipe)
     if own.unsigned_input is None:
         return dataclasses.replace(own, unsigned_input=model.recipe.unsigned_input)
     return own

@@ -6,14 +6,12 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from tfbinreg import _compat
 from tfbinreg.frontend.program import unique_name
 from tfbinreg.layers.folded_kernel import FoldedKernel
 from tfbinreg.layers.kernel import QuantizeActivation, QuantizedHardSwish, QuantizedKernel
 from tfbinreg.layers.sites import require_quantized
-from tfbinreg.network.added_layers import HardSwish
+from tfbinreg.network.added_layers import HardSwish, keeps_positive
 from tfbinreg.network.fusing import can_fuse
 from tfbinreg.network.graph import Node, apply, clone_layer, rebuild, trace
 from tfbinreg.network.layer_kinds import KINDS, Role
@@ -110,10 +108,8 @@ class _Stripper:
         kind = KINDS.get(node.kind)
         if kind is None:
             return False
-        grows = node.kind == "ChannelAffine" and all(
-            np.all(weight >= 0) for weight in node.layer.get_weights()
-        )
-        keeps = grows or kind.keeps_sign or kind.role is Role.SAME
+        affine = node.kind == "ChannelAffine" and keeps_positive(node.layer)
+        keeps = affine or kind.keeps_sign or kind.role is Role.SAME
         return keeps and all(map(self._is_positive, node.inputs))
 
 

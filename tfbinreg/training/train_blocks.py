@@ -157,10 +157,9 @@ def _blocks(model: Any, decided: Plan, block_size: int) -> Iterator[_Block]:
 
 def _ends(model: Any, decided: Plan) -> dict[str, tuple[Any, Any]]:
     """Kernels behind which a grid of their own lies: what both models have there."""
-    ends = {}
+    ends, layers = {}, {layer.name: layer for layer in model.layers}
     for tail, chain in decided.chains.items():
         grid, name = decided.grids.get(tail), decided.graph.nodes[tail].name
-        layers = {layer.name: layer for layer in model.layers}
         layer = layers.get(f"{name}_grid")
         if (
             grid is None

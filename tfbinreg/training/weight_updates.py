@@ -10,6 +10,7 @@ import tensorflow as tf
 from tfbinreg import _compat
 from tfbinreg.layers.sites import Site
 from tfbinreg.methods.contract import KernelStep, State
+from tfbinreg.training.step_holding import hold
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -60,16 +61,13 @@ class WeightUpdates:
             codes = [
                 _codes(site, kernel) for site, kernel in zip(self._sites, kernels, strict=True)
             ]
-            steps = [
-                (variable, tf.identity(variable))
-                for site in self._sites
-                for variable in (site.learned if self._holds_steps else ())
-            ]
+            steps = [step for site in self._sites for step in site.learned]
+            release = hold(steps, tf.constant(1)) if self._holds_steps else None
 
         def end() -> None:
             with _compat.float32_variables():
-                for variable, value in steps:
-                    _compat.assign(variable, value)
+                if release is not None:
+                    release()
                 shares = [
                     self._end_of(site, kernel, own_codes, rate)
                     for site, kernel, own_codes in zip(self._sites, kernels, codes, strict=True)
