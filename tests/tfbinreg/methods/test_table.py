@@ -1,3 +1,4 @@
+import dataclasses
 import pathlib
 import subprocess
 import sys
@@ -21,6 +22,18 @@ def test_every_method_of_the_package_has_a_full_row():
     for line in lines[2:]:
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         assert len(cells) == len(COLUMNS) and all(cells)
+
+
+def test_every_method_has_a_page_with_its_options():
+    folder = ROOT / "docs" / "methods"
+    own = [method for method in roster.methods() if method.about is not None]
+    assert {path.stem for path in folder.glob("*.md")} == {method.name for method in own}
+    for method in own:
+        page = folder.joinpath(f"{method.name}.md").read_text()
+        for part in ("When to use it", "Measured", "Uncertain"):
+            assert f"**{part}.**" in page
+        assert all(f"`{field.name}`" in page for field in dataclasses.fields(method.options))
+        assert f"(methods/{method.name}.md)" in (ROOT / "docs" / "methods.md").read_text()
 
 
 def test_the_table_is_printed():
