@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ import tfbinreg
 from examples.study.data import Data, Part, as_input
 from tfbinreg.layers.sites import kernel_sites
 from tfbinreg.training.weight_statistics import bin_statistics, scaled_weights
+from tflite_tools.schema.contents import load
 
 BATCH = 500
 STATISTICS_BATCH, STATISTICS_BATCHES = 100, 50
@@ -77,6 +78,14 @@ def code_shares(model: Any) -> dict[str, float]:
     """Which share of the low-bit weights has which code."""
     codes, counts = np.unique(low_bit_codes(model), return_counts=True)
     return {str(code): count / counts.sum() for code, count in zip(codes, counts, strict=True)}
+
+
+def quantization(model: Any, notes: Mapping[str, str]) -> dict[str, Any]:
+    """The quantization card of the model's file, or why there is none under "refused"."""
+    try:
+        return dict(load(tfbinreg.to_tflite(model, notes=notes)).card or {})
+    except ValueError as error:  # as of float activations, which no file has
+        return {"refused": str(error)}
 
 
 def weights_digest(weights: Sequence[np.ndarray]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 import math
 import time
 from typing import Any
@@ -17,7 +18,13 @@ from examples.study.checkpoint import Checkpoint
 from examples.study.data import Data, as_input, batches
 from examples.study.files import load_arrays, save_arrays
 from examples.study.folders import Folders, write_result
-from examples.study.measures import Measures, code_shares, final_accuracies, weights_digest
+from examples.study.measures import (
+    Measures,
+    code_shares,
+    final_accuracies,
+    quantization,
+    weights_digest,
+)
 from examples.study.nets import NETS
 from examples.study.optimizers import make_optimizer, slow_down
 from examples.study.table import Row
@@ -48,20 +55,27 @@ def run(row: Row, folders: Folders, data: Data) -> dict[str, Any]:
         raise ValueError(f"net must be one of {', '.join(NETS)}, got {row.net!r}.")
     model = NETS[row.net]() if row.start is None else _quantized(row, row.start, folders, data)
     checkpoint = Checkpoint(folders.checkpoint(row), machine.commit())
-    diverged = False
+    card, diverged = _card(row, folders), False
     try:
         _fit(model, row, data, checkpoint)
     except DivergedError:
         diverged = True
     final: dict[str, Any] = {}
-    weights = {"weights": weights_digest(model.get_weights())}
+    card["weights"] = weights_digest(model.get_weights())
     if not diverged:
         save_arrays(folders.weights(row), model.get_weights())
         codes = {} if row.bits is None else {"codes": code_shares(model)}
         final = {**final_accuracies(model, data, row.report), **codes}
+        if row.start is not None:
+            card["quantization"] = quantization(model, _notes(row, card))
     checkpoint.count_time()
     result = {
-        "card": {**_card(row, folders, checkpoint), **weights, "diverged": diverged},
+        "card": {
+            **card,
+            "commits": checkpoint.commits,
+            "cpu_seconds": round(checkpoint.seconds),
+            "diverged": diverged,
+        },
         "final": _rounded(final),
         "curves": _rounded(checkpoint.curves),
     }
@@ -148,7 +162,7 @@ class _Progress(keras.callbacks.Callback):
         )
 
 
-def _card(row: Row, folders: Folders, checkpoint: Checkpoint) -> dict[str, Any]:
+def _card(row: Row, folders: Folders) -> dict[str, Any]:
     """Who made this result, with what."""
     card = {
         "key": row.key,
@@ -158,15 +172,25 @@ def _card(row: Row, folders: Folders, checkpoint: Checkpoint) -> dict[str, Any]:
         "bits": row.bits,
         "seed": row.seed,
         "settings": row.settings(),
-        "commits": checkpoint.commits,
         "versions": machine.versions(),
         "machine": machine.machine(),
         "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
-        "cpu_seconds": round(checkpoint.seconds),
     }
     if row.start is not None:
         card["start"] = weights_digest(load_arrays(folders.weights(row.start)))
     return card
+
+
+def _notes(row: Row, card: dict[str, Any]) -> dict[str, str]:
+    """What only the study knows of a net, for its quantization card."""
+    arm = row.arm
+    return {
+        "data": f"CIFAR-10's training set, rows 0 to {row.rows[0] - 1}",
+        "labels": "real",
+        "checkpoint": f"sha256 {card['start']}",
+        "epochs": str(arm.epochs),
+        "training": json.dumps(arm.settings()),
+    }
 
 
 def _rounded(value: Any) -> Any:

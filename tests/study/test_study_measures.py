@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+import tfbinreg
 from examples.study.data import Data
 from examples.study.measures import (
     Measures,
@@ -10,6 +11,7 @@ from examples.study.measures import (
     code_shares,
     final_accuracies,
     low_bit_codes,
+    quantization,
     weights_digest,
 )
 from tfbinreg.deploy.freeze import integer_codes
@@ -38,6 +40,12 @@ def test_codes_are_those_that_are_deployed(make_trained):
     assert sorted(np.abs(found)) == sorted(codes)
     shares = code_shares(model)
     assert shares == {str(c): np.mean(found == c) for c in (-2, -1, 0, 1)}
+
+
+def test_what_no_file_has_is_told(trained_net, float_net):
+    assert quantization(trained_net, {"labels": "real"})["notes"]["labels"] == "real"
+    model = tfbinreg.quantize_apply(float_net, tfbinreg.recipes.weights_only(2))
+    assert "is not on a grid" in quantization(model, {})["refused"]
 
 
 def test_flips_are_codes_that_changed_within_the_epoch(make_trained, images, labels):

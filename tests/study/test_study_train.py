@@ -68,6 +68,10 @@ def test_what_a_result_holds(whole):
     start_result = json.loads((whole / "results" / "net" / "probe-float-a-s5.json").read_text())
     assert card["start"] == start_result["card"]["weights"] != card["weights"]
     assert {"python", "tensorflow", "tf_keras"} <= card["versions"].keys()
+    quantization = card["quantization"]
+    assert quantization["finalized"] and set(quantization["weights"]["bits"]) == {"2", "8"}
+    assert quantization["notes"]["checkpoint"] == f"sha256 {card['start']}"
+    assert json.loads(quantization["notes"]["training"])["step_rate"] == 0.5
     assert {len(curve) for curve in curves.values()} == {4}
     assert {"loss", "accuracy", "choice", "near_level", "error", "flips"} <= curves.keys()
     assert curves["br_strength"] == [0.0, 0.0, 5.0, 5.0]
