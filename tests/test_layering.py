@@ -24,9 +24,9 @@ tfbinreg.core: warning grid target channel_folding weight_starts problems recipe
 tfbinreg.recipes
 tfbinreg.network: layer_kinds edges graph fusing open_sizes hard_swish added_layers
   normalizations
-tfbinreg.methods: lsq_functions contract uniform uniform_activations fixed_grid lsq_quantizers
-  lsq_plus lsq tqt gdrq_quantizers gdrq bin_regularization msqe dampening kure freezing
-  trs roster table __main__
+tfbinreg.methods: lsq_functions solver_view contract uniform uniform_activations fixed_grid
+  lsq_quantizers lsq_plus lsq tqt gdrq_quantizers gdrq bin_regularization msqe dampening kure
+  freezing trs roster table __main__
 tfbinreg.frontend: program keras_dialects read positive_factors builder layer_rules
   operation_rules normalize keras3_objects
 tfbinreg.planning: plan wishes grid_sharing signs kernel_plans grid_plans decide
@@ -39,7 +39,8 @@ tfbinreg.training: model_checks constant_columns assemble weight_files keras_fil
   weight_statistics histograms penalties bin_options training_progress step_holding
   weight_updates integer_inference model_config model soft_targets distillation
   transition_log weight_averages tfmot_scheme saving batch_statistics calibrate batch_norm
-  lost_numbers strip quantize requantize train_blocks pulls penalty_schedule finalize_report
+  lost_numbers strip quantize requantize train_blocks solver_data layer_rows solver_model solve
+  pulls penalty_schedule finalize_report
   best_statistics finalize
 tfbinreg.budget: sensitivity flash_budget
 tfbinreg

@@ -31,6 +31,7 @@ from tfbinreg.methods.lsq_functions import lsq_quantize
 from tfbinreg.methods.lsq_plus import LSQPlusActivationQuantizer
 from tfbinreg.methods.lsq_quantizers import LSQActivationQuantizer, LSQWeightQuantizer
 from tfbinreg.methods.roster import register_method
+from tfbinreg.methods.solver_view import Solved, SolverView
 from tfbinreg.planning.plan import Plan
 from tfbinreg.training.batch_norm import (
     BatchNormReestimation,
@@ -45,6 +46,7 @@ from tfbinreg.training.penalty_schedule import BinRegularization, PenaltySchedul
 from tfbinreg.training.quantize import plan, quantize_apply
 from tfbinreg.training.requantize import requantize
 from tfbinreg.training.saving import load_model, quantize_scope
+from tfbinreg.training.solve import SolveReport, solve
 from tfbinreg.training.strip import strip_quantization
 from tfbinreg.training.tfmot_scheme import LSQQuantizeScheme
 from tfbinreg.training.train_blocks import BlockLoss, train_blocks
@@ -80,6 +82,9 @@ __all__ = [
     "QuantizedModel",
     "Recipe",
     "Rule",
+    "SolveReport",
+    "Solved",
+    "SolverView",
     "TransitionLog",
     "__version__",
     "bin_regularization",
@@ -97,6 +102,7 @@ __all__ = [
     "register_layer",
     "register_method",
     "requantize",
+    "solve",
     "strip_quantization",
     "to_tflite",
     "train_blocks",

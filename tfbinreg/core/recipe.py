@@ -143,6 +143,8 @@ class Recipe:
             callback (`BinRegularization`, `PenaltySchedule`) raises it.
         updates: names of the methods that act on the kernels after each step of the optimizer,
             in this order: "freezing", "trs".
+        solver: name of the method that `tfbinreg.solve` runs; None for `method`, if it solves
+            something.
         options: options of methods by their names, for instance
             {"bin_regularization": {"detach_step": False}}.
         float_activations: whether activations stay float, for studies of weights alone; such a
@@ -169,6 +171,7 @@ class Recipe:
     method: str = LSQ
     penalties: tuple[str, ...] = (BIN_REGULARIZATION,)
     updates: tuple[str, ...] = ()
+    solver: str | None = None
     options: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     float_activations: bool = False
     target: str = LITERT

@@ -7,12 +7,13 @@ the package changes when one is added.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import tensorflow as tf
 
 from tfbinreg.methods.lsq_functions import nearest_codes
+from tfbinreg.methods.solver_view import Solved, SolverView
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -202,6 +203,10 @@ class Method:
         state: (shape of a kernel, options) -> arrays an update's state starts from, by name. They
             are saved with the model. None for none.
         holds_steps: options -> whether an update keeps the kernels' steps as they are. None for no.
+        fit: (view, options) -> what it did: a solver, which `tfbinreg.solve` runs on a calibrated
+            model between `quantize_apply` and training. It sees some hundred samples through the
+            view, and changes the model through it. None if it solves nothing.
+        needs_labels: whether `fit` needs the loss, and with it labels and a compiled model.
         pulls_to_levels: whether the penalty moves weights towards their levels, so that its pull
             can be measured (`PenaltySchedule`, strength "auto").
         about: its row in the table of methods; None leaves it out.
@@ -217,6 +222,8 @@ class Method:
     update: Callable[[KernelStep, State, Any], tuple[tf.Tensor, State]] | None = None
     state: Callable[[tuple[int, ...], Any], State] | None = None
     holds_steps: Callable[[Any], bool] | None = None
+    fit: Callable[[SolverView, Any], Sequence[Solved]] | None = None
+    needs_labels: bool = False
     pulls_to_levels: bool = True
     about: About | None = None
 

@@ -65,6 +65,8 @@ def check_methods(recipe: Recipe) -> None:
         find(name, "penalty")
     for name in recipe.updates:
         find(name, "update")
+    if recipe.solver is not None:
+        find(recipe.solver, "fit")
     for name, options in recipe.options.items():
         if name not in _methods:
             raise ValueError(f"options are given for {name!r}, and there is no such method.")
@@ -95,6 +97,21 @@ def activation_quantizer(name: str, spec: GridSpec, options: Mapping[str, Any] |
 def options_of(recipe: Recipe, method: Method) -> Any:
     """A method's options as a recipe gives them."""
     return method.read_options(recipe.options.get(method.name, {}))
+
+
+def solver_of(recipe: Recipe) -> Method:
+    """The method whose `fit` a recipe asks for: its solver, else its method.
+
+    Raises:
+        ValueError: if neither has one.
+    """
+    if recipe.solver is None and find(recipe.method, "weights").fit is None:
+        others = " or ".join(with_part("fit")) or "none so far"
+        raise ValueError(
+            f"Method {recipe.method!r} leaves nothing to solve: name a solver in "
+            f"Recipe(solver=...), {others}."
+        )
+    return find(recipe.solver or recipe.method, "fit")
 
 
 def methods() -> list[Method]:

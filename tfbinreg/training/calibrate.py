@@ -105,13 +105,13 @@ def sample_batches(data: Any, inputs: Sequence[Any] | None = None) -> list[Any]:
         raise ValueError("The calibration data is empty.")
     if not any(np.any(np.asarray(part)) for part in tf.nest.flatten(batches)):
         raise ValueError("The calibration data is all zeros: no range can be seen in it.")
-    return _cut_evenly(batches)
+    return cut_evenly(batches)
 
 
 def _opened(data: Any, inputs: Sequence[Any] | None) -> Any:
     """Data that is a path, labelled arrays or a list of batches, as `input_batches` takes it."""
     if isinstance(data, (str, os.PathLike)):
-        return _read(os.fspath(data))
+        return read_samples(os.fspath(data))
     if isinstance(data, tuple):
         return data[0] if data else data
     single = inputs is not None and len(inputs) == 1
@@ -120,7 +120,7 @@ def _opened(data: Any, inputs: Sequence[Any] | None) -> Any:
     return data
 
 
-def _read(path: str) -> Any:
+def read_samples(path: str) -> Any:
     """The array of an .npy file, or those of an .npz file by name, without labels."""
     try:
         loaded = np.load(path, allow_pickle=False)
@@ -140,7 +140,7 @@ def _check_numbers(batch: Any) -> None:
             raise ValueError("The calibration data has NaN or infinite values.")
 
 
-def _cut_evenly(batches: list[Any]) -> list[Any]:
+def cut_evenly(batches: list[Any]) -> list[Any]:
     """The same samples in as many batches of at least 64 as they fill: the statistics of smaller
     batches say little. Batches whose samples differ in shape stay as they are."""
     shapes = {tuple(np.shape(part)[1:] for part in tf.nest.flatten(batch)) for batch in batches}

@@ -1,0 +1,129 @@
+"""Layers with kernels written as matrix products: rows of inputs times rows of the kernel."""
+
+from __future__ import annotations
+
+import dataclasses
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfbinreg.network.graph import clone_layer
+
+ROWS = 4096  # of inputs that are sampled, over all batches
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Layout:
+    """How a kind of layer is a matrix product, (groups, rows, inputs) @ (groups, inputs, outputs).
+
+    Attributes:
+        to_rows: kernel -> (groups, inputs, outputs).
+        from_rows: the same and the kernel's shape -> kernel.
+        outputs: the argument that says how many outputs the layer has.
+        probe: shape of the kernel -> kernel with which its outputs are the rows of its inputs.
+    """
+
+    to_rows: Callable[[np.ndarray], np.ndarray]
+    from_rows: Callable[[np.ndarray, tuple[int, ...]], np.ndarray]
+    outputs: str
+    probe: Callable[[tuple[int, ...]], np.ndarray]
+
+
+def _identity(*sizes: int) -> np.ndarray:
+    """An identity of shape (*sizes, product of the sizes)."""
+    count = int(np.prod(sizes))
+    return np.eye(count, dtype=np.float32).reshape(*sizes, count)
+
+
+def _plain(kernel: np.ndarray) -> np.ndarray:
+    return kernel.reshape(1, -1, kernel.shape[-1])
+
+
+def _depthwise(kernel: np.ndarray) -> np.ndarray:
+    height, width, channels, multiplier = kernel.shape
+    return np.moveaxis(kernel.reshape(height * width, channels, multiplier), 1, 0)
+
+
+# By class. A layer's own operation finds the rows, whatever its strides, padding and dilation are.
+LAYOUTS = {
+    "Conv2D": Layout(
+        to_rows=_plain,
+        from_rows=lambda rows, shape: rows.reshape(shape),
+        outputs="filters",
+        probe=lambda shape: _identity(*shape[:3]),
+    ),
+    "DepthwiseConv2D": Layout(
+        to_rows=_depthwise,
+        from_rows=lambda rows, shape: np.moveaxis(rows, 0, 1).reshape(shape),
+        outputs="depth_multiplier",
+        probe=lambda shape: np.repeat(_identity(*shape[:2])[:, :, None], shape[2], axis=2),
+    ),
+    "Conv2DTranspose": Layout(
+        to_rows=lambda kernel: _plain(np.swapaxes(kernel, 2, 3)),
+        from_rows=lambda rows, shape: np.swapaxes(
+            rows.reshape(*shape[:2], shape[3], shape[2]), 2, 3
+        ),
+        outputs="filters",
+        probe=lambda shape: np.swapaxes(_identity(*shape[:2], shape[3]), 2, 3),
+    ),
+    "Dense": Layout(
+        to_rows=_plain,
+        from_rows=lambda rows, shape: rows.reshape(shape),
+        outputs="units",
+        probe=lambda shape: _identity(shape[0]),
+    ),
+}
+
+
+class LayerRows:
+    """Samples rows of one layer, always at the same places.
+
+    Args:
+        layer: the float layer inside a quantized one.
+        shape: of its kernel.
+        name: by which the places are drawn.
+        per_batch: rows that are taken of each batch, or all if it has fewer.
+    """
+
+    def __init__(self, layer: Any, shape: tuple[int, ...], name: str, per_batch: int) -> None:
+        self._layout = LAYOUTS[type(layer).__name__]
+        self._layer, self._shape = layer, shape
+        self._seed, self._per_batch = zlib.crc32(name.encode()), per_batch
+        self._probe: Any = None
+
+    def to_rows(self, kernel: np.ndarray) -> np.ndarray:
+        """Kernel -> (groups, inputs, outputs)."""
+        return self._layout.to_rows(kernel)
+
+    def from_rows(self, rows: np.ndarray) -> np.ndarray:
+        """(groups, inputs, outputs) -> kernel."""
+        return self._layout.from_rows(rows, self._shape)
+
+    def of_inputs(self, tensor: tf.Tensor, batch: int) -> np.ndarray:
+        """Rows of what goes into the layer, (groups, rows, inputs)."""
+        return self.of_outputs(self._probe_layer(tensor)(tensor), batch)
+
+    def of_outputs(self, tensor: Any, batch: int) -> np.ndarray:
+        """Rows of what comes out of the layer, at the same places, (groups, rows, outputs)."""
+        values = np.asarray(tensor, np.float32)
+        values = values.reshape(-1, values.shape[-1])
+        if self._per_batch < len(values):
+            random = np.random.default_rng([self._seed, batch])
+            places = random.choice(len(values), self._per_batch, replace=False)
+            values = values[np.sort(places)]
+        groups = self.to_rows(np.empty(self._shape, np.float32)).shape[0]
+        return np.moveaxis(values.reshape(len(values), groups, -1), 1, 0)
+
+    def _probe_layer(self, tensor: tf.Tensor) -> Any:
+        """The layer with a kernel that puts out its inputs."""
+        if self._probe is None:
+            kernel = self._layout.probe(self._shape)
+            outputs = self.to_rows(np.empty(self._shape, np.float32)).shape[1]
+            changes = {self._layout.outputs: outputs, "use_bias": False, "dtype": "float32"}
+            self._probe = clone_layer(self._layer, **changes)
+            self._probe.build(tensor.shape)
+            self._probe.set_weights([kernel])
+        return lambda values: self._probe(tf.cast(values, tf.float32))

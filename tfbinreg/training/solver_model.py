@@ -1,0 +1,285 @@
+"""A quantized model as its solver sees it: the callables of a `SolverView`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfbinreg import _compat
+from tfbinreg.layers.folded_kernel import FoldedKernel
+from tfbinreg.layers.kernel import QuantizeActivation, QuantizedKernel
+from tfbinreg.layers.sites import Site, activation_sites, sites_of
+from tfbinreg.methods.solver_view import Behind, SolverGrid, SolverKernel, SolverView
+from tfbinreg.network.added_layers import ChannelAffine
+from tfbinreg.network.graph import Graph, Node, evaluate, trace
+from tfbinreg.network.layer_kinds import relu_limit
+from tfbinreg.network.normalizations import ARRAYS, Affine, affine_of
+from tfbinreg.training.batch_statistics import inference
+from tfbinreg.training.layer_rows import ROWS, LayerRows
+from tfbinreg.training.solver_data import Checkpoint
+
+keras = _compat.keras
+_NORMS = (keras.layers.BatchNormalization, ChannelAffine)
+
+
+def solver_view(
+    model: Any,
+    batches: Sequence[Any],
+    labels: Sequence[Any] | None,
+    checkpoint: Checkpoint,
+    tell: Callable[[str], None],
+) -> SolverView:
+    """What a solver sees of a model.
+
+    Args:
+        model: quantized and calibrated.
+        batches: of inputs.
+        labels: of the batches, for the loss; None without.
+        checkpoint: what it keeps.
+        tell: prints a line.
+    """
+    seen = _Seen(model, batches)
+    return SolverView(
+        kernels=[seen.kernel(node, site) for node, site in seen.kernels],
+        grids=[_grid(site) for site in activation_sites(model)],
+        loss=_no_loss if labels is None else _loss(model, batches, labels),
+        outputs=seen.outputs,
+        grid_values=seen.grid_values,
+        tell=tell,
+        recall=checkpoint.recall,
+        keep=checkpoint.keep,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Chain:
+    """What lies behind a kernel up to its grid.
+
+    Attributes:
+        nodes: normalizations, then a ReLU and a grid if there are; each the only user of the one
+            before.
+        last: index of the last node, the kernel's own if nothing follows.
+    """
+
+    nodes: tuple[Node, ...]
+    last: int
+
+    @property
+    def norms(self) -> list[Any]:
+        return [node.layer for node in self.nodes if isinstance(node.layer, _NORMS)]
+
+
+def _chain(graph: Graph, start: Node) -> _Chain:
+    nodes: list[Node] = []
+    kinds: tuple[Any, ...] = (*_NORMS, keras.layers.ReLU, QuantizeActivation)
+    index = start.index
+    while kinds and (user := graph.sole_consumer(index)) is not None:
+        if not isinstance(user.layer, kinds):
+            break
+        nodes.append(user)
+        index = user.index
+        if isinstance(user.layer, QuantizeActivation):
+            kinds = ()
+        elif isinstance(user.layer, keras.layers.ReLU):
+            kinds = (QuantizeActivation,)
+    return _Chain(tuple(nodes), index)
+
+
+class _Seen:
+    """A model and its samples."""
+
+    def __init__(self, model: Any, batches: Sequence[Any]) -> None:
+        self._model, self._graph = model, trace(model)
+        self._inputs = [_compat.graph_inputs(model, batch) for batch in batches]
+        nodes = [node for node in self._graph.nodes if isinstance(node.layer, QuantizedKernel)]
+        self.kernels = [(node, site) for node in nodes for site in sites_of(node.layer)]
+        self._chains = {site.name: _chain(self._graph, node) for node, site in self.kernels}
+        per_batch = -(-ROWS // len(batches))
+        self._rows = {
+            site.name: LayerRows(site.layer.layer, site.shape, site.name, per_batch)
+            for _, site in self.kernels
+        }
+
+    def kernel(self, node: Node, site: Site) -> SolverKernel:
+        rows = self._rows[site.name]
+        shift_by = self._shifted(site)
+
+        def set_latent(latent: np.ndarray) -> None:
+            site.kernel.assign(_divided(latent, site.layer.latent_factor()))  # type: ignore[union-attr]
+
+        def shift(numbers: np.ndarray) -> None:
+            variable, sign = shift_by  # type: ignore[misc]
+            if isinstance(site.layer, FoldedKernel):
+                numbers = _divided(numbers, site.layer.fold().factor)
+            variable.assign_add(sign * np.asarray(numbers, np.float32))
+
+        return SolverKernel(
+            name=site.name,
+            quantizer=site.quantizer,
+            variables=site.variables,
+            latent=lambda: np.asarray(site.latent, np.float32),
+            set_latent=set_latent,
+            scale=lambda: np.asarray(site.quantizer.scale(site.variables)),
+            set_scale=lambda scale: site.quantizer.start_from(
+                site.variables, np.asarray(scale, np.float32)
+            ),
+            shift=None if shift_by is None else shift,
+            to_rows=rows.to_rows,
+            from_rows=rows.from_rows,
+            inputs=lambda: self._inputs_of(node, rows),
+            behind=lambda: self._behind(site),
+        )
+
+    def outputs(self) -> dict[str, np.ndarray]:
+        """See `SolverView`."""
+        ends: dict[int, list[str]] = {}
+        for name, chain in self._chains.items():
+            ends.setdefault(chain.last, []).append(name)
+        found: dict[str, list[np.ndarray]] = {name: [] for name in self._chains}
+
+        def see(node: Node, tensor: Any) -> None:
+            for name in ends.get(node.index, ()):
+                found[name].append(self._rows[name].of_outputs(tensor, len(found[name])))
+
+        for batch in self._inputs:
+            evaluate(self._graph, batch, mode=inference, observer=see)
+        return {name: np.concatenate(parts, axis=1) for name, parts in found.items()}
+
+    def grid_values(self, count: int) -> dict[str, np.ndarray]:
+        """See `SolverView`."""
+        own = {site.name: site.layer for site in activation_sites(self._model)}
+        per_batch = -(-count // len(self._inputs))
+        samplers = {name: _Sampler(per_batch) for name in own}
+        for name, layer in own.items():
+            layer.observe_with(samplers[name])
+        try:
+            for batch in self._inputs:
+                for sampler in samplers.values():
+                    sampler.begin_batch()
+                evaluate(self._graph, batch, mode=inference)
+        finally:
+            for layer in own.values():
+                layer.observe_with(None)
+        return {name: sampler.values() for name, sampler in samplers.items()}
+
+    def _inputs_of(self, node: Node, rows: LayerRows) -> np.ndarray:
+        (source,) = node.inputs
+        before = dataclasses.replace(self._graph, nodes=self._graph.nodes[: source + 1])
+        found = [
+            rows.of_inputs(evaluate(before, batch, mode=inference)[source], number)
+            for number, batch in enumerate(self._inputs)
+        ]
+        return np.concatenate(found, axis=1)
+
+    def _behind(self, site: Site) -> Behind:
+        layer, chain = site.layer, self._chains[site.name]
+        if isinstance(layer, FoldedKernel):
+            offset = np.asarray(layer.fold().offset, np.float64)
+        else:
+            bias = layer.layer.bias if layer.layer.use_bias else None
+            offset = np.zeros(layer.channels) if bias is None else ARRAYS.read(bias)
+        whole = Affine(np.ones(layer.channels), offset)
+        for norm in chain.norms:
+            whole = affine_of(norm, ARRAYS).behind(whole)
+        low, high = -np.inf, np.inf
+        for node in chain.nodes:
+            if isinstance(node.layer, keras.layers.ReLU):
+                limit = relu_limit(node.layer)
+                low, high = 0.0, np.inf if limit is None else limit
+            elif isinstance(node.layer, QuantizeActivation):
+                grid = node.layer.quantizer.grid_now(node.layer.grid_variables)
+                scale = float(grid.scale)
+                low, high = max(low, int(grid.qmin) * scale), min(high, int(grid.qmax) * scale)
+        groups = len(self._rows[site.name].to_rows(np.empty(site.shape, np.float32)))
+        return Behind(
+            factor=np.reshape(whole.factor, (groups, -1)),
+            offset=np.reshape(whole.offset, (groups, -1)),
+            low=low,
+            high=high,
+        )
+
+    def _shifted(self, site: Site) -> tuple[tf.Variable, float] | None:
+        """The variable that adds to the outputs of a layer, and with which sign."""
+        layer = site.layer
+        folded = isinstance(layer, FoldedKernel)
+        bias = layer.bias if folded else (layer.layer.bias if layer.layer.use_bias else None)
+        if bias is not None:
+            return bias, 1.0
+        norms = layer.norms if folded else self._chains[site.name].norms
+        if norms and not isinstance(norms[0], ChannelAffine):
+            return norms[0].moving_mean, -1.0
+        return None
+
+
+def _divided(numbers: Any, factor: Any) -> np.ndarray:
+    """Numbers over factors; a factor of 0 hides what it multiplies, so any number will do."""
+    return np.asarray(tf.math.divide_no_nan(tf.cast(numbers, tf.float32), factor))
+
+
+class _Sampler:
+    """Takes the same places of what each pass shows it, as an observer of a grid."""
+
+    def __init__(self, per_batch: int) -> None:
+        self._per_batch, self._batches = per_batch, list[list[np.ndarray]]()
+
+    def begin_batch(self) -> None:
+        self._batches.append([])
+
+    def see(self, inputs: tf.Tensor) -> None:
+        self._batches[-1].append(np.asarray(inputs, np.float32).ravel())
+
+    def values(self) -> np.ndarray:
+        """Up to so many numbers of each batch, evenly drawn from all tensors on the grid."""
+        random, found = np.random.default_rng(0), []
+        for tensors in self._batches:
+            whole = np.concatenate(tensors)
+            places = random.choice(len(whole), min(self._per_batch, len(whole)), replace=False)
+            found.append(whole[np.sort(places)])
+        return np.concatenate(found)
+
+
+def _grid(site: Site) -> SolverGrid:
+    quantizer, variables = site.quantizer, site.variables
+
+    def set_scale(scale: Any) -> None:
+        factor = np.float32(scale) / np.float32(quantizer.scale(variables))
+        site.layer.coarsen(factor)
+
+    return SolverGrid(
+        name=site.name,
+        quantizer=quantizer,
+        variables=variables,
+        scale=lambda: np.asarray(quantizer.scale(variables)),
+        set_scale=set_scale,
+    )
+
+
+def _no_loss() -> float:
+    raise ValueError("There is no loss without labels: say needs_labels=True in the Method.")
+
+
+def _loss(model: Any, batches: Sequence[Any], labels: Sequence[Any]) -> Callable[[], float]:
+    """The mean compiled loss over the samples, without penalties."""
+    container = model.compiled_loss
+
+    @tf.function
+    def of_batch(inputs: Any, targets: Any) -> tf.Tensor:
+        return container(targets, model(inputs, training=False))
+
+    pairs = [
+        tf.nest.map_structure(tf.convert_to_tensor, pair)
+        for pair in zip(batches, labels, strict=True)
+    ]
+    sizes = [len(tf.nest.flatten(batch)[0]) for batch in batches]
+    container(pairs[0][1], model(pairs[0][0], training=False))  # makes its variables
+
+    def loss() -> float:
+        found = [float(of_batch(*pair)) for pair in pairs]
+        container.reset_state()
+        return float(np.average(found, weights=sizes))
+
+    return loss
