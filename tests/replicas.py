@@ -3,7 +3,7 @@
     python replicas.py one|mirrored FILE
     python replicas.py worker FILE INDEX PORT PORT
     python replicas.py resumed FOLDER
-    python replicas.py methods FOLDER
+    python replicas.py methods FOLDER NAME...
     python replicas.py taught FOLDER
 
 Trains a quantized net with bin regularization for two batches of 8: on one device, on two replicas
@@ -13,7 +13,7 @@ Resumed: trains three epochs of these batches on two replicas, with the regulari
 second on; again, stopped in the third; and takes that up from the backup and from a saved model.
 Writes weights and optimizer to whole.npz, backup.npz and saved.npz in FOLDER.
 
-Methods: trains a small net with each method of the roster, on one device and on two replicas.
+Methods: trains a small net with each of these methods, on one device and on two replicas.
 Writes weights to METHOD-one.npz and METHOD-two.npz in FOLDER.
 
 Taught: trains the small net with a teacher, its float model or one that was made outside the
@@ -106,14 +106,14 @@ def train_and_resume(folder):
     write(loaded, "saved.npz")
 
 
-def train_methods(folder):
+def train_methods(folder, *names):
     sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "examples"))
     importlib.import_module("own_method")
     quantizers, penalties = roster.with_part("weights"), roster.with_part("penalty")
     own_step = tfbinreg.Rule(layer="swish", per_channel=True)
     strategy = two_replicas()
     updates = roster.with_part("update")
-    for name in dict.fromkeys([*quantizers, *penalties, *updates]):
+    for name in names:
         options = {"method": name} if name in quantizers else {}
         options["updates"] = (name,) if name in updates else ()
         options["penalties"] = (name,) if name in penalties else ()
@@ -142,12 +142,12 @@ def train_taught(folder):
             model.fit(*data(), BATCH, **options)
 
 
-def main(kind, path, *cluster):
+def main(kind, path, *more):
     if kind == "resumed":
         train_and_resume(path)
         return
     if kind == "methods":
-        train_methods(path)
+        train_methods(path, *more)
         return
     if kind == "taught":
         train_taught(path)
@@ -155,7 +155,7 @@ def main(kind, path, *cluster):
     if kind == "mirrored":
         strategy = two_replicas()
     elif kind == "worker":
-        index, *ports = cluster
+        index, *ports = more
         workers = [f"127.0.0.1:{port}" for port in ports]
         task = {"type": "worker", "index": int(index)}
         os.environ["TF_CONFIG"] = json.dumps({"cluster": {"worker": workers}, "task": task})

@@ -49,6 +49,7 @@ def test_two_replicas(alone, tmp_path):
     check_equal(tmp_path / "out.npz", alone)
 
 
+@pytest.mark.slow
 def test_two_replicas_learn_from_a_teacher(tmp_path):
     finish(start("taught", tmp_path))
     for name in ("own", "other"):

@@ -43,8 +43,13 @@ VARIANTS = {
         "options": {"gdrq": {**OPTIONS["gdrq"], "masked": True}},
     },
 }
+QUICK = {("lsq", "channel"), ("lsq", "folded"), ("tqt", "folded"), ("gdrq", "channel")}
 METHODS_AND_KINDS = [
-    *((m, k) for m in (*QUANTIZERS, *UPDATES) for k in KINDS),
+    *(
+        pytest.param((m, k), marks=() if k == "tensor" or (m, k) in QUICK else pytest.mark.slow)
+        for m in (*QUANTIZERS, *UPDATES)
+        for k in KINDS
+    ),
     *(("gdrq", variant) for variant in VARIANTS),
 ]
 TWINS = {
@@ -156,7 +161,7 @@ def test_training_computes_the_values_of_the_settled_grid_at_the_codes(trained):
         )  # fmt: skip
 
 
-@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+@pytest.mark.parametrize("suffix", [".keras", pytest.param(".h5", marks=pytest.mark.slow)])
 def test_a_model_is_saved_loaded_and_resumed(trained, suffix, tmp_path):
     _, model = trained
     with pytest.warns(tfbinreg.QuantizationWarning, match="without having been finalized"):
@@ -231,18 +236,17 @@ def test_mixed_precision(method, own_method):
         np.testing.assert_array_equal(quantized, site.grid().values(site.codes()))
 
 
-@pytest.fixture(scope="module")
-def replicas(tmp_path_factory):
-    """Folder with each method's weights after a training on one device and on two replicas."""
-    folder = tmp_path_factory.mktemp("replicas")
-    test_distribute.finish(test_distribute.start("methods", folder))
-    return folder
+# One of each kind: a quantizer that learns, one with statistics, a penalty and an update.
+REPLICATED = ["lsq", "gdrq", "bin_regularization", "freezing"]
+OTHERS = [n for n in dict.fromkeys([*QUANTIZERS, *PENALTIES, *UPDATES]) if n not in REPLICATED]
 
 
-@pytest.mark.parametrize("name", dict.fromkeys([*QUANTIZERS, *PENALTIES, *UPDATES]))
-def test_two_replicas(name, replicas):
-    alone = np.load(replicas / f"{name}-one.npz")
-    test_distribute.check_equal(replicas / f"{name}-two.npz", alone)
+@pytest.mark.parametrize("names", [REPLICATED, pytest.param(OTHERS, marks=pytest.mark.slow)])
+def test_two_replicas(names, tmp_path):
+    test_distribute.finish(test_distribute.start("methods", tmp_path, *names))
+    for name in names:
+        alone = np.load(tmp_path / f"{name}-one.npz")
+        test_distribute.check_equal(tmp_path / f"{name}-two.npz", alone)
 
 
 def test_names_that_nobody_knows():

@@ -79,7 +79,14 @@ def test_forms_and_names_survive_saving(tmp_path, ending, kind):
     nest.map_structure(np.testing.assert_array_equal, loaded(data), expected)
 
 
-@pytest.mark.parametrize("out", ["list", "tuple", "dict"])
+@pytest.mark.parametrize(
+    "out",
+    [
+        pytest.param("list", marks=pytest.mark.slow),
+        pytest.param("tuple", marks=pytest.mark.slow),
+        "dict",
+    ],
+)
 def test_losses_metrics_targets_and_weights_by_name_as_on_the_float_model(out):
     def train(model):
         model.compile(
@@ -149,7 +156,9 @@ def test_nested_models_give_outputs_their_names(keras):
     assert len(quantized(keras.Model([p, q], heads)).outputs) == 2
 
 
-@pytest.mark.parametrize("as_data", ["arrays", "dataset", "batches"])
+@pytest.mark.parametrize(
+    "as_data", ["arrays", "dataset", pytest.param("batches", marks=pytest.mark.slow)]
+)
 @BOTH
 def test_finalized_models_take_and_return_dicts(keras, as_data):
     q = quantized(net(keras, "dict", "dict"), DATA)

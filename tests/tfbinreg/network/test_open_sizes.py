@@ -44,7 +44,11 @@ def samples(*shape):
 
 @pytest.mark.parametrize("own", [keras, keras_3], ids=["tf_keras", "Keras 3"])
 @pytest.mark.parametrize(
-    ("net", "small", "large"), [(images_net, (8, 8, 3), (12, 10, 3)), (rows_net, (8, 6), (12, 6))]
+    ("net", "small", "large"),
+    [
+        pytest.param(images_net, (8, 8, 3), (12, 10, 3), marks=pytest.mark.slow),
+        (rows_net, (8, 6), (12, 6)),
+    ],
 )
 def test_any_size_is_trained_and_run_and_one_converted(own, net, small, large):
     model = tfbinreg.quantize_apply(net(own), weight_bits=4, calibration_data=samples(*small))

@@ -149,9 +149,14 @@ def test_history_has_every_layer_and_the_logs_a_mean_without_a_new_trace():
     assert model.train_function.experimental_get_tracing_count() == 1
 
 
-@pytest.mark.parametrize("optimizer", [
-    keras.optimizers.Adam(1e-3), keras.optimizers.AdamW(1e-3), LEGACY.Adam(1e-3),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        pytest.param(keras.optimizers.Adam(1e-3), marks=pytest.mark.slow),
+        keras.optimizers.AdamW(1e-3),
+        pytest.param(LEGACY.Adam(1e-3), marks=pytest.mark.slow),
+    ],
+)
 def test_adam_needs_steps_before_and_pulls_then(optimizer):
     recipe = tfbinreg.Recipe(weight_bits=2, first_last_bits=None)
     errors = {}

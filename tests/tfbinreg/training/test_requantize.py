@@ -161,10 +161,13 @@ class Ramp(keras.optimizers.schedules.LearningRateSchedule):  # Keras does not k
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: keras.optimizers.SGD(0.1),
+        pytest.param(lambda: keras.optimizers.SGD(0.1), marks=pytest.mark.slow),
         lambda: keras.optimizers.SGD(Ramp(), momentum=0.9),
         lambda: keras.optimizers.AdamW(0.01, weight_decay=0.1, use_ema=True),
-        lambda: keras.mixed_precision.LossScaleOptimizer(keras.optimizers.Adam(0.01)),
+        pytest.param(
+            lambda: keras.mixed_precision.LossScaleOptimizer(keras.optimizers.Adam(0.01)),
+            marks=pytest.mark.slow,
+        ),
         lambda: keras.optimizers.legacy.Adam(0.01),
     ],
     ids=["sgd", "schedule", "averages", "loss_scale", "legacy"],

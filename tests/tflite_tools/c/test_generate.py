@@ -7,10 +7,13 @@ import re
 import numpy as np
 import pytest
 from file_maker import ACTIVATIONS, PRESCALES, Maker, convolution, power_of_two, samples
+from quick import combinations
 
 from tflite_tools.c import generate, host_run
 from tflite_tools.checks import isolate
 from tflite_tools.running import runtime
+
+KINDS = ["CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV"]
 
 
 def test_nets_of_every_kind(every_kind, c_is_tflm):
@@ -45,9 +48,12 @@ def test_several_inputs_and_outputs(c_is_tflm):
     assert "memcpy(output2, input0, 32);" in sources.files["model.c"]
 
 
-@pytest.mark.parametrize("per_channel", [False, True])
-@pytest.mark.parametrize("bits", PRESCALES)
-@pytest.mark.parametrize("kind", ["CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV"])
+@combinations(
+    lambda kind, bits, per_channel: per_channel == (bits in (2, 8)),
+    kind=KINDS,
+    bits=PRESCALES,
+    per_channel=[False, True],
+)
 def test_convolutions(kind, bits, per_channel, c_is_tflm):
     maker, random = Maker(), np.random.default_rng(bits)
     for _ in range(12):
@@ -60,8 +66,7 @@ def test_convolutions(kind, bits, per_channel, c_is_tflm):
     )
 
 
-@pytest.mark.parametrize("per_channel", [False, True])
-@pytest.mark.parametrize("kind", ["CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV"])
+@combinations(lambda kind, per_channel: per_channel, kind=KINDS, per_channel=[False, True])
 def test_convolutions_whose_scales_are_powers_of_two(kind, per_channel, c_is_tflm):
     maker, random = Maker(), np.random.default_rng(1)
     for bits in (2, 4, 8) * 6:
@@ -97,8 +102,11 @@ def test_every_remainder_is_rounded_as_twice(exponent, activation, zero, c_is_tf
     assert bool(int(form) & 64) == (exponent <= 22)
 
 
-@pytest.mark.parametrize("per_channel", [False, True])
-@pytest.mark.parametrize("bits", PRESCALES)
+@combinations(
+    lambda bits, per_channel: per_channel == (bits in (2, 8)),
+    bits=PRESCALES,
+    per_channel=[False, True],
+)
 def test_fully_connected(bits, per_channel, c_is_tflm):
     maker, random = Maker(), np.random.default_rng(bits)
     for shape, channels in (((1, 37), 5), ((1, 3, 4, 8), 6), ((1, 5, 9), 4), ((1, 300), 1)):
@@ -121,11 +129,13 @@ def test_fully_connected(bits, per_channel, c_is_tflm):
     c_is_tflm(maker.file())
 
 
-@pytest.mark.parametrize(
-    ("spread", "factors"), [(1.0, 8), (6.0, 8 | 32), (1000.0, 8 | 16), ("powers", 16)]
+@combinations(
+    lambda biases, scales: biases[1] == 1 or scales[0] == 6.0,
+    biases=[(2**15 - 1, 1), (2**23 - 1, 2), (2**28, 0)],
+    scales=[(1.0, 8), (6.0, 8 | 32), (1000.0, 8 | 16), ("powers", 16)],
 )
-@pytest.mark.parametrize(("largest", "width"), [(2**15 - 1, 1), (2**23 - 1, 2), (2**28, 0)])
-def test_constants_take_as_few_bytes_as_they_can(largest, width, spread, factors, c_is_tflm):
+def test_constants_take_as_few_bytes_as_they_can(biases, scales, c_is_tflm):
+    (largest, width), (spread, factors) = biases, scales
     maker, random, channels = Maker(), np.random.default_rng(0), 7
     if spread == "powers":
         factors |= 64 if largest < 2**16 else 0  # larger ones are shifted too far

@@ -114,7 +114,10 @@ def test_operators_without_outputs_or_inputs_are_errors(two_bits, edit):
         (change_axes, "structure", "mean"),
     ],
 )
-@pytest.mark.parametrize("make", [lambda file: file, lambda file: int4.encode(file)[0]])
+@pytest.mark.parametrize(
+    "make",
+    [lambda file: file, pytest.param(lambda file: int4.encode(file)[0], marks=pytest.mark.slow)],
+)
 def test_broken_files_fail_by_the_layers_name(
     two_bits, edit, tensor_of, change, check, layer, make
 ):

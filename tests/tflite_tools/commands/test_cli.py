@@ -76,7 +76,9 @@ def canonical_file(two_bits, tmp_path):
     return path
 
 
-@pytest.mark.parametrize("kind", ["int8", "int4", "lut"])
+@pytest.mark.parametrize(
+    "kind", ["lut", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("int8", "int4"))]
+)
 def test_formats_convert_verify_compare_inspect(command, canonical_file, tmp_path, kind):
     path = tmp_path / "small.tflite"
     flags = ["--format", kind, "--slim", "--target", "tflm"]
@@ -399,8 +401,10 @@ def test_interruptions_are_quiet(command, model_file, monkeypatch):
 
 @pytest.mark.parametrize(
     ("kind", "more"),
-    [("int4", []), ("lut", []), ("int8", ["--slim"]), ("c", [])]
+    [("int8", ["--slim"]), ("c", [])]
     + [
+        pytest.param("int4", [], marks=pytest.mark.slow),
+        pytest.param("lut", [], marks=pytest.mark.slow),
         pytest.param("lut", ["--slim"], marks=pytest.mark.slow),
         pytest.param(
             "int4", ["--input_type", "float32", "--output_type", "int8"], marks=pytest.mark.slow
