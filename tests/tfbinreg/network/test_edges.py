@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras
+from quick import slow
 from tensorflow import nest
 
 import tfbinreg
@@ -65,7 +66,7 @@ def test_forms_stay(keras, kind):
     assert max(nest.flatten(distance)) < 0.3
 
 
-@pytest.mark.parametrize("ending", [".keras", ".h5", ""])
+@pytest.mark.parametrize("ending", [".keras", *slow(".h5", "")])
 @pytest.mark.parametrize("kind", ["dict", "nested"])
 def test_forms_and_names_survive_saving(tmp_path, ending, kind):
     q = quantized(net(tf_keras, kind, kind))
@@ -79,14 +80,7 @@ def test_forms_and_names_survive_saving(tmp_path, ending, kind):
     nest.map_structure(np.testing.assert_array_equal, loaded(data), expected)
 
 
-@pytest.mark.parametrize(
-    "out",
-    [
-        pytest.param("list", marks=pytest.mark.slow),
-        pytest.param("tuple", marks=pytest.mark.slow),
-        "dict",
-    ],
-)
+@pytest.mark.parametrize("out", [*slow("list", "tuple"), "dict"])
 def test_losses_metrics_targets_and_weights_by_name_as_on_the_float_model(out):
     def train(model):
         model.compile(
@@ -156,9 +150,7 @@ def test_nested_models_give_outputs_their_names(keras):
     assert len(quantized(keras.Model([p, q], heads)).outputs) == 2
 
 
-@pytest.mark.parametrize(
-    "as_data", ["arrays", "dataset", pytest.param("batches", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("as_data", ["arrays", "dataset", *slow("batches")])
 @BOTH
 def test_finalized_models_take_and_return_dicts(keras, as_data):
     q = quantized(net(keras, "dict", "dict"), DATA)

@@ -4,6 +4,7 @@ import pytest
 import reference
 import tensorflow as tf
 import tf_keras as keras
+from quick import slow
 
 import tfbinreg
 from tfbinreg.training.soft_targets import squared
@@ -235,7 +236,7 @@ def test_a_quantized_teacher_teaches():
     assert fit(model)["distillation_loss"][0] > 0
 
 
-@pytest.mark.parametrize("file", ["q.keras", "q.h5", "folder"])
+@pytest.mark.parametrize("file", ["q.keras", *slow("q.h5", "folder")])
 def test_the_teacher_is_not_saved_and_training_goes_on(file, tmp_path):
     whole, model = student(), student()
     plain = student()

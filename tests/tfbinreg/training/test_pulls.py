@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras as keras
+from quick import slow
 from trainable_net import build, data
 
 import tfbinreg
@@ -62,12 +63,12 @@ def distances(model, beyond=True):
 
 
 @pytest.mark.parametrize("penalty, strategy, optimizer, options", [
-    ("dampening", "joint", SGD(0.01), {}),
+    pytest.param("dampening", "joint", SGD(0.01), {}, marks=pytest.mark.slow),
     ("dampening", "cosine", SGD(DECAY), {"fold": True}),
-    ("msqe", "joint", SGD(DECAY), {}),
+    pytest.param("msqe", "joint", SGD(DECAY), {}, marks=pytest.mark.slow),
     ("msqe", "joint", SGD(0.01, 0.8), {}),
     ("msqe", "alternating", LEGACY.SGD(0.01, decay=0.02), {"scale_free": True}),
-    ("bin_regularization", "ramp", SGD(0.05), {"fold": True}),
+    pytest.param("bin_regularization", "ramp", SGD(0.05), {"fold": True}, marks=pytest.mark.slow),
     ("bin_regularization", "two_stage", SGD(0.01), {"bounded_pull": False}),
 ])  # fmt: skip
 def test_kernels_of_any_size_come_equally_near_their_levels(penalty, strategy, optimizer, options):
@@ -151,11 +152,7 @@ def test_history_has_every_layer_and_the_logs_a_mean_without_a_new_trace():
 
 @pytest.mark.parametrize(
     "optimizer",
-    [
-        pytest.param(keras.optimizers.Adam(1e-3), marks=pytest.mark.slow),
-        keras.optimizers.AdamW(1e-3),
-        pytest.param(LEGACY.Adam(1e-3), marks=pytest.mark.slow),
-    ],
+    [keras.optimizers.AdamW(1e-3), *slow(keras.optimizers.Adam(1e-3), LEGACY.Adam(1e-3))],
 )
 def test_adam_needs_steps_before_and_pulls_then(optimizer):
     recipe = tfbinreg.Recipe(weight_bits=2, first_last_bits=None)

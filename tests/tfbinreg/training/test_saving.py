@@ -5,6 +5,7 @@ import keras as keras_3
 import numpy as np
 import pytest
 import tf_keras as keras
+from quick import slow
 
 import tfbinreg
 from tfbinreg.layers.sites import activation_sites
@@ -102,7 +103,7 @@ def test_an_unset_flag_is_saved_too(name, float_net, images, tmp_path):
     assert all(int(site.variables["initialized"]) for site in activation_sites(model))
 
 
-@pytest.mark.parametrize("name", FORMATS[:2])
+@pytest.mark.parametrize("name", ["q.keras", *slow("q.h5")])
 def test_training_goes_on_as_if_it_had_not_stopped(name, float_net, images, labels, tmp_path):
     def fit(model, epochs):
         model.fit(images, labels, batch_size=16, shuffle=False, epochs=epochs, verbose=0)

@@ -3,6 +3,7 @@ finalized, and wrong ones fail."""
 
 import numpy as np
 import pytest
+from quick import slow
 
 pytest.importorskip("tensorflow")
 import tf_keras as keras
@@ -16,7 +17,7 @@ from tflite_tools.schema.contents import load
 
 layers = keras.layers
 # The bits and the kind of net follow from the seed.
-SEEDS = [0, 3, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))]
+SEEDS = [0, 3, *slow(1, 2)]
 
 
 def net(seed):

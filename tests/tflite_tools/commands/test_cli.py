@@ -6,6 +6,7 @@ import shlex
 
 import numpy as np
 import pytest
+from quick import slow
 
 from tflite_tools.c import host_run
 from tflite_tools.formats import build, lut, slim
@@ -76,9 +77,7 @@ def canonical_file(two_bits, tmp_path):
     return path
 
 
-@pytest.mark.parametrize(
-    "kind", ["lut", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("int8", "int4"))]
-)
+@pytest.mark.parametrize("kind", ["lut", *slow("int8", "int4")])
 def test_formats_convert_verify_compare_inspect(command, canonical_file, tmp_path, kind):
     path = tmp_path / "small.tflite"
     flags = ["--format", kind, "--slim", "--target", "tflm"]
