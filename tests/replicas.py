@@ -33,6 +33,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 import tfbinreg
+from tfbinreg.layers.sites import kernel_sites
 from tfbinreg.methods import roster
 
 BATCH, WORKERS = 8, 2
@@ -58,6 +59,9 @@ def build(scope, *, small=False, **options):
         model = keras.Sequential(parts[:1] + parts[2:] if small else parts)
         recipe = tfbinreg.Recipe(weight_bits=2, activation_bits=4, **options)
         model = tfbinreg.quantize_apply(model, recipe)
+        for site in kernel_sites(model):
+            if "solved" in site.variables:  # as after `solve`
+                site.variables["solved"].assign(1)
         for strength in model.strengths.values():
             strength.assign(0.5)
         model.compile(keras.optimizers.SGD(0.05, momentum=0.9), "mse")

@@ -25,6 +25,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 QUANTIZERS = [*roster.with_part("weights"), "tanh"]
 PENALTIES = [*roster.with_part("penalty"), "tanh"]
 UPDATES = roster.with_part("update")
+SOLVERS = roster.with_part("fit")
 # So fast that something happens in a few steps.
 OPTIONS = {
     "freezing": {"momentum": 0.5, "first_threshold": 0.1, "last_threshold": 0.1, "begin": 0.0},
@@ -42,6 +43,12 @@ VARIANTS = {
         "rules": (tfbinreg.Rule(layer="head", per_channel=True),),
         "options": {"gdrq": {**OPTIONS["gdrq"], "masked": True}},
     },
+    # Ternary kernels of every kind, and few levels behind the ReLU.
+    "ternary": {
+        "activation_bits": 2,
+        "first_last_bits": None,
+        "rules": (tfbinreg.Rule(weight_bits=2),),
+    },
 }
 QUICK = {("lsq", "channel"), ("lsq", "folded"), ("tqt", "folded"), ("gdrq", "channel")}
 METHODS_AND_KINDS = [
@@ -50,12 +57,14 @@ METHODS_AND_KINDS = [
         for m in (*QUANTIZERS, *UPDATES)
         for k in KINDS
     ),
-    *(("gdrq", variant) for variant in VARIANTS),
+    ("gdrq", "grouped"),
+    ("tsq", "ternary"),
 ]
 TWINS = {
     "lsq": reference.lsq,
     "tqt": reference.tqt,
     "gdrq": reference.gdrq,
+    "tsq": reference.tsq,
     "bin_regularization": reference.bin_penalty,
     "msqe": reference.mean_squared_error,
     "freezing": reference.Freezing,
@@ -103,6 +112,8 @@ def make(method, *, penalties=("bin_regularization",), **options):
     model = tfbinreg.quantize_apply(net, recipe, calibration_data=data()[0])
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.Adam(0.01), loss)
+    if roster.find(method, "weights").fit is not None:
+        tfbinreg.solve(model, data(), verbose=0)
     return model
 
 
@@ -126,13 +137,13 @@ def trained(request, own_method):
 
 
 def test_every_method_has_a_twin_and_is_named_in_the_docs():
-    names = {*QUANTIZERS, *PENALTIES, *UPDATES} - {"tanh"}
+    names = {*QUANTIZERS, *PENALTIES, *UPDATES, *SOLVERS} - {"tanh"}
     assert names == set(TWINS)
     table = (ROOT / "docs" / "methods.md").read_text()
     assert all(f"| `{name}` |" in table for name in names)
 
 
-@pytest.mark.parametrize("name", dict.fromkeys([*QUANTIZERS, *PENALTIES, *UPDATES]))
+@pytest.mark.parametrize("name", dict.fromkeys([*QUANTIZERS, *PENALTIES, *UPDATES, *SOLVERS]))
 def test_options_go_through_json(name, own_method):
     options = dataclasses.asdict(roster._methods[name].options())
     recipe = tfbinreg.Recipe(options={name: json.loads(json.dumps(options))})

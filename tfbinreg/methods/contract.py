@@ -152,6 +152,9 @@ class GridSpec:
         upper_limit: the largest level to start with, 6.0 after a ReLU6; None without a limit.
         from_range: whether to start from max|v|.
         fixed: whether to stay there, as model inputs do.
+        unnormalized: name of the first layer that gives numbers of other means and variances than 0
+            and 1: what is no BatchNormalization, or one with gamma or beta. None if all numbers
+            come from those without.
     """
 
     bits: int
@@ -160,6 +163,7 @@ class GridSpec:
     upper_limit: float | None = None
     from_range: bool = False
     fixed: bool = False
+    unnormalized: str | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -193,6 +197,8 @@ class Method:
         kernel_problem: (output channels, options) -> why a kernel without a scale per channel
             cannot be quantized, or None. None if all can.
         activations: (spec, options) -> quantizer of an activation, likewise.
+        grid_problem: (spec, options) -> why an activation cannot be quantized, or None. None if all
+            can.
         penalty: (view, options) -> float32 scalar, differentiable for the latent weights and the
             scale: a kernel's part in the loss, before the strength. None if it adds none.
         trains_norms: options -> whether the penalty's gradient also reaches normalizations that
@@ -217,6 +223,7 @@ class Method:
     weights: Callable[[KernelSpec, Any], Any] | None = None
     activations: Callable[[GridSpec, Any], Any] | None = None
     kernel_problem: Callable[[int, Any], str | None] | None = None
+    grid_problem: Callable[[GridSpec, Any], str | None] | None = None
     penalty: Callable[[KernelView, Any], tf.Tensor] | None = None
     trains_norms: Callable[[Any], bool] | None = None
     update: Callable[[KernelStep, State, Any], tuple[tf.Tensor, State]] | None = None

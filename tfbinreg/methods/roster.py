@@ -16,10 +16,11 @@ from tfbinreg.methods.lsq import LSQ
 from tfbinreg.methods.msqe import MSQE
 from tfbinreg.methods.tqt import TQT
 from tfbinreg.methods.trs import TRS
+from tfbinreg.methods.tsq import TSQ
 
 _methods: dict[str, Method] = {
     method.name: method
-    for method in (LSQ, TQT, GDRQ, BIN_REGULARIZATION, MSQE, DAMPENING, KURE, FREEZING, TRS)
+    for method in (LSQ, TQT, GDRQ, TSQ, BIN_REGULARIZATION, MSQE, DAMPENING, KURE, FREEZING, TRS)
 }
 
 
@@ -86,6 +87,15 @@ def kernel_problem(name: str, channels: int, options: Mapping[str, Any] | None) 
     if method is None or method.kernel_problem is None:
         return None
     return method.kernel_problem(channels, method.read_options(options or {}))
+
+
+def grid_problem(name: str, spec: GridSpec, options: Mapping[str, Any] | None) -> str | None:
+    """Why the method of this name cannot quantize an activation; None if it can, or if there is no
+    such method."""
+    method = _methods.get(name)
+    if method is None or method.grid_problem is None:
+        return None
+    return method.grid_problem(spec, method.read_options(options or {}))
 
 
 def activation_quantizer(name: str, spec: GridSpec, options: Mapping[str, Any] | None) -> Any:

@@ -72,6 +72,12 @@ def _problems(plan: Plan, wishes: Wishes) -> Iterator[Problem]:
             remedy = "choose others, or give the layer a step per channel or another method"
             yield Problem(node.name, problem, remedy)
     for grid in dict.fromkeys(plan.grids.values()):
+        problem = roster.grid_problem(
+            grid.method, grid.spec, wishes.recipe.options.get(grid.method)
+        )
+        if problem is not None and not grid.prescribed:
+            remedy = "choose other options, or give the layer another method"
+            yield Problem(graph.nodes[grid.nodes[0]].name, problem, remedy)
         methods = wishes.methods(plan.chains[tail] for tail in grid.nodes)
         if len(methods) > 1 and not grid.prescribed:
             what = f"shares its grid with tensors of other methods ({', '.join(methods)})"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 
 from tfbinreg.core.recipe import Recipe
 from tfbinreg.network.layer_kinds import Role, fixed_grid, relu_limit
@@ -122,8 +122,19 @@ def _plan(sharing: Sharing, wishes: Wishes, leader: int, places: _Places) -> Gri
         from_range=bits.number > _FEW_BITS or is_input or leader in places.outputs,
         fixed=is_input,
         method=wishes.methods(chains)[0],
+        unnormalized=_unnormalized(sharing, chains),
         reason=bits.reason,
     )
+
+
+def _unnormalized(sharing: Sharing, chains: Iterable[Sequence[int]]) -> str | None:
+    """See `GridSpec.unnormalized`."""
+    for chain in chains:
+        source = [index for index in chain if sharing.role(index) is not Role.RELU][-1]
+        layer = sharing.node(source).layer
+        if sharing.node(source).kind != "BatchNormalization" or layer.scale or layer.center:
+            return sharing.node(source).name
+    return None
 
 
 def _bits(sharing: Sharing, wishes: Wishes, tail: int, places: _Places) -> _Bits:

@@ -8,6 +8,7 @@ from typing import Any
 
 from tfbinreg.core.problems import Problem
 from tfbinreg.core.recipe import LSQ
+from tfbinreg.methods.contract import GridSpec
 from tfbinreg.network.graph import Graph, Node
 from tfbinreg.network.layer_kinds import KINDS, Role, relu_limit
 
@@ -54,6 +55,7 @@ class GridPlan:
         fixed: whether it is the grid of a model input, which is not trained.
         prescribed: whether the runtime prescribes it, as for a sigmoid.
         method: name of the method that quantizes to it.
+        unnormalized: as of `GridSpec`.
         reason: why these bits.
     """
 
@@ -66,7 +68,21 @@ class GridPlan:
     fixed: bool = False
     prescribed: bool = False
     method: str = LSQ
+    unnormalized: str | None = None
     reason: str
+
+    @property
+    def spec(self) -> GridSpec:
+        """What is wanted of its quantizer."""
+        return GridSpec(
+            bits=self.bits,
+            signed=self.signed,
+            offset=self.offset,
+            upper_limit=self.upper_limit,
+            from_range=self.from_range,
+            fixed=self.fixed,
+            unnormalized=self.unnormalized,
+        )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,7 +13,6 @@ from tfbinreg.layers.config import LSQQuantizeConfig
 from tfbinreg.layers.folded_kernel import FoldedKernel
 from tfbinreg.layers.kernel import QuantizeActivation, QuantizedHardSwish, QuantizedKernel
 from tfbinreg.methods import roster
-from tfbinreg.methods.contract import GridSpec
 from tfbinreg.methods.fixed_grid import PrescribedQuantizer
 from tfbinreg.network.graph import Node, apply, clone_layer, rebuild
 from tfbinreg.network.layer_kinds import KINDS, Role, fixed_grid
@@ -154,12 +153,4 @@ def _quantizer(grid: GridPlan, node: Node, recipe: Recipe) -> Any:
     if grid.prescribed:
         fixed = fixed_grid(node.layer)
         return PrescribedQuantizer(float(fixed.scale), fixed.qmin, fixed.qmax)
-    spec = GridSpec(
-        bits=grid.bits,
-        signed=grid.signed,
-        offset=grid.offset,
-        upper_limit=grid.upper_limit,
-        from_range=grid.from_range,
-        fixed=grid.fixed,
-    )
-    return roster.activation_quantizer(grid.method, spec, recipe.options.get(grid.method))
+    return roster.activation_quantizer(grid.method, grid.spec, recipe.options.get(grid.method))
