@@ -16,10 +16,12 @@ from tflite_tools.schema.card import NOT_RECORDED, NOTES
 def quantization_card(graph: FrozenGraph) -> dict[str, Any]:
     """What was chosen in quantizing a model, as JSON values."""
     recipe = graph.recipe
+    solver = {"solver": recipe["solver"]} if recipe.get("solver") else {}
     return {
         "method": recipe.get("method", NOT_RECORDED),
         "penalties": list(recipe.get("penalties", ())),
         "updates": list(recipe.get("updates", ())),
+        **solver,
         "options": dict(recipe.get("options", {})),
         "weights": _weights(graph),
         "activations": _activations(graph),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import pathlib
-import tempfile
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -136,10 +135,11 @@ class Checkpoint:
         path = self._path(part)
         if path is None:
             return
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
-            contents: Any = {**arrays, _START: np.array(self._start)}
+        partial = path.with_name(f"{path.name}.part")
+        contents: Any = {**arrays, _START: np.array(self._start)}
+        with open(partial, "wb") as file:
             np.savez(file, **contents)
-        os.replace(file.name, path)
+        os.replace(partial, path)
 
     def _path(self, part: str) -> pathlib.Path | None:
         if self._folder is None:

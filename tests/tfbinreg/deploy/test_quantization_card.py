@@ -52,6 +52,9 @@ def test_a_card_says_what_was_chosen(model):
     # Of the sum: two operands and the result of 2 * 2 * 3 numbers.
     assert activations["peak_bytes"] == max(32 + 12, 3 * 12)
     assert card["notes"] == dict.fromkeys(cards.NOTES, "not recorded")
+    assert "solver" not in card
+    solved = dataclasses.replace(graph, recipe={**graph.recipe, "solver": "tsq"})
+    assert quantization_card(solved)["solver"] == "tsq"
     names = dict(cards.fields(card))
     for fields in cards.CHOICES.values():
         for field in fields:
