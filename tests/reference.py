@@ -307,3 +307,33 @@ def tsq_target(target: float, output: float, eta: float, low: float, high: float
     z = np.linspace(-reach, reach, 200001)
     cost = (target - np.clip(z, low, high)) ** 2 + eta * (z - output) ** 2
     return float(z[np.argmin(cost)])
+
+
+def least_power_step(
+    values: np.ndarray, qmin: int, qmax: int, p: float, count: int = 4001
+) -> tuple[float, float]:
+    """Of `count` evenly spaced steps the one with the least mean |Q(x) - x|^p, number by number, as
+    LAPQ (Nahshan et al. 2019) chooses clips; and that mean."""
+    best = (np.inf, 0.0)
+    for step in np.linspace(0.0, np.max(np.abs(values)), count)[1:]:
+        total = 0.0
+        for value in values:
+            code = min(max(math.floor(value / step + 0.5), qmin), qmax)
+            total += abs(code * step - value) ** p
+        best = min(best, (total / len(values), step))
+    return best[1], best[0]
+
+
+def bias_correction(
+    weights: np.ndarray, quantized: np.ndarray, inputs: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """What a matrix product with quantized weights lacks on average, output by output; and the part
+    of it that the mean error of each output's weights makes, -mean_c * E[sum of the inputs]."""
+    count, outputs = weights.shape
+    change, by_mean = np.zeros(outputs), np.zeros(outputs)
+    for output in range(outputs):
+        error = [float(quantized[i, output]) - float(weights[i, output]) for i in range(count)]
+        for row in inputs:
+            change[output] -= sum(x * e for x, e in zip(row, error, strict=True)) / len(inputs)
+            by_mean[output] -= sum(row) * sum(error) / count / len(inputs)
+    return change, by_mean

@@ -20,7 +20,7 @@ tflite_tools.schema: bit_fields compact flatbuffer manifest card writer lut_deco
 tflite_tools.arithmetic: lost_numbers fixed_point multipliers lookup_tables
 tfbinreg.version
 tfbinreg._compat
-tfbinreg.core: warning grid target channel_folding weight_starts problems recipe
+tfbinreg.core: warning grid target channel_folding weight_starts lp_steps powell problems recipe
 tfbinreg.recipes
 tfbinreg.network: layer_kinds edges graph fusing open_sizes hard_swish added_layers
   normalizations
@@ -39,8 +39,8 @@ tfbinreg.training: model_checks constant_columns assemble weight_files keras_fil
   weight_statistics histograms penalties bin_options training_progress step_holding
   weight_updates integer_inference model_config model soft_targets distillation
   transition_log weight_averages tfmot_scheme saving batch_statistics calibrate batch_norm
-  lost_numbers strip quantize requantize train_blocks solver_data layer_rows solver_model solve
-  pulls penalty_schedule finalize_report
+  lost_numbers strip quantize requantize train_blocks solver_data layer_rows solver_loss
+  solver_model solve pulls penalty_schedule finalize_report
   best_statistics finalize
 tfbinreg.budget: sensitivity flash_budget
 tfbinreg

@@ -12,6 +12,7 @@ from tfbinreg.methods.dampening import DAMPENING
 from tfbinreg.methods.freezing import FREEZING
 from tfbinreg.methods.gdrq import GDRQ
 from tfbinreg.methods.kure import KURE
+from tfbinreg.methods.lapq import LAPQ
 from tfbinreg.methods.lsq import LSQ
 from tfbinreg.methods.msqe import MSQE
 from tfbinreg.methods.tqt import TQT
@@ -20,7 +21,10 @@ from tfbinreg.methods.tsq import TSQ
 
 _methods: dict[str, Method] = {
     method.name: method
-    for method in (LSQ, TQT, GDRQ, TSQ, BIN_REGULARIZATION, MSQE, DAMPENING, KURE, FREEZING, TRS)
+    for method in (
+        *(LSQ, TQT, GDRQ, TSQ, BIN_REGULARIZATION, MSQE, DAMPENING, KURE, FREEZING, TRS),
+        LAPQ,
+    )
 }
 
 

@@ -52,7 +52,11 @@ class SolverKernel:
         from_rows: the other way.
         inputs: the rows of inputs that the model, as it is now, gives the layer at sampled places,
             float32, (groups, rows, inputs).
+        mean_inputs: the mean of all rows, not of sampled ones, float64, (groups, inputs).
         behind: what follows, as it is now.
+        is_edge: whether it is a first or last one: no kernel lies before it, or none behind.
+        is_normalized: whether `settle_norms` sets the mean of its outputs: a normalization that is
+            not folded lies behind.
     """
 
     name: str
@@ -66,7 +70,10 @@ class SolverKernel:
     to_rows: Callable[[np.ndarray], np.ndarray]
     from_rows: Callable[[np.ndarray], np.ndarray]
     inputs: Callable[[], np.ndarray]
+    mean_inputs: Callable[[], np.ndarray]
     behind: Callable[[], Behind]
+    is_edge: bool
+    is_normalized: bool
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -79,6 +86,7 @@ class SolverGrid:
         variables: the quantizer's.
         scale: float32, ().
         set_scale: sets the scale; an offset of the grid grows with it.
+        is_edge: whether it is that of an input, or no kernel lies behind it.
     """
 
     name: str
@@ -86,6 +94,7 @@ class SolverGrid:
     variables: Mapping[str, Any]
     scale: Callable[[], np.ndarray]
     set_scale: Callable[[Any], None]
+    is_edge: bool
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -97,6 +106,11 @@ class SolverView:
         grids: the activation grids, without those that a runtime prescribes.
         loss: mean loss over the samples of the quantized model as it is now, without penalties.
             Only of methods that need labels.
+        batch_loss: the same while normalizations that are not folded take the statistics of each
+            batch: about what `loss` gives after `settle_norms`, in one pass.
+        settle_norms: sets their moving statistics to those of the model as it is now, as
+            calibration does.
+        snapshot: keeps all of the model's variables; what it returns sets them again.
         outputs: numbers on the grid behind each kernel, by its name, (groups, rows, outputs), at
             the places that `SolverKernel.inputs` samples, as the model is now.
         grid_values: (count) -> up to so many of the numbers that reach each grid before they are
@@ -109,6 +123,9 @@ class SolverView:
     kernels: Sequence[SolverKernel]
     grids: Sequence[SolverGrid]
     loss: Callable[[], float]
+    batch_loss: Callable[[], float]
+    settle_norms: Callable[[], None]
+    snapshot: Callable[[], Callable[[], None]]
     outputs: Callable[[], dict[str, np.ndarray]]
     grid_values: Callable[[int], dict[str, np.ndarray]]
     tell: Callable[[str], None]

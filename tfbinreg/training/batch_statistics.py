@@ -29,17 +29,21 @@ class BatchStatistics:
     Args:
         model: the model, quantized or not. A subclassed one, and models inside it, whose layers
             cannot be told apart from here, run as in training.
+        folded: whether normalizations that are folded into kernels take them too.
     """
 
-    def __init__(self, model: Any) -> None:
-        self._model = model
+    def __init__(self, model: Any, *, folded: bool = True) -> None:
+        self._model, self._folded = model, folded
+        self._measuring: Any = None  # traced
         self._graph = trace(model) if _compat.is_graph_network(model) else None
         own = [
             layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)
         ]
-        folded = [layer for layer in model.layers if isinstance(layer, FoldedKernel)]
+        folded_layers = [layer for layer in model.layers if isinstance(layer, FoldedKernel)]
         self._unfolded = len(own)
-        self.norms = own + [norm for layer in folded for norm in layer.batch_norms]
+        self.norms = own
+        if self._folded:
+            self.norms = own + [norm for layer in folded_layers for norm in layer.batch_norms]
 
     @contextlib.contextmanager
     def momentum(self, momentum: float) -> Iterator[None]:
@@ -76,8 +80,10 @@ class BatchStatistics:
         moving = [v for norm in norms for v in (norm.moving_mean, norm.moving_variance)]
         found: list[list[np.ndarray]] = []
         with self.momentum(0.0):  # the moving statistics become the batch's own
-            # Traced in here, so that momentum 0 is part of this function and of no other.
-            run: Any = _compat.PerShape(self._outputs) if traced else self
+            if traced and self._measuring is None:
+                # For calls in here only, as momentum 0 is part of what is traced.
+                self._measuring = _compat.PerShape(self._outputs)
+            run: Any = self._measuring if traced else self
             for batch in batches:
                 run(batch)
                 found.append([variable.numpy() for variable in moving])
@@ -105,7 +111,8 @@ class BatchStatistics:
         if self._graph is None:
             return tf.nest.flatten(self._model(inputs, training=True))
         given = _compat.graph_inputs(self._model, inputs)
-        tensors = evaluate(self._graph, given, mode=_by_batch, observer=observer)
+        mode = _by_batch if self._folded else _by_batch_unfolded
+        tensors = evaluate(self._graph, given, mode=mode, observer=observer)
         return [tensors[index] for index in self._graph.outputs]
 
 
@@ -117,4 +124,10 @@ def inference(layer: Any) -> dict[str, bool]:
 def _by_batch(layer: Any) -> dict[str, bool]:
     """The same, but true for what takes the statistics of the batch."""
     by_batch = (keras.layers.BatchNormalization, FoldedKernel, keras.Model)
+    return {name: isinstance(layer, by_batch) for name in inference(layer)}
+
+
+def _by_batch_unfolded(layer: Any) -> dict[str, bool]:
+    """The same, but folded ones as in inference."""
+    by_batch = (keras.layers.BatchNormalization, keras.Model)
     return {name: isinstance(layer, by_batch) for name in inference(layer)}

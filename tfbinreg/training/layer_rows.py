@@ -106,6 +106,13 @@ class LayerRows:
         """Rows of what goes into the layer, (groups, rows, inputs)."""
         return self.of_outputs(self._probe_layer(tensor)(tensor), batch)
 
+    def mean_of_inputs(self, tensor: tf.Tensor) -> np.ndarray:
+        """The mean of all rows of what goes into the layer, float64, (groups, inputs)."""
+        values = np.asarray(self._probe_layer(tensor)(tensor))
+        groups = self.to_rows(np.empty(self._shape, np.float32)).shape[0]
+        mean = np.mean(values.reshape(-1, values.shape[-1]), axis=0, dtype=np.float64)
+        return mean.reshape(groups, -1)
+
     def of_outputs(self, tensor: Any, batch: int) -> np.ndarray:
         """Rows of what comes out of the layer, at the same places, (groups, rows, outputs)."""
         values = np.asarray(tensor, np.float32)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from tfbinreg.network.normalizations import ARRAYS, Affine, affine_of
 from tfbinreg.training.batch_statistics import inference
 from tfbinreg.training.layer_rows import ROWS, LayerRows
 from tfbinreg.training.solver_data import Checkpoint
+from tfbinreg.training.solver_loss import SolverLoss
 
 keras = _compat.keras
 _NORMS = (keras.layers.BatchNormalization, ChannelAffine)
@@ -43,10 +44,14 @@ def solver_view(
         tell: prints a line.
     """
     seen = _Seen(model, batches)
+    loss = SolverLoss(model, batches, labels)
     return SolverView(
         kernels=[seen.kernel(node, site) for node, site in seen.kernels],
-        grids=[_grid(site) for site in activation_sites(model)],
-        loss=_no_loss if labels is None else _loss(model, batches, labels),
+        grids=[_grid(site, seen.is_edge_grid(site)) for site in activation_sites(model)],
+        loss=loss,
+        batch_loss=loss.by_batch,
+        settle_norms=loss.settle_norms,
+        snapshot=lambda: _snapshot(model),
         outputs=seen.outputs,
         grid_values=seen.grid_values,
         tell=tell,
@@ -97,6 +102,10 @@ class _Seen:
         self._inputs = [_compat.graph_inputs(model, batch) for batch in batches]
         nodes = [node for node in self._graph.nodes if isinstance(node.layer, QuantizedKernel)]
         self.kernels = [(node, site) for node in nodes for site in sites_of(node.layer)]
+        own = {node.index for node in nodes}
+        self._feeding = _feeding(self._graph, own)
+        self._first = own - _fed(self._graph, own)
+        self._last = own - self._feeding
         self._chains = {site.name: _chain(self._graph, node) for node, site in self.kernels}
         per_batch = -(-ROWS // len(batches))
         self._rows = {
@@ -131,8 +140,19 @@ class _Seen:
             to_rows=rows.to_rows,
             from_rows=rows.from_rows,
             inputs=lambda: self._inputs_of(node, rows),
+            mean_inputs=lambda: self._mean_inputs_of(node, rows),
             behind=lambda: self._behind(site),
+            is_edge=node.index in self._first or node.index in self._last,
+            is_normalized=any(
+                isinstance(norm, keras.layers.BatchNormalization)
+                for norm in self._chains[site.name].norms
+            ),
         )
+
+    def is_edge_grid(self, site: Site) -> bool:
+        """See `SolverGrid`."""
+        calls = {node.index for node in self._graph.nodes if node.layer is site.layer}
+        return bool(site.quantizer.fixed) or not calls & self._feeding
 
     def outputs(self) -> dict[str, np.ndarray]:
         """See `SolverView`."""
@@ -167,13 +187,22 @@ class _Seen:
         return {name: sampler.values() for name, sampler in samplers.items()}
 
     def _inputs_of(self, node: Node, rows: LayerRows) -> np.ndarray:
-        (source,) = node.inputs
-        before = dataclasses.replace(self._graph, nodes=self._graph.nodes[: source + 1])
         found = [
-            rows.of_inputs(evaluate(before, batch, mode=inference)[source], number)
-            for number, batch in enumerate(self._inputs)
+            rows.of_inputs(tensor, number) for number, tensor in enumerate(self._sources(node))
         ]
         return np.concatenate(found, axis=1)
+
+    def _mean_inputs_of(self, node: Node, rows: LayerRows) -> np.ndarray:
+        means = [rows.mean_of_inputs(tensor) for tensor in self._sources(node)]
+        sizes = [len(batch[0]) for batch in self._inputs]
+        return np.average(means, axis=0, weights=sizes)
+
+    def _sources(self, node: Node) -> Iterator[tf.Tensor]:
+        """What goes into a node, batch by batch."""
+        (source,) = node.inputs
+        before = dataclasses.replace(self._graph, nodes=self._graph.nodes[: source + 1])
+        for batch in self._inputs:
+            yield evaluate(before, batch, mode=inference)[source]
 
     def _behind(self, site: Site) -> Behind:
         layer, chain = site.layer, self._chains[site.name]
@@ -242,7 +271,7 @@ class _Sampler:
         return np.concatenate(found)
 
 
-def _grid(site: Site) -> SolverGrid:
+def _grid(site: Site, is_edge: bool) -> SolverGrid:
     quantizer, variables = site.quantizer, site.variables
 
     def set_scale(scale: Any) -> None:
@@ -255,31 +284,33 @@ def _grid(site: Site) -> SolverGrid:
         variables=variables,
         scale=lambda: np.asarray(quantizer.scale(variables)),
         set_scale=set_scale,
+        is_edge=is_edge,
     )
 
 
-def _no_loss() -> float:
-    raise ValueError("There is no loss without labels: say needs_labels=True in the Method.")
+def _snapshot(model: Any) -> Callable[[], None]:
+    kept = [(variable, variable.numpy()) for variable in model.weights]
+
+    def restore() -> None:
+        for variable, value in kept:
+            variable.assign(value)
+
+    return restore
 
 
-def _loss(model: Any, batches: Sequence[Any], labels: Sequence[Any]) -> Callable[[], float]:
-    """The mean compiled loss over the samples, without penalties."""
-    container = model.compiled_loss
+def _fed(graph: Graph, kernels: set[int]) -> set[int]:
+    """The nodes before which a kernel lies."""
+    fed: set[int] = set()
+    for node in graph.nodes:
+        if any(index in kernels or index in fed for index in node.inputs):
+            fed.add(node.index)
+    return fed
 
-    @tf.function
-    def of_batch(inputs: Any, targets: Any) -> tf.Tensor:
-        return container(targets, model(inputs, training=False))
 
-    pairs = [
-        tf.nest.map_structure(tf.convert_to_tensor, pair)
-        for pair in zip(batches, labels, strict=True)
-    ]
-    sizes = [len(tf.nest.flatten(batch)[0]) for batch in batches]
-    container(pairs[0][1], model(pairs[0][0], training=False))  # makes its variables
-
-    def loss() -> float:
-        found = [float(of_batch(*pair)) for pair in pairs]
-        container.reset_state()
-        return float(np.average(found, weights=sizes))
-
-    return loss
+def _feeding(graph: Graph, kernels: set[int]) -> set[int]:
+    """The nodes behind which a kernel lies."""
+    feeding: set[int] = set()
+    for node in reversed(graph.nodes):
+        if node.index in kernels or node.index in feeding:
+            feeding.update(node.inputs)
+    return feeding

@@ -305,3 +305,50 @@ def test_fingerprints_tell_starts_apart():
     assert fingerprint("a", *arrays) == fingerprint("a", *arrays)
     others = [("b", *arrays), ("a", arrays[0]), ("a", arrays[0], arrays[1] + 1)]
     assert len({fingerprint("a", *arrays), *(fingerprint(*other) for other in others)}) == 4
+
+
+def test_edges_and_what_a_normalization_sets():
+    view = view_of(quantized())
+    assert {kernel.name for kernel in view.kernels if kernel.is_edge} == {"conv", "head"}
+    assert {kernel.name for kernel in view.kernels if kernel.is_normalized} == {"conv"}
+    assert {grid.name for grid in view.grids if grid.is_edge} == {"image_grid", "head_grid"}
+    assert not any(
+        kernel.is_normalized for kernel in view_of(quantized(fold_batch_norm=True)).kernels
+    )
+
+
+def test_mean_inputs_are_those_of_all_rows():
+    for kernel in view_of(quantized()).kernels:  # of so few samples all rows are taken
+        rows = kernel.inputs().mean(axis=1, dtype=np.float64)
+        np.testing.assert_allclose(kernel.mean_inputs(), rows, atol=1e-5)
+
+
+def test_a_snapshot_is_gone_back_to():
+    model = quantized()
+    view, before = view_of(model), model.get_weights()
+    restore = view.snapshot()
+    view.kernels[1].set_scale(2.0 * view.kernels[1].scale())
+    view.kernels[1].shift(np.ones(8))
+    view.settle_norms()
+    restore()
+    for mine, old in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(mine, old)
+
+
+@pytest.mark.parametrize("folded", [False, True])
+def test_the_loss_on_the_statistics_of_batches(folded):
+    model = quantized(fold_batch_norm=folded)
+    model.compile("sgd", "mse")
+    targets = np.random.default_rng(1).normal(size=(24, 3)).astype(np.float32)
+    view = solver_view(model, [samples()], [targets], Checkpoint(None, ""), print)
+    for grid in view.grids[:2]:
+        grid.set_scale(1.5 * grid.scale())
+    before, first, by_batch = model.get_weights(), view.loss(), view.batch_loss()
+    for mine, old in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(mine, old)
+    view.settle_norms()
+    moved = [np.any(a != b) for a, b in zip(model.get_weights(), before, strict=True)]
+    assert sum(moved) == (0 if folded else 2)
+    assert view.loss() == pytest.approx(by_batch, rel=0.02)
+    assert view.batch_loss() == pytest.approx(by_batch, rel=1e-5)
+    assert (first == pytest.approx(by_batch, rel=1e-6)) == folded
