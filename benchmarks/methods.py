@@ -54,11 +54,13 @@ class Way(NamedTuple):
         recipe: the recipe's fields.
         callbacks: makes those of the training.
         teacher: whether the float net is a teacher.
+        solves: whether `solve` runs between calibration and training.
     """
 
     recipe: Mapping[str, Any] = {}
     callbacks: Callable[[], list[Any]] = _no_callbacks
     teacher: bool = False
+    solves: bool = False
 
 
 def _penalty(name: str, strategy: str, strength: Any) -> Way:
@@ -80,6 +82,8 @@ WAYS = {
         lambda: [TransitionLog()],
     ),
     "trs": Way({"updates": ("trs",)}, lambda: [TransitionLog()]),
+    "tsq": Way({"method": "tsq"}, solves=True),  # at 8 bits step 1 needs no training
+    "lapq": Way({"solver": "lapq"}, solves=True),
     "distill": Way(teacher=True),
 }
 
@@ -97,6 +101,8 @@ def trained(way: Way, model: Any, data: first_try.Data, bits: str, seed: int) ->
     quantized.compile(
         first_try.optimizer(OPTIMIZER, steps), "sparse_categorical_crossentropy", ["accuracy"]
     )
+    if way.solves:
+        tfbinreg.solve(quantized, (calibration, labels[: len(calibration)]), verbose=0)
     if way.teacher:
         tfbinreg.distill(quantized, model)
     quantized.fit(images, labels, first_try.BATCH, EPOCHS, verbose=0, callbacks=way.callbacks())

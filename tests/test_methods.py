@@ -65,6 +65,7 @@ TWINS = {
     "tqt": reference.tqt,
     "gdrq": reference.gdrq,
     "tsq": reference.tsq,
+    "lapq": reference.least_power_step,
     "bin_regularization": reference.bin_penalty,
     "msqe": reference.mean_squared_error,
     "freezing": reference.Freezing,

@@ -66,12 +66,14 @@ def test_quickstart_and_recipes_run(tmp_path, monkeypatch):
         exec(block, scope)
     assert "code_changes" in scope["history"].history
 
-    stages, ternary = blocks(TRAINING)
+    stages, ternary, lowered = blocks(TRAINING)
     exec(stages, scope)
     assert {"accuracy", "distillation_loss"} <= set(scope["q_model"].history.history)
     assert scope["q_model"].recipe.weight_bits == 2
     exec(ternary, scope)
     assert all(part.after <= part.before for part in scope["report"].parts)
+    exec(lowered, scope)
+    assert scope["lowered"].parts[-1].after < scope["lowered"].parts[0].before
 
 
 def test_quickstart_is_short():
