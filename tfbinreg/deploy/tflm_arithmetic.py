@@ -64,9 +64,7 @@ def scaled(factors: Sequence[multipliers.Factor]) -> Callable[[tf.Tensor], tf.Te
 
 def _kernel(op: FrozenOp, sources: Sequence[Grid]) -> Step:
     assert op.kernel is not None
-    factors = multipliers.kernel(
-        stored_scale(op.kernel), sources[0].scale, grid_of(op).scale, dense=op.kind == "Dense"
-    )
+    factors = multipliers.kernel(stored_scale(op.kernel), sources[0].scale, grid_of(op).scale)
     sums, scale = kernel_sums(op, sources[0]), scaled(factors)
     return lambda inputs: scale(sums(inputs))
 

@@ -37,13 +37,15 @@ def _rescale(source: Grid, target: Grid) -> Callable[[int], int]:
 
 
 def leaky_relu(source: Grid, target: Grid, alpha: float) -> np.ndarray:
-    """LEAKY_RELU; TFLM computes both factors in float32."""
-    straight = fixed.quantize_multiplier(float(source[0] / target[0]))
-    bent = fixed.quantize_multiplier(float(source[0] * np.float32(alpha) / target[0]))
+    """LEAKY_RELU; its slope is a float32."""
+    factors = [
+        fixed.quantize_multiplier(float(source[0]) * slope / float(target[0]))
+        for slope in (1.0, float(np.float32(alpha)))
+    ]
 
     def value(stored: int) -> int:
         offset = stored - source[1]
-        return fixed.scale(offset, *(straight if offset >= 0 else bent)) + target[1]
+        return fixed.scale(offset, *factors[offset < 0]) + target[1]
 
     return _table(value)
 

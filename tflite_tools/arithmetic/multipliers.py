@@ -1,6 +1,8 @@
 """The factors that TFLM's kernels prepare from scales.
 
-They are pairs (m, s), which stand for m / 2^31 * 2^s (`fixed_point.quantize_multiplier`).
+They are pairs (m, s), which stand for m / 2^31 * 2^s (`fixed_point.quantize_multiplier`). Scales
+are float32. What is made of them is float64, also where TFLM's public sources say float32: so does
+the TFLM that `setup.cfg` names, as outputs in the middle of two levels show.
 """
 
 from __future__ import annotations
@@ -17,21 +19,16 @@ FINER_BITS = 20  # by which ADD and SUB widen their operands
 EXP_BITS = 5  # integer bits of SOFTMAX's exponents
 
 
-def kernel(
-    weight_scales: np.ndarray, source: SupportsFloat, target: SupportsFloat, *, dense: bool
-) -> list[Factor]:
+def kernel(weight_scales: np.ndarray, source: SupportsFloat, target: SupportsFloat) -> list[Factor]:
     """The factor of every output channel, or the one of all.
 
     Args:
         weight_scales: float32, () or (output channels,).
         source: scale of the input.
         target: scale of the output.
-        dense: whether it is a FULLY_CONNECTED.
     """
     scales = np.asarray(weight_scales, np.float32).reshape(-1)
     products = scales.astype(np.float64) * float(source)
-    if dense and scales.size == 1:  # this one product TFLM computes in float32
-        products = (scales * np.float32(float(source))).astype(np.float64)
     return [fixed_point.quantize_multiplier(float(p) / float(target)) for p in products]
 
 

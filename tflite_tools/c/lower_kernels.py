@@ -349,8 +349,8 @@ def _factors(
     op: Context, source: Tensor, weights: Tensor, channels: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Multiplier and shift per channel, as TFLM prepares them."""
-    scales, dense = _weight_scales(op, weights, channels), op.op.name == "FULLY_CONNECTED"
-    pairs = multipliers.kernel(scales, op.grid(source)[0], op.grid(op.output)[0], dense=dense)
+    scales = _weight_scales(op, weights, channels)
+    pairs = multipliers.kernel(scales, op.grid(source)[0], op.grid(op.output)[0])
     pairs = pairs if len(pairs) > 1 else pairs * channels
     return np.array([m for m, _ in pairs]), np.array([s for _, s in pairs])
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tf_keras as keras
 from operation_nets import NETS, converted, fresh
+from quick import slow
 
 import tfbinreg
 from tfbinreg.deploy.deployed import Deployed
@@ -35,7 +36,13 @@ def verified(quantized, data):
     assert check.verdict is Verdict.PASSED, check
 
 
-@pytest.mark.parametrize("name", NETS)
+# test_deployed compares all of them as wholes.
+QUICK = ("Add", "AveragePooling2D", "Concatenate", "HardSwish", "LeakyReLU", "Softmax", "silu")
+
+
+@pytest.mark.parametrize(
+    "name", [*(n for n in NETS if n in QUICK), *slow(*(n for n in NETS if n not in QUICK))]
+)
 def test_operators_do_what_the_layers_do(name, images):
     quantized, data = converted(fresh(NETS[name]), images)
     model = models.load(data)
