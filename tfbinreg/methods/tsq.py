@@ -21,7 +21,13 @@ import numpy as np
 from tfbinreg.methods.contract import About, GridSpec, KernelSpec, Method
 from tfbinreg.methods.lsq import LSQ, LsqOptions
 from tfbinreg.methods.solver_view import Solved, SolverKernel, SolverView
-from tfbinreg.methods.tsq_least_squares import Coded, LayerSolver, LayerTask, coded_start
+from tfbinreg.methods.tsq_least_squares import (
+    Coded,
+    LayerSolver,
+    LayerTask,
+    coded_start,
+    within_bins,
+)
 from tfbinreg.methods.tsq_quantizers import (
     DATA,
     FREE,
@@ -87,7 +93,8 @@ def solve_kernels(view: SolverView, options: TsqOptions) -> list[Solved]:
     Each layer gets the inputs that the quantized layers before it give, and shall compute what lay
     on the grid behind it before any kernel was quantized (`LayerSolver`). Kernels of other methods
     stay as they are. The numbers that are reported are sums of squared errors over those of the
-    targets, of the start and of what was found, never larger.
+    targets, of the start and of what was found, never larger. The latent weights stay near the
+    float ones, in the bins of their codes (`within_bins`).
 
     Args:
         view: of the model.
@@ -143,8 +150,7 @@ def _solve(kernel: SolverKernel, targets: np.ndarray, options: TsqOptions) -> di
     power = max(float(np.sum(task.targets**2)), np.finfo(np.float64).tiny)
     errors = [float(np.sum(solver.error(coded))) / power for coded in (start, found)]
     scale = np.where(found.scale > 0.0, found.scale, _some_scale(found)).astype(np.float32)
-    # Codes times the scale in float32 are the kernel, so that its codes are these.
-    rows = (found.codes.astype(np.float32) * scale).astype(np.float32)
+    rows = within_bins(weights, Coded(found.codes, scale), task.qmax).astype(np.float32)
     per_channel = scale.reshape(-1)
     return {"kernel": kernel.from_rows(rows), "scale": per_channel, "errors": np.array(errors)}
 

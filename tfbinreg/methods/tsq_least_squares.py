@@ -11,6 +11,8 @@ import numpy as np
 
 from tfbinreg.core.weight_starts import start_step
 
+_INSIDE = 0.02  # of a step, from the edges of a bin
+
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class LayerTask:
@@ -100,6 +102,23 @@ def coded_start(weights: np.ndarray, qmax: int, shared: bool = False) -> Coded:
     codes = _nearest(ratio, qmax)
     live = np.any(codes != 0.0, axis=(1, 2) if shared else 1, keepdims=True)
     return Coded(codes, np.where(live, scale, 0.0))
+
+
+def within_bins(weights: np.ndarray, coded: Coded, qmax: int) -> np.ndarray:
+    """The weights nearest to `weights` that round to these codes, a fiftieth of a step inside.
+
+    Training goes on from them: weights on their levels would be half a step away from any other
+    code, farther than short trainings move them.
+
+    Args:
+        weights: float, (groups, inputs, outputs).
+        coded: whole numbers, and scales above 0.
+        qmax: the outermost code, whose bin has no end.
+    """
+    codes = coded.codes
+    low = np.where(codes <= -qmax, -np.inf, (codes - 0.5 + _INSIDE) * coded.scale)
+    high = np.where(codes >= qmax, np.inf, (codes + 0.5 - _INSIDE) * coded.scale)
+    return np.clip(weights, low, high)
 
 
 def relaxed_targets(

@@ -232,8 +232,6 @@ def test_two_steps_end_in_a_file_with_the_trained_codes(float_net, shapes, capsy
     assert capsys.readouterr().out.count("->") == 4
     for site in kernel_sites(model):
         assert set(np.unique(site.codes())) <= {-1, 0, 1}
-        values = site.grid().values(site.codes())
-        np.testing.assert_allclose(values, site.latent, rtol=1e-6)
     model.fit(*shapes, 32, epochs=2, verbose=0, shuffle=False)
     tfbinreg.finalize(model, shapes[0])
     right = np.argmax(model.predict(shapes[0], verbose=0), 1) == shapes[1]

@@ -15,6 +15,7 @@ from tfbinreg.methods.tsq_least_squares import (
     coded_start,
     relaxed_targets,
     ternary_start,
+    within_bins,
 )
 
 
@@ -79,6 +80,25 @@ def test_a_shared_start_is_that_of_all_weights_of_a_group():
     coded = ternary_start(weights, shared=True)
     np.testing.assert_array_equal(coded.codes, together.codes.reshape(2, 9, 2))
     np.testing.assert_allclose(coded.scale, together.scale)
+
+
+@pytest.mark.parametrize("qmax", [1, 7])
+def test_weights_are_moved_into_the_bins_of_their_codes(qmax):
+    random = np.random.default_rng(0)
+    weights = random.normal(size=(2, 40, 3)) * qmax
+    coded = Coded(
+        random.integers(-qmax, qmax + 1, weights.shape).astype(float), np.full((2, 1, 3), 0.7)
+    )
+    found = within_bins(weights, coded, qmax)
+    ratio = found / coded.scale
+    np.testing.assert_array_equal(np.floor(np.clip(ratio, -qmax, qmax) + 0.5), coded.codes)
+    was = np.floor(np.clip(weights / coded.scale, -qmax, qmax) + 0.5)
+    distance = np.abs(weights / coded.scale - coded.codes)
+    stays = (was == coded.codes) & ((distance < 0.48) | (np.abs(weights) > qmax * coded.scale))
+    assert 0.03 < np.mean(stays) < 0.9
+    np.testing.assert_array_equal(found[stays], weights[stays])
+    moved = np.abs(ratio - coded.codes)[was != coded.codes]
+    np.testing.assert_allclose(moved, 0.48, rtol=1e-9)
 
 
 @pytest.mark.parametrize(("low", "high"), [(0.0, 1.5), (-1.0, 0.75), (-np.inf, np.inf)])
