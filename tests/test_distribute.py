@@ -80,6 +80,7 @@ def held_port():
         yield own.getsockname()[1]
 
 
+@pytest.mark.slow
 def test_two_workers(alone, tmp_path):
     paths = [tmp_path / f"{index}.npz" for index in range(2)]
     with held_port() as one, held_port() as other:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras as keras
+from quick import slow
 
 import tfbinreg
 from tfbinreg.deploy.freeze import freeze
@@ -162,11 +163,9 @@ def test_the_file_is_verified(case, file):
 @pytest.mark.parametrize(
     "options",
     [
-        {"format": "int4"},
         {"format": "lut"},
         {"format": "c"},
-        {"slim": True},
-        {"format": "lut", "slim": True},
+        *slow({"format": "int4"}, {"slim": True}, {"format": "lut", "slim": True}),
     ],
     ids=str,
 )

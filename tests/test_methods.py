@@ -75,6 +75,15 @@ TWINS = {
 }
 
 
+# One of each kind: a quantizer that learns, one with statistics, a penalty and an update.
+FIRST = ["lsq", "gdrq", "bin_regularization", "freezing"]
+
+
+def some(names):
+    """Parameters of which only those in FIRST are quick."""
+    return [name if name in FIRST else pytest.param(name, marks=pytest.mark.slow) for name in names]
+
+
 @pytest.fixture(scope="module", autouse=True)
 def own_method():
     """The example's method, registered as its reader would."""
@@ -204,7 +213,7 @@ def test_the_file_holds_the_codes_and_computes_the_same(trained):
         assert bits[site.name] == site.grid().bits
 
 
-@pytest.mark.parametrize("name", PENALTIES)
+@pytest.mark.parametrize("name", some(PENALTIES))
 def test_a_penalty_rests_at_strength_0_and_acts_without_a_new_trace(name, own_method):
     plain, resting, acting = (make("lsq", penalties=(name,)) for _ in range(3))
     train(plain, 2)
@@ -235,7 +244,7 @@ def test_an_update_changes_what_is_trained_and_is_not_traced_again(name):
     ))  # fmt: skip
 
 
-@pytest.mark.parametrize("method", [*QUANTIZERS, *UPDATES])
+@pytest.mark.parametrize("method", some([*QUANTIZERS, *UPDATES]))
 def test_mixed_precision(method, own_method):
     keras.mixed_precision.set_global_policy("mixed_float16")
     try:
@@ -248,12 +257,10 @@ def test_mixed_precision(method, own_method):
         np.testing.assert_array_equal(quantized, site.grid().values(site.codes()))
 
 
-# One of each kind: a quantizer that learns, one with statistics, a penalty and an update.
-REPLICATED = ["lsq", "gdrq", "bin_regularization", "freezing"]
-OTHERS = [n for n in dict.fromkeys([*QUANTIZERS, *PENALTIES, *UPDATES]) if n not in REPLICATED]
+OTHERS = [n for n in dict.fromkeys([*QUANTIZERS, *PENALTIES, *UPDATES]) if n not in FIRST]
 
 
-@pytest.mark.parametrize("names", [REPLICATED, pytest.param(OTHERS, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("names", [FIRST, pytest.param(OTHERS, marks=pytest.mark.slow)])
 def test_two_replicas(names, tmp_path):
     test_distribute.finish(test_distribute.start("methods", tmp_path, *names))
     for name in names:

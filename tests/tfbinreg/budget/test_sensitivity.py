@@ -3,6 +3,7 @@ import dataclasses
 import grid_methods
 import numpy as np
 import pytest
+from quick import combinations
 
 import tfbinreg
 from tfbinreg import Recipe, Rule, recipes
@@ -33,10 +34,13 @@ def test_every_kernel_is_measured_at_every_width(float_net, images):
     assert (found["head"].moved, found["head"].fixed) == ({5: 0.0}, True)
 
 
-@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
-@pytest.mark.parametrize("layer", ["conv", "depthwise"])
-def test_what_is_measured_is_what_a_model_of_these_bits_computes(float_net, images, recipe, layer):
-    eight = dataclasses.replace(recipe, weight_bits=8)
+@combinations(
+    lambda kind, layer: (layer == "conv") == (kind in ("per tensor", "folded")),
+    kind=RECIPES,
+    layer=["conv", "depthwise"],
+)
+def test_what_is_measured_is_what_a_model_of_these_bits_computes(float_net, images, kind, layer):
+    eight = dataclasses.replace(RECIPES[kind], weight_bits=8)
     two = dataclasses.replace(eight, rules=(Rule(layer=layer, weight_bits=2),))
     model, coarse = (
         tfbinreg.quantize_apply(float_net, own, calibration_data=images) for own in (eight, two)

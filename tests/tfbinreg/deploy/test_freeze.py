@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tf_keras as keras
 from normalized_net import GAMMAS, build
+from quick import slow
 
 import tfbinreg
 from tfbinreg.core.grid import Grid
@@ -39,8 +40,8 @@ def keras_output(model, inputs):
 
 @pytest.mark.parametrize("gamma", GAMMAS.values(), ids=GAMMAS.keys())
 @pytest.mark.parametrize("options", [
-    {}, {"per_channel": True}, {"depthwise": True}, {"depthwise": True, "per_channel": True},
-    {"bias": True}, {"weight_bits": 8},
+    {"per_channel": True}, {"depthwise": True},
+    *slow({}, {"depthwise": True, "per_channel": True}, {"bias": True}, {"weight_bits": 8}),
 ], ids=str)  # fmt: skip
 def test_folded_numbers_give_the_keras_output(gamma, options):
     model, inputs = build(gamma, **options)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras as keras
+from quick import slow
 
 import tfbinreg
 from tfbinreg import recipes
@@ -64,7 +65,7 @@ def compared(part, bits, target):
 
 
 @pytest.mark.parametrize("target", [LITERT, TFLM])
-@pytest.mark.parametrize("bits", [3, 8])
+@pytest.mark.parametrize("bits", [3, *slow(8)])
 @pytest.mark.parametrize("part", PARTS)
 def test_they_differ_at_halves_alone(part, bits, target):
     rounded, before, after = compared(part, bits, target)

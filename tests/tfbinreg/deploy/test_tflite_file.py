@@ -8,6 +8,7 @@ import pytest
 import tf_keras as keras
 from ai_edge_litert.interpreter import Interpreter
 from operation_nets import NETS, converted, fresh
+from quick import slow
 
 import tfbinreg
 from tfbinreg.core.grid import Grid
@@ -40,9 +41,11 @@ def described(data):
 
 # It adds three tensors, cuts and moves a pooling across an operator in ways of its own.
 OTHERWISE = ("Add", "Slice", "Cropping2D", "ChannelAffine")
+QUICK = ("BatchNormalization", "Concatenate", "Conv2DTranspose", "PReLU", "Reshape", "Softmax")
+SLOW = [name for name in NETS if name not in (*QUICK, *OTHERWISE)]
 
 
-@pytest.mark.parametrize("name", [name for name in NETS if name not in OTHERWISE])
+@pytest.mark.parametrize("name", [*QUICK, *slow(*SLOW)])
 def test_layout_is_the_stock_converters(name, images, monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     stock = importlib.import_module("stock")

@@ -284,9 +284,8 @@ def run(folder, strategy, *kill_at):
     return subprocess.run(command, env=environment, capture_output=True, timeout=300, check=False)
 
 
-@pytest.mark.parametrize(
-    "strategy", ["two_stage", pytest.param("alternating", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["two_stage", "alternating"])
 def test_kill_in_the_second_stage_and_resume(tmp_path, strategy):
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
     whole.mkdir()

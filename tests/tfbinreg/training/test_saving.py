@@ -31,7 +31,7 @@ def net(make_trained):
     return model
 
 
-@pytest.fixture(scope="module", params=FORMATS)
+@pytest.fixture(scope="module", params=["q.keras", "q.h5", *slow("folder")])
 def saved(request, net, tmp_path_factory):
     """The path of `net`, saved in each format."""
     path = tmp_path_factory.mktemp("saved") / request.param

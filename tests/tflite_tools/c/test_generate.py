@@ -81,9 +81,12 @@ def test_convolutions_whose_scales_are_powers_of_two(kind, per_channel, c_is_tfl
     assert "#define TFB_SHIFT_STEPS 1" in sources.files["model.c"]
 
 
-@pytest.mark.parametrize("zero", [-128, -20, 127])
-@pytest.mark.parametrize("activation", [0, 1])
-@pytest.mark.parametrize("exponent", [-3, -2, -1, 0, 1, 4, 20, 21, 22, 25])
+@combinations(
+    lambda exponent, activation, zero: activation == (zero == -128) and zero != 127,
+    exponent=[-3, -2, -1, 0, 1, 4, 20, 21, 22, 25],
+    activation=[0, 1],
+    zero=[-128, -20, 127],
+)
 def test_every_remainder_is_rounded_as_twice(exponent, activation, zero, c_is_tflm):
     """Sums around whole outputs and halves of them, of either sign, at all shifts."""
     maker, step = Maker(), 2.0**exponent  # of an output, in sums

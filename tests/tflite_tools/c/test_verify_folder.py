@@ -1,6 +1,7 @@
 """Folders of C against their canonical file: right ones pass, broken ones fail by name."""
 
 import pytest
+from quick import slow
 
 from tflite_tools.c import generate, host_run, verify_folder
 from tflite_tools.c.source_folder import Folder
@@ -150,7 +151,7 @@ def test_wrong_inputs_and_files_are_errors(folder, two_bits, float_file):
         ('return getenv("HOME") == NULL ? 7 : 0;', "exit code 7"),
     ],
 )
-@pytest.mark.parametrize("flags", [(), host_run.SANITIZERS])
+@pytest.mark.parametrize("flags", [host_run.SANITIZERS, *slow(())])
 def test_a_program_is_bounded(folder, two_bits, can_run, body, why, flags):
     """Time, output and memory; and it sees nothing of the environment."""
     head = "/* tflite_tools */\n#include <stdio.h>\n#include <stdlib.h>\n"
