@@ -27,7 +27,7 @@ def rounded(kernel, step, bits):
 
 def test_every_kernel_is_measured_at_every_width(float_net, images):
     recipe = Recipe(rules=[Rule(layer="head", weight_bits=5)])
-    found = {part.layer: part for part in sensitivities(float_net, images, recipe=recipe)}
+    found = {part.layer: part for part in sensitivities(float_net, images, recipe=RECIPES[kind])}
     assert list(found) == ["conv", "depthwise", "pointwise", "head"]
     assert (found["conv"].parameters, found["conv"].channels) == (3 * 3 * 3 * 4, 4)
     assert set(found["conv"].moved) == set(WIDTHS)
@@ -52,7 +52,9 @@ def test_what_is_measured_is_what_a_model_of_these_bits_computes(float_net, imag
     site.quantizer.initialize(site.variables, site.latent.numpy(), "mse")
     expected, outputs = model(images).numpy(), coarse(images).numpy()
     moved = np.mean((outputs - expected) ** 2) / np.var(expected - expected.mean(axis=0))
-    (found,) = (s for s in sensitivities(float_net, images, recipe=recipe) if s.layer == layer)
+    (found,) = (
+        s for s in sensitivities(float_net, images, recipe=RECIPES[kind]) if s.layer == layer
+    )
     assert found.moved[2] == pytest.approx(moved, rel=1e-3)
     assert moved > 1e-3
 
@@ -75,7 +77,9 @@ def test_grids_with_bits_of_their_own_take_their_own_bytes(float_net, images):
     options = {"straight_through": {"kind": "channels"}}
     rules = (tfbinreg.Rule(layer="head", method="straight_through", weight_bits=4),)
     recipe = tfbinreg.Recipe(rules=rules, options=options, per_channel=True)
-    measured = {layer.layer: layer for layer in sensitivities(float_net, images, recipe=recipe)}
+    measured = {
+        layer.layer: layer for layer in sensitivities(float_net, images, recipe=RECIPES[kind])
+    }
     head = measured["head"]
     own = grid_methods.channel_bits(head.channels, 4)
     assert head.code_bits == {4: head.parameters // head.channels * sum(own)}
@@ -88,6 +92,6 @@ def test_a_width_that_changes_nothing_costs_nothing(float_net, images):
     tfbinreg.register_method(grid_methods.METHOD)
     options = {"straight_through": {"kind": "sign"}}
     recipe = tfbinreg.Recipe(method="straight_through", options=options)
-    for layer in sensitivities(float_net, images, recipe=recipe):
+    for layer in sensitivities(float_net, images, recipe=RECIPES[kind]):
         assert layer.code_bits == dict.fromkeys(WIDTHS, layer.parameters)
         assert set(layer.moved) == set(WIDTHS) and max(layer.moved.values()) < 1e-9
