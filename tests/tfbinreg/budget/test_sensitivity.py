@@ -27,7 +27,7 @@ def rounded(kernel, step, bits):
 
 def test_every_kernel_is_measured_at_every_width(float_net, images):
     recipe = Recipe(rules=[Rule(layer="head", weight_bits=5)])
-    found = {part.layer: part for part in sensitivities(float_net, images, recipe=RECIPES[kind])}
+    found = {part.layer: part for part in sensitivities(float_net, images, recipe=recipe)}
     assert list(found) == ["conv", "depthwise", "pointwise", "head"]
     assert (found["conv"].parameters, found["conv"].channels) == (3 * 3 * 3 * 4, 4)
     assert set(found["conv"].moved) == set(WIDTHS)
@@ -77,9 +77,7 @@ def test_grids_with_bits_of_their_own_take_their_own_bytes(float_net, images):
     options = {"straight_through": {"kind": "channels"}}
     rules = (tfbinreg.Rule(layer="head", method="straight_through", weight_bits=4),)
     recipe = tfbinreg.Recipe(rules=rules, options=options, per_channel=True)
-    measured = {
-        layer.layer: layer for layer in sensitivities(float_net, images, recipe=RECIPES[kind])
-    }
+    measured = {layer.layer: layer for layer in sensitivities(float_net, images, recipe=recipe)}
     head = measured["head"]
     own = grid_methods.channel_bits(head.channels, 4)
     assert head.code_bits == {4: head.parameters // head.channels * sum(own)}
@@ -92,6 +90,6 @@ def test_a_width_that_changes_nothing_costs_nothing(float_net, images):
     tfbinreg.register_method(grid_methods.METHOD)
     options = {"straight_through": {"kind": "sign"}}
     recipe = tfbinreg.Recipe(method="straight_through", options=options)
-    for layer in sensitivities(float_net, images, recipe=RECIPES[kind]):
+    for layer in sensitivities(float_net, images, recipe=recipe):
         assert layer.code_bits == dict.fromkeys(WIDTHS, layer.parameters)
         assert set(layer.moved) == set(WIDTHS) and max(layer.moved.values()) < 1e-9
