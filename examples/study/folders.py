@@ -20,8 +20,9 @@ class Folders:
 
     Attributes:
         data: holds cifar10.npz.
-        results: a JSON file for each finished run; small, to be committed.
-        cache: checkpoints and final weights; nothing that cannot be made again.
+        results: a JSON file for each finished run, and the weights of float nets, from which all
+            arms start, on whatever machine; small, to be committed.
+        cache: checkpoints and other final weights; nothing that cannot be made again.
     """
 
     data: Path
@@ -35,6 +36,8 @@ class Folders:
         return self.cache / row.study / f"{row.key}-{row.digest}.checkpoint.npz"
 
     def weights(self, row: Row) -> Path:
+        if row.bits is None:
+            return self.result(row).with_suffix(".npz")
         return self.cache / row.study / f"{row.key}-{row.digest}.npz"
 
     def lock(self, row: Row) -> Path:

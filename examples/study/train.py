@@ -17,7 +17,7 @@ from examples.study.arm import Arm
 from examples.study.checkpoint import Checkpoint
 from examples.study.data import Data, as_input, batches
 from examples.study.files import load_arrays, save_arrays
-from examples.study.folders import Folders, write_result
+from examples.study.folders import Folders, read_result, write_result
 from examples.study.measures import (
     Measures,
     code_shares,
@@ -48,7 +48,8 @@ def run(row: Row, folders: Folders, data: Data) -> dict[str, Any]:
     """Train, measure, and write the result and the final weights; goes on where a run was killed.
 
     Raises:
-        ValueError: if there is no such net, or the float net it starts from is not there.
+        ValueError: if there is no such net, or the float net it starts from is not there, or is
+            another one.
     """
     keras.utils.set_random_seed(row.seed)
     if row.net not in NETS:
@@ -88,9 +89,12 @@ def _quantized(row: Row, start: Row, folders: Folders, data: Data) -> Any:
     path = folders.weights(start)
     if not path.exists():
         raise ValueError(f"The float net is missing: run {start.study} trains {start.key} first.")
+    weights, result = load_arrays(path), read_result(folders, start)
+    if result is not None and result["card"]["weights"] != weights_digest(weights):
+        raise ValueError(f"{str(path)!r} holds other weights than the result beside it says.")
     assert row.bits is not None
     model = NETS[row.net]()
-    model.set_weights(load_arrays(path))
+    model.set_weights(weights)
     recipe = tfbinreg.Recipe(weight_bits=row.bits[0], activation_bits=row.bits[1], **row.arm.recipe)
     samples = as_input(data.train[0][:CALIBRATION_ROWS])
     return tfbinreg.quantize_apply(model, recipe, calibration_data=samples, **row.arm.quantize)

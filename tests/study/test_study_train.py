@@ -13,7 +13,9 @@ from study_runs import make_study
 
 from examples.study import train
 from examples.study.data import read_data
+from examples.study.files import save_arrays
 from examples.study.folders import Folders, is_done, read_result, write_result
+from examples.study.nets import NETS
 
 SCRIPT = pathlib.Path(__file__).parents[1] / "study_runs.py"
 
@@ -93,6 +95,17 @@ def test_without_its_float_net_no_run(tiny):
     study, folders = tiny
     [row] = study.runs()
     with pytest.raises(ValueError, match=r"run net trains probe-float-a-s5 first"):
+        train.run(row, folders, read_data(str(folders.data), row.rows))
+
+
+def test_another_float_net_is_refused(tiny):
+    study, folders = tiny
+    [row] = study.runs()
+    net = NETS["probe"]()
+    save_arrays(folders.weights(row.start), net.get_weights())
+    card = {"settings": row.start.settings(), "weights": "of another net"}
+    write_result(folders, row.start, {"card": card})
+    with pytest.raises(ValueError, match="holds other weights than the result beside it"):
         train.run(row, folders, read_data(str(folders.data), row.rows))
 
 
