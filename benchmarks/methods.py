@@ -1,13 +1,14 @@
 """Every method on two trained nets, by a recipe alone: from the float net to a file that is right.
 
     python benchmarks/methods.py --data_dir DIR [--methods ...] [--nets resnet8 dscnn] [--bits 2,8]
-                                 [--seeds 0 1 2] [--json FILE]
+                                 [--seeds 0 1 2] [--epochs 3] [--json FILE]
 
 Nets, rows and the length of the training are those of first_try.py: 4,800 rows, three epochs in
-batches of 64, Adam 0.001 with a cosine to zero, for all methods alike. Each row is trained, saved,
-loaded, finalized and converted. Then codes in the file are compared with the model's, and the
-outputs of LiteRT, TFLM and the generated C on 100 test images with the model finalized for each:
-all numbers that differ are counted.
+batches of 64, Adam 0.001 with a cosine to zero, for all methods alike; `--epochs 0` leaves the
+training out, for what solvers do alone. Each row is trained, saved, loaded, finalized and
+converted. Then codes in the file are compared with the model's, and the outputs of LiteRT, TFLM and
+the generated C on 100 test images with the model finalized for each: all numbers that differ are
+counted.
 """
 
 from __future__ import annotations
@@ -37,9 +38,9 @@ from tflite_tools.running import runtime, samples
 from tflite_tools.schema import codes
 from tflite_tools.schema.contents import Model, load
 
-EPOCHS, ROWS, COMPARED = 3, 4800, 100
+ROWS, COMPARED = 4800, 100
 OPTIMIZER = first_try.Arm("adam", 0.001)
-_KEYS = ("method", "net", "bits", "seed")
+_KEYS = ("method", "net", "bits", "seed", "epochs")
 _COLUMNS = (*_KEYS, "test", "codes", "LiteRT", "TFLM", "C", "bytes", "seconds")
 
 
@@ -88,8 +89,8 @@ WAYS = {
 }
 
 
-def trained(way: Way, model: Any, data: first_try.Data, bits: str, seed: int) -> Any:
-    """The net quantized and trained."""
+def trained(way: Way, model: Any, data: first_try.Data, bits: str, seed: int, epochs: int) -> Any:
+    """The net quantized and, unless there are no epochs, trained."""
     keras.utils.set_random_seed(seed)
     order = np.random.default_rng(seed).permutation(len(data.train[0]))[:ROWS]
     images, labels = data.train[0][order], data.train[1][order]
@@ -97,7 +98,7 @@ def trained(way: Way, model: Any, data: first_try.Data, bits: str, seed: int) ->
     recipe = tfbinreg.Recipe(weight_bits=weight_bits, activation_bits=activation_bits, **way.recipe)
     calibration = images[: first_try.CALIBRATION_ROWS]
     quantized = tfbinreg.quantize_apply(model, recipe, calibration_data=calibration)
-    steps = EPOCHS * -(-ROWS // first_try.BATCH)
+    steps = max(1, epochs) * -(-ROWS // first_try.BATCH)
     quantized.compile(
         first_try.optimizer(OPTIMIZER, steps), "sparse_categorical_crossentropy", ["accuracy"]
     )
@@ -105,7 +106,8 @@ def trained(way: Way, model: Any, data: first_try.Data, bits: str, seed: int) ->
         tfbinreg.solve(quantized, (calibration, labels[: len(calibration)]), verbose=0)
     if way.teacher:
         tfbinreg.distill(quantized, model)
-    quantized.fit(images, labels, first_try.BATCH, EPOCHS, verbose=0, callbacks=way.callbacks())
+    if epochs:
+        quantized.fit(images, labels, first_try.BATCH, epochs, verbose=0, callbacks=way.callbacks())
     seen = slice(first_try.FINALIZE_ROWS)
     tfbinreg.finalize(quantized, (images[seen], labels[seen]))
     return quantized
@@ -137,12 +139,14 @@ def differences(model: Any, file: Model, images: np.ndarray) -> dict[str, int]:
     return found
 
 
-def row(method: str, net: str, bits: str, seed: str, options: argparse.Namespace) -> rows.Row:
+def row(
+    method: str, net: str, bits: str, seed: str, epochs: str, options: argparse.Namespace
+) -> rows.Row:
     """What became of a method on a net."""
     begin = time.perf_counter()
     data = first_try.read_data(net, options.data_dir)
     float_model = first_try.float_model(net, options, data)
-    model = reloaded(trained(WAYS[method], float_model, data, bits, int(seed)))
+    model = reloaded(trained(WAYS[method], float_model, data, bits, int(seed), int(epochs)))
     content = tfbinreg.to_tflite(model)
     file = load(content)
     stored = codes.codes_of(file)
@@ -151,7 +155,7 @@ def row(method: str, net: str, bits: str, seed: str, options: argparse.Namespace
         for layer, coded in tfbinreg.integer_codes(model).items()
     )
     return {
-        **dict(zip(_KEYS, (method, net, bits, seed), strict=True)),
+        **dict(zip(_KEYS, (method, net, bits, seed, epochs), strict=True)),
         "test": first_try.accuracy(model, *data.test),
         "codes": wrong,
         **differences(model, file, data.test[0][:COMPARED]),
@@ -171,8 +175,9 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--nets", nargs="+", choices=first_try.NETS, default=first_try.NETS)
     parser.add_argument("--bits", nargs="+", default=["2,8"])
     parser.add_argument("--seeds", nargs="+", default=["0"])
+    parser.add_argument("--epochs", nargs="+", default=["3"])
     parser.add_argument("--json", metavar="FILE", help="keep the rows here, and go on from them")
-    parser.add_argument("--of", nargs=4, help=argparse.SUPPRESS)
+    parser.add_argument("--of", nargs=5, help=argparse.SUPPRESS)
     return parser.parse_args(arguments)
 
 
@@ -185,7 +190,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         tf.config.threading.set_inter_op_parallelism_threads(1)
         print(json.dumps(row(*options.of, options)))
         return 0
-    cells = list(itertools.product(options.methods, options.nets, options.bits, options.seeds))
+    cells = list(
+        itertools.product(
+            options.methods, options.nets, options.bits, options.seeds, options.epochs
+        )
+    )
     found = rows.kept(options.json, _KEYS)
     flags = ["--data_dir", options.data_dir, "--cache_dir", options.cache_dir]
     for of in cells:

@@ -97,12 +97,11 @@ class _Progress:
     Args:
         view: which prints.
         phase: what is done.
-        search: whose least loss is told.
         expected: evaluations, about.
     """
 
-    def __init__(self, view: SolverView, phase: str, search: Search, expected: int) -> None:
-        self._view, self._phase, self._search, self._expected = view, phase, search, expected
+    def __init__(self, view: SolverView, phase: str, expected: int) -> None:
+        self._view, self._phase, self._expected = view, phase, expected
         self._count, self._start = 0, time.monotonic()
         self._told = self._start
 
@@ -123,7 +122,7 @@ class _Progress:
 def _lp_phase(view: SolverView, search: Search, options: LapqOptions) -> str:
     """Measure the steps of each p and of p*; says what p* was."""
     powers = np.linspace(_LEAST_P, _MOST_P, options.p_count)
-    progress = _Progress(view, "steps by p", search, options.p_count + 1)
+    progress = _Progress(view, "steps by p", options.p_count + 1)
     losses = []
     for scales in search.lp_scales(list(powers)):
         losses.append(search.measure(scales))
@@ -144,7 +143,7 @@ def _powell_phase(view: SolverView, search: Search, options: LapqOptions) -> str
     start, count = search.scales, len(search.tensors)
     least: tuple[float, list[np.ndarray]] = math.inf, start
     expected = min(options.max_evaluations, options.powell_iterations * count * _PER_LINE + 1)
-    progress = _Progress(view, "Powell", search, expected)
+    progress = _Progress(view, "Powell", expected)
 
     def loss(logarithms: np.ndarray) -> float:
         nonlocal least
@@ -202,6 +201,8 @@ def _fit(view: SolverView, options: LapqOptions) -> Sequence[Solved]:
                 if name != "biases":
                     lower = search.loss < before
                     view.keep(name, note=np.array(note), lower=np.array(lower), **arrays)
+            if name == "steps":
+                search.choose_biases()
             parts.append(Solved(note, before, search.loss))
             view.tell(f"lapq, {parts[-1]}")
     finally:

@@ -92,8 +92,10 @@ class Search:
                 "LAPQ has no steps to move: all kernels are first or last ones, which take part "
                 "with LapqOptions.first_last."
             )
-        bad = [tensor.name for tensor in self.tensors if not _has_free_step(tensor)]
-        self._restore()
+        try:
+            bad = [tensor.name for tensor in self.tensors if not _has_free_step(tensor)]
+        finally:
+            self._restore()
         if bad:
             more = f" and {len(bad) - _NAMED} more" if len(bad) > _NAMED else ""
             raise ValueError(
@@ -139,6 +141,14 @@ class Search:
             self.loss, self.scales = loss, list(scales)
             self._best = self._view.snapshot()
         return loss
+
+    def choose_biases(self) -> None:
+        """If the model as it came is still the best, see whether corrected biases make it better;
+        if not, they do not follow the steps any more: a search would start from a higher loss."""
+        if self._best is self._restore and self._means:
+            self.measure(self.scales)
+            if self._best is self._restore:
+                self._means = {}
 
     def correct(self) -> None:
         """Correct the biases anew, from what the layers are given at the best steps."""
