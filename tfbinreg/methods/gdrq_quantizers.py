@@ -12,7 +12,7 @@ from tfbinreg.core.grid import check_bits, weight_code_range
 from tfbinreg.methods.contract import KernelStep
 from tfbinreg.methods.lsq_functions import channel_axis, nearest_codes
 from tfbinreg.methods.uniform import Parameters, UniformWeightQuantizer, Variables, is_usable
-from tfbinreg.methods.uniform_activations import UniformActivationQuantizer, widest
+from tfbinreg.methods.uniform_activations import StatisticActivationQuantizer, widest
 
 SCALE_CLIP, LEAST_LOSS = "scale_clip", "least_loss"
 FORWARD, LATENT = "forward", "latent"
@@ -217,7 +217,7 @@ class GDRQWeightQuantizer(UniformWeightQuantizer):
 
 
 @_compat.register
-class GDRQActivationQuantizer(UniformActivationQuantizer):
+class GDRQActivationQuantizer(StatisticActivationQuantizer):
     """GDRQ for an activation: T is a moving average over batches, a <- a + m (T - a).
 
     T = k mean|a| of a batch. Grids that start from the range of the data, of more than 4 bits or of
@@ -249,15 +249,6 @@ class GDRQActivationQuantizer(UniformActivationQuantizer):
         super().__init__(bits, signed, upper_limit, from_range, fixed)
         self.k, self.momentum = k, momentum
         self.reach = self.qmax + 1 if self.signed else self.qmax
-
-    def add_parameters(self, layer: Any, name: str) -> Variables:
-        return {
-            part: self.add_variable(layer, name, trainable=False, what=part)
-            for part in self.parameters
-        }
-
-    def scale(self, parameters: Parameters) -> tf.Tensor:
-        return tf.convert_to_tensor(parameters["step"])
 
     def observe(self, inputs: tf.Tensor) -> tf.Tensor:
         if self.from_range:

@@ -13,7 +13,7 @@ from tfbinreg.methods import lsq_functions
 from tfbinreg.methods.contract import GridTensors
 from tfbinreg.methods.lsq_quantizers import LSQWeightQuantizer
 from tfbinreg.methods.uniform import Parameters, Variables, is_usable
-from tfbinreg.methods.uniform_activations import UniformActivationQuantizer
+from tfbinreg.methods.uniform_activations import StatisticActivationQuantizer
 
 DATA, PAPER = "data", "paper"
 HALF, FREE = "half", "free"
@@ -181,7 +181,7 @@ class TSQWeightQuantizer(LSQWeightQuantizer):
 
 
 @_compat.register
-class TSQActivationQuantizer(UniformActivationQuantizer):
+class TSQActivationQuantizer(StatisticActivationQuantizer):
     """TSQ for an activation: levels 0, D, 2 D, ..., set by calibration and not trained.
 
     An unsigned grid of few levels which contains the ReLU before it.
@@ -207,15 +207,6 @@ class TSQActivationQuantizer(UniformActivationQuantizer):
         super().__init__(bits, upper_limit=upper_limit)
         self.sparsity, self.constants, self.dead_zone = sparsity, constants, dead_zone
         self.parameters = ("step", "dead_zone") if dead_zone == FREE else ("step",)
-
-    def add_parameters(self, layer: Any, name: str) -> Variables:
-        return {
-            part: self.add_variable(layer, name, trainable=False, what=part)
-            for part in self.parameters
-        }
-
-    def scale(self, parameters: Parameters) -> tf.Tensor:
-        return tf.convert_to_tensor(parameters["step"])
 
     def observe(self, inputs: tf.Tensor) -> tf.Tensor:
         """D and eps of one batch, (2,)."""

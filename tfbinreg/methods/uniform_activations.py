@@ -249,6 +249,22 @@ def break_ties(inputs: tf.Tensor, step: tf.Tensor, zero_point: tf.Tensor) -> tf.
     return tf.cast(values + tf.stop_gradient(nudge), inputs.dtype)
 
 
+class StatisticActivationQuantizer(UniformActivationQuantizer):
+    """One whose parameters are statistics of the data: variables that are not trained.
+
+    `parameters` has "step", the scale.
+    """
+
+    def add_parameters(self, layer: Any, name: str) -> Variables:
+        return {
+            part: self.add_variable(layer, name, trainable=False, what=part)
+            for part in self.parameters
+        }
+
+    def scale(self, parameters: Parameters) -> tf.Tensor:
+        return tf.convert_to_tensor(parameters["step"])
+
+
 def widest(estimates: Any) -> tf.Tensor:
     """The estimate that covers several, stacked along the first axis."""
     return tf.reduce_max(estimates, axis=0)
