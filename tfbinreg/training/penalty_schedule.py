@@ -65,7 +65,8 @@ class PenaltySchedule(keras.callbacks.Callback):
         penalty: its name, one of `Recipe.penalties`.
         strategy: one of the five.
         switch_epoch: first epoch, counted from 0, of the second stage of "two_stage", "ramp" and
-            "cosine"; None with the last two for a quarter of the epochs, as in Nagel et al.
+            "cosine"; None with the last two for a quarter of the epochs, as in Nagel et al., and
+            with "auto" for the second epoch at the earliest.
         strength: the factor of the penalty in the loss, or a function epoch -> factor, which is
             asked for the epochs in which the penalty acts, or "auto". "ramp" and "cosine" multiply
             it by their part.
@@ -131,6 +132,8 @@ class PenaltySchedule(keras.callbacks.Callback):
         first, epochs = self.switch_epoch, self._epochs
         if first is None:
             first = epochs // 4
+            if self.strength == AUTO:  # which needs to have seen Adam's steps
+                first = max(first, min(1, epochs - 1))
         if epoch < first:
             return 0.0
         if self.strategy == "two_stage":

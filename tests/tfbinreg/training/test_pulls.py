@@ -173,6 +173,18 @@ def test_adam_needs_steps_before_and_pulls_then(optimizer):
     assert errors["auto"] < 0.8 * errors[0.0]
 
 
+def test_a_short_training_by_default_rests_in_its_first_epoch():
+    model = build(recipe=tfbinreg.Recipe(weight_bits=2, first_last_bits=None))
+    model.compile(keras.optimizers.Adam(1e-3), "mse")
+    ramp = tfbinreg.BinRegularization("ramp", strength="auto", pull=0.5)
+    pulls = model.fit(*data(), 1, epochs=2, verbose=0, callbacks=[ramp]).history[
+        "bin_regularization_pull"
+    ]
+    assert pulls[0] == 0 and pulls[1] == pytest.approx(0.5, rel=0.1)
+    history = model.fit(*data(), 1, epochs=1, verbose=0, callbacks=[ramp]).history
+    assert history["bin_regularization_pull"][0] > 0  # there is no other epoch
+
+
 def test_a_pull_that_adam_cannot_have_is_told():
     model = build(recipe=tfbinreg.Recipe(weight_bits=2, first_last_bits=None))
     model.compile(keras.optimizers.Adam(1e-6), "mse")
