@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from tensorflow import nest
@@ -92,6 +92,22 @@ class Graph:
     def consumers(self, index: int) -> list[Node]:
         """The calls that take the output of node `index`."""
         return [node for node in self.nodes if index in node.inputs]
+
+    def feeding(self, indices: Collection[int]) -> set[int]:
+        """The nodes from which one of these is reached."""
+        found: set[int] = set()
+        for node in reversed(self.nodes):
+            if node.index in indices or node.index in found:
+                found.update(node.inputs)
+        return found
+
+    def fed_by(self, indices: Collection[int]) -> set[int]:
+        """The nodes that are reached from one of these."""
+        found: set[int] = set()
+        for node in self.nodes:
+            if any(index in indices or index in found for index in node.inputs):
+                found.add(node.index)
+        return found
 
     def sole_consumer(self, index: int) -> Node | None:
         """The only user of node `index`, None if there are several or it is a model output."""

@@ -27,11 +27,8 @@ def first_kernels(sharing: Sharing) -> set[int]:
 
 def last_kernels(sharing: Sharing) -> set[int]:
     """Those from which no other kernel is reached."""
-    feeding: set[int] = set()  # nodes from which a kernel is reached
-    for node in reversed(sharing.graph.nodes):
-        if sharing.role(node.index) is Role.KERNEL or node.index in feeding:
-            feeding.update(node.inputs)
-    return {index for index in _kernels(sharing) if index not in feeding}
+    kernels = set(_kernels(sharing))
+    return kernels - sharing.graph.feeding(kernels)
 
 
 def _kernels(sharing: Sharing) -> list[int]:

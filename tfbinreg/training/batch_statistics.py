@@ -33,17 +33,18 @@ class BatchStatistics:
     """
 
     def __init__(self, model: Any, *, folded: bool = True) -> None:
-        self._model, self._folded = model, folded
+        self._model = model
         self._measuring: Any = None  # traced
         self._graph = trace(model) if _compat.is_graph_network(model) else None
         own = [
             layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)
         ]
-        folded_layers = [layer for layer in model.layers if isinstance(layer, FoldedKernel)]
-        self._unfolded = len(own)
-        self.norms = own
-        if self._folded:
-            self.norms = own + [norm for layer in folded_layers for norm in layer.batch_norms]
+        self._unfolded, self.norms = len(own), own
+        self._by_batch: tuple[Any, ...] = (keras.layers.BatchNormalization, keras.Model)
+        if folded:
+            kernels = [layer for layer in model.layers if isinstance(layer, FoldedKernel)]
+            self.norms = own + [norm for layer in kernels for norm in layer.batch_norms]
+            self._by_batch += (FoldedKernel,)
 
     @contextlib.contextmanager
     def momentum(self, momentum: float) -> Iterator[None]:
@@ -111,23 +112,14 @@ class BatchStatistics:
         if self._graph is None:
             return tf.nest.flatten(self._model(inputs, training=True))
         given = _compat.graph_inputs(self._model, inputs)
-        mode = _by_batch if self._folded else _by_batch_unfolded
-        tensors = evaluate(self._graph, given, mode=mode, observer=observer)
+        tensors = evaluate(self._graph, given, mode=self._mode, observer=observer)
         return [tensors[index] for index in self._graph.outputs]
+
+    def _mode(self, layer: Any) -> dict[str, bool]:
+        """The training argument: true for what takes the statistics of the batch."""
+        return {name: isinstance(layer, self._by_batch) for name in inference(layer)}
 
 
 def inference(layer: Any) -> dict[str, bool]:
     """The training argument for a layer that has one: False."""
     return {"training": False} if "training" in inspect.signature(layer.call).parameters else {}
-
-
-def _by_batch(layer: Any) -> dict[str, bool]:
-    """The same, but true for what takes the statistics of the batch."""
-    by_batch = (keras.layers.BatchNormalization, FoldedKernel, keras.Model)
-    return {name: isinstance(layer, by_batch) for name in inference(layer)}
-
-
-def _by_batch_unfolded(layer: Any) -> dict[str, bool]:
-    """The same, but folded ones as in inference."""
-    by_batch = (keras.layers.BatchNormalization, keras.Model)
-    return {name: isinstance(layer, by_batch) for name in inference(layer)}

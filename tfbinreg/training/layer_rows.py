@@ -86,11 +86,15 @@ class LayerRows:
         shape: of its kernel.
         name: by which the places are drawn.
         per_batch: rows that are taken of each batch, or all if it has fewer.
+
+    Attributes:
+        groups: of channels that are matrix products of their own.
     """
 
     def __init__(self, layer: Any, shape: tuple[int, ...], name: str, per_batch: int) -> None:
         self._layout = LAYOUTS[type(layer).__name__]
         self._layer, self._shape = layer, shape
+        self.groups, self._row_size, _ = self.to_rows(np.empty(shape, np.float32)).shape
         self._seed, self._per_batch = zlib.crc32(name.encode()), per_batch
         self._probe: Any = None
 
@@ -109,9 +113,8 @@ class LayerRows:
     def mean_of_inputs(self, tensor: tf.Tensor) -> np.ndarray:
         """The mean of all rows of what goes into the layer, float64, (groups, inputs)."""
         values = np.asarray(self._probe_layer(tensor)(tensor))
-        groups = self.to_rows(np.empty(self._shape, np.float32)).shape[0]
         mean = np.mean(values.reshape(-1, values.shape[-1]), axis=0, dtype=np.float64)
-        return mean.reshape(groups, -1)
+        return mean.reshape(self.groups, -1)
 
     def of_outputs(self, tensor: Any, batch: int) -> np.ndarray:
         """Rows of what comes out of the layer, at the same places, (groups, rows, outputs)."""
@@ -121,15 +124,13 @@ class LayerRows:
             random = np.random.default_rng([self._seed, batch])
             places = random.choice(len(values), self._per_batch, replace=False)
             values = values[np.sort(places)]
-        groups = self.to_rows(np.empty(self._shape, np.float32)).shape[0]
-        return np.moveaxis(values.reshape(len(values), groups, -1), 1, 0)
+        return np.moveaxis(values.reshape(len(values), self.groups, -1), 1, 0)
 
     def _probe_layer(self, tensor: tf.Tensor) -> Any:
         """The layer with a kernel that puts out its inputs."""
         if self._probe is None:
             kernel = self._layout.probe(self._shape)
-            outputs = self.to_rows(np.empty(self._shape, np.float32)).shape[1]
-            changes = {self._layout.outputs: outputs, "use_bias": False, "dtype": "float32"}
+            changes = {self._layout.outputs: self._row_size, "use_bias": False, "dtype": "float32"}
             self._probe = clone_layer(self._layer, **changes)
             self._probe.build(tensor.shape)
             self._probe.set_weights([kernel])

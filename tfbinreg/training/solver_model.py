@@ -103,8 +103,8 @@ class _Seen:
         nodes = [node for node in self._graph.nodes if isinstance(node.layer, QuantizedKernel)]
         self.kernels = [(node, site) for node in nodes for site in sites_of(node.layer)]
         own = {node.index for node in nodes}
-        self._feeding = _feeding(self._graph, own)
-        self._first = own - _fed(self._graph, own)
+        self._feeding = self._graph.feeding(own)
+        self._first = own - self._graph.fed_by(own)
         self._last = own - self._feeding
         self._chains = {site.name: _chain(self._graph, node) for node, site in self.kernels}
         per_batch = -(-ROWS // len(batches))
@@ -223,7 +223,7 @@ class _Seen:
                 grid = node.layer.quantizer.grid_now(node.layer.grid_variables)
                 scale = float(grid.scale)
                 low, high = max(low, int(grid.qmin) * scale), min(high, int(grid.qmax) * scale)
-        groups = len(self._rows[site.name].to_rows(np.empty(site.shape, np.float32)))
+        groups = self._rows[site.name].groups
         return Behind(
             factor=np.reshape(whole.factor, (groups, -1)),
             offset=np.reshape(whole.offset, (groups, -1)),
@@ -296,21 +296,3 @@ def _snapshot(model: Any) -> Callable[[], None]:
             variable.assign(value)
 
     return restore
-
-
-def _fed(graph: Graph, kernels: set[int]) -> set[int]:
-    """The nodes before which a kernel lies."""
-    fed: set[int] = set()
-    for node in graph.nodes:
-        if any(index in kernels or index in fed for index in node.inputs):
-            fed.add(node.index)
-    return fed
-
-
-def _feeding(graph: Graph, kernels: set[int]) -> set[int]:
-    """The nodes behind which a kernel lies."""
-    feeding: set[int] = set()
-    for node in reversed(graph.nodes):
-        if node.index in kernels or node.index in feeding:
-            feeding.update(node.inputs)
-    return feeding
