@@ -206,14 +206,39 @@ def step_of_gradient(
         return None
     if is_legacy:
         optimizer._create_all_weights(trained)
-        velocity = optimizer.get_slot(variable, "vhat" if optimizer.amsgrad else "v")
     else:
         optimizer.build(trained)  # also after steps: one that is restored has no slots yet
-        slots = optimizer._velocity_hats if optimizer.amsgrad else optimizer._velocities
-        velocity = slots[optimizer._index_dict[optimizer._var_key(variable)]]
     unbiased = 1.0 - value("beta_2") ** steps
-    mean = float(tf.reduce_mean(velocity))
+    mean = float(tf.reduce_mean(_mean_squares(optimizer, variable)))
     return unbiased**0.5 / (mean**0.5 + float(optimizer.epsilon))
+
+
+def _mean_squares(optimizer: Any, variable: tf.Variable) -> tf.Variable:
+    """Adam's mean of the squared gradients of a variable; with AMSGrad the largest so far."""
+    if isinstance(optimizer, keras.optimizers.legacy.Optimizer):
+        return optimizer.get_slot(variable, "vhat" if optimizer.amsgrad else "v")
+    slots = optimizer._velocity_hats if optimizer.amsgrad else optimizer._velocities
+    return slots[optimizer._index_dict[optimizer._var_key(variable)]]
+
+
+def curvature(optimizer: Any, variable: tf.Variable) -> tf.Tensor:
+    """The square root of the mean squared gradients of a variable after a step, without bias, in
+    its shape: what Adam divides by.
+
+    Raises:
+        ValueError: of an optimizer that is no Adam.
+    """
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    if not needs_steps(optimizer):
+        raise ValueError(
+            "Only Adam and AdamW keep mean squares of gradients, which this method needs, "
+            f"{type(optimizer).__name__} does not."
+        )
+    is_legacy = isinstance(optimizer, keras.optimizers.legacy.Optimizer)
+    decay = optimizer._get_hyper("beta_2") if is_legacy else optimizer.beta_2
+    steps = tf.cast(optimizer.iterations, tf.float32)
+    unbiased = 1.0 - tf.cast(decay, tf.float32) ** steps
+    return tf.sqrt(tf.math.divide_no_nan(_mean_squares(optimizer, variable), unbiased))
 
 
 def output_losses(model: Any) -> list[Any]:
@@ -326,6 +351,20 @@ def _slots(optimizer: Any, model: Any) -> dict[tuple[str, str], tf.Variable]:
         what = slot.name.removesuffix(of).rstrip("/").rpartition("/")[2]
         found[what, of] = slot
     return found
+
+
+def restart_slots(model: Any, variables: Sequence[tf.Variable]) -> None:
+    """Let what a model's optimizer keeps of some trained variables start at zero."""
+    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    slots: list[tf.Variable] = []
+    if isinstance(optimizer, keras.optimizers.legacy.Optimizer):
+        kinds = optimizer.get_slot_names() if optimizer.weights else []
+        slots = [optimizer.get_slot(own, kind) for own in variables for kind in kinds]
+    elif getattr(optimizer, "_built", False):
+        names = {variable.name for variable in variables}
+        slots = [slot for (_, of), slot in _slots(optimizer, model).items() if of in names]
+    for slot in slots:
+        slot.assign(tf.zeros_like(slot))
 
 
 def _continue_legacy(own: Any, former: Any, new: Any, old: Any, fresh: set[str]) -> None:

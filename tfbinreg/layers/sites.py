@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfbinreg.core.grid import Grid
+from tfbinreg.core.recipe import LSQ
 from tfbinreg.layers.kernel import QuantizeActivation, QuantizedKernel
 
 _LISTED = 20  # names in one error
@@ -52,6 +53,11 @@ class Site:
     def step(self) -> tf.Variable:
         """LSQ's step variable; the quantizers use its absolute value."""
         return self.variables["step"]
+
+    @property
+    def method(self) -> str:
+        """Name of the method that quantizes the kernel."""
+        return self.layer.quantize_config.settings.method or LSQ
 
     @property
     def learned(self) -> list[tf.Variable]:

@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
+import numpy as np
 import tensorflow as tf
 
 from tfbinreg.methods.lsq_functions import nearest_codes
@@ -70,6 +71,9 @@ class KernelView:
             descent. 0 if that is not known, of a model that is not compiled.
         channels: output channels of the layer; of a depthwise one, channels times multiplier.
         kernels: how many kernels the penalty is summed over: those with a penalty weight.
+        weights: how many weights these have.
+        parameters: the trained variables of its quantizer, by name, as tensors to differentiate
+            for. Only a penalty that comes with its quantizers has them (`Method.strength`).
     """
 
     name: str
@@ -78,6 +82,8 @@ class KernelView:
     reach: Any = 0.0
     channels: int = 1
     kernels: int = 1
+    weights: int = 1
+    parameters: Mapping[str, tf.Tensor] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -94,6 +100,10 @@ class KernelStep:
         grid: the grid after it.
         rate: the learning rate of the step, float32, ().
         progress: how much of the training is over, from 0 to 1, float32, ().
+        variables: the quantizer's, which a quantizer may set.
+        curvature: gives the square root of the gradients' mean squares as the optimizer has them,
+            which Adam divides by, float32, in the kernel's shape: a diagonal estimate of the
+            curvature of the loss. Raises ValueError for an optimizer that keeps none.
     """
 
     name: str
@@ -104,6 +114,8 @@ class KernelStep:
     grid: GridTensors
     rate: tf.Tensor
     progress: tf.Tensor
+    variables: Mapping[str, tf.Variable] = dataclasses.field(default_factory=dict)
+    curvature: Callable[[], tf.Tensor] | None = None
 
     @property
     def codes(self) -> tf.Tensor:
@@ -118,6 +130,30 @@ class KernelStep:
     def codes_of(self, kernel: tf.Tensor) -> tf.Tensor:
         """Codes of another kernel on the grid after the step."""
         return self.grid.codes(kernel * self.factor)
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class KernelBetweenEpochs:
+    """A kernel between two epochs, when a method may make something else of it.
+
+    Attributes:
+        name: of its layer.
+        quantizer: as the method made it.
+        variables: the quantizer's.
+        kernel: the trained variable.
+        latent: the float numbers that are quantized, float32, in the kernel's shape.
+        curvature: as of `KernelStep`, of the step before.
+        restart: lets what the optimizer keeps of the kernel and of the quantizer's variables start
+            at zero: for when they have been set to something else.
+    """
+
+    name: str
+    quantizer: Any
+    variables: Mapping[str, tf.Variable]
+    kernel: tf.Variable
+    latent: np.ndarray
+    curvature: Callable[[], np.ndarray]
+    restart: Callable[[], None]
 
 
 State: TypeAlias = Mapping[str, Any]  # numbers by name: arrays to start from, tensors in a graph
@@ -201,6 +237,10 @@ class Method:
             can.
         penalty: (view, options) -> float32 scalar, differentiable for the latent weights and the
             scale: a kernel's part in the loss, before the strength. None if it adds none.
+        strength: options -> what the penalty is multiplied by until a schedule says otherwise. Such
+            a penalty comes with the method's `weights`: recipes need not name it, and it speaks of
+            the kernels that the method quantizes. None for a penalty of any kernels, whose strength
+            is 0 until then.
         trains_norms: options -> whether the penalty's gradient also reaches normalizations that
             are folded into a kernel, where it sums the pulls of a whole channel. None for never.
         update: (step, state, options) -> the kernel as it shall be after a step of the optimizer,
@@ -209,6 +249,8 @@ class Method:
         state: (shape of a kernel, options) -> arrays an update's state starts from, by name. They
             are saved with the model. None for none.
         holds_steps: options -> whether an update keeps the kernels' steps as they are. None for no.
+        between_epochs: (kernels, epoch, options) makes something else of the kernels that the
+            method quantizes, before each epoch of `fit`, which are counted from 0. None for none.
         fit: (view, options) -> what it did: a solver, which `tfbinreg.solve` runs on a calibrated
             model between `quantize_apply` and training. It sees some hundred samples through the
             view, and changes the model through it. None if it solves nothing.
@@ -225,10 +267,12 @@ class Method:
     kernel_problem: Callable[[int, Any], str | None] | None = None
     grid_problem: Callable[[GridSpec, Any], str | None] | None = None
     penalty: Callable[[KernelView, Any], tf.Tensor] | None = None
+    strength: Callable[[Any], float] | None = None
     trains_norms: Callable[[Any], bool] | None = None
     update: Callable[[KernelStep, State, Any], tuple[tf.Tensor, State]] | None = None
     state: Callable[[tuple[int, ...], Any], State] | None = None
     holds_steps: Callable[[Any], bool] | None = None
+    between_epochs: Callable[[Sequence[KernelBetweenEpochs], int, Any], None] | None = None
     fit: Callable[[SolverView, Any], Sequence[Solved]] | None = None
     needs_labels: bool = False
     pulls_to_levels: bool = True

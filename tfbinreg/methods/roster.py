@@ -113,6 +113,13 @@ def options_of(recipe: Recipe, method: Method) -> Any:
     return method.read_options(recipe.options.get(method.name, {}))
 
 
+def penalties_of(recipe: Recipe) -> tuple[str, ...]:
+    """Names of the penalties in the loss: a recipe's own, and those that come with its methods."""
+    methods = (recipe.method, *(rule.method for rule in recipe.rules))
+    own = [name for name in methods if name in _methods and _methods[name].strength is not None]
+    return tuple(dict.fromkeys((*recipe.penalties, *own)))
+
+
 def solver_of(recipe: Recipe) -> Method:
     """The method whose `fit` a recipe asks for: its solver, else its method.
 

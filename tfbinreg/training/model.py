@@ -20,7 +20,7 @@ from tfbinreg.training.integer_inference import IntegerInference
 from tfbinreg.training.model_config import quantization_config, saved_recipe
 from tfbinreg.training.penalties import Penalty
 from tfbinreg.training.step_holding import hold
-from tfbinreg.training.training_progress import with_progress
+from tfbinreg.training.training_progress import with_own_callbacks
 from tfbinreg.training.weight_files import check_bits, record_bits
 from tfbinreg.training.weight_updates import Update, WeightUpdates
 
@@ -105,10 +105,9 @@ class QuantizedModel(_compat.Functional):
 
     def _take(self, recipe: Recipe) -> None:
         self.recipe = recipe
-        for name in recipe.penalties:
+        for name in roster.penalties_of(recipe):
             if name not in self.strengths:
                 self._add_strength(name, f"{name}_strength")
-
         if not self.updates:
             updates = (*self._own_updates(), *map(self._new_update, recipe.updates))
             object.__setattr__(self, "updates", updates)
@@ -147,13 +146,17 @@ class QuantizedModel(_compat.Functional):
         )
 
     def _add_strength(self, penalty: str, attribute: str) -> None:
-        strength = tf.Variable(0.0, name=attribute, **_UNTRAINED)
+        strength = tf.Variable(self._first_strength(penalty), name=attribute, **_UNTRAINED)
         setattr(self, attribute, strength)  # by which Keras saves it
         # Not self.strengths = ...: Keras would save it twice.
         object.__setattr__(self, "strengths", {**self.strengths, penalty: strength})
         ones = tf.ones(len(kernel_sites(self)))
         factors = tf.Variable(ones, name=f"{penalty}_factors", **_UNTRAINED)
         object.__setattr__(self, "strength_factors", {**self.strength_factors, penalty: factors})
+
+    def _first_strength(self, penalty: str) -> float:
+        method = roster.find(penalty, "penalty")
+        return method.strength(roster.options_of(self.recipe, method)) if method.strength else 0.0
 
     def _trackable_children(self, save_type: str = "checkpoint", **kwargs: Any) -> Any:
         """As in tf_keras; a SavedModel, whose functions read the factors, holds them too."""
@@ -179,18 +182,19 @@ class QuantizedModel(_compat.Functional):
 
     def penalty_of(self, name: str) -> Penalty:
         """The penalty of this name, which the recipe must have (`penalty`)."""
-        if name not in self.recipe.penalties:
+        known = roster.penalties_of(self.recipe)
+        if name not in known:
             raise ValueError(
-                f"Model {self.name!r} has no penalty {name!r}, only "
-                f"{', '.join(self.recipe.penalties) or 'none'}: name it in Recipe(penalties=...)."
+                f"Model {self.name!r} has no penalty {name!r}, only {', '.join(known) or 'none'}: "
+                "name it in Recipe(penalties=...)."
             )
         method = roster.find(name, "penalty")
         options = roster.options_of(self.recipe, method)
         return Penalty(method, options, kernel_sites(self), self.strength_factors[name])
 
     def _penalty_losses(self) -> tf.Tensor:
-        """The sum of `penalty_loss` over the recipe's penalties."""
-        losses = [self.penalty_loss(name) for name in self.recipe.penalties]
+        """The sum of `penalty_loss` over the penalties."""
+        losses = [self.penalty_loss(name) for name in roster.penalties_of(self.recipe)]
         return tf.add_n(losses) if losses else tf.constant(0.0)
 
     @property
@@ -281,6 +285,7 @@ class QuantizedModel(_compat.Functional):
             kernel_sites(self),
             self.updates,
             rate=lambda: _compat.learning_rate(self.optimizer),
+            curvature=lambda kernel: _compat.curvature(self.optimizer, kernel),
             progress=self.training_progress,
             changes=self.code_changes,
         )
@@ -308,7 +313,7 @@ class QuantizedModel(_compat.Functional):
         if self.distillation is not None:
             self.distillation.mean.reset_state()
 
-    fit = with_progress(takes_keras3_callbacks(_compat.Functional.fit))
+    fit = with_own_callbacks(takes_keras3_callbacks(_compat.Functional.fit))
     evaluate = takes_keras3_callbacks(_compat.Functional.evaluate)
     predict = takes_keras3_callbacks(_compat.Functional.predict)
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
 
 import tensorflow as tf
 
@@ -12,12 +12,14 @@ from tfbinreg import _compat
 from tfbinreg.layers.sites import Site
 from tfbinreg.methods.contract import GridTensors, KernelView, Method
 
+Parameters: TypeAlias = Mapping[str, tf.Tensor]  # of a quantizer, by name
+
 
 class Penalty:
     """One method's penalty on the kernels of a model.
 
     Args:
-        method: has a `penalty`.
+        method: has a `penalty`; one with a `strength` speaks of the kernels that it quantizes.
         options: the method's.
         sites: the kernels.
         factors: of each kernel's part, a float32 variable (kernels,) that a schedule sets; None for
@@ -30,9 +32,11 @@ class Penalty:
         if method.penalty is None:
             raise ValueError(f"Method {method.name!r} has no penalty.")
         self._name, self._function, self.options = method.name, method.penalty, options
+        self._has_kernels = method.strength is not None
         self._trains_norms = method.trains_norms is not None and method.trains_norms(options)
         self._sites = list(sites)
-        self._count = sum(weight > 0.0 for weight in self.weights)
+        acting = [site for site, own in zip(self._sites, self.weights, strict=True) if own > 0.0]
+        self._count, self._weight_count = len(acting), sum(site.size for site in acting)
         self._factors = factors
 
     @property
@@ -44,7 +48,8 @@ class Penalty:
         """The sum over the kernels, as the method defines it, without strength and factors;
         float32, ()."""
         latents, grids = self._tensors()
-        return self._sum(latents, grids, [0.0] * len(latents), [1.0] * len(latents))
+        none, ones = [0.0] * len(latents), [1.0] * len(latents)
+        return self._sum(latents, grids, none, ones, self._parameters())
 
     def loss(self, strength: tf.Tensor, rate: Any) -> tf.Tensor:
         """strength * value, the kernels' parts multiplied by their factors; 0, and nothing is
@@ -57,10 +62,13 @@ class Penalty:
         factors = self._factors_now()
         reaches = self._reaches(strength, rate, factors)
         latents, grids = self._tensors()
+        own_parameters = self._parameters()
+        flat: list[tf.Tensor] = tf.nest.flatten(own_parameters)
 
         @tf.custom_gradient
-        def loss(latents: list[tf.Tensor], scales: list[tf.Tensor]) -> Any:
-            given = [*latents, *scales]
+        def loss(latents: list[tf.Tensor], scales: list[tf.Tensor], flat: list[tf.Tensor]) -> Any:
+            given = [*latents, *scales, *flat]
+            parameters = tf.nest.pack_sequence_as(own_parameters, flat)
             now = [
                 dataclasses.replace(grid, scale=scale)
                 for grid, scale in zip(grids, scales, strict=True)
@@ -71,7 +79,7 @@ class Penalty:
             def acting() -> tuple[tf.Tensor, list[tf.Tensor]]:
                 with tf.GradientTape() as tape:
                     tape.watch(given)
-                    value = self._sum(latents, now, reaches, factors)
+                    value = self._sum(latents, now, reaches, factors, parameters)
                 zero = tf.UnconnectedGradients.ZERO
                 return value, tape.gradient(value, given, unconnected_gradients=zero)
 
@@ -83,11 +91,12 @@ class Penalty:
             def gradient(upstream: tf.Tensor) -> Any:
                 factor = strength * upstream
                 pulled = [factor * part for part in gradients]
-                return pulled[: len(latents)], pulled[len(latents) :]
+                middle, end = len(latents), len(latents) + len(scales)
+                return pulled[:middle], pulled[middle:end], pulled[end:]
 
             return strength * value, gradient
 
-        return loss(latents, [grid.scale for grid in grids])
+        return loss(latents, [grid.scale for grid in grids], flat)
 
     def curvatures(self, strength: float = 0.0, rate: Any = None) -> list[tf.Tensor]:
         """How hard each kernel's weights are pulled to their levels t, float32 scalars.
@@ -104,10 +113,15 @@ class Penalty:
         factors = self._factors_now()
         reaches = self._reaches(tf.constant(strength), rate, factors)
         return [
-            self._curvature(site, reach) for site, reach in zip(self._sites, reaches, strict=True)
+            self._curvature(site, reach, parameters)
+            for site, reach, parameters in zip(
+                self._sites, reaches, self._parameters(), strict=True
+            )
         ]
 
-    def _curvature(self, site: Site, reach: Any) -> tf.Tensor:
+    def _curvature(self, site: Site, reach: Any, parameters: Parameters) -> tf.Tensor:
+        if not self._speaks_of(site):
+            return tf.constant(0.0)
         with _compat.float32_variables():
             kernel = tf.convert_to_tensor(site.kernel)
             # A replicated variable cannot be watched here.
@@ -115,7 +129,7 @@ class Penalty:
                 tape.watch(kernel)
                 latent = site.layer.latent(kernel)
                 grid = site.quantizer.grid_now(site.variables)
-                part = self._part(site, latent, grid, reach)
+                part = self._part(site, latent, grid, reach, parameters)
             zero = tf.UnconnectedGradients.ZERO
             gradient = tape.gradient(part, kernel, unconnected_gradients=zero)
             moved = site.layer.latent(gradient)  # which is linear
@@ -130,6 +144,21 @@ class Penalty:
             found = [site.layer.latent(site.kernel, self._trains_norms) for site in self._sites]
             grids = [site.quantizer.grid_now(site.variables) for site in self._sites]
         return [tf.convert_to_tensor(latent) for latent in found], grids
+
+    def _parameters(self) -> list[Parameters]:
+        """Trained variables of the quantizers, as tensors, of a penalty that comes with them."""
+        with _compat.float32_variables():
+            return [
+                {
+                    name: tf.convert_to_tensor(variable)
+                    for name, variable in site.variables.items()
+                    if self._has_kernels and self._speaks_of(site) and variable.trainable
+                }
+                for site in self._sites
+            ]
+
+    def _speaks_of(self, site: Site) -> bool:
+        return not self._has_kernels or site.method == self._name
 
     def _factors_now(self) -> list[Any]:
         # Read here, not inside a custom gradient, which could not be taken of a variable.
@@ -147,10 +176,25 @@ class Penalty:
             ]
 
     def _weight(self, site: Site) -> float:
+        if not self._speaks_of(site):
+            return 0.0
         return site.layer.quantize_config.settings.penalty_weight(self._name)
 
-    def _part(self, site: Site, latent: tf.Tensor, grid: GridTensors, reach: Any) -> tf.Tensor:
-        view = KernelView(site.name, latent, grid, reach, site.layer.channels, self._count)
+    def _part(
+        self, site: Site, latent: tf.Tensor, grid: GridTensors, reach: Any, parameters: Parameters
+    ) -> tf.Tensor:
+        if not self._speaks_of(site):
+            return tf.constant(0.0)
+        view = KernelView(
+            name=site.name,
+            latent=latent,
+            grid=grid,
+            reach=reach,
+            channels=site.layer.channels,
+            kernels=self._count,
+            weights=self._weight_count,
+            parameters=parameters,
+        )
         return self._function(view, self.options)
 
     def _sum(
@@ -159,8 +203,9 @@ class Penalty:
         grids: list[GridTensors],
         reaches: list[Any],
         factors: list[Any],
+        parameters: list[Parameters],
     ) -> tf.Tensor:
-        given = zip(self._sites, latents, grids, reaches, strict=True)
+        given = zip(self._sites, latents, grids, reaches, parameters, strict=True)
         parts = [self._part(*kernel) for kernel in given]
         return tf.add_n([
             part * (weight * factor)

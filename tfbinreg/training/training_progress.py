@@ -1,4 +1,5 @@
-"""How much of a training is over, for what follows a schedule inside the train step."""
+"""What `fit` does of its own: tells how much of a training is over, and lets methods act between
+epochs."""
 
 from __future__ import annotations
 
@@ -7,7 +8,12 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from tfbinreg import _compat
+from tfbinreg.layers.sites import Site, kernel_sites
+from tfbinreg.methods import roster
+from tfbinreg.methods.contract import KernelBetweenEpochs
 
 keras = _compat.keras
 
@@ -41,23 +47,59 @@ class TrainingProgress(keras.callbacks.Callback):
         self._steps = _compat.steps_of_fit(self.model) - self._first_step
 
 
-def with_progress(fit: Callable[..., Any]) -> Callable[..., Any]:
-    """A model's `fit` with this callback, if the recipe has updates to follow it."""
+class BetweenEpochs(keras.callbacks.Callback):
+    """Lets the methods of a model's kernels act before each epoch (`Method.between_epochs`)."""
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        model = self.model
+        for method in acting_methods(model):
+            kernels = [
+                _kernel(model, site) for site in kernel_sites(model) if site.method == method.name
+            ]
+            method.between_epochs(kernels, epoch, roster.options_of(model.recipe, method))
+
+
+def acting_methods(model: Any) -> list[Any]:
+    """The methods of a model's kernels that act between epochs."""
+    names = dict.fromkeys(site.method for site in kernel_sites(model))
+    return [method for name in names if (method := roster.find(name, "weights")).between_epochs]
+
+
+def _kernel(model: Any, site: Site) -> KernelBetweenEpochs:
+    trained = [variable for variable in (site.kernel, *site.learned) if variable is not None]
+    return KernelBetweenEpochs(
+        name=site.name,
+        quantizer=site.quantizer,
+        variables=site.variables,
+        kernel=site.kernel,
+        latent=np.asarray(site.latent),
+        curvature=lambda: np.asarray(_compat.curvature(model.optimizer, site.kernel)),
+        restart=lambda: _compat.restart_slots(model, trained),
+    )
+
+
+def with_own_callbacks(fit: Callable[..., Any]) -> Callable[..., Any]:
+    """A model's `fit` with those of these callbacks that it needs."""
     signature = inspect.signature(fit)
 
     @functools.wraps(fit)
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if not self.recipe.updates:
-            return fit(self, *args, **kwargs)
         arguments = signature.bind(self, *args, **kwargs)
+        own: list[Any] = []
+        if self.updates:
+            own.append(TrainingProgress(arguments.arguments.get("epochs", 1)))
+        if acting_methods(self):
+            own.append(BetweenEpochs())
+        if not own:
+            return fit(self, *args, **kwargs)
         given = arguments.arguments.get("callbacks") or []
-        progress = TrainingProgress(arguments.arguments.get("epochs", 1))
         if isinstance(given, keras.callbacks.CallbackList):
-            progress.set_model(self)
-            progress.set_params(getattr(given, "params", None))
-            given.append(progress)
+            for callback in own:
+                callback.set_model(self)
+                callback.set_params(getattr(given, "params", None))
+                given.append(callback)
         else:
-            given = [*(given if isinstance(given, (list, tuple)) else [given]), progress]
+            given = [*(given if isinstance(given, (list, tuple)) else [given]), *own]
         arguments.arguments["callbacks"] = given
         return fit(*arguments.args, **arguments.kwargs)
 

@@ -35,6 +35,7 @@ class WeightUpdates:
         sites: the kernels.
         updates: applied in this order.
         rate: the learning rate of the next step.
+        curvature: what the optimizer knows of a kernel's (`KernelStep`).
         progress: how much of the training is over, float32, ().
         changes: float32, (kernels,), to which the share of changed codes of each is added; None
             counts nothing.
@@ -46,11 +47,13 @@ class WeightUpdates:
         updates: Sequence[Update],
         *,
         rate: Callable[[], tf.Tensor],
+        curvature: Callable[[tf.Variable], tf.Tensor],
         progress: tf.Variable,
         changes: tf.Variable | None,
     ) -> None:
         self._sites, self._updates = sites, updates
-        self._rate, self._progress, self._changes = rate, progress, changes
+        self._rate, self._curvature = rate, curvature
+        self._progress, self._changes = progress, changes
         self._holds_steps = any(update.holds_steps for update in updates)
 
     def begin(self) -> Callable[[], None]:
@@ -90,6 +93,8 @@ class WeightUpdates:
             grid=site.quantizer.grid_now(site.variables),
             rate=rate,
             progress=tf.convert_to_tensor(self._progress),
+            variables=site.variables,
+            curvature=lambda: self._curvature(site.kernel),
         )
         for update in self._updates:
             state = update.states.get(site.name)
