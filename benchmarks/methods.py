@@ -85,6 +85,10 @@ WAYS = {
     "trs": Way({"updates": ("trs",)}, lambda: [TransitionLog()]),
     "tsq": Way({"method": "tsq"}, solves=True),  # at 8 bits step 1 needs no training
     "lapq": Way({"solver": "lapq"}, solves=True),
+    "alq": Way({"method": "alq"}),
+    "alq_straight_through": Way(
+        {"method": "alq", "options": {"alq": {"rounds": 0, "straight_through": True}}}
+    ),
     "distill": Way(teacher=True),
 }
 

@@ -1,4 +1,5 @@
-"""A method of every grid that is not evenly spaced: a codebook, signs, bits for each channel.
+"""A method of every grid that is not evenly spaced: a codebook, signs, bits or a codebook for each
+channel.
 
 Straight-through quantizers with LSQ's step, registered by the tests alone.
 """
@@ -14,7 +15,8 @@ from tfbinreg.methods import lsq_functions
 from tfbinreg.methods.contract import GridTensors
 
 LEVELS = {"codebook": (-4, -1, 0, 1, 4), "lopsided": (-2, 0, 1, 3), "sign": (-1, 1)}
-KINDS = (*LEVELS, "channels")
+BY_CHANNEL = ((-127, -43, 43, 127), (-5, 0, 3), (-1, 1), (0,))
+KINDS = (*LEVELS, "channels", "codebooks")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,6 +31,11 @@ def channel_bits(channels, bits):
     return [(bits, 2, 1, 0)[(channels - 1 - channel) % 4] for channel in range(channels)]
 
 
+def channel_levels(channels):
+    """Those of `BY_CHANNEL` in turn, from the last channel on."""
+    return [BY_CHANNEL[(channels - 1 - channel) % 4] for channel in range(channels)]
+
+
 @keras.utils.register_keras_serializable(package="grid_methods")
 class StraightThrough(tfbinreg.LSQWeightQuantizer):
     """q(w) = s * (the level nearest to w / s); its gradient for w is 1."""
@@ -39,6 +46,8 @@ class StraightThrough(tfbinreg.LSQWeightQuantizer):
         if kind in LEVELS:
             grid = Grid.codebook(LEVELS[kind], 1.0)
             self.bits, self.qmin, self.qmax = grid.bits, grid.qmin, grid.qmax
+        if kind == "codebooks":
+            self.bits, self.qmin, self.qmax = 2, -127, 127
 
     def build(self, tensor_shape, name, layer):
         variables = super().build(tensor_shape, name, layer)
@@ -54,6 +63,11 @@ class StraightThrough(tfbinreg.LSQWeightQuantizer):
         def nearest(ratio):
             if kind in LEVELS:
                 return lsq_functions.nearest_levels(ratio, LEVELS[kind])
+            if kind == "codebooks":
+                rows = tf.unstack(ratio, axis=self.axis)
+                own = zip(rows, channel_levels(len(rows)), strict=True)
+                codes = [lsq_functions.nearest_levels(row, levels) for row, levels in own]
+                return tf.stack(codes, axis=self.axis)
             shape = [1] * len(ratio.shape)
             shape[self.axis] = -1
             bits = tf.reshape(variables["bits"], shape)
@@ -67,6 +81,8 @@ class StraightThrough(tfbinreg.LSQWeightQuantizer):
         scale = self.settled_scale(variables, name)
         if self.kind in LEVELS:
             return Grid.codebook(LEVELS[self.kind], scale, self.axis)
+        if self.kind == "codebooks":
+            return Grid.codebooks(channel_levels(scale.size), scale, self.axis)
         own = tuple(variables["bits"].numpy())
         return Grid(self.bits, True, scale, self.qmin, self.qmax, self.axis, channel_bits=own)
 

@@ -309,6 +309,22 @@ def tsq_target(target: float, output: float, eta: float, low: float, high: float
     return float(z[np.argmin(cost)])
 
 
+def alq_coordinates(
+    targets: np.ndarray, curvature: np.ndarray, coordinates: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """ALQ's step on one group (Qu et al. 2020): each weight takes the nearest sum of coordinates
+    with signs, then a = (B H B^T)^-1 B H t. The coordinates, without signs, and the bases (weights,
+    coordinates), with the signs of negative coordinates in them."""
+    signs = [np.array(s) * 2.0 - 1.0 for s in np.ndindex(*(2,) * len(coordinates))]
+    bases = []
+    for target in targets:
+        best = min(signs, key=lambda own: abs(float(own @ coordinates) - float(target)))
+        bases.append(best)
+    b = np.array(bases)
+    solved = np.linalg.solve(b.T @ np.diag(curvature) @ b, b.T @ (curvature * targets))
+    return np.abs(solved), b * np.where(solved < 0.0, -1.0, 1.0)
+
+
 def least_power_step(
     values: np.ndarray, qmin: int, qmax: int, p: float, count: int = 4001
 ) -> tuple[float, float]:

@@ -123,6 +123,9 @@ def train_methods(folder, *names):
         options["penalties"] = (name,) if name in penalties else ()
         for count, scope in {"one": contextlib.nullcontext(), "two": strategy.scope()}.items():
             model = build(scope, small=True, rules=(own_step,), **options)
+            if name == "alq":  # which needs an optimizer with mean squares
+                with scope:
+                    model.compile(keras.optimizers.Adam(0.05, amsgrad=True), "mse")
             model.fit(*data(), BATCH, shuffle=False, verbose=0)
             variables = {variable.name: variable.numpy() for variable in model.weights}
             np.savez(pathlib.Path(folder) / f"{name}-{count}.npz", **variables)

@@ -35,12 +35,14 @@ QUICK = (
     ("sign", "int4"),
     ("channels", "channel"),
     ("channels", "bias"),
+    ("codebooks", "channel"),
 )
 CASES = [
     pytest.param((kind, way), marks=() if (kind, way) in QUICK else pytest.mark.slow)
     for kind in grid_methods.KINDS
     for way in WAYS
-    if (kind, way) != ("channels", "tensor")  # which have to have channels
+    # These have to have channels.
+    if (kind, way) not in (("channels", "tensor"), ("codebooks", "tensor"))
 ]
 
 
@@ -118,6 +120,10 @@ def test_codes_are_levels_and_training_computes_their_values(case):
         np.testing.assert_array_equal(codes, grid.codes(np.asarray(site.latent)))
         if kind in grid_methods.LEVELS:
             assert set(np.unique(codes)) <= set(grid_methods.LEVELS[kind])
+        elif kind == "codebooks":
+            rows = np.moveaxis(codes, grid.axis, 0)
+            for row, levels in zip(rows, grid_methods.channel_levels(len(rows)), strict=True):
+                assert set(row.ravel()) <= set(levels)
         else:
             rows = np.moveaxis(codes, grid.axis, 0)
             widths = grid_methods.channel_bits(len(rows), 4)
@@ -142,9 +148,11 @@ def test_the_file_holds_the_codes(case, file):
         np.testing.assert_array_equal(codes[name], kernel.codes)
         entry = entries[name]
         assert (entry.levels, entry.channel_bits) == (kernel.levels, kernel.channel_bits)
+        assert entry.channel_levels == kernel.channel_levels
+        assert (kind == "codebooks") == (entry.channel_levels is not None)
         assert entry.levels == grid_methods.LEVELS.get(kind)
         assert (kind != "channels") == (entry.channel_bits is None)
-        largest = 8 if way == "int4" else 127
+        largest = 8 if way == "int4" and kind != "codebooks" else 127
         assert np.abs(codes[name].astype(int)).max() * entry.prescale <= largest
 
 
@@ -198,6 +206,7 @@ def test_figures_are_told_in_plain_words(case, file):
         "lopsided": "codebook of 4 levels",
         "sign": "1 bit",
         "channels": "bits per channel 0-4, 1 pruned",
+        "codebooks": "codebook per channel of 0-2 bits, 1 pruned",
     }
     description = describe.describe(file)
     printed = io.StringIO()
@@ -212,7 +221,8 @@ def test_figures_are_told_in_plain_words(case, file):
     )
     head = next(weight for weight in description.weights if weight.layer == "head")
     assert head.width == words[kind]
-    assert head.code_bits == {"codebook": 192, "lopsided": 128, "sign": 64, "channels": 112}[kind]
+    bits = {"codebook": 192, "lopsided": 128, "sign": 64, "channels": 112, "codebooks": 80}
+    assert head.code_bits == bits[kind]
     measured = {entry.name: entry for entry in sizes.measure(file).formats}
     assert measured["c"].refused == "" and len(measured["c"].layers) == 4
     assert flash.count(file).weights >= description.packed_weight_bytes
@@ -222,9 +232,13 @@ def test_a_code_off_its_grid_fails(case, file):
     """Its SHA-256 is the manifest's: only the grid tells."""
     kind, _, _ = case
     # A level that the codebook lacks, a zero among signs, a weight in a pruned channel.
-    channel, code = {"codebook": (0, 3), "lopsided": (0, 2), "sign": (0, 0), "channels": (-7, 1)}[
-        kind
-    ]
+    channel, code = {
+        "codebook": (0, 3),
+        "lopsided": (0, 2),
+        "sign": (0, 0),
+        "channels": (-7, 1),
+        "codebooks": (-1, 44),
+    }[kind]
     assert static.check_codes(file, None).verdict.value == "passed"
     wrong = with_weight(file, "depthwise", channel, code)
     check = static.check_codes(wrong, None)

@@ -49,6 +49,11 @@ VARIANTS = {
         "first_last_bits": None,
         "rules": (tfbinreg.Rule(weight_bits=2),),
     },
+    # A codebook for each channel of every kernel, some of them pruned.
+    "pruned": {
+        "first_last_bits": None,
+        "options": {"alq": {"basis_epochs": 1, "coordinate_epochs": 0, "rounds": 1, "pruned": 0.4}},
+    },
 }
 QUICK = {("lsq", "channel"), ("lsq", "folded"), ("tqt", "folded"), ("gdrq", "channel")}
 METHODS_AND_KINDS = [
@@ -59,6 +64,7 @@ METHODS_AND_KINDS = [
     ),
     ("gdrq", "grouped"),
     ("tsq", "ternary"),
+    ("alq", "pruned"),
 ]
 TWINS = {
     "lsq": reference.lsq,
@@ -66,6 +72,7 @@ TWINS = {
     "gdrq": reference.gdrq,
     "tsq": reference.tsq,
     "lapq": reference.least_power_step,
+    "alq": reference.alq_coordinates,
     "bin_regularization": reference.bin_penalty,
     "msqe": reference.mean_squared_error,
     "freezing": reference.Freezing,
@@ -142,7 +149,7 @@ def trained(request, own_method):
     """(method, model), trained for an epoch."""
     method, kind = request.param
     model = make(method, **{**KINDS, **VARIANTS}[kind])
-    train(model)
+    train(model, 2 if kind == "pruned" else 1)  # which it is between epochs
     return method, model
 
 

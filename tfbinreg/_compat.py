@@ -223,7 +223,7 @@ def _mean_squares(optimizer: Any, variable: tf.Variable) -> tf.Variable:
 
 def curvature(optimizer: Any, variable: tf.Variable) -> tf.Tensor:
     """The square root of the mean squared gradients of a variable after a step, without bias, in
-    its shape: what Adam divides by.
+    its shape: what Adam divides by. Zeros before the first step.
 
     Raises:
         ValueError: of an optimizer that is no Adam.
@@ -235,6 +235,8 @@ def curvature(optimizer: Any, variable: tf.Variable) -> tf.Tensor:
             f"{type(optimizer).__name__} does not."
         )
     is_legacy = isinstance(optimizer, keras.optimizers.legacy.Optimizer)
+    if not (optimizer.weights if is_legacy else getattr(optimizer, "_built", False)):
+        return tf.zeros(variable.shape)
     decay = optimizer._get_hyper("beta_2") if is_legacy else optimizer.beta_2
     steps = tf.cast(optimizer.iterations, tf.float32)
     unbiased = 1.0 - tf.cast(decay, tf.float32) ** steps

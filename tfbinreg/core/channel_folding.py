@@ -69,8 +69,8 @@ def fold(
     bias = np.abs(offset) / float(source.scale)  # times 1 / scale: in int32 units
     overflows = bias >= _LARGEST_BIAS * folded
     constant = (reach < _NEGLIGIBLE) & (factor != 1.0) | (reach < _SMALL) & overflows
-    if grid.channel_bits is not None:
-        pruned = np.repeat(np.equal(grid.channel_bits, 0), repeats)
+    if grid.widths is not None:
+        pruned = np.repeat(np.equal(grid.widths, 0), repeats)
         step[pruned] = _FINE * float(target.scale) / float(source.scale)
         constant |= pruned
     if np.any(constant):

@@ -91,12 +91,32 @@ def stored_zero_point(qmax: Any) -> Any:
     return 127 - qmax
 
 
+def _codebook(levels: Sequence[int]) -> tuple[int, ...]:
+    """Levels as ints.
+
+    Raises:
+        ValueError: if they are no codebook.
+    """
+    own = tuple(int(level) for level in levels)
+    if len(own) < 2 or any(a >= b for a, b in itertools.pairwise(own)):
+        raise ValueError(f"A codebook needs at least two levels, ascending, got {own}.")
+    if own[0] < _INT8[0] or own[-1] > _INT8[1]:
+        raise ValueError(f"Levels lie in {list(_INT8)}, got {own[0]} to {own[-1]}.")
+    return own
+
+
+def _index_bits(levels: Sequence[int]) -> int:
+    """The bits that number the levels of a codebook; 0 for one."""
+    return max(0, len(levels) - 1).bit_length()
+
+
 @dataclasses.dataclass(frozen=True)
 class Grid:
     """An integer grid: value = code * scale with code in [qmin, qmax].
 
     Attributes:
-        bits: width of the codes, 2 to 8; of a codebook the bits that number its levels, 1 to 8.
+        bits: width of the codes, 2 to 8; of a codebook the bits that number its levels, 1 to 8; of
+            several those of the longest.
         signed: whether negative codes exist.
         scale: float32, positive; shape () per tensor or (channels,) per channel. The learned step.
         qmin: smallest code.
@@ -106,6 +126,8 @@ class Grid:
             codebook. One-bit weights have (-1, 1). None for all from `qmin` to `qmax`.
         channel_bits: the bits of each channel, 0 to `bits`, for weights whose channels differ: the
             codes of each lie in its `channel_range`. None if they do not differ.
+        channel_levels: a codebook for each channel, (0,) for a pruned one. None if they share one,
+            or their levels are evenly spaced.
     """
 
     bits: int
@@ -116,6 +138,7 @@ class Grid:
     axis: int | None = None
     levels: tuple[int, ...] | None = None
     channel_bits: tuple[int, ...] | None = None
+    channel_levels: tuple[tuple[int, ...], ...] | None = None
 
     def __post_init__(self) -> None:
         scale = np.asarray(self.scale, np.float32)
@@ -124,27 +147,35 @@ class Grid:
         if (self.axis is None) != (scale.ndim == 0):
             raise ValueError(f"A scale of shape {scale.shape} does not fit axis={self.axis}.")
         object.__setattr__(self, "scale", scale)
+        parts = (self.levels, self.channel_bits, self.channel_levels)
+        if sum(part is not None for part in parts) > 1:
+            raise ValueError("A grid has one codebook, several, or bits per channel, not both.")
         if self.levels is not None:
             self._check_levels()
         if self.channel_bits is not None:
             self._check_channel_bits()
+        if self.channel_levels is not None:
+            self._check_channel_levels()
 
     @classmethod
     def codebook(cls, levels: Sequence[int], scale: Any, axis: int | None = None) -> Grid:
         """The grid of weights whose levels are code * scale with the codes `levels`, ascending."""
         own = tuple(int(level) for level in levels)
         low, high = min(own, default=0), max(own, default=0)
-        return cls(max(1, (len(own) - 1).bit_length()), True, scale, low, high, axis, own)
+        return cls(max(1, _index_bits(own)), True, scale, low, high, axis, own)
+
+    @classmethod
+    def codebooks(cls, levels: Sequence[Sequence[int]], scale: Any, axis: int) -> Grid:
+        """The grid of weights with a codebook for each channel; that of a pruned one is (0,)."""
+        own = tuple(tuple(int(level) for level in channel) for channel in levels)
+        every = [level for channel in own for level in channel] or [0]
+        bits = max(1, *map(_index_bits, own), 1)
+        low, high = min(every), max(every)
+        return cls(bits, True, scale, low, high, axis, channel_levels=own)
 
     def _check_levels(self) -> None:
-        own = tuple(int(level) for level in self.levels or ())
-        if len(own) < 2 or any(a >= b for a, b in itertools.pairwise(own)):
-            raise ValueError(f"A codebook needs at least two levels, ascending, got {own}.")
-        if own[0] < _INT8[0] or own[-1] > _INT8[1]:
-            raise ValueError(f"Levels lie in {list(_INT8)}, got {own[0]} to {own[-1]}.")
-        if self.channel_bits is not None:
-            raise ValueError("A grid has a codebook or bits per channel, not both.")
-        wanted = ((len(own) - 1).bit_length(), own[0], own[-1], True)
+        own = _codebook(self.levels or ())
+        wanted = (_index_bits(own), own[0], own[-1], True)
         if (self.bits, self.qmin, self.qmax, self.signed) != wanted:
             raise ValueError(
                 f"A codebook of {len(own)} levels from {own[0]} to {own[-1]} has these ends, is "
@@ -163,10 +194,33 @@ class Grid:
             raise ValueError(f"Codes of {max(own)} bits do not fit {self.qmin} to {self.qmax}.")
         object.__setattr__(self, "channel_bits", own)
 
+    def _check_channel_levels(self) -> None:
+        given = self.channel_levels or ()
+        if self.axis is None or len(given) != self.scale.size:
+            raise ValueError(f"{len(given)} codebooks do not fit scales of {self.scale.shape}.")
+        own = tuple((0,) if tuple(levels) == (0,) else _codebook(levels) for levels in given)
+        bits = max(1, *map(_index_bits, own), 1)
+        low, high = min(levels[0] for levels in own), max(levels[-1] for levels in own)
+        if not self.signed or self.bits != bits or low < self.qmin or high > self.qmax:
+            raise ValueError(
+                f"Codebooks from {low} to {high} of {bits} bits do not fit this grid: make it with "
+                "Grid.codebooks."
+            )
+        object.__setattr__(self, "channel_levels", own)
+
     @property
     def level_count(self) -> int:
-        """How many codes the grid has."""
+        """How many codes the grid has; of codebooks per channel, the longest one."""
+        if self.channel_levels is not None:
+            return max(map(len, self.channel_levels))
         return self.qmax - self.qmin + 1 if self.levels is None else len(self.levels)
+
+    @property
+    def widths(self) -> tuple[int, ...] | None:
+        """The bits of each channel, 0 for a pruned one; None if the channels share `bits`."""
+        if self.channel_levels is not None:
+            return tuple(map(_index_bits, self.channel_levels))
+        return self.channel_bits
 
     @property
     def qmax_abs(self) -> int:
@@ -180,9 +234,8 @@ class Grid:
 
     def code_bits(self, size: int) -> int:
         """The bits that the codes of a tensor of `size` numbers take."""
-        if self.channel_bits is None:
-            return size * self.bits
-        return size // len(self.channel_bits) * sum(self.channel_bits)
+        widths = self.widths
+        return size * self.bits if widths is None else size // len(widths) * sum(widths)
 
     def broadcast_scale(self, rank: int) -> np.ndarray:
         """The scale, shaped to broadcast against a tensor of `rank` dimensions."""
@@ -198,13 +251,15 @@ class Grid:
         ratio = values / self.broadcast_scale(values.ndim)
         if self.levels is not None:
             return nearest_levels(ratio, self.levels)
-        if self.channel_bits is not None:
+        if self.channel_bits is not None or self.channel_levels is not None:
             return self._codes_by_channel(ratio)
         return nearest_codes(ratio, self.qmin, self.qmax).astype(np.int32)
 
     def _codes_by_channel(self, ratio: np.ndarray) -> np.ndarray:
         rows, found = np.moveaxis(ratio, self.axis or 0, 0), np.empty(ratio.shape, np.int32)
         to = np.moveaxis(found, self.axis or 0, 0)
+        for channel, levels in enumerate(self.channel_levels or ()):
+            to[channel] = nearest_levels(rows[channel], levels)
         for channel, bits in enumerate(self.channel_bits or ()):
             row = rows[channel]
             own = (

@@ -36,6 +36,8 @@ class FrozenKernel:
         levels: the trained codes there are (`Grid.levels`); None if they are evenly spaced.
         channel_bits: the bits of each output channel (`Grid.channel_bits`); None if they share
             `bits`.
+        channel_levels: the trained codes of each output channel (`Grid.channel_levels`); None if
+            they share `levels`, or are evenly spaced.
     """
 
     codes: np.ndarray
@@ -46,6 +48,7 @@ class FrozenKernel:
     trained: bool = True
     levels: tuple[int, ...] | None = None
     channel_bits: tuple[int, ...] | None = None
+    channel_levels: tuple[tuple[int, ...], ...] | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

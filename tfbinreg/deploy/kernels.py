@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+from typing import Any
 
 import numpy as np
 
@@ -52,7 +52,7 @@ def frozen_kernel(
     multiple = prescale(grid.qmin, grid.qmax, stored_bits)
     own_bias = isinstance(layer, FoldedKernel) and layer.bias_bits is not None
     # Biases of few bits were trained in the units of the channels' own scales.
-    plain = dataclasses.replace(grid, channel_bits=None) if own_bias else grid
+    plain = Grid(8, True, grid.scale, grid.qmin, grid.qmax, grid.axis) if own_bias else grid
     rows, scale = fold(rows, plain, factor, offset * multiple, source, target)
     bias = np.floor(offset * multiple / (float(source.scale) * scale) + 0.5)
     if own_bias:
@@ -73,12 +73,13 @@ def frozen_kernel(
         multiple,
         trained,
         grid.levels,
-        _channel_bits(grid, channels),
+        _by_channel(grid.channel_bits, channels),
+        _by_channel(grid.channel_levels, channels),
     )
 
 
-def _channel_bits(grid: Grid, channels: int) -> tuple[int, ...] | None:
-    """The bits of each output channel; a depthwise kernel's grid counts input channels."""
-    if grid.channel_bits is None:
+def _by_channel(parts: tuple[Any, ...] | None, channels: int) -> tuple[Any, ...] | None:
+    """What each output channel has; a depthwise kernel's grid counts input channels."""
+    if parts is None:
         return None
-    return tuple(np.repeat(grid.channel_bits, channels // len(grid.channel_bits)).tolist())
+    return tuple(part for part in parts for _ in range(channels // len(parts)))

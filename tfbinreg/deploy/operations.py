@@ -187,7 +187,7 @@ class _Walk:
         if op.grid is not None:
             return
         grid = node.layer.quantizer.settle(node.layer.grid_variables, node.name)
-        if grid.levels is not None or grid.channel_bits is not None:
+        if grid.levels is not None or grid.widths is not None:
             what = "an activation with a codebook or bits per channel has no exact int8 form"
             self._problem(node.name, what, "use a method that spaces its activations evenly")
         if (grid.signed or op.kind == "InputLayer") and grid.bits != 8:

@@ -124,6 +124,7 @@ class _Proof:
         yield from self._same("manifest", described, frozen)
         yield from self._same("levels", entry.levels, kernel.levels)
         yield from self._same("bits per channel", entry.channel_bits, kernel.channel_bits)
+        yield from self._same("levels per channel", entry.channel_levels, kernel.channel_levels)
         yield from self._same("codes", file_codes.layer_codes(self.contents, entry), kernel.codes)
         scale = kernel.scale / np.float32(kernel.prescale)
         yield from self._scales("weights", weights, scale)

@@ -89,6 +89,8 @@ def _average_bits(kernels: Iterable[FrozenKernel]) -> float | None:
 def _by_bits(kernel: FrozenKernel) -> list[tuple[int, int]]:
     """(bits, number of weights) of each part of a kernel that has bits of its own."""
     parts = kernel.channel_bits or (kernel.bits,)
+    if kernel.channel_levels is not None:
+        parts = tuple((len(levels) - 1).bit_length() for levels in kernel.channel_levels)
     return [(bits, kernel.codes.size // len(parts)) for bits in parts]
 
 

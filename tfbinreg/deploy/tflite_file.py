@@ -128,6 +128,7 @@ class _FileWriter:
             sha256=manifest.codes_digest(kernel.codes),
             levels=kernel.levels,
             channel_bits=kernel.channel_bits,
+            channel_levels=kernel.channel_levels,
         )
         self.entries[kernel.trained].append(entry)
         return weights, bias

@@ -167,7 +167,7 @@ class Search:
 def _has_free_step(tensor: SolverKernel | SolverGrid) -> bool:
     """Whether a tensor's evenly spaced levels move with a step that is set and learned."""
     grid = tensor.quantizer.settle(tensor.variables, tensor.name)
-    if grid.levels is not None or grid.channel_bits is not None:
+    if grid.levels is not None or grid.widths is not None:
         return False
     fixed = getattr(tensor.quantizer, "fixed", False)  # that of an input, which is not learned
     if not fixed and not any(variable.trainable for variable in tensor.variables.values()):

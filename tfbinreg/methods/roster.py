@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tfbinreg.core.recipe import Recipe
+from tfbinreg.methods.alq import ALQ
 from tfbinreg.methods.bin_regularization import BIN_REGULARIZATION
 from tfbinreg.methods.contract import GridSpec, KernelSpec, Method
 from tfbinreg.methods.dampening import DAMPENING
@@ -23,7 +24,7 @@ _methods: dict[str, Method] = {
     method.name: method
     for method in (
         *(LSQ, TQT, GDRQ, TSQ, BIN_REGULARIZATION, MSQE, DAMPENING, KURE, FREEZING, TRS),
-        LAPQ,
+        *(LAPQ, ALQ),
     )
 }
 

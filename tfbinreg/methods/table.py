@@ -15,6 +15,7 @@ _PARTS = {
     "weights": "in the forward pass",
     "penalty": "in the loss",
     "update": "after each step",
+    "between_epochs": "between epochs",
     "fit": "in `solve`",
 }
 

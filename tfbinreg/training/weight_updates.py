@@ -98,8 +98,8 @@ class WeightUpdates:
         )
         for update in self._updates:
             state = update.states.get(site.name)
-            if state is None:
-                continue
+            if state is None or not site.layer.trainable:
+                continue  # of a frozen layer the optimizer knows nothing
             now = {name: tf.convert_to_tensor(variable) for name, variable in state.items()}
             kernel, after = update.apply(step, now)
             for name, variable in state.items():

@@ -1,6 +1,7 @@
 """How generated C holds weights that are not evenly spaced codes of one width.
 
-- A codebook: each weight is an index into a table of the levels that occur.
+- A codebook: each weight is an index into a table of the levels that occur; all filters share the
+  table, or each has one of its own.
 - Signs: a bit each for codes of -1 and 1.
 - Filters of different widths: a width for each, 0 for a filter of zeros, which takes no bits.
 
@@ -31,12 +32,14 @@ class Coded:
         bits: of each weight, 1 to 4; 0 if `widths` says them.
         levels: int8, the codes that indices stand for; None where codes or signs are stored.
         widths: uint8, one of `WIDTHS` for each row; None if all have `bits`.
+        stride: how many of the `levels` each row has; 0 if the rows share all.
     """
 
     stream: np.ndarray
     bits: int
     levels: np.ndarray | None = None
     widths: np.ndarray | None = None
+    stride: int = 0
 
     @property
     def size(self) -> int:
@@ -52,19 +55,25 @@ class Coded:
         """
         widths = self._widths(rows)
         found = np.zeros((rows, taps), np.int8)
-        for row, bits, fields in zip(
-            found, widths, _fields(self.stream, widths, taps), strict=True
+        rows_of_fields = _fields(self.stream, widths, taps)
+        for number, (row, bits, fields) in enumerate(
+            zip(found, widths, rows_of_fields, strict=True)
         ):
-            if self.levels is not None:
+            if self.levels is not None and bits:
+                levels = self._levels(number)
                 places = fields.astype(np.int16) & (2**bits - 1)
-                if places.max(initial=0) >= len(self.levels):
-                    raise ValueError(f"{len(self.levels)} levels are fewer than the indices need.")
-                row[:] = self.levels[places]
+                if places.max(initial=0) >= len(levels):
+                    raise ValueError(f"{len(levels)} levels are fewer than the indices need.")
+                row[:] = levels[places]
             elif bits == 1:
                 row[:] = np.where(fields < 0, -1, 1)
             else:
                 row[:] = fields
         return found
+
+    def _levels(self, row: int) -> np.ndarray:
+        levels = np.zeros(0, np.int8) if self.levels is None else self.levels
+        return levels[row * self.stride :][: self.stride] if self.stride else levels
 
     def _widths(self, rows: int) -> list[int]:
         if self.widths is None:
@@ -81,7 +90,9 @@ def width(bits: int) -> int:
 
 def smallest(codes: np.ndarray, than: int) -> Coded | None:
     """The smallest form of int8 codes, (rows, taps); None if none is smaller than `than` bytes."""
-    forms = [form for form in (_indexed(codes), _mixed(codes)) if form is not None]
+    forms = [
+        form for form in (_indexed(codes), _by_table(codes), _mixed(codes)) if form is not None
+    ]
     best = min(forms, key=lambda form: form.size)
     return best if best.size < than else None
 
@@ -94,9 +105,33 @@ def _indexed(codes: np.ndarray) -> Coded | None:
         return None
     if levels.tolist() == [-1, 1]:
         return Coded(_pack(np.minimum(codes, 0), [1] * len(codes)), 1)
-    places = places.reshape(codes.shape)
-    fields = np.where(places >= 2 ** (bits - 1), places - 2**bits, places)
+    fields = _signed(places.reshape(codes.shape), bits)
     return Coded(_pack(fields, [bits] * len(codes)), bits, levels)
+
+
+def _by_table(codes: np.ndarray) -> Coded | None:
+    """Indices into a table for each row; None with too many levels."""
+    tables = [np.unique(row) for row in codes]
+    stride = max(map(len, tables))
+    if stride > 2**_MOST_INDEX_BITS:
+        return None
+    widths = [max(1, (len(own) - 1).bit_length()) if own.any() else 0 for own in tables]
+    fields = np.array(
+        [
+            _signed(np.searchsorted(own, row), bits)
+            for row, own, bits in zip(codes, tables, widths, strict=True)
+        ]
+    )
+    padded = [np.pad(own, (0, stride - len(own))) for own in tables]
+    stream, levels = _pack(fields, widths), np.concatenate(padded)
+    if len(set(widths)) == 1 and widths[0]:
+        return Coded(stream, widths[0], levels, stride=stride)
+    return Coded(stream, 0, levels, np.array(widths, np.uint8), stride)
+
+
+def _signed(places: np.ndarray, bits: int) -> np.ndarray:
+    """Indices as signed fields of so many bits."""
+    return np.where(places >= 2 ** (bits - 1), places - 2**bits, places) if bits else places
 
 
 def _mixed(codes: np.ndarray) -> Coded:

@@ -169,7 +169,7 @@ def _packed(
 ) -> tuple[packing.Codes, coding.Coded | None]:
     """The codes of a trained layer at its bits; other weights as narrow as their values allow.
 
-    Codebooks, and channels with bits of their own, are coded if that is smaller.
+    Codebooks, and channels with bits or codebooks of their own, are coded if that is smaller.
     A normalization whose factor became negative in training turns -2^(b-1) into 2^(b-1): such a
     layer takes the next width.
     """
@@ -178,11 +178,11 @@ def _packed(
         return packing.narrowest(rows), None
     codes = file_codes.unscaled(entry, rows)
     packed = packing.narrowest(rows, entry.prescale)
-    if entry.levels is not None or entry.channel_bits is not None:
+    if not entry.is_even:
         plain = packing.pack(packed.codes, packed.bits).size
         if (coded := coding.smallest(codes, plain)) is not None:
             return packing.Codes(codes, 8, entry.prescale), coded
-    if entry.levels is None:
+    if entry.levels is entry.channel_levels is None:
         largest = int(np.abs(codes.astype(np.int16)).max())
         op.need(largest <= 2 ** (entry.bits - 1), f"codes of more than {entry.bits} bits")
     return packed, None
@@ -247,6 +247,8 @@ def _coded_record(op: Context, conv: str, coded: coding.Coded) -> str:
         "0" if part is None else constants.array(part) for part in (coded.levels, coded.widths)
     )
     fields = {"conv": conv, "levels": levels, "widths": widths, "bits": coded.bits}
+    if coded.stride:
+        fields["stride"] = coded.stride
     return constants.record("tfb_coded", op.op, fields, "coded")
 
 

@@ -24,7 +24,7 @@ _ARRAY = re.compile(
 )
 _CODED = re.compile(r"static const tfb_coded coded_(\d+) = \{([^{}]*)\};", re.ASCII)
 _RECORD = re.compile(r"static const tfb_conv op_(\d+) = \{([^{}]*)\};", re.ASCII)
-_FIELD = re.compile(r"\.(weights|bits|prescale|levels|widths) = (\w+)", re.ASCII)
+_FIELD = re.compile(r"\.(weights|bits|prescale|levels|widths|stride) = (\w+)", re.ASCII)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,10 +175,12 @@ def _coded(
     data: np.ndarray, record: Mapping[str, str], arrays: Mapping[str, np.ndarray]
 ) -> coding.Coded:
     names, bits = [record.get(name, "") for name in ("levels", "widths")], record.get("bits", "")
-    if any(name != "0" and name not in arrays for name in names) or bits not in tuple("01234"):
+    stride, known = record.get("stride", "0"), ("0", *arrays)
+    wrong = any(name not in known for name in names) or bits not in tuple("01234")
+    if wrong or not stride.isdecimal():
         raise ValueError(f"The weights coded as {dict(record)} have no table.")
     levels, widths = (None if name == "0" else arrays[name] for name in names)
-    return coding.Coded(data, int(bits), levels, widths)
+    return coding.Coded(data, int(bits), levels, widths, int(stride))
 
 
 def _bytes(kind: str, name: str, size: str, text: str) -> np.ndarray:

@@ -57,6 +57,8 @@ def _off_grid(entry: manifest.LayerEntry, codes: np.ndarray) -> list[tuple[str, 
     if not count:
         return []
     wanted = "bits of their channels" if entry.channel_bits else f"{entry.bits} bits of the layer"
+    if entry.channel_levels:
+        wanted = "codebooks of their channels"
     if entry.levels:
         wanted = f"codebook {', '.join(map(str, entry.levels))}"
     return [(entry.name, f"{count} of {codes.size} codes do not fit the {wanted}")]

@@ -101,7 +101,7 @@ def _obstacle(container: Any, entry: LayerEntry, target: str) -> str:
     if "FULLY_CONNECTED" in names and several and target != "litert":
         return "TFLM takes no INT4 weights with a scale per channel for FULLY_CONNECTED"
     weights = flatbuffer.constant(container, tensor)
-    if weights is not None and entry.levels is not None:
+    if weights is not None and (entry.levels or entry.channel_levels):
         low, high = (int(end) // entry.prescale for end in (weights.min(), weights.max()))
         if low < _LOW or high > _HIGH:
             return f"its codebook reaches from {low} to {high}, INT4 from {_LOW} to {_HIGH}"

@@ -122,7 +122,7 @@ def encode(model: Model, *, split_convs: int | None = None) -> tuple[Model, list
 def plan(model: Model) -> tuple[TensorPlan, ...]:
     """How the layers of 7 bits and fewer, and all codebooks, would be stored."""
     layers = model.require_manifest().layers
-    entries = {e.tensor: e for e in layers if e.bits <= MOST_BITS or e.levels}
+    entries = {e.tensor: e for e in layers if e.bits <= MOST_BITS or not e.is_even}
     plans = []
     for tensor in model.main.tensors:
         entry = entries.get(tensor.name)

@@ -54,6 +54,7 @@ class WeightSummary:
         stored_bytes: what the values take in the file, without tables.
         levels: the codes of a codebook, None if they are evenly spaced.
         channel_bits: the bits of each output channel of the whole layer, None if they share `bits`.
+        codebooks: whether each output channel has a codebook.
     """
 
     layer: str
@@ -69,6 +70,7 @@ class WeightSummary:
     stored_bytes: int
     levels: tuple[int, ...] | None = None
     channel_bits: tuple[int, ...] | None = None
+    codebooks: bool = False
 
     @property
     def code_bits(self) -> int | None:
@@ -85,6 +87,8 @@ class WeightSummary:
             pruned = self.channel_bits.count(0)
             ends = sorted({min(self.channel_bits), max(self.channel_bits)})
             text = f"bits per channel {'-'.join(map(str, ends))}"
+            if self.codebooks:
+                text = f"codebook per channel of {'-'.join(map(str, ends))} bits"
             return text + (f", {pruned} pruned" if pruned else "")
         if self.levels and len(self.levels) > 2:
             return f"codebook of {len(self.levels)} levels"
@@ -196,7 +200,8 @@ def _weight(
         histogram=dict(zip(values.tolist(), counts.tolist(), strict=True)) if integer else None,
         stored_bytes=stored_bytes(stored),
         levels=None if entry is None else entry.levels,
-        channel_bits=None if entry is None else entry.channel_bits,
+        channel_bits=None if entry is None else entry.widths,
+        codebooks=entry is not None and entry.channel_levels is not None,
     )
 
 

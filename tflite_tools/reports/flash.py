@@ -75,7 +75,7 @@ def _packed(model: Model) -> int:
 
 
 def _code_bits(layer: LayerEntry) -> int:
-    size, channels = int(np.prod(layer.shape)), layer.channel_bits or (layer.bits,)
+    size, channels = int(np.prod(layer.shape)), layer.widths or (layer.bits,)
     return size * sum(map(coding.width, channels)) // len(channels)
 
 

@@ -87,7 +87,7 @@ def layer_codes(model: Model, entry: LayerEntry) -> np.ndarray:
 def off_grid(entry: LayerEntry, codes: np.ndarray) -> int:
     """How many codes of a layer are none that its manifest knows.
 
-    A channel has the levels of the codebook or, at b bits, the codes from -2^(b-1) to 2^(b-1) - 1
+    A channel has the levels of its codebook or, at b bits, the codes from -2^(b-1) to 2^(b-1) - 1
     (at 1 bit -1 and 1, at 0 bits 0); or the negatives of all these, if a normalization has turned
     it round; or zeros alone, if one has made it constant.
 
@@ -97,15 +97,22 @@ def off_grid(entry: LayerEntry, codes: np.ndarray) -> int:
     """
     stored = to_tflite_layout(entry.kind, codes)
     rows = np.moveaxis(stored, -1 if entry.kind in DEPTHWISE else 0, 0).astype(np.int16)
-    widths = entry.channel_bits or (entry.bits,) * len(rows)
-    if len(widths) != len(rows):
+    by_channel = _levels_by_channel(entry, len(rows))
+    if len(by_channel) != len(rows):
         return int(codes.size)
     count = 0
-    for row, bits in zip(rows, widths, strict=True):
-        levels = entry.levels or _levels(bits)
+    for row, levels in zip(rows, by_channel, strict=True):
         others = [np.count_nonzero(~np.isin(sign * row, levels)) for sign in (1, -1)]
         count += int(min(others)) if np.any(row) else 0
     return count
+
+
+def _levels_by_channel(entry: LayerEntry, channels: int) -> Sequence[Sequence[int]]:
+    if entry.channel_levels is not None:
+        return entry.channel_levels
+    if entry.levels is not None:
+        return [entry.levels] * channels
+    return [_levels(bits) for bits in entry.channel_bits or (entry.bits,) * channels]
 
 
 def _levels(bits: int) -> Sequence[int]:

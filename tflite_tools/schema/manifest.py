@@ -24,7 +24,7 @@ TARGETS = ("litert", "tflm")  # version 0.1.0 knew the first alone
 _MAX_BITS = 8
 _LARGEST_CODE = 127
 # Fields that most layers leave out; a version that does not know them refuses a manifest with them.
-_OPTIONAL = ("levels", "channel_bits")
+_OPTIONAL = ("levels", "channel_bits", "channel_levels")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +43,8 @@ class LayerEntry:
             spaced. A channel whose sign normalization has turned round has their negatives.
         channel_bits: the bits of each output channel, 0 for one that is pruned; None if all have
             `bits`.
+        channel_levels: a codebook for each output channel, (0,) for one that is pruned; None if
+            they share `levels`, or are evenly spaced.
     """
 
     name: str
@@ -54,6 +56,7 @@ class LayerEntry:
     sha256: str
     levels: tuple[int, ...] | None = None
     channel_bits: tuple[int, ...] | None = None
+    channel_levels: tuple[tuple[int, ...], ...] | None = None
 
     def __post_init__(self) -> None:
         _check_text(self.name, self.kind, self.tensor, self.sha256)
@@ -62,11 +65,26 @@ class LayerEntry:
         _check_range(1, 2**31, *self.shape)
         _check_range(-_LARGEST_CODE, _LARGEST_CODE, *(self.levels or ()))
         _check_range(0, self.bits, *(self.channel_bits or ()))
+        for levels in self.channel_levels or ():
+            _check_range(1, 2**self.bits, len(levels))
+            _check_range(-_LARGEST_CODE, _LARGEST_CODE, *levels)
+
+    @property
+    def is_even(self) -> bool:
+        """Whether all channels have the evenly spaced codes of `bits`."""
+        return self.levels is self.channel_bits is self.channel_levels is None
+
+    @property
+    def widths(self) -> tuple[int, ...] | None:
+        """The bits of each output channel, 0 if it is pruned; None if they share `bits`."""
+        if self.channel_levels is not None:
+            return tuple((len(levels) - 1).bit_length() for levels in self.channel_levels)
+        return self.channel_bits
 
     @property
     def pruned(self) -> int:
         """How many output channels are pruned."""
-        return (self.channel_bits or ()).count(0)
+        return (self.widths or ()).count(0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,7 +190,10 @@ def parse(text: str) -> Manifest:
 def _tuples(entry: Any) -> dict[str, Any]:
     """A layer's fields, with JSON's lists as tuples."""
     lists = ("shape", *(name for name in _OPTIONAL if name in entry))
-    return {**entry, **{name: tuple(entry[name]) for name in lists}}
+    found = {**entry, **{name: tuple(entry[name]) for name in lists}}
+    if "channel_levels" in found:
+        found["channel_levels"] = tuple(map(tuple, found["channel_levels"]))
+    return found
 
 
 def find(model: Any) -> Manifest | None:

@@ -160,6 +160,43 @@ def test_bits_per_channel():
     np.testing.assert_array_equal(turned.codes(np.eye(4) * 3), own.codes(np.eye(4) * 3))
 
 
+def test_a_codebook_per_channel():
+    own = Grid.codebooks([(0,), (-1, 1), (-9, 0, 4)], np.ones(3), 1)
+    codes = own.codes(np.outer([-9.0, -0.2, 0.3, 9.0], np.ones(3)))
+    assert codes.T.tolist() == [[0, 0, 0, 0], [-1, -1, 1, 1], [-9, 0, 0, 4]]
+    assert (own.bits, own.qmin, own.qmax, own.level_count) == (2, -9, 4, 3)
+    assert own.widths == (0, 1, 2) and own.code_bits(12) == 12
+    one = Grid.codebooks([UNEVEN] * 2, [0.5, 2.0], 0)
+    values = np.random.default_rng(0).normal(size=(2, 50)) * 4
+    same = Grid.codebook(UNEVEN, [0.5, 2.0], 0)
+    np.testing.assert_array_equal(one.codes(values), same.codes(values))
+
+
+@pytest.mark.parametrize(
+    ("levels", "axis", "message"),
+    [
+        ([(0,), (-1, 1)], 1, r"2 codebooks do not fit scales of \(3,\)"),
+        ([(0,), (-1, 1), (3,)], 1, "at least two levels, ascending, got"),
+        ([(0,), (-1, 1), ()], 1, "at least two levels"),
+        ([(0,), (2, 1), (-1, 1)], 1, "ascending"),
+        ([(0,), (-1, 1), (-128, 1)], 1, "Levels lie in"),
+    ],
+)
+def test_impossible_codebooks_per_channel_are_refused(levels, axis, message):
+    with pytest.raises(ValueError, match=message):
+        Grid.codebooks(levels, np.ones(3), axis)
+
+
+def test_codebooks_whose_grid_says_otherwise_are_refused():
+    levels = ((-1, 1), (-9, 0, 4))
+    with pytest.raises(ValueError, match=r"from -9 to 4 of 2 bits do not fit .* Grid.codebooks"):
+        Grid(3, True, np.ones(2), -9, 4, 0, channel_levels=levels)
+    with pytest.raises(ValueError, match="do not fit this grid"):
+        Grid(2, True, np.ones(2), -8, 4, 0, channel_levels=levels)
+    with pytest.raises(ValueError, match="not both"):
+        Grid(2, True, np.ones(2), -9, 4, 0, channel_bits=(1, 2), channel_levels=levels)
+
+
 @pytest.mark.parametrize(
     ("levels", "prescale", "int4"),
     [(UNEVEN, 16, 1), ((-1, 1), 64, 4), ((-1, 3), 32, 2), ((-100, 3), 1, 1), ((-127, 127), 1, 1)],

@@ -137,6 +137,27 @@ def test_adams_first_step_is_the_sign_of_the_gradient():
     np.testing.assert_allclose(first.variables["seen"], np.abs(gradient), rtol=1e-5, atol=1e-12)
 
 
+@pytest.mark.parametrize("optimizer", ["adam", "amsgrad", "legacy"])
+def test_there_is_no_curvature_before_the_first_step(optimizer, monkeypatch):
+    model, seen = make(optimizer), []
+    look = dataclasses.replace(
+        METHOD,
+        between_epochs=lambda kernels, epoch, options: seen.append(kernels[0].curvature()),
+    )
+    monkeypatch.setitem(roster._methods, "acting", look)
+    model.fit(*data(), 16, epochs=2, verbose=0)
+    assert seen[0].shape == (4, 5) and not np.any(seen[0]) and np.any(seen[1])
+
+
+def test_a_frozen_kernel_is_left_alone():
+    model = make()
+    first, _, head = kernel_sites(model)
+    first.layer.trainable = False
+    model.compile(OPTIMIZERS["adam"](), model.loss)
+    model.fit(*data(), 16, epochs=1, verbose=0)
+    assert not np.any(first.variables["seen"]) and np.any(head.variables["seen"])
+
+
 @pytest.mark.parametrize("optimizer", list(OPTIMIZERS))
 def test_what_the_optimizer_keeps_starts_again_at_zero(optimizer):
     model = make(optimizer)

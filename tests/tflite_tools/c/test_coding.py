@@ -57,6 +57,24 @@ def test_pruned_filters_take_no_bits():
     assert coded.widths.tolist() == [0, 0, 0, 4, 0, 0, 0, 0] and coded.size == 45 + 8
 
 
+def test_filters_with_tables_of_their_own():
+    tables = [(-90, -7, 7, 90), (-127, 127), (0,), (-3, 0, 50), (5,)]
+    codes = np.concatenate([drawn(1, 90, levels, seed) for seed, levels in enumerate(tables)])
+    coded = coding.smallest(codes, HUGE)
+    assert coded.widths.tolist() == [2, 1, 0, 2, 1] and coded.stride == 4 and coded.bits == 0
+    assert coded.levels.reshape(5, 4)[1].tolist() == [-127, 127, 0, 0]
+    assert coded.size == -(-6 * 90 // 8) + 5 * 4 + 5
+    np.testing.assert_array_equal(coded.codes(*codes.shape), codes)
+    same = coding.smallest(codes[[0, 3]], HUGE)
+    assert (same.bits, same.widths, same.stride) == (2, None, 4)
+    np.testing.assert_array_equal(same.codes(2, 90), codes[[0, 3]])
+
+
+def test_tables_that_share_their_levels_are_one():
+    coded = coding.smallest(drawn(8, 90, (-127, -40, 40, 127)), HUGE)
+    assert coded.stride == 0 and coded.levels.tolist() == [-127, -40, 40, 127]
+
+
 def test_what_is_no_smaller_is_left():
     codes = drawn(4, 9, range(-8, 8))
     assert coding.smallest(codes, 18) is None
@@ -69,6 +87,7 @@ def test_what_is_no_smaller_is_left():
         (Coded(np.zeros(3, np.uint8), 1), "3 bytes do not hold 4 rows of 4 weights"),
         (Coded(np.zeros(1, np.uint8), 1), "do not hold"),
         (Coded(np.full(4, 255, np.uint8), 2, np.int8([1, 2, 3])), "3 levels are fewer"),
+        (Coded(np.full(2, 255, np.uint8), 1, np.int8([1] * 4), stride=1), "1 levels are fewer"),
         (Coded(np.zeros(2, np.uint8), 0, widths=np.uint8([1, 1, 1])), "none of 4 filters"),
         (Coded(np.zeros(2, np.uint8), 0, widths=np.uint8([1, 1, 1, 5])), "none of 4 filters"),
     ],

@@ -114,6 +114,9 @@ def test_coded_weights_are_read_with_their_table():
     )[0]
     assert packed.codes((2, 2)).tolist() == [[0, 0], [1, -2]]
     assert packed.widths == {0, 2}
+    each = CODED.replace("[2] = {-3, 7}", "[4] = {-3, 7, -5, 9}")
+    packed = source_folder.weights(each.replace(".bits = 1}", ".bits = 1, .stride = 2}"))[0]
+    assert packed.codes((2, 2)).tolist() == [[7, -3], [-5, 9]]
 
 
 @pytest.mark.parametrize(
@@ -121,6 +124,7 @@ def test_coded_weights_are_read_with_their_table():
     [
         (".levels = data_1", ".levels = data_9", "have no table"),
         (".bits = 1", ".bits = x", "have no table"),
+        (".bits = 1", ".bits = 1, .stride = x", "have no table"),
         ("{-3, 7}", "{-3, 128}", "data_1 does not hold 2 bytes"),
     ],
 )

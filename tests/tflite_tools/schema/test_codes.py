@@ -74,6 +74,9 @@ def test_files_without_manifest_are_refused(float_file):
         ([[0, 0], [-1, 1], [-4, 3]], {"bits": 3, "channel_bits": (0, 1, 3)}, 0),
         ([[0, 1], [0, 1], [-4, 4]], {"bits": 3, "channel_bits": (0, 1, 3)}, 3),
         ([[0, 0], [0, 0], [0, 0]], {"channel_bits": (1, 2)}, 6),  # of another number of channels
+        ([[0, 0], [-1, 1], [9, -4]], {"channel_levels": ((0,), (-1, 1), (-9, 0, 4))}, 0),
+        ([[0, 1], [0, 1], [-9, 9]], {"channel_levels": ((0,), (-1, 1), (-9, 0, 4))}, 3),
+        ([[0, 0], [0, 0], [0, 0]], {"channel_levels": ((0,), (-1, 1))}, 6),
     ],
 )
 def test_codes_off_their_grid_are_counted(rows, fields, wrong):

@@ -25,7 +25,9 @@ def test_text_reads_back():
     ("field", "value"),
     [("bits", 0), ("bits", 9), ("bits", True), ("bits", 2.0), ("prescale", 0), ("name", 3)]
     + [("shape", (3, -1)), ("shape", ("a",)), ("sha256", None)]
-    + [("levels", (-128, 1)), ("levels", ("a", 1)), ("channel_bits", (2, 3, 0, 1))],
+    + [("levels", (-128, 1)), ("levels", ("a", 1)), ("channel_bits", (2, 3, 0, 1))]
+    + [("channel_levels", ((0,), (-128, 1))), ("channel_levels", ((0,), ()))]
+    + [("channel_levels", ((0,), (1, 2, 3, 4, 5)))],
 )
 def test_layers_have_sensible_fields(field, value):
     with pytest.raises(ValueError, match="expected"):
@@ -41,9 +43,12 @@ def test_activations_have_sensible_fields(field, value):
 def test_codebooks_and_bits_per_channel_read_back():
     book = dataclasses.replace(LAYER, name="book", bits=3, levels=(-4, -1, 0, 1, 4))
     mixed = dataclasses.replace(LAYER, name="mixed", channel_bits=(0, 2, 1, 0))
-    header = dataclasses.replace(HEADER, layers=(LAYER, book, mixed))
+    books = dataclasses.replace(LAYER, name="books", channel_levels=((0,), (-1, 1), (-9, 0, 4)))
+    header = dataclasses.replace(HEADER, layers=(LAYER, book, mixed, books))
     assert manifest.parse(header.to_json()) == header
-    assert [layer.pruned for layer in header.layers] == [0, 0, 2]
+    assert [layer.pruned for layer in header.layers] == [0, 0, 2, 1]
+    assert [layer.widths for layer in header.layers] == [None, None, (0, 2, 1, 0), (0, 1, 2)]
+    assert [layer.is_even for layer in header.layers] == [True, False, False, False]
 
 
 def test_most_layers_do_not_mention_them():

@@ -4,9 +4,10 @@
  * 8 bits: each filter is decoded before it is used. */
 typedef struct {
   const tfb_conv *conv;
-  const int8_t *levels;  /* the code that an index stands for; null where codes are stored */
+  const int8_t *levels;  /* the codes that indices stand for; null where codes are stored */
   const uint8_t *widths; /* bits of each filter: 0 (codes of 0), 1, 2, 3, 4 or 8; null for `bits` */
   uint8_t bits;          /* 1 without levels is a sign: codes of 1, or -1 where it is set */
+  uint8_t stride;        /* how many levels each filter has; 0 if they share all */
 } tfb_coded;
 
 /* The next n single bits, each into the upper bit of a byte. */
@@ -41,7 +42,8 @@ static TFB_APART const int8_t *tfb_decode(const tfb_coded *op, int32_t c, tfb_st
     tfb_unpack(stream, bits, row, n);
   }
   if (op->levels) {
-    for (i = 0; i < n; i++) row[i] = op->levels[(uint8_t)row[i] >> drop];
+    const int8_t *levels = op->levels + c * op->stride;
+    for (i = 0; i < n; i++) row[i] = levels[(uint8_t)row[i] >> drop];
   } else if (bits == 1) {
     for (i = 0; i < n; i++) row[i] = row[i] < 0 ? -1 : 1;
   } else {
