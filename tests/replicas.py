@@ -45,7 +45,7 @@ def data():
     return inputs, random.normal(size=(2 * BATCH, 3)).astype(np.float32)
 
 
-def build(scope, *, small=False, **options):
+def build(scope, *, small=False, optimizer=None, **options):
     layers = keras.layers
     keras.utils.set_random_seed(0)
     with scope:
@@ -64,7 +64,8 @@ def build(scope, *, small=False, **options):
                 site.variables["solved"].assign(1)
         for strength in model.strengths.values():
             strength.assign(0.5)
-        model.compile(keras.optimizers.SGD(0.05, momentum=0.9), "mse")
+        made = keras.optimizers.SGD(0.05, momentum=0.9) if optimizer is None else optimizer(0.05)
+        model.compile(made, "mse")
     return model
 
 
@@ -122,10 +123,9 @@ def train_methods(folder, *names):
         options["updates"] = (name,) if name in updates else ()
         options["penalties"] = (name,) if name in penalties else ()
         for count, scope in {"one": contextlib.nullcontext(), "two": strategy.scope()}.items():
+            if name == "alq":  # for few bits, and optimizers with mean squares
+                options |= {"first_last_bits": None, "optimizer": keras.optimizers.Adam}
             model = build(scope, small=True, rules=(own_step,), **options)
-            if name == "alq":  # which needs an optimizer with mean squares
-                with scope:
-                    model.compile(keras.optimizers.Adam(0.05, amsgrad=True), "mse")
             model.fit(*data(), BATCH, shuffle=False, verbose=0)
             variables = {variable.name: variable.numpy() for variable in model.weights}
             np.savez(pathlib.Path(folder) / f"{name}-{count}.npz", **variables)
