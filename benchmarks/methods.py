@@ -89,6 +89,7 @@ WAYS = {
     "alq_straight_through": Way(
         {"method": "alq", "options": {"alq": {"rounds": 0, "straight_through": True}}}
     ),
+    "bsq": Way({"method": "bsq"}),  # of the bits given it finds fewer
     "distill": Way(teacher=True),
 }
 

@@ -33,8 +33,10 @@ BITS = (2, 3, 4, 8)
 TEXTBOOK_BITS = (2, 3, 4)
 # (variant, baseline): the largest ratio that is good enough.
 UPDATES = roster.with_part("update")
-PENALTIES = [name for name in roster.with_part("penalty") if name != BIN_REGULARIZATION]
 QUANTIZERS = [name for name in roster.with_part("weights") if name != LSQ]
+PENALTIES = [
+    name for name in roster.with_part("penalty") if name not in (BIN_REGULARIZATION, *QUANTIZERS)
+]
 TARGETS = {
     ("lsq2", "tfmot"): 0.90,
     ("lsq2", "float"): 1.25,
@@ -44,6 +46,7 @@ TARGETS = {
 RATIOS = [
     *TARGETS,
     *((name, "lsq2") for name in QUANTIZERS),
+    ("bsq8", "lsq8"),
     *((f"textbook{b}", f"lsq{b}") for b in TEXTBOOK_BITS),
     ("tfmot", "float"),
     ("distill2", "lsq2"),
@@ -91,6 +94,7 @@ def _variants() -> dict[str, Variant]:
         found[name] = Variant(label=f"{lsq} + {name}", model=name)
     for name in QUANTIZERS:
         found[name] = Variant(label=f"{name} W2A2", model=name)
+    found["bsq8"] = Variant(label="bsq W8A8", model="bsq8")  # with all its planes
     return found
 
 
@@ -146,9 +150,10 @@ def quantize(model: Any, name: str, calibration_data: Any) -> Any:
         recipe = method_recipe(name)
         return tfbinreg.quantize_apply(model, recipe, calibration_data=calibration_data)
     bits = int(name[-1])
-    quantized = tfbinreg.quantize_apply(
-        model, weight_bits=bits, activation_bits=bits, calibration_data=calibration_data
-    )
+    recipe = tfbinreg.Recipe(weight_bits=bits, activation_bits=bits)
+    if name.startswith("bsq"):
+        recipe = dataclasses.replace(recipe, method="bsq")
+    quantized = tfbinreg.quantize_apply(model, recipe, calibration_data=calibration_data)
     if name.startswith("textbook"):
         attach_textbook(quantized, bits, STRENGTH)
     if name.startswith("distill"):

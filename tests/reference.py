@@ -353,3 +353,29 @@ def bias_correction(
             change[output] -= sum(x * e for x, e in zip(row, error, strict=True)) / len(inputs)
             by_mean[output] -= sum(row) * sum(error) / count / len(inputs)
     return change, by_mean
+
+
+def bit_planes(
+    positive: list[float], negative: list[float], step: float, upstream: float = 1.0
+) -> tuple[float, list[float], list[float], float]:
+    """BSQ of one weight from its live planes, lowest first: (value, dv/dp, dv/dn, dv/dstep)."""
+    top = 2 ** len(positive) - 1
+    total = sum(2**k * (p - n) for k, (p, n) in enumerate(zip(positive, negative, strict=True)))
+    code = math.floor(min(max(total, -top), top) + 0.5)
+    slopes = [2**k * step * upstream for k in range(len(positive))]
+    return code * step, slopes, [-slope for slope in slopes], code * upstream
+
+
+def bit_lasso(
+    positive: np.ndarray, negative: np.ndarray, live: int, total: int
+) -> tuple[float, np.ndarray, np.ndarray]:
+    """BSQ's penalty on a kernel of `total` weights in all, plane by plane, and its gradients."""
+    value, gradients = 0.0, [np.zeros(positive.shape), np.zeros(negative.shape)]
+    for k in range(len(positive)):
+        squares = [float(x) ** 2 for part in (positive[k], negative[k]) for x in part.ravel()]
+        norm = math.sqrt(1e-8 + sum(squares))
+        share = live * positive[k].size / total
+        value += share * (norm - 1e-4)
+        for gradient, part in zip(gradients, (positive[k], negative[k]), strict=True):
+            gradient[k] = share * part / norm
+    return value, gradients[0], gradients[1]

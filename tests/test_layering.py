@@ -27,7 +27,7 @@ tfbinreg.network: layer_kinds edges graph fusing open_sizes hard_swish added_lay
 tfbinreg.methods: lsq_functions solver_view contract uniform uniform_activations fixed_grid
   lsq_quantizers lsq_plus lsq tqt gdrq_quantizers gdrq bin_regularization msqe dampening kure
   freezing trs tsq_least_squares tsq_quantizers tsq lapq_search lapq
-  alq_functions alq_sketch alq_quantizers alq roster table __main__
+  alq_functions alq_sketch alq_quantizers alq bsq_quantizers bsq roster table __main__
 tfbinreg.frontend: program keras_dialects read positive_factors builder layer_rules
   operation_rules normalize keras3_objects
 tfbinreg.planning: plan wishes grid_sharing signs kernel_plans grid_plans decide

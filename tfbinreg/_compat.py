@@ -355,16 +355,23 @@ def _slots(optimizer: Any, model: Any) -> dict[tuple[str, str], tf.Variable]:
     return found
 
 
-def restart_slots(model: Any, variables: Sequence[tf.Variable]) -> None:
-    """Let what a model's optimizer keeps of some trained variables start at zero."""
+def restart_slots(model: Any, variables: Sequence[tf.Variable], mean_squares: bool = True) -> None:
+    """Let what a model's optimizer keeps of some trained variables start at zero; without
+    `mean_squares`, what Adam divides by stays."""
     optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
     slots: list[tf.Variable] = []
+    kept = () if mean_squares else ("v", "vhat")
     if isinstance(optimizer, keras.optimizers.legacy.Optimizer):
-        kinds = optimizer.get_slot_names() if optimizer.weights else []
-        slots = [optimizer.get_slot(own, kind) for own in variables for kind in kinds]
+        kinds = [kind for kind in optimizer.get_slot_names() if kind not in kept]
+        if optimizer.weights:
+            slots = [optimizer.get_slot(own, kind) for own in variables for kind in kinds]
     elif getattr(optimizer, "_built", False):
         names = {variable.name for variable in variables}
-        slots = [slot for (_, of), slot in _slots(optimizer, model).items() if of in names]
+        slots = [
+            slot
+            for (kind, of), slot in _slots(optimizer, model).items()
+            if of in names and kind not in kept
+        ]
     for slot in slots:
         slot.assign(tf.zeros_like(slot))
 

@@ -24,7 +24,7 @@ class GridTensors:
     Attributes:
         scale: float32, positive, () or (channels,).
         qmin: smallest code that any channel may get, of weights an int, else perhaps a scalar
-            tensor.
+            tensor. Where training finds the bits, what it may come to.
         qmax: largest code.
         axis: channel axis of the tensor for a scale per channel, None for one scale.
         nearest: tensor / scale -> nearest codes, both float32, where the codes are not all from
@@ -144,7 +144,10 @@ class KernelBetweenEpochs:
         latent: the float numbers that are quantized, float32, in the kernel's shape.
         curvature: as of `KernelStep`, of the step before.
         restart: lets what the optimizer keeps of the kernel and of the quantizer's variables start
-            at zero: for when they have been set to something else.
+            at zero: for when they have been set to something else. With mean_squares=False what
+            Adam divides by stays: it corrects averages by its count of all steps, and from zero the
+            next steps would be several times too long.
+        progress: how much of `fit` is over, from 0 to 1.
     """
 
     name: str
@@ -153,7 +156,8 @@ class KernelBetweenEpochs:
     kernel: tf.Variable
     latent: np.ndarray
     curvature: Callable[[], np.ndarray]
-    restart: Callable[[], None]
+    restart: Callable[..., None]
+    progress: float = 0.0
 
 
 State: TypeAlias = Mapping[str, Any]  # numbers by name: arrays to start from, tensors in a graph
@@ -250,7 +254,9 @@ class Method:
             are saved with the model. None for none.
         holds_steps: options -> whether an update keeps the kernels' steps as they are. None for no.
         between_epochs: (kernels, epoch, options) makes something else of the kernels that the
-            method quantizes, before each epoch of `fit`, which are counted from 0. None for none.
+            method quantizes, before each epoch of `fit`, which are counted from 0. It may return
+            numbers for the logs of that epoch, by name. None for none.
+        folds: whether its kernels may be trained with normalizations folded in.
         fit: (view, options) -> what it did: a solver, which `tfbinreg.solve` runs on a calibrated
             model between `quantize_apply` and training. It sees some hundred samples through the
             view, and changes the model through it. None if it solves nothing.
@@ -272,7 +278,10 @@ class Method:
     update: Callable[[KernelStep, State, Any], tuple[tf.Tensor, State]] | None = None
     state: Callable[[tuple[int, ...], Any], State] | None = None
     holds_steps: Callable[[Any], bool] | None = None
-    between_epochs: Callable[[Sequence[KernelBetweenEpochs], int, Any], None] | None = None
+    between_epochs: (
+        Callable[[Sequence[KernelBetweenEpochs], int, Any], Mapping[str, float] | None] | None
+    ) = None
+    folds: bool = True
     fit: Callable[[SolverView, Any], Sequence[Solved]] | None = None
     needs_labels: bool = False
     pulls_to_levels: bool = True

@@ -8,6 +8,7 @@ from typing import Any
 from tfbinreg.core.recipe import Recipe
 from tfbinreg.methods.alq import ALQ
 from tfbinreg.methods.bin_regularization import BIN_REGULARIZATION
+from tfbinreg.methods.bsq import BSQ
 from tfbinreg.methods.contract import GridSpec, KernelSpec, Method
 from tfbinreg.methods.dampening import DAMPENING
 from tfbinreg.methods.freezing import FREEZING
@@ -24,7 +25,7 @@ _methods: dict[str, Method] = {
     method.name: method
     for method in (
         *(LSQ, TQT, GDRQ, TSQ, BIN_REGULARIZATION, MSQE, DAMPENING, KURE, FREEZING, TRS),
-        *(LAPQ, ALQ),
+        *(LAPQ, ALQ, BSQ),
     )
 }
 
@@ -92,6 +93,13 @@ def kernel_problem(name: str, channels: int, options: Mapping[str, Any] | None) 
     if method is None or method.kernel_problem is None:
         return None
     return method.kernel_problem(channels, method.read_options(options or {}))
+
+
+def folds(name: str) -> bool:
+    """Whether the method of this name trains kernels with normalizations folded in; True if there
+    is no such method."""
+    method = _methods.get(name)
+    return method is None or method.folds
 
 
 def grid_problem(name: str, spec: GridSpec, options: Mapping[str, Any] | None) -> str | None:

@@ -71,6 +71,10 @@ def _problems(plan: Plan, wishes: Wishes) -> Iterator[Problem]:
         if kernel.axis is None and problem is not None:
             remedy = "choose others, or give the layer a step per channel or another method"
             yield Problem(node.name, problem, remedy)
+        if kernel.norms is not None and not roster.folds(kernel.method):
+            what = f"{kernel.method} cannot train kernels with normalizations folded in"
+            remedy = "leave out fold_batch_norm, or give the layer another method"
+            yield Problem(node.name, what, remedy)
     for grid in dict.fromkeys(plan.grids.values()):
         problem = roster.grid_problem(
             grid.method, grid.spec, wishes.recipe.options.get(grid.method)

@@ -48,15 +48,31 @@ class TrainingProgress(keras.callbacks.Callback):
 
 
 class BetweenEpochs(keras.callbacks.Callback):
-    """Lets the methods of a model's kernels act before each epoch (`Method.between_epochs`)."""
+    """Lets the methods of a model's kernels act before each epoch (`Method.between_epochs`).
+
+    Args:
+        epochs: the last one, as `fit` takes it.
+    """
+
+    def __init__(self, epochs: int) -> None:
+        super().__init__()
+        self._epochs = epochs
+        self._numbers: dict[str, float] = {}  # for the logs of this epoch
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        model = self.model
+        model, self._numbers = self.model, {}
         for method in acting_methods(model):
             kernels = [
-                _kernel(model, site) for site in kernel_sites(model) if site.method == method.name
+                _kernel(model, site, epoch / self._epochs)
+                for site in kernel_sites(model)
+                if site.method == method.name
             ]
-            method.between_epochs(kernels, epoch, roster.options_of(model.recipe, method))
+            options = roster.options_of(model.recipe, method)
+            self._numbers |= method.between_epochs(kernels, epoch, options) or {}
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        if logs is not None:
+            logs.update(self._numbers)
 
 
 def acting_methods(model: Any) -> list[Any]:
@@ -65,7 +81,7 @@ def acting_methods(model: Any) -> list[Any]:
     return [method for name in names if (method := roster.find(name, "weights")).between_epochs]
 
 
-def _kernel(model: Any, site: Site) -> KernelBetweenEpochs:
+def _kernel(model: Any, site: Site, progress: float) -> KernelBetweenEpochs:
     trained = [variable for variable in (site.kernel, *site.learned) if variable is not None]
     return KernelBetweenEpochs(
         name=site.name,
@@ -74,7 +90,8 @@ def _kernel(model: Any, site: Site) -> KernelBetweenEpochs:
         kernel=site.kernel,
         latent=np.asarray(site.latent),
         curvature=lambda: np.asarray(_compat.curvature(model.optimizer, site.kernel)),
-        restart=lambda: _compat.restart_slots(model, trained),
+        restart=functools.partial(_compat.restart_slots, model, trained),
+        progress=progress,
     )
 
 
@@ -86,10 +103,11 @@ def with_own_callbacks(fit: Callable[..., Any]) -> Callable[..., Any]:
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
         arguments = signature.bind(self, *args, **kwargs)
         own: list[Any] = []
+        epochs = arguments.arguments.get("epochs", 1)
         if self.updates:
-            own.append(TrainingProgress(arguments.arguments.get("epochs", 1)))
+            own.append(TrainingProgress(epochs))
         if acting_methods(self):
-            own.append(BetweenEpochs())
+            own.append(BetweenEpochs(epochs))
         if not own:
             return fit(self, *args, **kwargs)
         given = arguments.arguments.get("callbacks") or []

@@ -52,6 +52,7 @@ METHOD = dataclasses.replace(
     penalty=lambda view, options: tf.square(view.parameters["step"]) / view.weights,
     strength=lambda options: options.strength,
     between_epochs=lambda kernels, epoch, options: CALLS.append((epoch, kernels)),
+    about=None,
 )
 
 
@@ -178,14 +179,18 @@ def test_what_the_optimizer_keeps_starts_again_at_zero(optimizer):
     assert any(np.any(slot != 0.0) for slot in slots(head.kernel))
 
 
-def test_a_restart_before_the_first_step_does_nothing(monkeypatch):
-    restart = dataclasses.replace(
-        METHOD, between_epochs=lambda kernels, epoch, options: [k.restart() for k in kernels]
-    )
+def test_a_restart_before_the_first_step_does_nothing_and_numbers_are_logged(monkeypatch):
+    def restart_all(kernels, epoch, options):
+        for kernel in kernels:
+            kernel.restart()
+        return {"seen": epoch + kernels[0].progress}
+
+    restart = dataclasses.replace(METHOD, between_epochs=restart_all)
     model = make()
     monkeypatch.setitem(roster._methods, "acting", restart)
-    model.fit(*data(), 16, epochs=2, verbose=0)
+    history = model.fit(*data(), 16, epochs=2, verbose=0).history
     assert int(model.optimizer.iterations) == 2
+    assert history["seen"] == [0.0, 1.5]
 
 
 def test_sgd_keeps_no_curvature():
