@@ -32,7 +32,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 import tfbinreg
-from tfbinreg import BinRegularization, PenaltySchedule, TransitionLog
+from tfbinreg import BinRegularization, PenaltySchedule, QuantizerLog, TransitionLog
 from tflite_tools.c import generate, host_run
 from tflite_tools.running import runtime, samples
 from tflite_tools.schema import codes
@@ -90,6 +90,15 @@ WAYS = {
         {"method": "alq", "options": {"alq": {"rounds": 0, "straight_through": True}}}
     ),
     "bsq": Way({"method": "bsq"}),  # of the bits given it finds fewer
+    "cpq": Way({"method": "cpq"}, lambda: [QuantizerLog()]),
+    "cpq_multiclass_ste": Way(
+        {"method": "cpq", "options": {"cpq": {"backward": "multiclass_ste"}}},
+        lambda: [QuantizerLog()],
+    ),
+    "cpq_learned_bits": Way(
+        {"method": "cpq", "options": {"cpq": {"drop_bits": True, "strength": 0.5}}},
+        lambda: [QuantizerLog()],
+    ),
     "distill": Way(teacher=True),
 }
 

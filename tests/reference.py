@@ -379,3 +379,76 @@ def bit_lasso(
         for gradient, part in zip(gradients, (positive[k], negative[k]), strict=True):
             gradient[k] = share * part / norm
     return value, gradients[0], gradients[1]
+
+
+def categorical(
+    value: float, step: float, width: float, ranges: list[tuple[int, int]], gates: list[float]
+) -> dict[int, float]:
+    """CPQ's pi of every code (Lee et al. 2021, as read here): shares of a logistic distribution
+    around the number, times the gate of the innermost range that has the code."""
+
+    def sigmoid(z: float) -> float:
+        return 1.0 / (1.0 + math.exp(-z)) if z > -700.0 else 0.0
+
+    def between(low: float, high: float) -> float:
+        a, b = (low - value) / width, (high - value) / width
+        # The tail that is small.
+        return sigmoid(b) - sigmoid(a) if a + b < 0.0 else sigmoid(-a) - sigmoid(-b)
+
+    masses = {}
+    for code in range(ranges[-1][0], ranges[-1][1] + 1):
+        own = [low <= code <= high for low, high in ranges]
+        gate = [1.0, *gates][own.index(True)]
+        masses[code] = gate * between(step * (code - 0.5), step * (code + 0.5))
+    total = sum(masses.values())
+    return {code: mass / total for code, mass in masses.items()}
+
+
+def cpq(
+    value: float,
+    step: float,
+    width: float,
+    ranges: list[tuple[int, int]],
+    gates: list[float],
+    backward: str,
+) -> tuple[int, float, float, float, list[float]]:
+    """CPQ of one number: the code of the largest pi, and what the backward pass takes for the
+    derivatives of the output: for value, step, log width and gates, by central differences."""
+    pi = categorical(value, step, width, ranges, gates)
+    code = max(pi, key=lambda own: pi[own])
+
+    def output(x: float, a: float, s: float, z: list[float]) -> float:
+        now = categorical(x, a, s, ranges, z)
+        if backward == "multiclass_ste":
+            return step * code * now[code]
+        near = {i: p for i, p in now.items() if i in _window(code, ranges[-1])}
+        return step * sum(i * p for i, p in near.items()) / sum(near.values())
+
+    def slope(change: Any) -> float:
+        return (output(*change(1e-6)) - output(*change(-1e-6))) / 2e-6
+
+    to_gates = [
+        slope(lambda e, k=k: (value, step, width, [*gates[:k], gates[k] + e, *gates[k + 1 :]]))
+        for k in range(len(gates))
+    ]
+    return (
+        code,
+        slope(lambda e: (value + e, step, width, gates)),
+        code + slope(lambda e: (value, step + e, width, gates)),
+        slope(lambda e: (value, step, width * math.exp(e), gates)),
+        to_gates,
+    )
+
+
+def _window(code: int, ends: tuple[int, int]) -> range:
+    """Seven codes around one, inside a grid."""
+    count = min(7, ends[1] - ends[0] + 1)
+    first = min(max(code - count // 2, ends[0]), ends[1] - count + 1)
+    return range(first, first + count)
+
+
+def open_probability(log_alpha: float, count: int = 200001) -> float:
+    """P(z > 0) of a hard-concrete gate (Louizos et al., equations 10-12), by trying even u."""
+    u = (np.arange(count) + 0.5) / count
+    s = 1.0 / (1.0 + np.exp(-(np.log(u) - np.log(1.0 - u) + log_alpha) * 1.5))
+    return float(np.mean(s * 1.2 - 0.1 > 0.0))

@@ -37,6 +37,7 @@ from tfbinreg.layers.sites import kernel_sites
 from tfbinreg.methods import roster
 
 BATCH, WORKERS = 8, 2
+OPTIONS = {"cpq": {"drop_bits": True, "most_bits": 8, "strength": 0.5}}
 
 
 def data():
@@ -122,6 +123,7 @@ def train_methods(folder, *names):
         options = {"method": name} if name in quantizers else {}
         options["updates"] = (name,) if name in updates else ()
         options["penalties"] = (name,) if name in penalties else ()
+        options["options"] = OPTIONS if name in OPTIONS else {}
         for count, scope in {"one": contextlib.nullcontext(), "two": strategy.scope()}.items():
             if name == "alq":  # for few bits, and optimizers with mean squares
                 options |= {"first_last_bits": None, "optimizer": keras.optimizers.Adam}

@@ -27,7 +27,8 @@ tfbinreg.network: layer_kinds edges graph fusing open_sizes hard_swish added_lay
 tfbinreg.methods: lsq_functions solver_view contract uniform uniform_activations fixed_grid
   lsq_quantizers lsq_plus lsq tqt gdrq_quantizers gdrq bin_regularization msqe dampening kure
   freezing trs tsq_least_squares tsq_quantizers tsq lapq_search lapq
-  alq_functions alq_sketch alq_quantizers alq bsq_quantizers bsq roster table __main__
+  alq_functions alq_sketch alq_quantizers alq bsq_quantizers bsq drop_bits
+  cpq_functions cpq_quantizers cpq roster table __main__
 tfbinreg.frontend: program keras_dialects read positive_factors builder layer_rules
   operation_rules normalize keras3_objects
 tfbinreg.planning: plan wishes grid_sharing signs kernel_plans grid_plans decide
@@ -39,7 +40,8 @@ tfbinreg.deploy: frozen quantization_card finest_grids tflite_operators tflite_f
 tfbinreg.training: model_checks constant_columns assemble weight_files keras_files
   weight_statistics histograms penalties bin_options training_progress step_holding
   weight_updates integer_inference model_config model soft_targets distillation
-  transition_log weight_averages tfmot_scheme saving batch_statistics calibrate batch_norm
+  transition_log quantizer_log weight_averages tfmot_scheme saving batch_statistics calibrate
+  batch_norm
   lost_numbers strip quantize requantize train_blocks solver_data layer_rows solver_loss
   solver_model solve pulls penalty_schedule finalize_report
   best_statistics finalize

@@ -23,7 +23,9 @@ from tflite_tools.schema.contents import load
 
 ROOT = pathlib.Path(__file__).parents[1]
 QUANTIZERS = [*roster.with_part("weights"), "tanh"]
-PENALTIES = [*roster.with_part("penalty"), "tanh"]
+# Those that come with a method's own kernels are tried with the method.
+PENALTIES = [n for n in roster.with_part("penalty") if not roster.find(n, "penalty").strength]
+PENALTIES += ["tanh"]
 UPDATES = roster.with_part("update")
 SOLVERS = roster.with_part("fit")
 # So fast that something happens in a few steps.
@@ -55,6 +57,24 @@ VARIANTS = {
         "options": {"alq": {"basis_epochs": 1, "coordinate_epochs": 0, "rounds": 1, "pruned": 0.4}},
     },
     "fixed": {"options": {"bsq": {"planes_until": 0.0}}},
+    # Gates that are closed at inference and at times open in training.
+    "bits": {
+        "first_last_bits": None,
+        "options": {"cpq": {"drop_bits": True, "strength": 0.1, "keep": 0.25}},
+    },
+    "channel_bits": {
+        "first_last_bits": None,
+        "fold_batch_norm": True,
+        "options": {
+            "cpq": {
+                "drop_bits": True,
+                "strength": 0.1,
+                "keep": 0.25,
+                "granularity": "channel",
+                "backward": "multiclass_ste",
+            }
+        },
+    },
 }
 QUICK = {("lsq", "channel"), ("lsq", "folded"), ("tqt", "folded"), ("gdrq", "channel")}
 METHODS_AND_KINDS = [
@@ -68,12 +88,15 @@ METHODS_AND_KINDS = [
     ("tsq", "ternary"),
     ("alq", "pruned"),
     ("bsq", "fixed"),
+    pytest.param(("cpq", "bits"), marks=pytest.mark.slow),
+    ("cpq", "channel_bits"),
 ]
 TWINS = {
     "lsq": reference.lsq,
     "tqt": reference.tqt,
     "gdrq": reference.gdrq,
     "tsq": reference.tsq,
+    "cpq": reference.cpq,
     "lapq": reference.least_power_step,
     "alq": reference.alq_coordinates,
     "bsq": reference.bit_planes,
@@ -179,12 +202,14 @@ def test_training_computes_the_values_of_the_settled_grid_at_the_codes(trained):
     _, model = trained
     for site in kernel_sites(model):
         latent = tf.convert_to_tensor(site.latent)
-        quantized = site.quantizer(latent, True, site.variables)
+        learns_bits = getattr(site.quantizer, "learns_bits", False)
+        # Training passes that drop levels at random are tried in test_cpq.py.
+        quantized = site.quantizer(latent, not learns_bits, site.variables)
         np.testing.assert_array_equal(quantized, site.grid().values(site.codes()))
         now, settled = site.quantizer.grid_now(site.variables), site.grid()
         np.testing.assert_array_equal(now.scale, settled.scale)
         assert now.axis == settled.axis
-        if site.method != "bsq":  # whose codes take what training finds of the bits
+        if site.method != "bsq" and not learns_bits:  # their codes take what is found of the bits
             assert (int(now.qmin), int(now.qmax)) == (settled.qmin, settled.qmax)
         np.testing.assert_array_equal(now.codes(latent), site.codes())
         np.testing.assert_array_equal(settled.codes(latent), site.codes())

@@ -44,6 +44,7 @@ from tfbinreg.training.finalize_report import FinalizeReport
 from tfbinreg.training.model import QuantizedModel
 from tfbinreg.training.penalty_schedule import BinRegularization, PenaltySchedule
 from tfbinreg.training.quantize import plan, quantize_apply
+from tfbinreg.training.quantizer_log import QuantizerLog
 from tfbinreg.training.requantize import requantize
 from tfbinreg.training.saving import load_model, quantize_scope
 from tfbinreg.training.solve import SolveReport, solve
@@ -80,6 +81,7 @@ __all__ = [
     "Plan",
     "QuantizationWarning",
     "QuantizedModel",
+    "QuantizerLog",
     "Recipe",
     "Rule",
     "SolveReport",

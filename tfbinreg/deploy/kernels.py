@@ -49,8 +49,10 @@ def frozen_kernel(
         return Problem(op.name, what, "training diverged: train again at a lower rate")
     if isinstance(layer, FoldedKernel):
         factor = np.ones(channels)  # the codes are those of the folded kernel
-    multiple = prescale(grid.qmin, grid.qmax, stored_bits)
     own_bias = isinstance(layer, FoldedKernel) and layer.bias_bits is not None
+    # A grid whose bits are learned may have fewer codes than the biases were trained beside.
+    ends = site.quantizer.grid_now(site.variables) if own_bias else grid
+    multiple = prescale(ends.qmin, ends.qmax, stored_bits)
     # Biases of few bits were trained in the units of the channels' own scales.
     plain = Grid(8, True, grid.scale, grid.qmin, grid.qmax, grid.axis) if own_bias else grid
     rows, scale = fold(rows, plain, factor, offset * multiple, source, target)

@@ -184,7 +184,7 @@ def lsq_plus_quantize(
             )
             rounding = tf.reduce_sum(to_values * (quantized - values)) / scale
             to_step = grad_scale * (rounding + top * above)
-            return to_values, _signed_like(to_step, raw_step), grad_scale * (below + above)
+            return to_values, signed_like(to_step, raw_step), grad_scale * (below + above)
 
         return quantized, grad
 
@@ -207,7 +207,7 @@ def _fake_quant_width(qmin: int, qmax: int) -> tuple[int | None, bool]:
     return None, False
 
 
-def _signed_like(gradient: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
+def signed_like(gradient: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
     """Chain rule through |step|; a step of exactly 0 is pushed up like a positive one."""
     gradient = tf.cast(gradient, step.dtype)
     return tf.where(step < 0, -gradient, gradient)
@@ -233,7 +233,7 @@ def _quantize_elementwise(
             to_values = tf.where(inside, upstream, tf.zeros_like(upstream))
             slope = tf.where(inside, codes - ratio, codes)
             to_step = grad_scale * tf.reduce_sum(upstream * slope, axis=others)
-            return to_values, _signed_like(to_step, raw_step)
+            return to_values, signed_like(to_step, raw_step)
 
         return codes * scale, grad
 
@@ -260,7 +260,7 @@ def _quantize_unsigned(
             else:
                 passed = tf.raw_ops.Relu6Grad(gradients=values, features=scaled)
                 total = tf.reduce_sum(upstream * (quantized - passed))
-            return to_values, _signed_like(total * (grad_scale / scale), raw_step)
+            return to_values, signed_like(total * (grad_scale / scale), raw_step)
 
         return quantized, grad
 
@@ -291,7 +291,7 @@ def _quantize_signed(
             )
             rounding = tf.reduce_sum(to_values * (quantized - values)) / scale
             to_step = grad_scale * (rounding + qmin * below + qmax * above)
-            return to_values, _signed_like(to_step, raw_step)
+            return to_values, signed_like(to_step, raw_step)
 
         return quantized, grad
 

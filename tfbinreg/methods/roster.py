@@ -10,6 +10,7 @@ from tfbinreg.methods.alq import ALQ
 from tfbinreg.methods.bin_regularization import BIN_REGULARIZATION
 from tfbinreg.methods.bsq import BSQ
 from tfbinreg.methods.contract import GridSpec, KernelSpec, Method
+from tfbinreg.methods.cpq import CPQ
 from tfbinreg.methods.dampening import DAMPENING
 from tfbinreg.methods.freezing import FREEZING
 from tfbinreg.methods.gdrq import GDRQ
@@ -25,7 +26,7 @@ _methods: dict[str, Method] = {
     method.name: method
     for method in (
         *(LSQ, TQT, GDRQ, TSQ, BIN_REGULARIZATION, MSQE, DAMPENING, KURE, FREEZING, TRS),
-        *(LAPQ, ALQ, BSQ),
+        *(LAPQ, ALQ, BSQ, CPQ),
     )
 }
 

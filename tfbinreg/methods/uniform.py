@@ -121,6 +121,10 @@ class UniformWeightQuantizer(UniformQuantizer):
         """Set the variables so that the scale is `step`, or what is nearest to it."""
         raise NotImplementedError
 
+    def figures(self, latent: tf.Tensor, variables: Variables) -> dict[str, float]:
+        """What logs tell of a kernel besides its bits, by name: averages over its weights."""
+        return {}
+
     def codes(self, kernel: Any, variables: Variables) -> np.ndarray:
         """The trained codes of `kernel`, int32, from the op the training graph runs."""
         quantized = np.asarray(self(tf.convert_to_tensor(kernel), False, variables))

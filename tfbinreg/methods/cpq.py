@@ -1,0 +1,165 @@
+"""CPQ: the mode of a categorical distribution over the grid; DropBits; learned bits.
+
+Lee, Yun, Hwang and Yang, "Cluster-Promoting Quantization with Bit-Drop for Minimizing Network
+Quantization Loss", ICCV 2021 (arXiv 2109.02100). The body of the paper could not be read. What is
+implemented is a reading made of its abstract, of a note on it and of Relaxed Quantization (Louizos
+et al., ICLR 2019), from which the distribution comes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfbinreg.core.grid import MAX_BITS, MIN_BITS
+from tfbinreg.methods import drop_bits
+from tfbinreg.methods.contract import About, GridSpec, KernelSpec, KernelView, Method
+from tfbinreg.methods.cpq_functions import EXPECTED_VALUE, MULTICLASS_STE
+from tfbinreg.methods.cpq_quantizers import (
+    GATES,
+    CPQActivationQuantizer,
+    CPQWeightQuantizer,
+    DropBitsWeightQuantizer,
+)
+
+LAYER, CHANNEL = "layer", "channel"
+_WIDTHS = {MULTICLASS_STE: 1.0 / 3.0, EXPECTED_VALUE: 1.0 / 6.0}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CpqOptions:
+    """How gradients are made, and what is dropped.
+
+    Attributes:
+        backward: "multiclass_ste" or "expected_value" (`cpq_quantize`), of weights.
+        activation_backward: the same of activations.
+        width: where the width of the distributions starts, in steps; None for 1/3 with
+            "multiclass_ste" and 1/6 with "expected_value".
+        drop_bits: whether bit levels of kernels are dropped at random in training (DropBits).
+        keep: probability that the gate of a level is open at first.
+        most_bits: kernels of more bits have no gates, and those of 2 bits have no level to drop.
+        strength: of the penalty, the expected number of open gates of a weight, on average; 0 lets
+            the loss alone train the gates, and inference drop nothing. With any other the bits of
+            the open gates are what is learned and deployed.
+        granularity: "layer" or "channel": what has gates, and so bits, of its own. Channels that
+            have them have steps of their own too.
+        seed: of the draws.
+
+    Raises:
+        ValueError: for a value outside its range, or a strength without `drop_bits`.
+    """
+
+    backward: str = EXPECTED_VALUE
+    activation_backward: str = EXPECTED_VALUE
+    width: float | None = None
+    drop_bits: bool = False
+    keep: float = 0.9
+    most_bits: int = 4
+    strength: float = 0.0
+    granularity: str = LAYER
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, known in {
+            "backward": (MULTICLASS_STE, EXPECTED_VALUE),
+            "activation_backward": (MULTICLASS_STE, EXPECTED_VALUE),
+            "granularity": (LAYER, CHANNEL),
+        }.items():
+            if getattr(self, name) not in known:
+                raise ValueError(
+                    f"{name} must be {' or '.join(map(repr, known))}, got {getattr(self, name)!r}."
+                )
+        if self.width is not None and not 0.0 < self.width < math.inf:
+            raise ValueError(f"width must be positive, got {self.width!r}.")
+        if not 0.0 < self.keep < 1.0:
+            raise ValueError(f"keep must lie between 0 and 1, got {self.keep!r}.")
+        if not (type(self.most_bits) is int and MIN_BITS <= self.most_bits <= MAX_BITS):
+            raise ValueError(f"most_bits must be from 2 to 8, got {self.most_bits!r}.")
+        if not 0.0 <= self.strength < math.inf:
+            raise ValueError(f"strength must be 0 or positive, got {self.strength!r}.")
+        if self.strength and not self.drop_bits:
+            raise ValueError("A strength needs drop_bits: without gates no bits are learned.")
+        if type(self.seed) is not int:
+            raise ValueError(f"seed must be an integer, got {self.seed!r}.")
+
+    def start_width(self, backward: str) -> float:
+        """Where the width starts, in steps."""
+        return _WIDTHS[backward] if self.width is None else self.width
+
+
+def _weights(spec: KernelSpec, options: CpqOptions) -> CPQWeightQuantizer:
+    own: dict[str, Any] = {
+        "backward": options.backward,
+        "width": options.start_width(options.backward),
+    }
+    if not (options.drop_bits and MIN_BITS < spec.bits <= options.most_bits):
+        return CPQWeightQuantizer(spec.bits, spec.axis, spec.start, **own)
+    by_channel = options.granularity == CHANNEL
+    return DropBitsWeightQuantizer(
+        spec.bits,
+        spec.channel_axis if by_channel else spec.axis,
+        spec.start,
+        by_channel=by_channel,
+        learns_bits=options.strength > 0.0,
+        keep=options.keep,
+        seed=options.seed,
+        **own,
+    )
+
+
+def _activations(spec: GridSpec, options: CpqOptions) -> CPQActivationQuantizer:
+    backward = options.activation_backward
+    return CPQActivationQuantizer(
+        spec.bits,
+        spec.signed,
+        spec.upper_limit,
+        spec.from_range,
+        spec.fixed,
+        backward=backward,
+        width=options.start_width(backward),
+    )
+
+
+def open_gates(view: KernelView, options: CpqOptions) -> tf.Tensor:
+    """The expected number of open gates of a weight: the kernel's part of the mean over weights.
+
+    With P(z > 0) of each gate of the kernel (`drop_bits.open_probability`), averaged over the
+    channels if they have gates of their own:
+
+        L = (weights of the kernel / weights of all kernels) * sum over its gates of P(z > 0)
+
+    Each gate counts by itself, as in the L0 penalty; how many levels are there also depends on the
+    gates within.
+    """
+    log_alpha = view.parameters.get(GATES)
+    if log_alpha is None:
+        return tf.constant(0.0)
+    by_gate = tf.reshape(drop_bits.open_probability(log_alpha), (log_alpha.shape[0], -1))
+    share = float(np.prod(view.latent.shape)) / view.weights
+    return share * tf.reduce_sum(tf.reduce_mean(by_gate, axis=1))
+
+
+def _strength(options: Any) -> float:
+    return options.strength
+
+
+CPQ = Method(
+    name="cpq",
+    options=CpqOptions,
+    weights=_weights,
+    activations=_activations,
+    penalty=open_gates,
+    strength=_strength,
+    pulls_to_levels=False,
+    about=About(
+        what="the mode of a distribution over the levels (CPQ); bits dropped or learned (DropBits)",
+        trains="weights, steps, widths; bits",
+        bits="2-8; learned from 2 on",
+        granularity="tensor or channel",
+        paper="Lee et al. 2021",
+    ),
+)

@@ -1,0 +1,52 @@
+"""Logs of what the quantizers of a model's kernels tell of themselves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfbinreg import _compat
+from tfbinreg.layers.sites import kernel_sites, require_quantized
+
+keras = _compat.keras
+
+
+class QuantizerLog(keras.callbacks.Callback):
+    """Logs the bits of the kernels as learned so far, and what their methods tell of them.
+
+    At the end of each epoch it adds to `logs`, for callbacks that come later, History and the
+    progress bar, each as the average over the weights of the kernels that have it:
+
+    - `weight_bits`: the bits that their codes take;
+    - what a quantizer's `figures` have, such as `opposed` of CPQ;
+    - with `per_layer`, all of them for each kernel as `weight_bits/<layer>`.
+
+    Args:
+        per_layer: whether to log each kernel by itself, too.
+    """
+
+    def __init__(self, *, per_layer: bool = False) -> None:
+        super().__init__()
+        self._per_layer = per_layer
+
+    def set_model(self, model: Any) -> None:
+        require_quantized(model)
+        super().set_model(model)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        if logs is None:
+            return
+        sizes: dict[str, list[int]] = {}
+        found: dict[str, list[float]] = {}
+        for site in kernel_sites(self.model):
+            latent = tf.convert_to_tensor(site.latent)
+            own = {"weight_bits": site.grid().code_bits(site.size) / site.size}
+            for name, figure in {**own, **site.quantizer.figures(latent, site.variables)}.items():
+                sizes.setdefault(name, []).append(site.size)
+                found.setdefault(name, []).append(figure)
+                if self._per_layer:
+                    logs[f"{name}/{site.name}"] = figure
+        for name, figures in found.items():
+            logs[name] = float(np.average(figures, weights=sizes[name]))
