@@ -19,8 +19,9 @@ class Split:
     test_labels: np.ndarray
 
 
-def fashion_mnist(data_dir: str | None) -> Split:
-    """Fashion-MNIST: train on the first 55,000 training rows, test on the official test set.
+def fashion_mnist(data_dir: str | None, rows: int = 55000) -> Split:
+    """Fashion-MNIST: train on the first 55,000 training rows, or fewer, test on the official test
+    set.
 
     The last 5,000 training rows are for choosing hyper-parameters.
     """
@@ -30,7 +31,8 @@ def fashion_mnist(data_dir: str | None) -> Split:
         with np.load(os.path.join(data_dir, "fashion_mnist.npz")) as arrays:
             x, y = arrays["x_train"], arrays["y_train"]
             x_test, y_test = arrays["x_test"], arrays["y_test"]
-    return Split(x[:55000, ..., None], _labels(y)[:55000], x_test[..., None], _labels(y_test))
+    rows = min(rows, 55000)
+    return Split(x[:rows, ..., None], _labels(y)[:rows], x_test[..., None], _labels(y_test))
 
 
 def cifar10(data_dir: str | None) -> Split:
