@@ -96,7 +96,11 @@ WAYS = {
         lambda: [QuantizerLog()],
     ),
     "cpq_learned_bits": Way(
-        {"method": "cpq", "options": {"cpq": {"drop_bits": True, "strength": 0.5}}},
+        {
+            "method": "cpq",
+            "options": {"cpq": {"drop_bits": True, "strength": 0.5}},
+            "rules": (tfbinreg.Rule(weight_bits=4),),  # at most
+        },
         lambda: [QuantizerLog()],
     ),
     "distill": Way(teacher=True),
