@@ -6,6 +6,7 @@ A `Net` is the text of a program, so that a counter-example can be read, pasted 
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,6 +22,7 @@ import tfbinreg
 OWN = {"tf_keras": tf_keras, "keras": keras_3}
 MOST_NODES = 9
 NAMINGS = {"tf_keras": ("{}", "{}", "{}.a-b"), "keras": ("{}", "{}", "_{}", "{} ü")}
+CHANNEL_BITS = (0, 1, 2, 3, 4, 8)
 LARGEST = 600  # numbers in a tensor
 
 
@@ -35,6 +37,7 @@ class Net:
         outputs: names of those it returns; one may be there twice.
         shapes: of the inputs.
         recipe: what it is quantized with.
+        mixed: whether the channels of its kernels have bits of their own.
         positive: whether no input is negative.
         seed: of weights and data.
     """
@@ -47,6 +50,7 @@ class Net:
     recipe: tfbinreg.Recipe
     positive: bool
     seed: int
+    mixed: bool = False
 
     def __repr__(self) -> str:
         plain = dataclasses.asdict(tfbinreg.Recipe())
@@ -61,6 +65,7 @@ class Net:
                 f"model = own.Model([{', '.join(self.inputs)}], [{', '.join(self.outputs)}])",
                 f"recipe = tfbinreg.Recipe({given})",
                 f"# {'positive' if self.positive else 'signed'} inputs, seed {self.seed}",
+                *(["# net.recipe_for(model) gives channels bits of their own"] * self.mixed),
             )
         )
 
@@ -77,6 +82,20 @@ class Net:
         model = own.Model([scope[n] for n in self.inputs], [scope[n] for n in self.outputs])
         randomize(model, self.seed)
         return model
+
+    def recipe_for(self, model: Any) -> tfbinreg.Recipe:
+        """The recipe, with a rule for the channels of each kernel of the model if they are
+        mixed; none is pruned as a whole."""
+        if not self.mixed:
+            return self.recipe
+        random = np.random.default_rng(self.seed)
+        plan, rules = tfbinreg.plan(model, self.recipe), []
+        for index, kernel in plan.kernels.items():
+            bits = random.choice(CHANNEL_BITS, kernel.spec.channels)
+            bits[0] = max(1, bits[0])
+            name = re.escape(plan.graph.nodes[index].name)
+            rules.append(tfbinreg.Rule(layer=name, weight_bits=bits))
+        return dataclasses.replace(self.recipe, rules=tuple(rules))
 
     def data(self, count: int, seed: int) -> list[np.ndarray]:
         """Inputs, one array for each."""
@@ -197,7 +216,7 @@ def recipes(draw: Draw) -> tfbinreg.Recipe:
     """How to quantize: every width, per channel or not, folded or not."""
     fold = draw(st.sampled_from([False, False, True]))
     return tfbinreg.Recipe(
-        weight_bits=draw(st.integers(2, 8)),
+        weight_bits=draw(st.integers(1, 8)),
         activation_bits=draw(st.integers(2, 8)),
         first_last_bits=draw(st.sampled_from([8, None])),
         per_channel=draw(st.booleans()),
@@ -241,5 +260,6 @@ def nets(draw: Draw, kinds: Sequence[str] = (*VOCABULARY, *MERGES, *FREQUENT)) -
         shapes=tuple(shape for name, shape in zip(inputs, shapes, strict=True) if name in needed),
         recipe=draw(recipes()),
         positive=draw(st.booleans()),
+        mixed=draw(st.sampled_from([False, False, True])),
         seed=draw(st.integers(0, 9)),
     )

@@ -19,6 +19,19 @@ def lsq(value: float, step: float, qmin: int, qmax: int) -> tuple[float, float, 
     return code * step, 1.0, code - ratio
 
 
+def lsq_of_bits(value: float, step: float, bits: int) -> tuple[float, float, float]:
+    """LSQ of one weight of `bits`: its sign at 1 bit, with LSQ's gradients; nothing at 0."""
+    if bits == 0:
+        return 0.0, 0.0, 0.0
+    if bits > 1:
+        half = 2 ** (bits - 1)
+        return lsq(value, step, -half + (bits == 8), half - 1)
+    ratio = value / step
+    code = 1.0 if ratio >= 0 else -1.0
+    inside = -1 < ratio < 1
+    return code * step, float(inside), code - ratio if inside else code
+
+
 def lsq_tensor(
     values: np.ndarray, step: np.ndarray, qmin: int, qmax: int, axis: int | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

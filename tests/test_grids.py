@@ -29,6 +29,10 @@ WAYS = {
     "bias": {"fold_batch_norm": True, "per_channel": True, "bias_bits": 8},
     "int4": {"stored_bits": 4, "per_channel": True},
 }
+LEVELS = {**grid_methods.LEVELS, "one_bit": (-1, 1)}
+# The last two are LSQ's own, asked for by a recipe.
+KINDS = (*grid_methods.KINDS, "one_bit", "rules")
+BY_CHANNEL = ("channels", "rules")
 QUICK = (
     ("codebook", "tensor"),
     ("lopsided", "channel"),
@@ -36,12 +40,14 @@ QUICK = (
     ("channels", "channel"),
     ("channels", "bias"),
     ("codebooks", "channel"),
+    ("one_bit", "tensor"),
+    ("rules", "folded"),
 )
 CASES = [
     pytest.param((kind, way), marks=() if (kind, way) in QUICK else pytest.mark.slow)
-    for kind in grid_methods.KINDS
+    for kind in KINDS
     for way in WAYS
-    # These have to have channels.
+    # Their methods have to be asked for channels.
     if (kind, way) not in (("channels", "tensor"), ("codebooks", "tensor"))
 ]
 
@@ -49,6 +55,21 @@ CASES = [
 def data():
     random = np.random.default_rng(0)
     return random.normal(size=(32, 6, 6, 2)).astype(np.float32), random.integers(0, 3, 32)
+
+
+def asked(kind):
+    """The fields of a recipe for grids of a kind."""
+    if kind == "one_bit":
+        return {"weight_bits": 1}
+    if kind == "rules":
+        sizes = {"conv": 9, "depthwise": 9, "transpose": 16, "head": 4}
+        return {
+            "rules": [
+                tfbinreg.Rule(layer=name, weight_bits=grid_methods.channel_bits(size, 4))
+                for name, size in sizes.items()
+            ]
+        }
+    return {"method": "straight_through", "options": {"straight_through": {"kind": kind}}}
 
 
 def make(kind, **options):
@@ -71,13 +92,8 @@ def make(kind, **options):
         name="net",
     )
     net.get_layer("norm").gamma.assign(signs)
-    recipe = tfbinreg.Recipe(
-        weight_bits=4,
-        first_last_bits=None,
-        method="straight_through",
-        options={"straight_through": {"kind": kind}},
-        **options,
-    )
+    fields = {"weight_bits": 4, "first_last_bits": None, **asked(kind), **options}
+    recipe = tfbinreg.Recipe(**fields)
     model = tfbinreg.quantize_apply(net, recipe, calibration_data=data()[0])
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.Adam(0.01), loss)
@@ -118,8 +134,8 @@ def test_codes_are_levels_and_training_computes_their_values(case):
         quantized = site.quantizer(tf.convert_to_tensor(site.latent), True, site.variables)
         np.testing.assert_array_equal(quantized, grid.values(codes))
         np.testing.assert_array_equal(codes, grid.codes(np.asarray(site.latent)))
-        if kind in grid_methods.LEVELS:
-            assert set(np.unique(codes)) <= set(grid_methods.LEVELS[kind])
+        if kind in LEVELS:
+            assert set(np.unique(codes)) <= set(LEVELS[kind])
         elif kind == "codebooks":
             rows = np.moveaxis(codes, grid.axis, 0)
             for row, levels in zip(rows, grid_methods.channel_levels(len(rows)), strict=True):
@@ -150,8 +166,8 @@ def test_the_file_holds_the_codes(case, file):
         assert (entry.levels, entry.channel_bits) == (kernel.levels, kernel.channel_bits)
         assert entry.channel_levels == kernel.channel_levels
         assert (kind == "codebooks") == (entry.channel_levels is not None)
-        assert entry.levels == grid_methods.LEVELS.get(kind)
-        assert (kind != "channels") == (entry.channel_bits is None)
+        assert entry.levels == LEVELS.get(kind)
+        assert (kind not in BY_CHANNEL) == (entry.channel_bits is None)
         largest = 8 if way == "int4" and kind != "codebooks" else 127
         assert np.abs(codes[name].astype(int)).max() * entry.prescale <= largest
 
@@ -190,7 +206,8 @@ def test_formats_are_the_canonical_network(case, file, options):
             "litert": "",
         }  # fmt: skip
         widths = [own.widths for own in source_folder.weights(source).values()]
-        assert max(map(max, widths)) <= {"sign": 1, "lopsided": 3, "codebook": 3}.get(kind, 4)
+        most = {"sign": 1, "one_bit": 1, "lopsided": 3, "codebook": 3}
+        assert max(map(max, widths)) <= most.get(kind, 4)
         assert kind == "lopsided" or "tfb_coded_depthwise" in source
     elif "slim" not in options:
         assert derived_file.verify_variant(made.model, file, samples_count=20).passed
@@ -208,6 +225,7 @@ def test_figures_are_told_in_plain_words(case, file):
         "channels": "bits per channel 0-4, 1 pruned",
         "codebooks": "codebook per channel of 0-2 bits, 1 pruned",
     }
+    words |= {"one_bit": words["sign"], "rules": words["channels"]}
     description = describe.describe(file)
     printed = io.StringIO()
     report_text.print_description(description, report_text.console(printed))
@@ -221,8 +239,8 @@ def test_figures_are_told_in_plain_words(case, file):
     )
     head = next(weight for weight in description.weights if weight.layer == "head")
     assert head.width == words[kind]
-    bits = {"codebook": 192, "lopsided": 128, "sign": 64, "channels": 112, "codebooks": 80}
-    assert head.code_bits == bits[kind]
+    bits = {"codebook": 192, "lopsided": 128, "sign": 64, "one_bit": 64, "codebooks": 80}
+    assert head.code_bits == bits.get(kind, 112)
     measured = {entry.name: entry for entry in sizes.measure(file).formats}
     assert measured["c"].refused == "" and len(measured["c"].layers) == 4
     assert flash.count(file).weights >= description.packed_weight_bytes
@@ -232,15 +250,16 @@ def test_a_code_off_its_grid_fails(case, file):
     """Its SHA-256 is the manifest's: only the grid tells."""
     kind, _, _ = case
     # A level that the codebook lacks, a zero among signs, a weight in a pruned channel.
-    channel, code = {
+    wrong = {
         "codebook": (0, 3),
         "lopsided": (0, 2),
         "sign": (0, 0),
-        "channels": (-7, 1),
+        "one_bit": (0, 0),
         "codebooks": (-1, 44),
-    }[kind]
+    }
+    channel, code = wrong.get(kind, (-7, 1))
     assert static.check_codes(file, None).verdict.value == "passed"
-    wrong = with_weight(file, "depthwise", channel, code)
-    check = static.check_codes(wrong, None)
+    broken = with_weight(file, "depthwise", channel, code)
+    check = static.check_codes(broken, None)
     assert (check.verdict.value, check.layers) == ("failed", ("depthwise",))
     assert "1 of 162 codes do not fit the" in check.detail

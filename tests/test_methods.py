@@ -45,6 +45,15 @@ VARIANTS = {
         "rules": (tfbinreg.Rule(layer="head", per_channel=True),),
         "options": {"gdrq": {**OPTIONS["gdrq"], "masked": True}},
     },
+    "one_bit": {"first_last_bits": None, "rules": (tfbinreg.Rule(weight_bits=1),)},
+    "mixed": {
+        "fold_batch_norm": True,
+        "rules": (
+            tfbinreg.Rule(layer="conv", weight_bits=(0, 1, 3, 8)),
+            tfbinreg.Rule(layer="depthwise", weight_bits=(2, 0, 1, 4)),
+            tfbinreg.Rule(layer="head", weight_bits=(1, 8, 2)),
+        ),
+    },
     # Ternary kernels of every kind, and few levels behind the ReLU.
     "ternary": {
         "activation_bits": 2,
@@ -90,6 +99,8 @@ METHODS_AND_KINDS = [
     ("bsq", "fixed"),
     pytest.param(("cpq", "bits"), marks=pytest.mark.slow),
     ("cpq", "channel_bits"),
+    ("lsq", "one_bit"),
+    ("lsq", "mixed"),
 ]
 TWINS = {
     "lsq": reference.lsq,

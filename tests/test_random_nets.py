@@ -87,7 +87,9 @@ def check(net: Net, tally: Tally) -> None:
     inputs = net.data(TESTED, 1)
     try:
         calibration = one(net.data(CALIBRATED, 0))
-        model = tfbinreg.quantize_apply(net.build(), net.recipe, calibration_data=calibration)
+        built = net.build()
+        recipe = net.recipe_for(built)
+        model = tfbinreg.quantize_apply(built, recipe, calibration_data=calibration)
         tfbinreg.finalize(model)
         data = tfbinreg.to_tflite(model)
     except ValueError as error:
@@ -135,7 +137,9 @@ def test_some_nets():
 def test_at_equal_bits_nets_stay_as_they_are(net: Net) -> None:
     calibration, inputs = one(net.data(CALIBRATED, 0)), one(net.data(TESTED, 1))
     try:
-        model = tfbinreg.quantize_apply(net.build(), net.recipe, calibration_data=calibration)
+        built = net.build()
+        recipe = net.recipe_for(built)
+        model = tfbinreg.quantize_apply(built, recipe, calibration_data=calibration)
     except ValueError as error:
         assert refusal(net, error)
         return

@@ -66,7 +66,7 @@ def test_quickstart_and_recipes_run(tmp_path, monkeypatch):
         exec(block, scope)
     assert "code_changes" in scope["history"].history
 
-    stages, ternary, lowered = blocks(TRAINING)
+    stages, ternary, lowered, mixed = blocks(TRAINING)
     exec(stages, scope)
     assert {"accuracy", "distillation_loss"} <= set(scope["q_model"].history.history)
     assert scope["q_model"].recipe.weight_bits == 2
@@ -74,6 +74,9 @@ def test_quickstart_and_recipes_run(tmp_path, monkeypatch):
     assert all(part.after <= part.before for part in scope["report"].parts)
     exec(lowered, scope)
     assert scope["lowered"].parts[-1].after < scope["lowered"].parts[0].before
+    exec(mixed, scope)
+    (own,) = (k for k in kernel_sites(scope["mixed"]) if k.grid().channel_bits is not None)
+    assert {*own.grid().channel_bits} == {0, 1, 4} and own.grid().channel_bits.count(0) == 8
 
 
 def test_quickstart_is_short():

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tfbinreg.core.grid import widest
 from tfbinreg.core.recipe import Recipe, RecipeData
 from tfbinreg.layers.sites import Site, kernel_sites
 from tfbinreg.training.calibrate import sample_batches
@@ -27,7 +28,8 @@ class Sensitivity:
         parameters: size of its kernel.
         channels: its output channels.
         moved: by width, how far the outputs move when this kernel alone has it: mean squared
-            difference over the variance of the outputs. Of a fixed one, its width alone.
+            difference over the variance of the outputs. Of a fixed one, its width alone, where
+            channels differ that of the widest.
         fixed: whether a rule of the recipe decides the width.
         code_bits: by width, the bits that all codes of the kernel take where a method's grids have
             bits of their own; other widths take `parameters` times the width.
@@ -72,8 +74,10 @@ def sensitivities(
         bits = recipe.settings((site.name, type(site.layer.layer).__name__)).weight_bits
         parameters = int(np.prod(site.shape))
         moved, code_bits = {}, {}
-        for width in WIDTHS if bits is None else (bits,):
-            with at_width(site, width) as quantizer:
+        for width in WIDTHS if bits is None else (widest(bits),):
+            # A rule's bits it has already.
+            own = at_width(site, width) if bits is None else contextlib.nullcontext(site.quantizer)
+            with own as quantizer:
                 if bits is None and width < max(WIDTHS):
                     moved[width] = _moved(quantized, batches, expected)
                 grid = quantizer.settle(site.variables, site.name)

@@ -9,10 +9,12 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
+# The bits of a kernel: one number, or one for each channel; 0 prunes.
+WeightBits: TypeAlias = "int | tuple[int, ...]"
 MIN_BITS = 2
 MAX_BITS = 8
 # Every int8 weight the runtimes accept lies in [-127, 127].
@@ -20,16 +22,44 @@ _INT8, _INT4 = (-127, 127), (-8, 7)
 _PRESCALES = (64, 32, 16, 8, 4, 2, 1)
 
 
-def check_bits(bits: object, what: str = "bits") -> int:
-    """Return `bits` as an int in [2, 8].
+def check_bits(bits: object, what: str = "bits", least: int = MIN_BITS) -> int:
+    """Return `bits` as an int in [least, 8].
 
     Raises:
-        ValueError: if `bits` is not an integer between 2 and 8.
+        ValueError: if `bits` is not an integer between `least` and 8.
     """
     valid = isinstance(bits, (int, np.integer)) and not isinstance(bits, bool)
-    if not valid or not MIN_BITS <= int(bits) <= MAX_BITS:  # type: ignore[call-overload]
-        raise ValueError(f"{what} must be an integer from {MIN_BITS} to {MAX_BITS}, got {bits!r}.")
+    if not valid or not least <= int(bits) <= MAX_BITS:  # type: ignore[call-overload]
+        raise ValueError(f"{what} must be an integer from {least} to {MAX_BITS}, got {bits!r}.")
     return int(bits)  # type: ignore[call-overload]
+
+
+def check_weight_bits(bits: object, what: str = "weight bits") -> WeightBits:
+    """Return the bits of a kernel as an int in [0, 8], or as a tuple of them.
+
+    Raises:
+        ValueError: if `bits` is neither such an integer nor a sequence of at least one.
+    """
+    if not isinstance(bits, (list, tuple, np.ndarray)):
+        return check_bits(bits, what, least=0)
+    if len(bits) == 0:
+        raise ValueError(f"{what} must be a number, or one for each channel, got none.")
+    return tuple(check_bits(own, f"{what}[{channel}]", 0) for channel, own in enumerate(bits))
+
+
+def widest(bits: WeightBits) -> int:
+    """The bits of a grid for channels with bits of their own: the most, and 1 if all are pruned;
+    of one number, that."""
+    return bits if isinstance(bits, int) else max(1, *bits)
+
+
+def bits_text(bits: WeightBits) -> str:
+    """The bits of a kernel in words: "4", "2-8", "0-4, 12 pruned"."""
+    if isinstance(bits, int):
+        return str(bits)
+    pruned = bits.count(0)
+    ends = "-".join(map(str, sorted({min(bits), max(bits)})))
+    return ends + (f", {pruned} pruned" if pruned else "")
 
 
 def code_range(bits: int, signed: bool) -> tuple[int, int]:

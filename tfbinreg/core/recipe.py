@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
-from tfbinreg.core.grid import check_bits
+from tfbinreg.core.grid import MIN_BITS, WeightBits, check_bits, check_weight_bits
 from tfbinreg.core.target import LITERT, check_target
 from tfbinreg.core.weight_starts import STARTS
 
@@ -22,12 +22,10 @@ RecipeData: TypeAlias = "Recipe | Mapping[str, Any] | str | os.PathLike[str] | N
 LSQ = "lsq"  # the default method
 BIN_REGULARIZATION = "bin_regularization"  # the penalty that every model has
 
-_BIT_FIELDS = ("weight_bits", "activation_bits")
 
-
-def _set_bits(owner: Any, field: str, what: str) -> None:
+def _set_bits(owner: Any, field: str, what: str, least: int = MIN_BITS) -> None:
     """Check the bits in a frozen dataclass, and keep them as an int that JSON knows."""
-    object.__setattr__(owner, field, check_bits(getattr(owner, field), what))
+    object.__setattr__(owner, field, check_bits(getattr(owner, field), what, least))
 
 
 def check_penalty_weights(
@@ -55,7 +53,10 @@ class Rule:
     Attributes:
         layer: regular expression that must match the whole layer name.
         kind: class name of the layer ("Conv2D", "Add", ...), None for any.
-        weight_bits: 2 to 8.
+        weight_bits: 0 to 8: 1 leaves a weight its sign, 0 prunes the layer: its kernel is 0 and
+            trains no more. Or a sequence of them, one for each output channel; of a depthwise
+            kernel, one for each input channel, whose outputs share it. The kernel then has a step
+            per channel.
         activation_bits: bits of the layer's output grid, 2 to 8.
         per_channel: whether the kernel has a step per output channel.
         learned_offset: whether the layer's output may have a learned offset (LSQ+).
@@ -67,7 +68,7 @@ class Rule:
 
     layer: str = ".*"
     kind: str | None = None
-    weight_bits: int | None = None
+    weight_bits: WeightBits | None = None
     activation_bits: int | None = None
     per_channel: bool | None = None
     learned_offset: bool | None = None
@@ -83,9 +84,11 @@ class Rule:
             raise ValueError(
                 f"Rule layer={self.layer!r} is no regular expression: {error}."
             ) from None
-        for field in _BIT_FIELDS:
-            if getattr(self, field) is not None:
-                _set_bits(self, field, f"Rule {field}")
+        if self.weight_bits is not None:
+            bits = check_weight_bits(self.weight_bits, "Rule weight_bits")
+            object.__setattr__(self, "weight_bits", bits)
+        if self.activation_bits is not None:
+            _set_bits(self, "activation_bits", "Rule activation_bits")
         check_penalty_weights(self.bin_weight, self.penalty_weights)
 
     def matches(self, name: str, kind: str) -> bool:
@@ -97,7 +100,7 @@ class Rule:
 class LayerSettings:
     """What rules or an annotation say of a layer; None where they do not speak of a field."""
 
-    weight_bits: int | None
+    weight_bits: WeightBits | None
     activation_bits: int | None
     per_channel: bool | None
     learned_offset: bool | None = None
@@ -118,7 +121,8 @@ class Recipe:
     """Bits for a whole model.
 
     Attributes:
-        weight_bits: bits of every kernel but the first and the last.
+        weight_bits: bits of every kernel but the first and the last, 1 to 8. Rules can also prune,
+            and give channels bits of their own.
         activation_bits: bits of the unsigned activations (after ReLU-like layers).
         signed_activation_bits: bits of signed activations (linear outputs, sums without ReLU).
         first_last_bits: bits of the first and last kernels and of the last one's input (the LSQ
@@ -178,7 +182,13 @@ class Recipe:
     rules: tuple[Rule, ...] = ()
 
     def __post_init__(self) -> None:
-        for field in (*_BIT_FIELDS, "signed_activation_bits", "input_bits", "output_bits"):
+        if self.weight_bits == 0:
+            raise ValueError(
+                "weight_bits of a recipe cannot be 0, which would prune every kernel: prune layers "
+                "or channels by rules."
+            )
+        _set_bits(self, "weight_bits", "weight_bits", least=1)
+        for field in ("activation_bits", "signed_activation_bits", "input_bits", "output_bits"):
             _set_bits(self, field, field)
         if self.first_last_bits is not None:
             _set_bits(self, "first_last_bits", "first_last_bits")

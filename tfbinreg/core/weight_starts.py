@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from tfbinreg.core.grid import nearest_codes
+from tfbinreg.core.grid import WeightBits, nearest_codes, weight_code_range
 
 _CANDIDATES = 80  # steps tried, at equal ratios
 _SMALLEST_RATIO = 1.0 / 100.0  # of the step that covers the whole range
@@ -37,12 +37,52 @@ def start_step(
         float32, shape () or (channels,). A channel of zeros takes the mean of the others; 0 if
         every weight is zero, NaN if one is not finite.
     """
+    return _steps(kernel, axis, lambda rows: STARTS[how](rows, qmin, qmax))
+
+
+def start_step_of_bits(
+    kernel: np.ndarray, bits: WeightBits, axis: int | None = None, *, how: str
+) -> np.ndarray:
+    """`start_step` where weights may have one bit, and channels bits of their own.
+
+    At 1 bit a step is mean|w|, whatever `how` says: with it s * sign(w) has the least squared error
+    (Rastegari et al., XNOR-Net, ECCV 2016, equation 6, per channel there).
+
+    Args:
+        kernel: as for `start_step`.
+        bits: 1 to 8, or 0 to 8 for each channel along `axis`.
+        axis: as for `start_step`.
+        how: as for `start_step`.
+
+    Returns:
+        As `start_step`. A pruned channel, and channels of zeros without another of their bits, take
+        the mean of the others; 1 if all channels are pruned, whose step means nothing.
+    """
+    if bits == 1:
+        return _steps(kernel, axis, lambda rows: np.mean(np.abs(rows), axis=1))
+    if isinstance(bits, int):
+        return start_step(kernel, *weight_code_range(bits), axis, how=how)
+    if not any(bits):
+        return np.ones(len(bits), np.float32)
+    rows = np.moveaxis(kernel, axis or 0, 0)
+    steps = np.zeros(len(bits), np.float32)
+    for own in set(bits) - {0}:
+        channels = np.equal(bits, own)
+        steps[channels] = start_step_of_bits(rows[channels], own, 0, how=how)
+    known = steps != 0
+    return np.where(known, steps, np.mean(steps[known])) if np.any(known) else steps
+
+
+def _steps(
+    kernel: np.ndarray, axis: int | None, rule: Callable[[np.ndarray], np.ndarray]
+) -> np.ndarray:
+    """What `rule` makes of (steps, weights that share one), in the form of `start_step`."""
     values = np.asarray(kernel, np.float64)
     if not np.all(np.isfinite(values)):
         return np.full(() if axis is None else values.shape[axis], np.nan, np.float32)
     rows = values.reshape(1, -1) if axis is None else np.moveaxis(values, axis, 0)
     rows = rows.reshape(len(rows), -1)
-    steps = STARTS[how](rows, qmin, qmax)
+    steps = rule(rows)
     live = np.any(rows != 0, axis=1)
     if not np.all(live):
         steps = np.where(live, steps, np.mean(steps[live]) if np.any(live) else 0.0)

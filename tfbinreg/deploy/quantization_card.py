@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tfbinreg.core.grid import Grid
+from tfbinreg.core.grid import Grid, bits_text
 from tfbinreg.deploy.frozen import FrozenGraph, FrozenKernel, FrozenOp
 from tflite_tools.schema.card import NOT_RECORDED, NOTES
 
@@ -50,8 +50,8 @@ def _weights(graph: FrozenGraph) -> dict[str, Any]:
         "bits": {str(bits): counts[bits] for bits in sorted(counts)},
         "average_bits": _average_bits(kernels.values()),
         "average_bits_of_inner": _average_bits(inner.values()),
-        "first_bits": [kernels[name].bits for name in first],
-        "last_bits": [kernels[name].bits for name in last],
+        "first_bits": [_told_bits(kernels[name]) for name in first],
+        "last_bits": [_told_bits(kernels[name]) for name in last],
         "kernels_per_tensor": len(kernels) - per_channel,
         "kernels_per_channel": per_channel,
         "codes": _code_ranges(kernels.values()),
@@ -92,6 +92,11 @@ def _by_bits(kernel: FrozenKernel) -> list[tuple[int, int]]:
     if kernel.channel_levels is not None:
         parts = tuple((len(levels) - 1).bit_length() for levels in kernel.channel_levels)
     return [(bits, kernel.codes.size // len(parts)) for bits in parts]
+
+
+def _told_bits(kernel: FrozenKernel) -> int | str:
+    """The bits, in words where channels differ: "0-4, 12 pruned"."""
+    return kernel.bits if kernel.channel_bits is None else bits_text(kernel.channel_bits)
 
 
 def _code_ranges(kernels: Iterable[FrozenKernel]) -> dict[str, list[int]]:

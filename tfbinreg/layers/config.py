@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tfbinreg import _compat
+from tfbinreg.core.grid import WeightBits
 from tfbinreg.core.problems import Problem, raise_problems
-from tfbinreg.core.recipe import LSQ, LayerSettings, Recipe, check_penalty_weights
+from tfbinreg.core.recipe import LSQ, LayerSettings, Recipe, Rule, check_penalty_weights
 from tfbinreg.methods import roster
 from tfbinreg.methods.contract import GridSpec, KernelSpec
 from tfbinreg.network.layer_kinds import KINDS, Role, activation_name
@@ -19,7 +20,7 @@ class LSQQuantizeConfig(_compat.QuantizeConfig):
     """LSQ, or another method, for one layer; for tfmot's `quantize_annotate_layer`.
 
     Args:
-        weight_bits: 2 to 8, None for the recipe's.
+        weight_bits: 0 to 8, or one for each channel, as of `Rule`; None for the recipe's.
         activation_bits: bits of the layer's output, 2 to 8, None for the recipe's.
         per_channel: one step per output channel of the kernel, None for what the recipe says.
         learned_offset: whether the layer's output may have a learned offset, None as the recipe.
@@ -31,7 +32,7 @@ class LSQQuantizeConfig(_compat.QuantizeConfig):
 
     def __init__(
         self,
-        weight_bits: int | None = None,
+        weight_bits: WeightBits | None = None,
         activation_bits: int | None = None,
         per_channel: bool | None = None,
         *,
@@ -42,8 +43,10 @@ class LSQQuantizeConfig(_compat.QuantizeConfig):
         options: Mapping[str, Any] | None = None,
     ) -> None:
         check_penalty_weights(bin_weight, penalty_weights)
+        # A rule reports wrong bits where the config is written.
+        given = Rule(weight_bits=weight_bits, activation_bits=activation_bits)
         self.settings = LayerSettings(
-            weight_bits=weight_bits,
+            weight_bits=given.weight_bits,
             activation_bits=activation_bits,
             per_channel=per_channel,
             learned_offset=learned_offset,
@@ -52,10 +55,6 @@ class LSQQuantizeConfig(_compat.QuantizeConfig):
             method=method,
         )
         self._options = dict(options or {})
-        # A recipe reports wrong bits where the config is written, and knows the defaults.
-        given: dict[str, Any] = {"weight_bits": weight_bits, "activation_bits": activation_bits}
-        recipe = Recipe(**{key: bits for key, bits in given.items() if bits is not None})
-        self._weight_bits, self._activation_bits = recipe.weight_bits, recipe.activation_bits
 
     def get_weights_and_quantizers(self, layer: Any) -> list[tuple[Any, Any]]:
         kind = KINDS.get(type(layer).__name__)
@@ -66,17 +65,15 @@ class LSQQuantizeConfig(_compat.QuantizeConfig):
             )
         if kind.kernel is None:
             return []
-        axis = kind.channel_axis if self.settings.per_channel else None
-        kernel = getattr(layer, kind.kernel)
-        quantizer = self.weight_quantizer(self._weight_bits, axis, kernel, kind.channel_axis)
-        return [(kernel, quantizer)]
-
-    def weight_quantizer(
-        self, bits: int, axis: int | None, start: Any = None, channel_axis: int | None = None
-    ) -> Any:
-        """The method's quantizer for a kernel, see `KernelSpec`."""
-        spec = KernelSpec(bits=bits, axis=axis, channel_axis=channel_axis, start=start)
-        return roster.weight_quantizer(self.settings.method or LSQ, spec, self._options)
+        kernel, bits = getattr(layer, kind.kernel), self.settings.weight_bits
+        spec = KernelSpec.of(
+            Recipe().weight_bits if bits is None else bits,
+            per_channel=bool(self.settings.per_channel),
+            channel_axis=kind.channel_axis,
+            channels=int(kernel.shape[kind.channel_axis]),
+            start=kernel,
+        )
+        return [(kernel, roster.weight_quantizer(self.settings.method or LSQ, spec, self._options))]
 
     def get_activations_and_quantizers(self, layer: Any) -> list[tuple[Any, Any]]:
         return []
@@ -94,7 +91,8 @@ class LSQQuantizeConfig(_compat.QuantizeConfig):
         relu = type(layer).__name__ == "ReLU" or (
             hasattr(layer, "activation") and activation_name(layer) in ("relu", "relu6")
         )
-        spec = GridSpec(bits=self._activation_bits, signed=not relu)
+        bits = self.settings.activation_bits or Recipe().activation_bits
+        spec = GridSpec(bits=bits, signed=not relu)
         return [roster.activation_quantizer(self.settings.method or LSQ, spec, self._options)]
 
     def get_config(self) -> dict[str, Any]:

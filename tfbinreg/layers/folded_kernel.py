@@ -131,14 +131,11 @@ class FoldedKernel(BoundLayer, QuantizedKernel):
         return [norm for norm in self.norms if not isinstance(norm, ChannelAffine)]
 
     def latent(self, kernel: tf.Variable, attached: bool = True) -> tf.Tensor:
-        factor = self.fold().factor
-        return self._times(kernel, factor if attached else tf.stop_gradient(factor))
+        factor = self.latent_factor()
+        return kernel * (factor if attached else tf.stop_gradient(factor))
 
     def latent_factor(self) -> tf.Tensor:
-        return self._broadcast(self.kernels[0].weight, self.fold().factor)
-
-    def largest_slope(self) -> tf.Tensor:
-        return tf.reduce_max(tf.square(self.fold().factor))
+        return self._broadcast(self.kernels[0].weight, self.fold().factor) * super().latent_factor()
 
     def fold(self) -> Affine:
         """(K, C) at the moving statistics, float32, (output channels,)."""
@@ -154,14 +151,15 @@ class FoldedKernel(BoundLayer, QuantizedKernel):
         (own,) = self.kernels
         with _compat.float32_variables():
             folded = self.fold()
-            latent = self._times(own.weight, folded.factor)
+            latent = own.weight * self._broadcast(own.weight, folded.factor)
+            alive = super().latent(own.weight)
             quantized = own.quantizer(latent, training, weights=own.variables)
             ratio, offset = 1.0, folded.offset
             if training and self.trainable and self.batch_norms:
                 ratio, offset = tf.cond(
                     self.statistics_frozen > 0,
                     lambda: (tf.ones_like(offset), offset),
-                    lambda: self._normalize_by_batch(inputs, own.weight),
+                    lambda: self._normalize_by_batch(inputs, alive),
                 )
             offset = self._quantized_bias(offset)
         output = self._run(inputs, quantized)
@@ -194,10 +192,6 @@ class FoldedKernel(BoundLayer, QuantizedKernel):
             return self.layer.call(inputs)
         finally:
             self.quantize_config.set_quantize_weights(self.layer, [own.weight])
-
-    def _times(self, kernel: Any, factor: tf.Tensor) -> tf.Tensor:
-        """The kernel with each output channel multiplied by its factor."""
-        return kernel * self._broadcast(kernel, factor)
 
     def _broadcast(self, kernel: Any, factor: tf.Tensor) -> tf.Tensor:
         """Factors of output channels, shaped to broadcast against the kernel."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 from tfbinreg import _compat
@@ -109,21 +110,36 @@ class QuantizedKernel(_compat.QuantizeWrapper):
         return self.layer.weights + self._trainable_weights + self._non_trainable_weights
 
     def latent(self, kernel: tf.Variable, attached: bool = True) -> Any:
-        """What of a kernel is quantized: here the kernel itself.
+        """What of a kernel is quantized: here the kernel itself, but for pruned channels, which are
+        0: neither penalties nor statistics see weights that do nothing.
 
         Args:
             kernel: the trained variable.
             attached: whether a factor it is multiplied by gets a gradient.
         """
-        return kernel
+        alive = self.alive()
+        return kernel if alive is None else kernel * alive
 
     def latent_factor(self) -> Any:
-        """What a kernel is multiplied by to become latent weights, broadcastable: here 1.0."""
-        return 1.0
+        """What a kernel is multiplied by to become latent weights, broadcastable: 1.0, or 0.0 in
+        pruned channels."""
+        alive = self.alive()
+        return 1.0 if alive is None else alive
 
     def largest_slope(self) -> Any:
         """The largest square of d latent / d kernel."""
-        return 1.0
+        return tf.reduce_max(tf.square(self.latent_factor()))
+
+    def alive(self) -> tf.Tensor | None:
+        """1.0 for each channel of the kernel and 0.0 for pruned ones, broadcastable against it;
+        None if none is pruned."""
+        (own,) = self.kernels
+        bits = getattr(own.quantizer, "channel_bits", None)
+        if bits is None or all(bits):
+            return None
+        shape = [1] * len(own.weight.shape)
+        shape[own.quantizer.axis] = -1
+        return tf.reshape(tf.constant(np.sign(bits), tf.float32), shape)
 
     def initialize_steps(self, start: str = "mse") -> None:
         """Set the steps from the kernel as it is now; `start` as `Recipe.weight_start`."""

@@ -7,12 +7,13 @@ the package changes when one is added.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 import tensorflow as tf
 
+from tfbinreg.core.grid import MAX_BITS, MIN_BITS, WeightBits, widest
 from tfbinreg.methods.lsq_functions import nearest_codes
 from tfbinreg.methods.solver_view import Solved, SolverView
 
@@ -168,17 +169,48 @@ class KernelSpec:
     """What a plan wants of a kernel's quantizer.
 
     Attributes:
-        bits: 2 to 8. A method whose grids have a codebook or learned bits may settle others.
+        bits: 1 to 8, the most of its channels. A method whose grids have a codebook or learned bits
+            may settle others.
+        channel_bits: the bits of each channel along `axis`, 0 to 8, 0 for one that is pruned; None
+            if all have `bits`.
         axis: channel axis of the kernel for a scale per channel, None for one scale.
         channel_axis: channel axis of the kernel in either case, for methods that group channels.
+        channels: how many there are along it.
         start: the float kernel, for quantizers that tfmot builds, which is told only its shape;
             None if the kernel is given to `initialize` later.
     """
 
     bits: int
+    channel_bits: tuple[int, ...] | None = None
     axis: int | None = None
     channel_axis: int | None = None
+    channels: int = 1
     start: Any = None
+
+    @classmethod
+    def of(
+        cls,
+        bits: WeightBits,
+        *,
+        per_channel: bool,
+        channel_axis: int | None,
+        channels: int,
+        start: Any = None,
+    ) -> KernelSpec:
+        """That of a kernel with these bits, as `core.recipe.Rule` has them: 0 is that number for
+        each channel, and one number for all channels is their `bits`."""
+        own = (0,) * channels if bits == 0 else bits
+        if own == (widest(own),) * channels:
+            own, per_channel = widest(own), True
+        channel_bits = own if isinstance(own, tuple) else None
+        return cls(
+            bits=widest(own),
+            channel_bits=channel_bits,
+            axis=channel_axis if per_channel or channel_bits is not None else None,
+            channel_axis=channel_axis,
+            channels=channels,
+            start=start,
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -234,8 +266,12 @@ class Method:
         options: frozen dataclass of its options, each with a default; JSON numbers, strings, bools.
         weights: (spec, options) -> quantizer of a kernel, a `UniformWeightQuantizer` or what has
             its methods. None if it quantizes no weights.
-        kernel_problem: (output channels, options) -> why a kernel without a scale per channel
-            cannot be quantized, or None. None if all can.
+        kernel_bits: bits of the kernels that `weights` can quantize, of those from 1 to 8.
+        channel_bits: bits that channels of one kernel can have beside each other, of those from 0
+            to 8; none if all have the same. With 0 it prunes channels: their quantized weights are
+            0, and no gradient passes them.
+        kernel_problem: (spec, options) -> why a kernel cannot be quantized for another reason than
+            its bits, or None. None if all can.
         activations: (spec, options) -> quantizer of an activation, likewise.
         grid_problem: (spec, options) -> why an activation cannot be quantized, or None. None if all
             can.
@@ -270,7 +306,9 @@ class Method:
     options: type
     weights: Callable[[KernelSpec, Any], Any] | None = None
     activations: Callable[[GridSpec, Any], Any] | None = None
-    kernel_problem: Callable[[int, Any], str | None] | None = None
+    kernel_bits: Collection[int] = range(MIN_BITS, MAX_BITS + 1)
+    channel_bits: Collection[int] = ()
+    kernel_problem: Callable[[KernelSpec, Any], str | None] | None = None
     grid_problem: Callable[[GridSpec, Any], str | None] | None = None
     penalty: Callable[[KernelView, Any], tf.Tensor] | None = None
     strength: Callable[[Any], float] | None = None

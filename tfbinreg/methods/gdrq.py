@@ -97,6 +97,13 @@ def _weights(spec: KernelSpec, options: GdrqOptions) -> GDRQWeightQuantizer:
     )
 
 
+def _kernel_problem(spec: KernelSpec, options: GdrqOptions) -> str | None:
+    """Why the channels of a kernel without a threshold for each cannot be grouped."""
+    if spec.axis is not None:
+        return None
+    return group_problem(spec.channels, options.groups, options.group_size)
+
+
 def _activations(spec: GridSpec, options: GdrqOptions) -> GDRQActivationQuantizer:
     return GDRQActivationQuantizer(
         spec.bits,
@@ -114,9 +121,7 @@ GDRQ = Method(
     options=GdrqOptions,
     weights=_weights,
     activations=_activations,
-    kernel_problem=lambda channels, options: group_problem(
-        channels, options.groups, options.group_size
-    ),
+    kernel_problem=_kernel_problem,
     about=About(
         what="thresholds from the mean of the weights, searched or clipped in place on demand",
         trains="weights; thresholds are statistics",

@@ -21,7 +21,7 @@ class LsqOptions:
 
 
 def _weights(spec: KernelSpec, options: LsqOptions) -> Any:
-    return LSQWeightQuantizer(spec.bits, spec.axis, spec.start)
+    return LSQWeightQuantizer(spec.channel_bits or spec.bits, spec.axis, spec.start)
 
 
 def _activations(spec: GridSpec, options: LsqOptions) -> Any:
@@ -37,10 +37,12 @@ LSQ = Method(
     options=LsqOptions,
     weights=_weights,
     activations=_activations,
+    kernel_bits=range(1, 9),
+    channel_bits=range(9),
     about=About(
         what="learned steps (LSQ), and offsets (LSQ+) for lopsided activations; the default",
         trains="weights, steps, offsets",
-        bits="2-8",
+        bits="1-8; per channel 0-8",
         granularity="tensor or channel",
         paper="Esser et al. 2020; Bhalgat et al. 2020",
     ),

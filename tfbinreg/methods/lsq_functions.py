@@ -6,10 +6,13 @@ Esser et al., "Learned Step Size Quantization", ICLR 2020 (arXiv 1902.08153), eq
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
+
+from tfbinreg.core.grid import WeightBits, channel_range
 
 # A step is used as max(|step|, STEP_FLOOR): no optimizer can make it negative or zero.
 STEP_FLOOR = 1e-9
@@ -36,6 +39,36 @@ def nearest_levels(ratio: tf.Tensor, levels: Sequence[int]) -> tf.Tensor:
     own = tf.constant(levels, ratio.dtype)
     places = tf.searchsorted((own[1:] + own[:-1]) / 2.0, tf.reshape(ratio, [-1]), side="right")
     return tf.reshape(tf.gather(own, places), tf.shape(ratio))
+
+
+def nearest_by_bits(ratio: tf.Tensor, bits: WeightBits, axis: int | None = None) -> tf.Tensor:
+    """The nearest codes of kernels of 1 bit, or of channels with bits of their own, in the dtype of
+    `ratio`, as those of `core.grid.Grid`.
+
+    Args:
+        ratio: weights / step.
+        bits: 1 to 8, or 0 to 8 for each channel along `axis`. At 1 bit the codes are -1 and 1, and
+            that of 0 is 1, as halves round up.
+        axis: the channel axis.
+    """
+    own, low, high = _bits_and_ends(bits, axis, ratio)
+    codes = nearest_codes(ratio, low, high)
+    if not np.any(own == 1):
+        return codes
+    signs = tf.where(ratio < 0.0, -tf.ones_like(ratio), tf.ones_like(ratio))
+    return tf.where(own == 1, signs, codes)
+
+
+def _bits_and_ends(
+    bits: WeightBits, axis: int | None, ratio: tf.Tensor
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The bits, the smallest and the largest code, shaped to broadcast against `ratio`."""
+    own = np.atleast_1d(bits)
+    shape = [1] * len(ratio.shape)
+    if axis is not None:
+        shape[channel_axis(axis, len(shape))] = len(own)
+    ends = np.array([channel_range(int(width)) for width in own], ratio.dtype.as_numpy_dtype)
+    return own.reshape(shape), ends[:, 0].reshape(shape), ends[:, 1].reshape(shape)
 
 
 def channel_axis(axis: int, rank: int) -> int:
@@ -133,6 +166,51 @@ def lsq_quantize(
     return _quantize_signed(inputs, step, qmin, qmax, width, narrow, grad_scale)
 
 
+def lsq_quantize_bits(
+    inputs: tf.Tensor,
+    step: tf.Tensor,
+    bits: WeightBits,
+    grad_scale: Any = 1.0,
+    axis: int | None = None,
+) -> tf.Tensor:
+    """`lsq_quantize` of weights of 1 bit, or of channels with bits of their own.
+
+    Channels of 2 to 8 bits are as there. At 1 bit, with r = w / s:
+
+        w_hat       = s sign(r), sign(0) = 1
+        dw_hat/dw   = 1 if |r| < 1 else 0
+        dw_hat/ds   = sign(r) - r if |r| < 1 else sign(r)
+
+    which are LSQ's gradients (Esser et al., equations 3 and 5) for qmin = -1, qmax = 1 and a code
+    that is the sign: the derivative of rounding is taken as 1 inside the range, that of the sign
+    likewise. It is the straight-through estimator of Hubara et al. (Binarized Neural Networks,
+    NeurIPS 2016, equation 4), whose range is 1 where it is s here. That LSQ's authors say nothing
+    of 1 bit makes this a reading of theirs.
+
+    At 0 bits w_hat = 0, and so are all gradients.
+
+    Args:
+        inputs: weights of any float dtype; float16 and bfloat16 are quantized in float32.
+        step: shape (), or (channels,) with `axis`.
+        bits: 1 to 8, or 0 to 8 for each channel along `axis`.
+        grad_scale: g, a number, or (channels,), see `gradient_scale`.
+        axis: the channel axis of `inputs` for a step per channel; may be negative.
+
+    Returns:
+        A tensor of the shape and dtype of `inputs`.
+    """
+    inputs, step = tf.convert_to_tensor(inputs), tf.convert_to_tensor(step)
+    if inputs.dtype in (tf.float16, tf.bfloat16):
+        quantized = lsq_quantize_bits(tf.cast(inputs, tf.float32), step, bits, grad_scale, axis)
+        return tf.cast(quantized, inputs.dtype)
+    _, low, high = _bits_and_ends(bits, axis, inputs)
+
+    def nearest(ratio: tf.Tensor) -> tf.Tensor:
+        return nearest_by_bits(ratio, bits, axis)
+
+    return _quantize_elementwise(inputs, step, low, high, grad_scale, axis, nearest)
+
+
 def lsq_plus_quantize(
     inputs: tf.Tensor,
     step: tf.Tensor,
@@ -214,9 +292,16 @@ def signed_like(gradient: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
 
 
 def _quantize_elementwise(
-    inputs: tf.Tensor, step: tf.Tensor, qmin: int, qmax: int, grad_scale: Any, axis: int | None
+    inputs: tf.Tensor,
+    step: tf.Tensor,
+    qmin: Any,
+    qmax: Any,
+    grad_scale: Any,
+    axis: int | None,
+    nearest: Callable[[tf.Tensor], tf.Tensor] | None = None,
 ) -> tf.Tensor:
-    """The formula word for word: any range, any float dtype, per tensor or per channel."""
+    """The formula word for word: any range, any float dtype, per tensor or per channel; ranges and
+    codes of channels may differ."""
     rank = len(inputs.shape)
     others = other_axes(axis, rank)
     shape = [] if others is None else [1 if d in others else -1 for d in range(rank)]
@@ -226,7 +311,7 @@ def _quantize_elementwise(
         positive = tf.maximum(tf.abs(raw_step), STEP_FLOOR)
         scale = tf.reshape(tf.cast(positive, values.dtype), shape)
         ratio = values / scale
-        codes = nearest_codes(ratio, qmin, qmax)
+        codes = nearest_codes(ratio, qmin, qmax) if nearest is None else nearest(ratio)
 
         def grad(upstream: tf.Tensor) -> tuple[tf.Tensor, ...]:
             inside = tf.logical_and(ratio > qmin, ratio < qmax)

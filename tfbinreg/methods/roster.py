@@ -87,13 +87,33 @@ def weight_quantizer(name: str, spec: KernelSpec, options: Mapping[str, Any] | N
     return method.weights(spec, method.read_options(options or {}))
 
 
-def kernel_problem(name: str, channels: int, options: Mapping[str, Any] | None) -> str | None:
-    """Why the method of this name cannot quantize a kernel of so many output channels without a
-    scale per channel; None if it can, or if there is no such method."""
+def bits_problem(name: str, spec: KernelSpec) -> str | None:
+    """Why the method of this name has no kernels of these bits; None if it has, or if there is no
+    such method."""
+    method = _methods.get(name)
+    if method is None:
+        return None
+    if spec.channel_bits is None:
+        return (
+            None if spec.bits in method.kernel_bits else f"{name!r} has no {spec.bits}-bit kernels"
+        )
+    wrong = sorted({*spec.channel_bits} - {*method.channel_bits})
+    if not wrong:
+        return None
+    if not any(spec.channel_bits):
+        return f"{name!r} prunes no kernels"
+    if not method.channel_bits:
+        return f"{name!r} gives the channels of a kernel the same bits"
+    return f"{name!r} has no channels of {', '.join(map(str, wrong))} bits in a kernel of several"
+
+
+def kernel_problem(name: str, spec: KernelSpec, options: Mapping[str, Any] | None) -> str | None:
+    """Why the method of this name cannot quantize a kernel for another reason than its bits; None
+    if it can, or if there is no such method."""
     method = _methods.get(name)
     if method is None or method.kernel_problem is None:
         return None
-    return method.kernel_problem(channels, method.read_options(options or {}))
+    return method.kernel_problem(spec, method.read_options(options or {}))
 
 
 def folds(name: str) -> bool:

@@ -98,9 +98,12 @@ class UniformWeightQuantizer(UniformQuantizer):
 
     Attributes:
         acts_after_steps: whether it changes the kernel after each step of the optimizer.
+        channel_bits: the bits of each channel along its axis, None if they share `bits`. Channels
+            of 0 bits are pruned.
     """
 
     acts_after_steps = False
+    channel_bits: tuple[int, ...] | None = None
 
     def after_step(self, step: KernelStep) -> tf.Tensor:
         """The kernel as it shall be after a step of the optimizer."""
@@ -112,10 +115,14 @@ class UniformWeightQuantizer(UniformQuantizer):
         Raises:
             ValueError: if every weight is zero, or the step would not be finite.
         """
-        step = start_step(kernel, self.qmin, self.qmax, self.axis, how=start)
+        step = self.start_step(kernel, start)
         if not np.all(is_usable(step)):
             raise ValueError("No step can be derived from weights that are all zero or not finite.")
         self.start_from(variables, step)
+
+    def start_step(self, kernel: np.ndarray, how: str) -> np.ndarray:
+        """The step a kernel starts from."""
+        return start_step(kernel, self.qmin, self.qmax, self.axis, how=how)
 
     def start_from(self, variables: Variables, step: np.ndarray) -> None:
         """Set the variables so that the scale is `step`, or what is nearest to it."""

@@ -373,7 +373,7 @@ def support_table() -> str:
     lines = ["| layer | TFLite operator | weights | output grid |", "|---|---|---|---|"]
     for name, kind in KINDS.items():
         if kind.role is not Role.INPUT:
-            weights = "2-8 bits" if "Conv" in name or name == "Dense" else ""
+            weights = "1-8 bits" if "Conv" in name or name == "Dense" else ""
             lines.append(f"| {kind.title or name} | {kind.op} | {weights} | {_output_grid(kind)} |")
     return "\n".join(dict.fromkeys(lines))
 

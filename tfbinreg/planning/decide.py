@@ -13,7 +13,7 @@ from tfbinreg.network.layer_kinds import KINDS, Role, relu_limit
 from tfbinreg.planning.grid_plans import grid_plans
 from tfbinreg.planning.grid_sharing import share_grids
 from tfbinreg.planning.kernel_plans import kernel_plans
-from tfbinreg.planning.plan import Plan
+from tfbinreg.planning.plan import KernelPlan, Plan
 from tfbinreg.planning.wishes import Wishes
 
 _FUSED_LIMITS = (None, 6)  # upper limits of a ReLU that TFLite can fuse
@@ -49,6 +49,47 @@ def decide(
     return dataclasses.replace(plan, problems=tuple(_problems(plan, wishes)))
 
 
+def _kernel_problems(kernel: KernelPlan, name: str, recipe: Recipe) -> Iterator[Problem]:
+    spec, method = kernel.spec, kernel.method
+    if spec.channel_bits is not None and len(spec.channel_bits) != spec.channels:
+        what = f"bits for {len(spec.channel_bits)} channels, and its kernel has {spec.channels}"
+        yield Problem(name, what, "give a number for each channel, or one for all")
+    problem = roster.bits_problem(method, spec)
+    if problem is not None:
+        yield Problem(name, problem, "give the layer other bits or another method")
+    problem = roster.kernel_problem(method, spec, recipe.options.get(method))
+    if problem is not None:
+        remedy = "choose others, or give the layer a step per channel or another method"
+        yield Problem(name, problem, remedy)
+    if kernel.norms is not None and not roster.folds(method):
+        what = f"{method} cannot train kernels with normalizations folded in"
+        remedy = "leave out fold_batch_norm, or give the layer another method"
+        yield Problem(name, what, remedy)
+
+
+def _severed(plan: Plan) -> Iterator[Problem]:
+    """The layers whose pruning leaves no way from the inputs to some output, a last one's among
+    them."""
+    graph = plan.graph
+    pruned = {kernel.node for kernel in plan.kernels.values() if kernel.is_pruned}
+    alive = _reached(graph, pruned)
+    lost = _reached(graph, set()) - alive
+    for output, name in dict(zip(graph.outputs, graph.output_names, strict=True)).items():
+        if output in lost:
+            for index in sorted(pruned & (graph.feeding({output}) | {output})):
+                what = f"pruned as a whole it leaves the output {name!r} without any input"
+                yield Problem(graph.nodes[index].name, what, "leave some of its channels a bit")
+
+
+def _reached(graph: Graph, stops: set[int]) -> set[int]:
+    """The nodes to which inputs have a way around some nodes."""
+    found = set(graph.inputs)
+    for node in graph.nodes:
+        if found.intersection(node.inputs) and node.index not in stops:
+            found.add(node.index)
+    return found
+
+
 def _problems(plan: Plan, wishes: Wishes) -> Iterator[Problem]:
     graph, absorbed = plan.graph, plan.absorbed
     if all(KINDS[node.kind].role is not Role.KERNEL for node in graph.nodes):
@@ -63,18 +104,8 @@ def _problems(plan: Plan, wishes: Wishes) -> Iterator[Problem]:
             what = f"ReLU up to {limit:g} that shares its grid with tensors without this limit"
             yield Problem(node.name, what, "use a ReLU or a ReLU6 there")
     for kernel in plan.kernels.values():
-        node = graph.nodes[kernel.node]
-        kind = KINDS[node.kind]
-        channels = getattr(node.layer, kind.kernel or "").shape[kind.channel_axis]
-        options = wishes.recipe.options.get(kernel.method)
-        problem = roster.kernel_problem(kernel.method, channels, options)
-        if kernel.axis is None and problem is not None:
-            remedy = "choose others, or give the layer a step per channel or another method"
-            yield Problem(node.name, problem, remedy)
-        if kernel.norms is not None and not roster.folds(kernel.method):
-            what = f"{kernel.method} cannot train kernels with normalizations folded in"
-            remedy = "leave out fold_batch_norm, or give the layer another method"
-            yield Problem(node.name, what, remedy)
+        yield from _kernel_problems(kernel, graph.nodes[kernel.node].name, wishes.recipe)
+    yield from _severed(plan)
     for grid in dict.fromkeys(plan.grids.values()):
         problem = roster.grid_problem(
             grid.method, grid.spec, wishes.recipe.options.get(grid.method)

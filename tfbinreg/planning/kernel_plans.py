@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from tfbinreg.methods.contract import KernelSpec
 from tfbinreg.network.layer_kinds import Role
 from tfbinreg.planning.grid_sharing import Sharing
 from tfbinreg.planning.plan import KernelPlan
@@ -44,10 +45,15 @@ def _plan(sharing: Sharing, wishes: Wishes, index: int, *, is_edge: bool) -> Ker
     kernel = getattr(sharing.node(index).layer, kind.kernel or "")
     chain = next(chain for chain in sharing.chains.values() if chain[0] == index)
     norms = tuple(other for other in chain if sharing.role(other) is Role.NORM)
+    spec = KernelSpec.of(
+        bits,
+        per_channel=bool(settings.per_channel),
+        channel_axis=kind.channel_axis,
+        channels=int(kernel.shape[kind.channel_axis]),
+    )
     return KernelPlan(
         node=index,
-        bits=bits,
-        axis=kind.channel_axis if settings.per_channel else None,
+        spec=spec,
         parameters=int(np.prod(kernel.shape)),
         norms=norms if recipe.fold_batch_norm else None,
         bias_bits=recipe.bias_bits,

@@ -6,9 +6,10 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from tfbinreg.core.grid import WeightBits, bits_text
 from tfbinreg.core.problems import Problem
 from tfbinreg.core.recipe import LSQ
-from tfbinreg.methods.contract import GridSpec
+from tfbinreg.methods.contract import GridSpec, KernelSpec
 from tfbinreg.network.graph import Graph, Node
 from tfbinreg.network.layer_kinds import KINDS, Role, relu_limit
 
@@ -19,8 +20,7 @@ class KernelPlan:
 
     Attributes:
         node: the layer's index in the graph.
-        bits: 2 to 8.
-        axis: channel axis of its steps, None for one step.
+        spec: what is wanted of its quantizer.
         parameters: size of the kernel.
         norms: indices of the normalizations that are folded into it while training; None if it
             trains without them.
@@ -31,14 +31,34 @@ class KernelPlan:
     """
 
     node: int
-    bits: int
-    axis: int | None
+    spec: KernelSpec
     parameters: int
     norms: tuple[int, ...] | None = None
     bias_bits: int | None = None
     bin_weight: float | None = None
     penalty_weights: Mapping[str, float] | None = None
     method: str = LSQ
+
+    @property
+    def bits(self) -> WeightBits:
+        """Its bits, or those of each channel."""
+        return self.spec.channel_bits or self.spec.bits
+
+    @property
+    def axis(self) -> int | None:
+        """Channel axis of its steps, None for one step."""
+        return self.spec.axis
+
+    @property
+    def is_pruned(self) -> bool:
+        """Whether all of its channels are."""
+        return self.spec.channel_bits is not None and not any(self.spec.channel_bits)
+
+    @property
+    def packed_bytes(self) -> int:
+        """What its codes take."""
+        own = self.spec.channel_bits or (self.spec.bits,)
+        return -(-self.parameters * sum(own) // (8 * len(own)))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -122,8 +142,8 @@ class Plan:
         )
 
     def rows(self) -> list[dict[str, Any]]:
-        """One dict per layer: layer, kind, weight_bits, activation_bits, grid, parameters, bytes,
-        note."""
+        """One dict per layer: layer, kind, weight_bits (a text where channels differ: "0-4, 12
+        pruned"), activation_bits, grid, parameters, bytes, note."""
         tail_of = {index: tail for tail, chain in self.chains.items() for index in chain}
         return [self._row(node, tail_of.get(node.index)) for node in self.graph.nodes]
 
@@ -133,11 +153,11 @@ class Plan:
         return {
             "layer": node.name,
             "kind": node.kind,
-            "weight_bits": kernel.bits if kernel else None,
+            "weight_bits": _shown(kernel.bits) if kernel else None,
             "activation_bits": grid.bits if grid else None,
             "grid": _sort(grid) if grid else None,
             "parameters": kernel.parameters if kernel else 0,
-            "bytes": (kernel.parameters * kernel.bits + 7) // 8 if kernel else 0,
+            "bytes": kernel.packed_bytes if kernel else 0,
             "note": self._note(node, grid, tail),
         }
 
@@ -172,6 +192,10 @@ class Plan:
         lines.append(f"{parameters} weights in {packed} packed bytes")
         lines += [f"problem: {problem}" for problem in self.problems]
         return "\n".join(lines + [f"warning: {problem}" for problem in self.coarse])
+
+
+def _shown(bits: WeightBits) -> int | str:
+    return bits if isinstance(bits, int) else bits_text(bits)
 
 
 def _sort(grid: GridPlan) -> str:

@@ -137,7 +137,7 @@ class _Placer:
 
 
 def _config(kernel: KernelPlan, recipe: Recipe) -> LSQQuantizeConfig:
-    per_channel = kernel.axis is not None
+    per_channel = kernel.spec.axis is not None
     return LSQQuantizeConfig(
         kernel.bits,
         None,

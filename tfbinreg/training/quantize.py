@@ -45,7 +45,7 @@ def plan(
         model: a built Sequential or Functional model of tf_keras or Keras 3, or the path of one.
         recipe: bits per layer, in place of the two arguments below: a `Recipe`, a dict of its
             fields, JSON text or the path of a JSON file.
-        weight_bits: bits of the kernels, 2 to 8; 4 by default.
+        weight_bits: bits of the kernels, 1 to 8; 4 by default.
         activation_bits: bits of the unsigned activations, 2 to 8; 8 by default.
         calibration_data: as for `quantize_apply`, to be told of numbers that a grid cannot hold.
 
@@ -93,7 +93,7 @@ def quantize_apply(
             `LSQQuantizeConfig`, whose settings win.
         recipe: bits per layer, in place of the two arguments below: a `Recipe`, a dict of its
             fields, JSON text or the path of a JSON file.
-        weight_bits: bits of the kernels, 2 to 8; 4 by default.
+        weight_bits: bits of the kernels, 1 to 8; 4 by default.
         activation_bits: bits of the unsigned activations, 2 to 8; 8 by default.
         calibration_data: typical inputs, of which 512 samples are used: an array, a list or dict
             of arrays (one per input), (inputs, labels), a tf.data.Dataset, an iterable of batches,

@@ -44,7 +44,7 @@ class LSQQuantizeRegistry(_compat.QuantizeRegistry):
             raise ValueError(f"Layer {layer.name!r} ({type(layer).__name__}) has no LSQ config.")
         settings = self._recipe.settings((layer.name, type(layer).__name__))
         return LSQQuantizeConfig(
-            settings.weight_bits or self._recipe.weight_bits,
+            self._recipe.weight_bits if settings.weight_bits is None else settings.weight_bits,
             settings.activation_bits or self._recipe.activation_bits,
             settings.per_channel,
             learned_offset=settings.learned_offset,

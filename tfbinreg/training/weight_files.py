@@ -11,6 +11,7 @@ from typing import Any
 
 import h5py
 
+from tfbinreg.core.grid import bits_text
 from tfbinreg.layers.sites import sites
 
 _ATTRIBUTE = "tfbinreg_bits"  # JSON: name of a quantized tensor -> bits
@@ -35,7 +36,7 @@ def check_bits(path: str | os.PathLike[str], model: Any) -> None:
     with h5py.File(path) as file:
         noted = json.loads(file.attrs.get(_ATTRIBUTE, "{}"))
     wrong = [
-        f"{name} ({noted[name]} in the file, {bits} in the model)"
+        f"{name} ({_told(noted[name])} in the file, {_told(bits)} in the model)"
         for name, bits in _bits(model).items()
         if noted.get(name, bits) != bits
     ]
@@ -47,8 +48,17 @@ def check_bits(path: str | os.PathLike[str], model: Any) -> None:
         )
 
 
-def _bits(model: Any) -> dict[str, int]:
-    return {site.name: int(site.quantizer.bits) for site in sites(model)}
+def _bits(model: Any) -> dict[str, int | list[int]]:
+    return {site.name: _bits_of(site.quantizer) for site in sites(model)}
+
+
+def _bits_of(quantizer: Any) -> int | list[int]:
+    by_channel = getattr(quantizer, "channel_bits", None)
+    return int(quantizer.bits) if by_channel is None else list(by_channel)
+
+
+def _told(bits: int | list[int]) -> str:
+    return bits_text(tuple(bits) if isinstance(bits, list) else bits)
 
 
 def _is_hdf5(path: str | os.PathLike[str]) -> bool:

@@ -93,3 +93,14 @@ def test_a_width_that_changes_nothing_costs_nothing(float_net, images):
     for layer in sensitivities(float_net, images, recipe=recipe):
         assert layer.code_bits == dict.fromkeys(WIDTHS, layer.parameters)
         assert set(layer.moved) == set(WIDTHS) and max(layer.moved.values()) < 1e-9
+
+
+def test_bits_that_a_rule_gives_channels_are_kept(float_net, images):
+    rules = [Rule(layer="head", weight_bits=(2, 0, 4)), Rule(layer="depthwise", weight_bits=0)]
+    found = {s.layer: s for s in sensitivities(float_net, images, recipe=Recipe(rules=rules))}
+    head, depthwise = found["head"], found["depthwise"]
+    assert head.fixed and head.moved == {4: 0.0} and head.code_bits == {4: head.parameters * 2}
+    assert depthwise.fixed and depthwise.moved == {0: 0.0}
+    assert flash_budget.least_bytes([depthwise]) == 9 * depthwise.channels
+    budget = flash_budget.choose(tuple(found.values()), 10_000, recipe=Recipe(rules=rules))
+    assert budget.recipe.rules[:2] == tuple(rules)

@@ -28,6 +28,28 @@ def test_other_bits_are_refused_by_name(bits):
     assert repr(bits) in str(caught.value)
 
 
+def test_bits_of_a_kernel_are_a_number_or_one_for_each_channel():
+    for same in ([0, 1, 8], (0, 1, 8), np.array([0, 1, 8])):
+        bits = grid.check_weight_bits(same)
+        assert bits == (0, 1, 8) and all(type(own) is int for own in bits)
+    assert [grid.check_weight_bits(own) for own in (0, np.int64(1), 8)] == [0, 1, 8]
+    for wrong, what in [
+        (9, "head bits must"),
+        ((2, 9), r"head bits\[1\] must"),
+        ("2", "head bits"),
+    ]:
+        with pytest.raises(ValueError, match=f"{what}.* be an integer from 0 to 8"):
+            grid.check_weight_bits(wrong, "head bits")
+    with pytest.raises(ValueError, match="head bits must be a number, or one for each channel"):
+        grid.check_weight_bits([], "head bits")
+
+
+def test_bits_of_a_kernel_in_words():
+    told = {4: "4", (2, 8, 4): "2-8", (0, 4, 0): "0-4, 2 pruned", (3, 3): "3", (0,): "0, 1 pruned"}
+    assert {bits: grid.bits_text(bits) for bits in told} == told
+    assert [grid.widest(bits) for bits in (3, (1, 4), (0, 0))] == [3, 4, 1]
+
+
 def test_code_ranges():
     assert [grid.code_range(bits, True) for bits in (2, 4, 8)] == [(-2, 1), (-8, 7), (-128, 127)]
     assert [grid.code_range(bits, False) for bits in (2, 4, 8)] == [(0, 3), (0, 15), (0, 255)]

@@ -9,11 +9,12 @@ from tfbinreg import Recipe, Rule
 
 BITS = st.integers(2, 8)
 FLAGS = st.none() | st.booleans()
+WEIGHT_BITS = st.integers(0, 8)
 RULES = st.builds(
     Rule,
     layer=st.sampled_from([".*", "conv[0-9]+", "head", r"a\.b", "ünï"]),
     kind=st.none() | st.sampled_from(["Conv2D", "Add"]),
-    weight_bits=st.none() | BITS,
+    weight_bits=st.none() | WEIGHT_BITS | st.lists(WEIGHT_BITS, min_size=1, max_size=4),
     activation_bits=st.none() | BITS,
     per_channel=FLAGS,
     learned_offset=FLAGS,
@@ -22,7 +23,7 @@ RULES = st.builds(
 )
 RECIPES = st.builds(
     Recipe,
-    weight_bits=BITS,
+    weight_bits=st.integers(1, 8),
     activation_bits=BITS,
     signed_activation_bits=BITS,
     first_last_bits=st.none() | BITS,
@@ -76,12 +77,34 @@ def test_other_json_is_no_recipe(text):
 @pytest.mark.parametrize("bits", [1, 9, "two", True, 0, 4.5])
 @pytest.mark.parametrize(
     "field",
-    ["weight_bits", "activation_bits", "signed_activation_bits", "input_bits", "output_bits",
+    ["activation_bits", "signed_activation_bits", "input_bits", "output_bits",
      "first_last_bits"],
 )  # fmt: skip
 def test_wrong_bits_are_named(field, bits):
     with pytest.raises(ValueError, match=f"{field} must be an integer from 2 to 8"):
         Recipe(**{field: bits})
+
+
+def test_kernels_of_a_recipe_have_one_to_eight_bits():
+    assert Recipe(weight_bits=np.int64(1)).weight_bits == 1
+    for bits in (9, "two", True, 4.5, (2, 4)):
+        with pytest.raises(ValueError, match="weight_bits must be an integer from 1 to 8"):
+            Recipe(weight_bits=bits)
+    with pytest.raises(ValueError, match="would prune every kernel: prune layers or channels by"):
+        Recipe(weight_bits=0)
+
+
+def test_a_rule_has_bits_for_each_channel():
+    rule = Rule(layer="conv", weight_bits=[2, np.int64(0), 8])
+    assert rule == Rule(layer="conv", weight_bits=(2, 0, 8))
+    recipe = Recipe(rules=[rule, Rule(layer="head", weight_bits=0)])
+    assert json.loads(recipe.to_json())["rules"][0]["weight_bits"] == [2, 0, 8]
+    again = Recipe.from_json(recipe.to_json())
+    assert again == recipe and hash(again) == hash(recipe)
+    assert again.settings(("conv", "Conv2D")).weight_bits == (2, 0, 8)
+    assert again.settings(("head", "Dense")).weight_bits == 0
+    with pytest.raises(ValueError, match=r"Rule weight_bits\[1\] must be an integer from 0 to 8"):
+        Rule(weight_bits=(2, 9))
 
 
 @pytest.mark.parametrize("field", ["weight_bits", "activation_bits"])

@@ -6,7 +6,7 @@ from reference import least_squares_step
 
 import tfbinreg
 from tfbinreg.core.grid import weight_code_range
-from tfbinreg.core.weight_starts import STARTS, start_step
+from tfbinreg.core.weight_starts import STARTS, start_step, start_step_of_bits
 
 
 def normal(*shape, seed=0):
@@ -84,3 +84,45 @@ def test_the_recipe_decides(make_net, how):
 def test_other_starts_are_refused():
     with pytest.raises(ValueError, match="weight_start must be one of mse, lsq, range, got 'max'"):
         tfbinreg.Recipe(weight_start="max")
+
+
+@pytest.mark.parametrize("how", STARTS)
+def test_signs_start_at_the_mean_which_is_their_least_squared_error(how):
+    weights = normal(200).astype(np.float64)
+    found = float(start_step_of_bits(weights, 1, how=how))
+    assert found == pytest.approx(np.abs(weights).mean(), rel=1e-6)
+    tried = np.linspace(0.5, 1.5, 1001) * found
+    errors = [np.sum((weights - np.where(weights < 0, -step, step)) ** 2) for step in tried]
+    assert tried[np.argmin(errors)] == pytest.approx(found)
+    rows = normal(3, 40)
+    np.testing.assert_allclose(start_step_of_bits(rows, 1, 0, how=how), np.abs(rows).mean(axis=1))
+
+
+@pytest.mark.parametrize("how", STARTS)
+def test_channels_start_as_kernels_of_their_bits(how):
+    kernel, bits = normal(3, 3, 7, 1), (2, 0, 1, 8, 2, 1, 4)
+    steps = start_step_of_bits(kernel, bits, 2, how=how)
+    assert steps.dtype == np.float32
+    alone = [
+        start_step_of_bits(kernel[:, :, channel], own, how=how)
+        for channel, own in enumerate(bits)
+        if own
+    ]
+    np.testing.assert_array_equal(np.delete(steps, 1), alone)
+    assert steps[1] == np.float32(np.mean(np.float32(alone)))
+    for own in (3, 8):
+        np.testing.assert_array_equal(
+            start_step_of_bits(kernel, own, 2, how=how),
+            start_step(kernel, *weight_code_range(own), 2, how=how),
+        )
+
+
+def test_channels_without_weights():
+    kernel = normal(5, 4)
+    kernel[:, 2] = 0.0  # the only one of 3 bits
+    steps = start_step_of_bits(kernel, (1, 1, 3, 0), 1, how="mse")
+    assert steps[2] == steps[3] == steps[:2].mean()
+    assert start_step_of_bits(kernel, (0,) * 4, 1, how="mse").tolist() == [1.0] * 4
+    assert not start_step_of_bits(np.zeros((5, 2)), (1, 0), 1, how="mse").any()
+    kernel[0, 0] = np.nan
+    assert np.isnan(start_step_of_bits(kernel, (1, 2, 3, 0), 1, how="mse")[0])

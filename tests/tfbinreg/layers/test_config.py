@@ -8,11 +8,24 @@ layers = keras.layers
 
 
 class TestConfig:
-    @pytest.mark.parametrize("value", [1, 9, "two", True, 0])
-    @pytest.mark.parametrize("field", ["weight_bits", "activation_bits"])
-    def test_wrong_bits_are_reported_where_they_are_written(self, field, value):
-        with pytest.raises(ValueError, match=f"{field} must be an integer from 2 to 8"):
+    @pytest.mark.parametrize("value", [-1, 9, "two", True, 2.5])
+    @pytest.mark.parametrize(("field", "least"), [("weight_bits", 0), ("activation_bits", 2)])
+    def test_wrong_bits_are_reported_where_they_are_written(self, field, least, value):
+        with pytest.raises(ValueError, match=f"{field} must be an integer from {least} to 8"):
             LSQQuantizeConfig(**{field: value})
+
+    @pytest.mark.parametrize(
+        ("bits", "own", "axis"),
+        [(1, 1, None), (0, (0,) * 4, 3), ([2, 0, 1, 8], (2, 0, 1, 8), 3), ([1] * 4, 1, 3)],
+    )
+    def test_bits_per_channel(self, bits, own, axis):
+        layer = layers.Conv2D(4, 3)
+        layer.build((None, 8, 8, 3))
+        config = LSQQuantizeConfig(bits)
+        again = LSQQuantizeConfig.from_config(config.get_config())
+        assert again == config and hash(again) == hash(config)
+        ((_, quantizer),) = again.get_weights_and_quantizers(layer)
+        assert quantizer.get_config() == {"bits": own, "axis": axis}
 
     def test_configs_are_values(self):
         config = LSQQuantizeConfig(2, 5, per_channel=True)

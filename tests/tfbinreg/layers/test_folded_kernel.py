@@ -205,3 +205,47 @@ def test_after_training_model_and_integers_agree(bits, make_net, images, labels)
         assert site.name == name
         np.testing.assert_array_equal(site.codes(), coded.codes)
         assert coded.scale.shape == () and coded.scale == site.grid().scale
+
+
+class TestPruned:
+    """Channels of 0 bits: their outputs are constant, and their weights rest."""
+
+    RULES = (
+        tfbinreg.Rule(layer="first", weight_bits=(2, 0, 1, 0)),
+        tfbinreg.Rule(layer="head", weight_bits=(2, 0, 8)),
+    )
+
+    @pytest.mark.parametrize("fold", [False, True])
+    def test_weights_rest_whatever_pulls_at_them(self, rows, fold):
+        recipe = tfbinreg.Recipe(fold_batch_norm=fold, rules=self.RULES)
+        model = tfbinreg.quantize_apply(norm_net(), recipe, calibration_data=rows)
+        before = {site.name: site.kernel.numpy() for site in kernel_sites(model)}
+        steps = {site.name: site.step.numpy() for site in kernel_sites(model)}
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile(keras.optimizers.Adam(0.01), loss)
+        callback = tfbinreg.BinRegularization("joint", strength=1.0)
+        labels = np.arange(len(rows)) % 3
+        model.fit(rows, labels, 16, 3, verbose=0, callbacks=[callback])
+        for site in kernel_sites(model):
+            pruned = np.equal(site.grid().channel_bits, 0)
+            moved = np.any(site.kernel.numpy() != before[site.name], axis=0)
+            np.testing.assert_array_equal(moved, ~pruned)
+            np.testing.assert_array_equal(site.step.numpy() != steps[site.name], ~pruned)
+            assert not site.latent.numpy()[:, pruned].any()
+            assert not site.codes()[:, pruned].any()
+
+    def test_normalization_sees_their_constant(self, rows):
+        recipe = tfbinreg.Recipe(fold_batch_norm=True, rules=self.RULES)
+        model = tfbinreg.quantize_apply(norm_net(), recipe, calibration_data=rows)
+        layer = folded(model)
+        outputs = layer(rows, training=True).numpy()[:, [1, 3]]
+        np.testing.assert_allclose(outputs, [[0.4, -0.3]] * len(rows), atol=1e-6)  # beta
+
+    def test_their_large_factors_bound_no_other_pull(self, rows):
+        recipe = tfbinreg.Recipe(fold_batch_norm=True, rules=self.RULES)
+        model = tfbinreg.quantize_apply(norm_net(), recipe, calibration_data=rows)
+        layer = folded(model)
+        factors = layer.fold().factor.numpy()
+        assert layer.largest_slope() == np.max(factors[[0, 2]] ** 2)
+        factor = layer.latent_factor().numpy().ravel()
+        np.testing.assert_array_equal(factor, factors * np.float32([1, 0, 1, 0]))

@@ -226,3 +226,76 @@ def test_nearest_levels_are_those_of_the_grid(levels):
     found = lsq_functions.nearest_levels(tf.constant(ratios[None]), levels)
     assert found.dtype == tf.float32
     np.testing.assert_array_equal(found[0], grid.nearest_levels(ratios, levels))
+
+
+class TestOfBits:
+    """`lsq_quantize_bits`: signs, and channels with bits of their own."""
+
+    MIXED = (0, 1, 2, 3, 4, 8)
+
+    def run(self, values, step, bits, grad_scale=1.0, axis=None, upstream=1.0):
+        values, step = tf.constant(values), tf.constant(step)
+        with tf.GradientTape() as tape:
+            tape.watch([values, step])
+            quantized = lsq_functions.lsq_quantize_bits(values, step, bits, grad_scale, axis)
+            loss = tf.reduce_sum(quantized * upstream)
+        to_values, to_step = tape.gradient(loss, [values, step])
+        return quantized.numpy(), to_values.numpy(), to_step.numpy()
+
+    @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+    @pytest.mark.parametrize("sign", [1.0, -1.0])
+    def test_signs_are_the_twin(self, dtype, sign):
+        step = 0.25
+        values = (samples(step, -1, 1, (300,)) * 1.0).astype(dtype)
+        values[:8] = [0.0, -0.0, step, -step, step / 2, -step / 2, 1e-30, -1e-30]
+        upstream = np.random.default_rng(1).normal(size=values.shape).astype(dtype)
+        found = self.run(values, dtype(sign * step), 1, dtype(0.125), upstream=upstream)
+        expected = np.array([reference.lsq_of_bits(float(v), step, 1) for v in values])
+        np.testing.assert_array_equal(found[0], expected[:, 0])
+        np.testing.assert_array_equal(found[1], expected[:, 1].astype(dtype) * upstream)
+        total = sign * 0.125 * np.sum(expected[:, 2] * upstream)
+        assert found[2] == pytest.approx(total, rel=1e-4)
+
+    @pytest.mark.parametrize("axis", [0, 1, -2])
+    def test_channels_are_the_twin(self, axis):
+        steps = np.float32([0.5, 0.25, 0.75, 0.125, 0.0625, 0.03125])
+        rows = np.stack([
+            samples(step, *(grid.channel_range(bits) if bits > 1 else (-1, 1)), (600,), seed=bits)
+            for step, bits in zip(steps, self.MIXED, strict=True)
+        ])  # fmt: skip
+        upstream = np.random.default_rng(1).normal(size=rows.shape).astype(np.float32)
+        factors = np.float32([1.0, 0.5, 0.25, 2.0, 0.125, 0.5])
+        place = axis % 3
+        shape = (20, 30)
+        moved, weights = (
+            np.moveaxis(part.reshape(len(rows), *shape), 0, place) for part in (rows, upstream)
+        )
+        found = self.run(moved, steps, self.MIXED, factors, axis, weights)
+        for channel, (step, bits) in enumerate(zip(steps, self.MIXED, strict=True)):
+            twin = np.array(
+                [reference.lsq_of_bits(float(v), float(step), bits) for v in rows[channel]]
+            )
+            own = upstream[channel].astype(np.float64)
+            quantized, to_values = (np.moveaxis(p, place, 0)[channel].ravel() for p in found[:2])
+            close(quantized, twin[:, 0])
+            close(to_values, twin[:, 1] * own)
+            expected = factors[channel] * np.sum(twin[:, 2] * own)
+            assert found[2][channel] == pytest.approx(expected, rel=1e-4, abs=1e-4)
+
+    @pytest.mark.parametrize("bits", [2, 8])
+    def test_equal_bits_are_lsq(self, bits):
+        qmin, qmax = grid.weight_code_range(bits)
+        values, steps = samples(0.25, qmin, qmax, (3, 400)), np.float32([0.25, 0.2, 0.3])
+        ours = self.run(values, steps, (bits,) * 3, 0.5, 0)
+        for mine, other in zip(ours, run(values, steps, qmin, qmax, 0.5, 0), strict=True):
+            np.testing.assert_array_equal(mine, other)
+
+    @pytest.mark.parametrize("dtype", [tf.float16, tf.bfloat16])
+    def test_short_floats(self, dtype):
+        values = tf.cast(np.linspace(-1.0, 1.0, 41), dtype)
+        short = lsq_functions.lsq_quantize_bits(values, 0.25, 1)
+        assert short.dtype == dtype
+        np.testing.assert_array_equal(
+            tf.cast(short, tf.float32),
+            lsq_functions.lsq_quantize_bits(tf.cast(values, tf.float32), 0.25, 1),
+        )

@@ -1,14 +1,20 @@
+import dataclasses
+
 import pytest
 import tf_keras as keras
 
-from tfbinreg import Recipe, Rule
+from tfbinreg import Recipe, Rule, register_method
 from tfbinreg.core.recipe import LayerSettings
 from tfbinreg.frontend.normalize import normalize
+from tfbinreg.methods import roster
 from tfbinreg.network.added_layers import ChannelAffine, HardSwish
 from tfbinreg.network.graph import trace
 from tfbinreg.planning.decide import decide
 
 layers = keras.layers
+SIGNS = dataclasses.replace(
+    roster.find("lsq", "weights"), name="signs", kernel_bits=(1,), channel_bits=(0, 1), about=None
+)
 
 
 def functional(wire, shape=(8, 8, 3)):
@@ -283,3 +289,73 @@ class TestProblems:
         (problem,) = map(str, plan.problems)
         assert problem.startswith("net: no layer has a kernel to quantize; add a Conv2D")
         assert str(plan).splitlines()[-1] == f"problem: {problem}"
+
+
+class TestFewBits:
+    def test_a_kernel_of_one_bit_or_none(self, graph):
+        rules = [Rule(layer="pointwise", weight_bits=1), Rule(layer="depthwise", weight_bits=0)]
+        plan = decide(graph, Recipe(rules=rules))
+        assert not plan.problems
+        assert bits(plan, "weight_bits")["pointwise"] == 1
+        assert bits(plan, "weight_bits")["depthwise"] == "0, 4 pruned"
+        rows = {row["layer"]: row["bytes"] for row in plan.rows()}
+        assert (rows["pointwise"], rows["depthwise"]) == (3, 0)
+
+    def test_channels_have_bits_of_their_own_and_a_step_each(self, graph):
+        rules = [
+            Rule(layer="conv", weight_bits=(0, 1, 8, 4)),
+            Rule(layer="depthwise", weight_bits=(2, 2, 2, 2)),
+        ]
+        plan = decide(graph, Recipe(rules=rules))
+        assert not plan.problems
+        specs = {plan.graph.nodes[index].name: k.spec for index, k in plan.kernels.items()}
+        conv, depthwise = specs["conv"], specs["depthwise"]
+        assert (conv.bits, conv.channel_bits, conv.axis) == (8, (0, 1, 8, 4), 3)
+        assert (depthwise.bits, depthwise.channel_bits, depthwise.axis) == (2, None, 2)
+        assert bits(plan, "weight_bits")["conv"] == "0-8, 1 pruned"
+        assert "0-8, 1 pruned" in str(plan)
+        rows = {row["layer"]: row["bytes"] for row in plan.rows()}
+        assert rows["conv"] == -(-27 * (0 + 1 + 8 + 4) // 8)
+
+    def test_every_reason_is_given_at_once(self, graph):
+        rules = [
+            Rule(layer="conv", weight_bits=(2, 4)),
+            Rule(layer="depthwise", weight_bits=1),
+            Rule(layer="pointwise", weight_bits=0),
+            Rule(layer="head", weight_bits=(2, 4, 8)),
+        ]
+        problems = {}
+        for problem in map(str, decide(graph, Recipe(method="tqt", rules=rules)).problems):
+            problems.setdefault(problem.split(":")[0], []).append(problem)
+        assert ["bits for 2 channels, and its kernel has 4" in p for p in problems["conv"]] == [
+            True, False
+        ]  # fmt: skip
+        assert "'tqt' has no 1-bit kernels" in problems["depthwise"][0]
+        assert "'tqt' prunes no kernels" in problems["pointwise"][0]
+        assert "'tqt' gives the channels of a kernel the same bits" in problems["head"][0]
+
+    def test_a_method_says_which_bits_it_has(self, graph):
+        register_method(SIGNS)
+        rules = [Rule(layer="conv", weight_bits=(0, 1, 1, 1))]
+        plan = decide(
+            graph, Recipe(weight_bits=1, first_last_bits=None, method="signs", rules=rules)
+        )
+        assert not plan.problems
+        rules = [Rule(layer="conv", weight_bits=(0, 1, 3, 2)), Rule(layer="head", weight_bits=2)]
+        problems = decide(
+            graph, Recipe(weight_bits=1, first_last_bits=None, method="signs", rules=rules)
+        ).problems
+        assert [str(problem).split(";")[0] for problem in problems] == [
+            "conv: 'signs' has no channels of 2, 3 bits in a kernel of several",
+            "head: 'signs' has no 2-bit kernels",
+        ]
+
+    def test_no_output_is_cut_off(self, graph):
+        for layer, cut in [("head", True), ("conv", True), ("depthwise", False)]:
+            rules = [Rule(layer=layer, weight_bits=0)]
+            problems = decide(graph, Recipe(rules=rules)).problems
+            assert len(problems) == cut
+            if cut:
+                assert f"{layer}: pruned as a whole it leaves the output 'head' without any" in str(
+                    problems[0]
+                )

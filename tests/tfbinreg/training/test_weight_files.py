@@ -42,3 +42,16 @@ def test_files_without_a_record_are_loaded(nets, name, tmp_path):
     with h5py.File(path, "a") as file:
         del file.attrs["tfbinreg_bits"]
     nets[2].load_weights(path)
+
+
+def test_other_bits_of_channels_are_refused_in_words(float_net, tmp_path):
+    one, other = (
+        tfbinreg.quantize_apply(
+            float_net, tfbinreg.Recipe(rules=[tfbinreg.Rule(layer="conv", weight_bits=own)])
+        )
+        for own in [(0, 1, 2, 0), (8, 1, 2, 2)]
+    )
+    one.save_weights(tmp_path / "w.h5")
+    with pytest.raises(ValueError, match=r"conv \(0-2, 2 pruned in the file, 1-8 in the model\)"):
+        other.load_weights(tmp_path / "w.h5")
+    one.load_weights(tmp_path / "w.h5")
