@@ -96,7 +96,7 @@ class KernelStep:
         before: the kernel before the step, float32.
         kernel: the kernel after it.
         factor: by which a kernel is multiplied before it is quantized, broadcastable: that of
-            folded normalizations, 1.0 without any.
+            folded normalizations, 1.0 without any, 0.0 in pruned channels.
         codes_before: codes of the kernel before the step, whole numbers in float32.
         grid: the grid after it.
         rate: the learning rate of the step, float32, ().
