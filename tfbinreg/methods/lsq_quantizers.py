@@ -86,6 +86,8 @@ class LSQWeightQuantizer(UniformWeightQuantizer):
         return tf.where(is_usable(step), step, tf.ones_like(step))
 
     def start_step(self, kernel: np.ndarray, how: str) -> np.ndarray:
+        if self._is_uniform:
+            return super().start_step(kernel, how)
         return start_step_of_bits(kernel, self._own_bits, self.axis, how=how)
 
     def grid_now(self, variables: Variables) -> GridTensors:
