@@ -17,7 +17,7 @@ ROOMS = """
 tflite_tools.system: bounded files quiet
 tflite_tools.schema: bit_fields compact flatbuffer manifest card writer lut_decode contents codes
   file_layout
-tflite_tools.arithmetic: lost_numbers fixed_point multipliers lookup_tables
+tflite_tools.arithmetic: lost_numbers fixed_point multipliers lookup_tables geometry
 tfbinreg.version
 tfbinreg._compat
 tfbinreg.core: warning grid target channel_folding weight_starts lp_steps powell problems recipe
@@ -51,7 +51,8 @@ tflite_tools
 tflite_tools.running: worker runtime samples
 tflite_tools.checks: verdict agreement coarse_check pairing static isolate operator_checks
   trained_model same_weights derived_file compare rounding
-tflite_tools.c: arena geometry packing coding lowering lower_kernels lower_moves lower_elementwise
+tflite_tools.pruning: relations kernels constants removal smaller
+tflite_tools.c: arena packing coding lowering lower_kernels lower_moves lower_elementwise
   memory_map source_text generate host_run cortex_m host_size accuracy source_folder verify_folder
 tflite_tools.formats: ethos result int4 split lut slim build
 tflite_tools.reports: describe svg sizes markup page_sections page report_text card_text

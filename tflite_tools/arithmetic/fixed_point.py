@@ -9,6 +9,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
+_ACTIVATION_LIMITS = {"RELU": (0.0, None), "RELU6": (0.0, 6.0), "RELU_N1_TO_1": (-1.0, 1.0)}
+ACTIVATIONS = ("NONE", *_ACTIVATION_LIMITS)  # that kernels fuse
 _MAX32, _MIN32 = 2**31 - 1, -(2**31)
 _ONE = _MAX32  # the largest number of Q0.31, which stands for 1
 # exp(-2^k) for k = -2 to 4, Q0.31.
@@ -23,6 +27,23 @@ def wrap(value: int) -> int:
 def clamp(value: int, low: int = -128, high: int = 127) -> int:
     """`value` within [low, high]."""
     return min(max(value, low), high)
+
+
+def activation_limits(activation: str, scale: np.float32, zero_point: int) -> tuple[int, int]:
+    """Smallest and largest int8 that a fused activation leaves on the grid of the output.
+
+    Raises:
+        ValueError: if it is none of `ACTIVATIONS`.
+    """
+    if activation == "NONE":
+        return -128, 127
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"the fused activation {activation}")
+    low, high = (
+        None if limit is None else zero_point + rounded(float(np.float32(limit) / scale))
+        for limit in _ACTIVATION_LIMITS[activation]
+    )
+    return -128 if low is None else max(-128, low), 127 if high is None else min(127, high)
 
 
 def rounded(value: float) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -12,6 +13,25 @@ _LEVELS = range(-128, 128)
 _SIGMOID_BITS = 4  # integer bits of the argument of LOGISTIC and TANH
 _HALF_WORD = 2**15
 Grid = tuple[np.float32, int]  # scale, zero point
+
+
+def of_operator(name: str, source: Grid, target: Grid, alpha: object = None) -> np.ndarray:
+    """The table of an operator of the TFLite schema, one of `OPERATORS`, int8 (256,).
+
+    Args:
+        name: of the operator.
+        source: grid of its input.
+        target: grid of its output.
+        alpha: the slope of LEAKY_RELU.
+
+    Raises:
+        ValueError: if TFLM cannot compute with these grids, or the slope is no number.
+    """
+    if name == "LEAKY_RELU":
+        if not isinstance(alpha, float) or not math.isfinite(alpha):
+            raise ValueError(f"the slope {alpha!r}")
+        return leaky_relu(source, target, alpha)
+    return _FUNCTIONS[name](source, target)
 
 
 def rescaling(source: Grid, target: Grid) -> np.ndarray:
@@ -120,3 +140,14 @@ def _short_product(a: int, b: int) -> int:
 
 def _table(function: Callable[[int], int]) -> np.ndarray:
     return np.array([fixed.clamp(function(stored)) for stored in _LEVELS], np.int8)
+
+
+_FUNCTIONS: dict[str, Callable[[Grid, Grid], np.ndarray]] = {
+    "HARD_SWISH": hard_swish,
+    "LOGISTIC": lambda source, target: logistic(source),
+    "QUANTIZE": rescaling,
+    "RELU": relu,
+    "RELU6": relu6,
+    "TANH": lambda source, target: tanh(source),
+}
+OPERATORS = ("LEAKY_RELU", *_FUNCTIONS)

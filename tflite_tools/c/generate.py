@@ -21,7 +21,10 @@ from tflite_tools.c import (
     source_text,
 )
 from tflite_tools.c.lowering import Constants, Context, Problem, Step
+from tflite_tools.pruning import smaller
+from tflite_tools.pruning.smaller import Smaller
 from tflite_tools.schema.contents import Graph, Model, Op, Tensor
+from tflite_tools.schema.manifest import LayerEntry
 
 RUNTIME_HEADER = "tfbinreg_runtime.h"
 HEADERS_DIR = pathlib.Path(__file__).parent / "headers"
@@ -54,20 +57,24 @@ class Sources:
             come on top.
         packed_weight_bytes: the packed codes of all layers.
         constant_bytes: biases, multipliers, shifts and tables.
+        left_out: name of a weight tensor -> output channels that the network does not need and the
+            C does not have.
     """
 
     files: Mapping[str, str]
     arena_bytes: int
     packed_weight_bytes: int
     constant_bytes: int
+    left_out: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
 
-def generate(model: Model, *, name: str = "model") -> Sources:
+def generate(model: Model, *, name: str = "model", whole: bool = False) -> Sources:
     """Write a canonical int8 file as C.
 
     Args:
         model: a file made by `tflite_tools convert` with int8 inputs.
         name: prefix of the files and of everything they declare.
+        whole: keep the channels that the network does not need (`pruning.removal`).
 
     Returns:
         `name`.c, `name`.h, the runtime header and an example main.c that reads samples from
@@ -81,17 +88,13 @@ def generate(model: Model, *, name: str = "model") -> Sources:
     entries = {entry.tensor: entry for entry in model.require_manifest().layers}
     if len(model.graphs) != 1:
         raise ValueError("The file has several subgraphs.")
-    constants = Constants()
-    problems = _edge_problems(model.main)
-    steps = []
-    for op in model.main.ops:
-        step, found = _lower(model.main, op, Context(model.main, op, entries, constants))
-        steps.append(step)
-        problems += found
-    problems += _order_problems(model.main, steps)
-    lowering.raise_problems(problems)
-    placed = memory_map.place(model.main, steps)
-    text = source_text.Text(name, model.main, steps, placed, constants.lines, _defines(constants))
+    lowered = _lowered(model.main, entries)
+    needed = Smaller(model, {}) if whole else smaller.of_model(model)
+    if needed.model is not model:
+        lowered = _lowered(needed.model.main, entries)
+    graph, steps, constants = lowered
+    placed = memory_map.place(graph, steps)
+    text = source_text.Text(name, graph, steps, placed, constants.lines, _defines(constants))
     return Sources(
         files={
             f"{name}.c": text.source(),
@@ -102,7 +105,35 @@ def generate(model: Model, *, name: str = "model") -> Sources:
         arena_bytes=placed.arena.size,
         packed_weight_bytes=constants.weight_bytes,
         constant_bytes=constants.other_bytes,
+        left_out=needed.by_weights(),
     )
+
+
+def left_out(model: Model) -> dict[str, int]:
+    """`Sources.left_out` of a file's C; nothing if there is no C of it."""
+    try:
+        _lowered(model.main, {entry.tensor: entry for entry in model.require_manifest().layers})
+    except ValueError:
+        return {}
+    return smaller.of_model(model).by_weights()
+
+
+def _lowered(
+    graph: Graph, entries: Mapping[str, LayerEntry]
+) -> tuple[Graph, list[Step], Constants]:
+    """A graph, its operators as steps, and their constants.
+
+    Raises:
+        ValueError: with every reason why some operators have none.
+    """
+    constants, problems, steps = Constants(), _edge_problems(graph), []
+    for op in graph.ops:
+        step, found = _lower(graph, op, Context(graph, op, entries, constants))
+        steps.append(step)
+        problems += found
+    problems += _order_problems(graph, steps)
+    lowering.raise_problems(problems)
+    return graph, steps, constants
 
 
 def _defines(constants: Constants) -> list[str]:

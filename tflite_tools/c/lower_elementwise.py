@@ -8,8 +8,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from tflite_tools.arithmetic import fixed_point, lookup_tables, multipliers
-from tflite_tools.c import geometry
+from tflite_tools.arithmetic import fixed_point, geometry, lookup_tables, multipliers
 from tflite_tools.c.lowering import Context, Step
 from tflite_tools.schema.contents import Tensor
 
@@ -31,21 +30,9 @@ def _table(op: Context, source: Tensor) -> np.ndarray:
     if name in ("LOGISTIC", "TANH"):
         wanted = (1.0 / 256.0, -128) if name == "LOGISTIC" else (1.0 / 128.0, 0)
         op.need((float(made[0]), made[1]) == wanted, f"an output grid other than {wanted}")
-        return lookup_tables.logistic(taken) if name == "LOGISTIC" else lookup_tables.tanh(taken)
-    if name == "LEAKY_RELU":
-        alpha = op.op.options.get("alpha")
-        if not isinstance(alpha, float) or not math.isfinite(alpha):
-            raise ValueError(f"the slope {alpha!r}")
-        return lookup_tables.leaky_relu(taken, made, alpha)
     if name == "RELU6":
         op.same_grids(source)
-        return lookup_tables.relu6(taken, made)
-    functions = {
-        "HARD_SWISH": lookup_tables.hard_swish,
-        "RELU": lookup_tables.relu,
-        "QUANTIZE": lookup_tables.rescaling,
-    }
-    return functions[name](taken, made)
+    return lookup_tables.of_operator(name, taken, made, op.op.options.get("alpha"))
 
 
 def add(op: Context) -> Step:

@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tflite_tools.arithmetic import multipliers
+from tflite_tools.arithmetic import geometry, multipliers
 from tflite_tools.arithmetic.multipliers import HALF
-from tflite_tools.c import coding, geometry, packing
+from tflite_tools.c import coding, packing
 from tflite_tools.c.lowering import Context, Step
 from tflite_tools.schema import codes as file_codes
 from tflite_tools.schema.contents import Tensor

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from tflite_tools.c import geometry
+from tflite_tools.arithmetic import geometry
 from tflite_tools.c.lowering import Context, Step
 
 

@@ -16,7 +16,6 @@ from tflite_tools.schema.manifest import LayerEntry
 MAX_DIMENSION = 2**16 - 1  # the kernels keep dimensions in 16 bits
 MAX_ELEMENTS = 2**28  # and count elements in 32
 _C_TYPES = {"int8": "int8_t", "uint8": "uint8_t", "int16": "int16_t", "uint16": "uint16_t"}
-_ACTIVATION_LIMITS = {"RELU": (0.0, None), "RELU6": (0.0, 6.0), "RELU_N1_TO_1": (-1.0, 1.0)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,17 +181,7 @@ class Context:
 
     def limits(self) -> tuple[int, int]:
         """Smallest and largest stored output that the fused activation leaves."""
-        scale, zero_point = self.grid(self.output)
-        if self.op.activation == "NONE":
-            return -128, 127
-        if self.op.activation not in _ACTIVATION_LIMITS:
-            raise ValueError(f"the fused activation {self.op.activation}")
-        low, high = _ACTIVATION_LIMITS[self.op.activation]
-        return (
-            max(-128, zero_point + fixed_point.rounded(float(np.float32(low) / scale))),
-            127 if high is None
-            else min(127, zero_point + fixed_point.rounded(float(np.float32(high) / scale))),
-        )  # fmt: skip
+        return fixed_point.activation_limits(self.op.activation, *self.grid(self.output))
 
 
 def check_grid(tensor: Tensor) -> Grid:

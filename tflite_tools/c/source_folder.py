@@ -14,6 +14,7 @@ from tflite_tools.c import coding, packing
 from tflite_tools.c.generate import RUNTIME_HEADER
 from tflite_tools.checks import pairing
 from tflite_tools.checks.verdict import Check, Verdict, decide
+from tflite_tools.pruning import smaller
 from tflite_tools.schema.contents import Model
 
 EXAMPLE = "main.c"
@@ -193,19 +194,23 @@ def _bytes(kind: str, name: str, size: str, text: str) -> np.ndarray:
 def check_codes(text: str, model: Model) -> Check:
     """The weights in the C, unpacked and times their pre-scale, are exactly the file's.
 
+    Channels that the network does not need are in the file and not in the C (`pruning.removal`).
+
     Args:
         text: the C of the network.
         model: the canonical file.
     """
+    needed = smaller.of_model(model)
+    graph = needed.model.main
     try:
         packed = weights(text)
     except ValueError as error:
         return Check("codes", Verdict.FAILED, str(error))
     problems, count, widths = [], 0, set()
-    for op in model.main.ops:
+    for op in graph.ops:
         if op.name not in pairing.KERNEL_OPS:
             continue
-        kernel = pairing.kernel(model.main, op)
+        kernel = pairing.kernel(graph, op)
         rows = np.moveaxis(kernel.weights, kernel.axis, 0).astype(np.int64)
         rows = rows.reshape(len(rows), -1)
         stored = packed.pop(op.index, None)
@@ -223,7 +228,9 @@ def check_codes(text: str, model: Model) -> Check:
             problems.append((kernel.name, f"{wrong} of {rows.size} weights differ"))
     problems += [(f"op_{index}", "is no layer of the file") for index in packed]
     detail = f"{count} weights, packed at {_listed(widths)} bits in the C, are those of the file"
-    return decide("codes", problems, detail, {"weights": count})
+    if needed.count:
+        detail += f"; {needed.count} channels that it does not need are left out"
+    return decide("codes", problems, detail, {"weights": count, "left_out": needed.count})
 
 
 def _listed(widths: set[int]) -> str:

@@ -18,6 +18,7 @@ from tflite_tools.checks import derived_file, isolate, operator_checks
 from tflite_tools.checks.agreement import Limits
 from tflite_tools.checks.trained_model import guarded
 from tflite_tools.checks.verdict import Check, Report, Verdict, decide, unproven
+from tflite_tools.pruning import smaller
 from tflite_tools.running import runtime, samples
 from tflite_tools.running.runtime import LITERT, TFLM
 from tflite_tools.schema.contents import Model
@@ -139,10 +140,9 @@ def _operators(case: _Case) -> Check:
     """Every operator alone, on random activations, with the folder's kernels."""
     if missing := _missing():
         return Check("operators", Verdict.SKIPPED, missing)
-    alone = isolate.isolate(case.canonical)
-    inputs = isolate.inputs_for(
-        alone, operator_checks.random_activations(case.canonical, case.seed)
-    )
+    needed = smaller.of_model(case.canonical).model
+    alone = isolate.isolate(needed)
+    inputs = isolate.inputs_for(alone, operator_checks.random_activations(needed, case.seed))
     kernels = {generate.RUNTIME_HEADER: case.folder.files[generate.RUNTIME_HEADER]}
     files = {**generate.generate(alone.model).files, **kernels}
     part = _Case(Folder("model", files), alone.model, inputs, 0, case.time_limit)

@@ -150,6 +150,7 @@ def _sources(canonical: Model, name: str) -> Built:
         "arena_bytes": made.arena_bytes,
         "packed_weight_bytes": made.packed_weight_bytes,
         "constant_bytes": made.constant_bytes,
+        "channels_left_out": sum(made.left_out.values()),
     }
     files = {path: text.encode() for path, text in made.files.items()}
     kept = made.packed_weight_bytes + made.constant_bytes

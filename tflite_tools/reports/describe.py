@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from tflite_tools.c import generate
 from tflite_tools.schema import codes, file_layout, manifest
 from tflite_tools.schema.contents import Graph, Model, Op, Quantization, Tensor
 from tflite_tools.schema.manifest import LayerEntry
@@ -55,6 +56,7 @@ class WeightSummary:
         levels: the codes of a codebook, None if they are evenly spaced.
         channel_bits: the bits of each output channel of the whole layer, None if they share `bits`.
         codebooks: whether each output channel has a codebook.
+        left_out: how many output channels generated C does without.
     """
 
     layer: str
@@ -71,6 +73,7 @@ class WeightSummary:
     levels: tuple[int, ...] | None = None
     channel_bits: tuple[int, ...] | None = None
     codebooks: bool = False
+    left_out: int = 0
 
     @property
     def code_bits(self) -> int | None:
@@ -113,6 +116,18 @@ class Description:
     recipe: dict[str, Any] | None
     target: str | None
     finalized: bool | None
+
+    @property
+    def left_out(self) -> str:
+        """The channels that generated C does without, in words; "" if there are none."""
+        gone = {weight.layer: weight.left_out for weight in self.weights if weight.left_out}
+        layers = ", ".join(f"{layer} {count}" for layer, count in gone.items())
+        total = sum(gone.values())
+        return (
+            f"C leaves out {total} channels that the network does not need: {layers}"
+            if gone
+            else ""
+        )
 
     @property
     def packed_weight_bytes(self) -> int:
@@ -162,7 +177,7 @@ def _op(graph: Graph, op: Op) -> OpSummary:
 
 def _weights(model: Model) -> list[WeightSummary]:
     entries = {} if model.manifest is None else {e.tensor: e for e in model.manifest.layers}
-    found = []
+    found, left_out = [], generate.left_out(model)
     for graph_index, graph in enumerate(model.graphs):
         encoded = {entry.indices: entry for entry in graph.encoded}
         for index, kind in file_layout.constant_kinds(model, graph_index).items():
@@ -175,7 +190,8 @@ def _weights(model: Model) -> list[WeightSummary]:
                 dtype = f"LUT{encoded[index].bits}"
             else:
                 values, dtype = tensor, tensor.dtype
-            found.append(_weight(values, entry, name=tensor.name, dtype=dtype, stored=tensor))
+            weight = _weight(values, entry, name=tensor.name, dtype=dtype, stored=tensor)
+            found.append(dataclasses.replace(weight, left_out=left_out.get(tensor.name, 0)))
     return found
 
 

@@ -45,15 +45,16 @@ class Flash:
 def count(model: Model) -> Flash:
     """Count weights and constants of a canonical file, as they are in its C sources.
 
-    Codes of an untrained file may need fewer bits than training will use; weights are counted at
-    the bits that their layers may use. A network that cannot be C is counted by its file.
+    Codes of an untrained file may need fewer bits than training will use: weights are counted at
+    the bits that their layers may use, and channels that the C leaves out as if it had them. A
+    network that cannot be C is counted by its file.
 
     Raises:
         ValueError: if the file has no manifest.
     """
     trained = _packed(model)
     try:
-        sources = generate.generate(model)
+        sources = generate.generate(model, whole=True)
     except ValueError as error:
         return Flash(
             weights=trained,

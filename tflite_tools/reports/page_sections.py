@@ -39,10 +39,15 @@ def sizes(found: Sizes) -> str:
         for entry in found.formats
         if entry.refused
     ]
+    notes = [
+        markup.note(f"{entry.name}: {entry.left_out} channels that are not needed are left out.")
+        for entry in made
+        if entry.left_out
+    ]
     header = ("layer", *LIMITS, *names, "")
     explained = markup.note(_FORMATS if made else _LIMITS)
     legend = svg.legend(names or LIMITS)
-    return f"{explained}{legend}{markup.raw_table(header, rows)}{''.join(refused)}"
+    return f"{explained}{legend}{markup.raw_table(header, rows)}{''.join((*notes, *refused))}"
 
 
 def _chart(limits: Sequence[int], stored: Sequence[int]) -> str:

@@ -141,6 +141,8 @@ def _print_weights(description: Description, output: Console) -> None:
             _histogram(weight),
         )
     output.print(rows)
+    if description.left_out:
+        output.print(safe(description.left_out), soft_wrap=True)
 
 
 def _bits(weight: WeightSummary) -> str:

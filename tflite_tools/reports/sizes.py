@@ -45,12 +45,14 @@ class FormatSize:
         total: bytes of the file; of C packed weights and constants, for its text is not flash.
         layers: bytes of the weights of each layer, with their tables.
         refused: why there is no such file, "" if there is one.
+        left_out: channels that the network does not need and the format does not have.
     """
 
     name: str
     total: int
     layers: tuple[int, ...]
     refused: str = ""
+    left_out: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,4 +142,5 @@ def _sources(canonical: Model) -> FormatSize:
     made = generate.generate(canonical, name=_C_NAME)
     packed = source_folder.weights(made.files[f"{_C_NAME}.c"])
     layers = tuple(weights.size for _, weights in sorted(packed.items()))
-    return FormatSize("c", made.packed_weight_bytes + made.constant_bytes, layers)
+    total = made.packed_weight_bytes + made.constant_bytes
+    return FormatSize("c", total, layers, left_out=sum(made.left_out.values()))

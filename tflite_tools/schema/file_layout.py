@@ -39,12 +39,18 @@ class Extent(NamedTuple):
     size: int
 
 
-def bias_index(op: Op) -> int | None:
-    """Tensor index of an operator's bias, None if it has none."""
+def bias_place(op: Op) -> int | None:
+    """Which of an operator's inputs is its bias, None if it has none."""
     position = _BIAS_INPUT.get(op.name)
     if position is None or position >= len(op.inputs) or op.inputs[position] < 0:
         return None
-    return op.inputs[position]
+    return position
+
+
+def bias_index(op: Op) -> int | None:
+    """Tensor index of an operator's bias, None if it has none."""
+    place = bias_place(op)
+    return None if place is None else op.inputs[place]
 
 
 def bytes_by_category(model: Model, manifest_name: str) -> dict[str, int]:
