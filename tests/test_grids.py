@@ -244,7 +244,7 @@ def test_figures_are_told_in_plain_words(case, file):
     measured = {entry.name: entry for entry in sizes.measure(file).formats}
     assert measured["c"].refused == "" and len(measured["c"].layers) == 4
     assert measured["c"].left_out == sum(weight.left_out for weight in description.weights)
-    assert (measured["c"].left_out > 0) == (kind == "channels")
+    assert measured["c"].left_out >= 3  # a factor of the normalization is 0, two filters read it
     assert flash.count(file).weights >= description.packed_weight_bytes
 
 

@@ -25,7 +25,7 @@ def test_bits_that_c_has_no_width_for_count_as_the_next(canonical):
 
 
 def test_without_c_biases_and_scales_are_counted(two_bits, monkeypatch):
-    def refuse(model):
+    def refuse(model, *, whole):
         raise ValueError("Cannot write the file as C:\n  - reason")
 
     weights = flash.count(two_bits).weights
