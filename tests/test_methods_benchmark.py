@@ -44,3 +44,13 @@ def test_a_row_that_differs_fails(methods, monkeypatch, capsys):
     row["TFLM"] = 1
     assert methods.main(arguments) == 1
     assert "| TFLM |" in capsys.readouterr().out
+
+
+def test_found_bits_fails_with_a_wrong_code(methods, monkeypatch, capsys):
+    found_bits = importlib.import_module("found_bits")
+    row = dict.fromkeys(found_bits._COLUMNS, 0)
+    monkeypatch.setattr(found_bits.rows, "in_own_process", lambda *_: row)
+    assert found_bits.main(["--strengths", "0"]) == 0
+    row["codes"] = 1
+    assert found_bits.main(["--strengths", "0"]) == 1
+    assert "| planes |" in capsys.readouterr().out

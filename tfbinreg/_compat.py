@@ -356,9 +356,11 @@ def _slots(optimizer: Any, model: Any) -> dict[tuple[str, str], tf.Variable]:
 
 
 def restart_slots(model: Any, variables: Sequence[tf.Variable], mean_squares: bool = True) -> None:
-    """Let what a model's optimizer keeps of some trained variables start at zero; without
-    `mean_squares`, what Adam divides by stays."""
+    """Let what a model's optimizer keeps of some variables start at zero; without `mean_squares`,
+    what Adam divides by stays. Of variables in frozen layers it keeps nothing."""
     optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    trained = {variable.name for variable in model.trainable_variables}
+    variables = [variable for variable in variables if variable.name in trained]
     slots: list[tf.Variable] = []
     kept = () if mean_squares else ("v", "vhat")
     if isinstance(optimizer, keras.optimizers.legacy.Optimizer):

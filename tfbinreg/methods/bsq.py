@@ -83,7 +83,15 @@ def requantize_kernels(
 
     Returns:
         Mean bits of a weight, `bsq_bits` with the sign and `bsq_planes` without.
+
+    Raises:
+        ValueError: naming kernels that are not finite.
     """
+    broken = [kernel.name for kernel in kernels if not np.all(np.isfinite(kernel.latent))]
+    if broken:
+        raise ValueError(
+            f"The kernels of {', '.join(broken)} have NaN or infinite values: training diverged."
+        )
     empty = []
     for kernel in kernels:
         quantizer, variables = kernel.quantizer, kernel.variables

@@ -198,8 +198,8 @@ class BSQWeightQuantizer(UniformWeightQuantizer):
         Raises:
             ValueError: if every weight is zero, or the step would not be finite.
         """
-        variables["lowest"].assign(0)
-        variables["count"].assign(self.places)
+        for name, number in {"lowest": 0, "count": self.places, "fixed": 0}.items():
+            variables[name].assign(number)
         super().initialize(variables, kernel, start)
         codes = self.grid_now(variables).codes(tf.constant(kernel))
         variables["planes"].assign(exact_planes(codes, self._powers(variables)))

@@ -395,14 +395,14 @@ class TestTraining:
     @pytest.mark.parametrize("optimizer", ["adam", *slow("legacy", "sgd")])
     def test_momenta_restart_and_what_adam_divides_by_stays(self, optimizer):
         optimizers = keras.optimizers
-        model = small_model(
-            {
-                "adam": lambda: optimizers.Adam(0.01),
-                "legacy": lambda: optimizers.legacy.Adam(0.01),
-                "sgd": lambda: optimizers.SGD(0.01, momentum=0.9),
-            }[optimizer](),
-            own={"planes_until": 1.0},
-        )
+        make = {
+            "adam": lambda: optimizers.Adam(0.01),
+            "legacy": lambda: optimizers.legacy.Adam(0.01),
+            "sgd": lambda: optimizers.SGD(0.01, momentum=0.9),
+        }[optimizer]
+        model = small_model(own={"planes_until": 1.0})
+        kernel_sites(model)[-1].layer.trainable = False  # no averages are kept of it
+        model.compile(make(), model.loss)
 
         def averages():
             own = model.optimizer
@@ -464,6 +464,12 @@ class TestRefusals:
             tfbinreg.Rule(layer=name, method="lsq") for name in ("first", "middle", "head")
         )
         assert kernel_sites(small_model(fold_batch_norm=True, rules=other))
+
+    def test_weights_that_are_not_finite(self):
+        latent = np.full(SHAPE, np.nan, np.float32)
+        kernels = [kernel_of(*live(), latent, name=name)[0] for name in ("first", "head")]
+        with pytest.raises(ValueError, match="kernels of first, head have NaN"):
+            requantize_kernels(kernels, 0, BsqOptions())
 
     def test_a_scale_that_is_not_finite(self):
         quantizer, variables = live(scale=np.nan)
