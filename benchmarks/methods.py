@@ -103,6 +103,10 @@ WAYS = {
         },
         lambda: [QuantizerLog()],
     ),
+    "mirror_descent": Way({"method": "mirror_descent"}),
+    "mirror_softmax": Way(
+        {"method": "mirror_descent", "options": {"mirror_descent": {"form": "softmax"}}}
+    ),
     "distill": Way(teacher=True),
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -465,3 +466,36 @@ def open_probability(log_alpha: float, count: int = 200001) -> float:
     u = (np.arange(count) + 0.5) / count
     s = 1.0 / (1.0 + np.exp(-(np.log(u) - np.log(1.0 - u) + log_alpha) * 1.5))
     return float(np.mean(s * 1.2 - 0.1 > 0.0))
+
+
+def mirror_tanh(weight: float, scale: float, beta: float, bits: int) -> tuple[float, float]:
+    """The projected weight of mirror descent (Ajanthan et al. 2021) with tanh, or the mean of two
+    shifted ones at 2 bits, and its derivative for the scale, the projection taken as fixed."""
+    dual = weight / scale
+    if bits == 1:
+        projected = math.tanh(beta * dual)
+    else:
+        projected = (math.tanh(beta * (dual + 0.5)) + math.tanh(beta * (dual - 0.5))) / 2.0
+    return scale * projected, projected
+
+
+def mirror_softmax(
+    duals: Sequence[float], scale: float, beta: float, levels: Sequence[int]
+) -> float:
+    """The projected weight of mirror descent with softmax: one number for each level."""
+    shares = [math.exp(beta * (dual - max(duals))) for dual in duals]
+    return scale * sum(p * q for p, q in zip(shares, levels, strict=True)) / sum(shares)
+
+
+def closed_form_tanh(projected: float, beta: float, change: float) -> float:
+    """MD-tanh's update of a projected weight for a step `change` of the optimizer."""
+    grown = (1.0 + projected) / (1.0 - projected) * math.exp(2.0 * beta * change)
+    return (grown - 1.0) / (grown + 1.0)
+
+
+def closed_form_softmax(
+    shares: Sequence[float], beta: float, changes: Sequence[float]
+) -> np.ndarray:
+    """MD-softmax's update of the shares of the levels: the exponentiated gradient."""
+    grown = [p * math.exp(beta * change) for p, change in zip(shares, changes, strict=True)]
+    return np.array(grown) / sum(grown)

@@ -32,6 +32,7 @@ SOLVERS = roster.with_part("fit")
 OPTIONS = {
     "freezing": {"momentum": 0.5, "first_threshold": 0.1, "last_threshold": 0.1, "begin": 0.0},
     "trs": {"rate": 0.5, "gain": 1.0},
+    "mirror_descent": {"hard_from": 0.0},
     "gdrq": {"groups": 2, "alpha": "least_loss", "search_every": 3, "clip": "latent"},
 }
 KINDS = {
@@ -59,6 +60,13 @@ VARIANTS = {
         "activation_bits": 2,
         "first_last_bits": None,
         "rules": (tfbinreg.Rule(weight_bits=2),),
+        "options": {"mirror_descent": {"hard_from": 0.0}},
+    },
+    "signs": {
+        "first_last_bits": None,
+        "fold_batch_norm": True,
+        "rules": (tfbinreg.Rule(weight_bits=1),),
+        "options": {"mirror_descent": {"hard_from": 0.0, "form": "softmax"}},
     },
     # A codebook for each channel of every kernel, some of them pruned.
     "pruned": {
@@ -101,6 +109,8 @@ METHODS_AND_KINDS = [
     ("cpq", "channel_bits"),
     ("lsq", "one_bit"),
     ("lsq", "mixed"),
+    ("mirror_descent", "ternary"),
+    ("mirror_descent", "signs"),
 ]
 TWINS = {
     "lsq": reference.lsq,
@@ -108,6 +118,7 @@ TWINS = {
     "gdrq": reference.gdrq,
     "tsq": reference.tsq,
     "cpq": reference.cpq,
+    "mirror_descent": reference.mirror_tanh,
     "lapq": reference.least_power_step,
     "alq": reference.alq_coordinates,
     "bsq": reference.bit_planes,

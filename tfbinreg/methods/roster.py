@@ -17,6 +17,7 @@ from tfbinreg.methods.gdrq import GDRQ
 from tfbinreg.methods.kure import KURE
 from tfbinreg.methods.lapq import LAPQ
 from tfbinreg.methods.lsq import LSQ
+from tfbinreg.methods.mirror_descent import MIRROR_DESCENT
 from tfbinreg.methods.msqe import MSQE
 from tfbinreg.methods.tqt import TQT
 from tfbinreg.methods.trs import TRS
@@ -25,8 +26,8 @@ from tfbinreg.methods.tsq import TSQ
 _methods: dict[str, Method] = {
     method.name: method
     for method in (
-        *(LSQ, TQT, GDRQ, TSQ, BIN_REGULARIZATION, MSQE, DAMPENING, KURE, FREEZING, TRS),
-        *(LAPQ, ALQ, BSQ, CPQ),
+        *(LSQ, TQT, GDRQ, TSQ, ALQ, BSQ, CPQ, MIRROR_DESCENT),
+        *(BIN_REGULARIZATION, MSQE, DAMPENING, KURE, FREEZING, TRS, LAPQ),
     )
 }
 
