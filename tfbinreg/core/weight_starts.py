@@ -46,7 +46,7 @@ def start_step_of_bits(
     """`start_step` where weights may have one bit, and channels bits of their own.
 
     At 1 bit a step is mean|w|, whatever `how` says: with it s * sign(w) has the least squared error
-    (Rastegari et al., XNOR-Net, ECCV 2016, equation 6, per channel there).
+    (Rastegari et al., XNOR-Net, ECCV 2016, section 3.1, per channel there).
 
     Args:
         kernel: as for `start_step`.

@@ -183,9 +183,8 @@ def lsq_quantize_bits(
 
     which are LSQ's gradients (Esser et al., equations 3 and 5) for qmin = -1, qmax = 1 and a code
     that is the sign: the derivative of rounding is taken as 1 inside the range, that of the sign
-    likewise. It is the straight-through estimator of Hubara et al. (Binarized Neural Networks,
-    NeurIPS 2016, equation 4), whose range is 1 where it is s here. That LSQ's authors say nothing
-    of 1 bit makes this a reading of theirs.
+    likewise. It is the straight-through estimator of binarized networks (Hubara et al., NeurIPS
+    2016), whose range is 1 where it is s here. LSQ's paper stops at 2 bits: this is our extension.
 
     At 0 bits w_hat = 0, and so are all gradients.
 
