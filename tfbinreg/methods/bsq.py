@@ -15,7 +15,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -76,13 +76,10 @@ def bit_penalty(view: KernelView, options: BsqOptions) -> tf.Tensor:
 
 def requantize_kernels(
     kernels: Sequence[KernelBetweenEpochs], epoch: int, options: BsqOptions
-) -> Mapping[str, float]:
+) -> None:
     """Re-quantize and trim every so many epochs, the last time when the planes become fixed.
 
     Kernels whose weights have all become 0 keep one plane, and are warned of.
-
-    Returns:
-        Mean bits of a weight, `bsq_bits` with the sign and `bsq_planes` without.
 
     Raises:
         ValueError: naming kernels that are not finite.
@@ -110,10 +107,6 @@ def requantize_kernels(
             QuantizationWarning,
             stacklevel=2,
         )
-    sizes = [kernel.latent.size for kernel in kernels]
-    counts = [int(kernel.variables["count"].numpy()) for kernel in kernels]
-    planes = float(np.average(counts, weights=sizes))
-    return {"bsq_bits": planes + 1.0, "bsq_planes": planes}
 
 
 def _weights(spec: KernelSpec, options: BsqOptions) -> BSQWeightQuantizer:

@@ -255,6 +255,10 @@ class BSQWeightQuantizer(UniformWeightQuantizer):
         variables["planes"].assign(tf.zeros_like(planes) if fix else planes)
         return wide.values(codes)
 
+    def figures(self, latent: tf.Tensor, variables: Variables) -> dict[str, float]:
+        """`planes`: the live planes, which are the bits without the sign."""
+        return {"planes": float(variables["count"].numpy())}
+
     def get_config(self) -> dict[str, Any]:
         return {"bits": self.bits, "axis": self.axis}
 

@@ -290,8 +290,7 @@ class Method:
             are saved with the model. None for none.
         holds_steps: options -> whether an update keeps the kernels' steps as they are. None for no.
         between_epochs: (kernels, epoch, options) makes something else of the kernels that the
-            method quantizes, before each epoch of `fit`, which are counted from 0. It may return
-            numbers for the logs of that epoch, by name. None for none.
+            method quantizes, before each epoch of `fit`, which are counted from 0. None for none.
         folds: whether its kernels may be trained with normalizations folded in.
         fit: (view, options) -> what it did: a solver, which `tfbinreg.solve` runs on a calibrated
             model between `quantize_apply` and training. It sees some hundred samples through the
@@ -316,9 +315,7 @@ class Method:
     update: Callable[[KernelStep, State, Any], tuple[tf.Tensor, State]] | None = None
     state: Callable[[tuple[int, ...], Any], State] | None = None
     holds_steps: Callable[[Any], bool] | None = None
-    between_epochs: (
-        Callable[[Sequence[KernelBetweenEpochs], int, Any], Mapping[str, float] | None] | None
-    ) = None
+    between_epochs: Callable[[Sequence[KernelBetweenEpochs], int, Any], None] | None = None
     folds: bool = True
     fit: Callable[[SolverView, Any], Sequence[Solved]] | None = None
     needs_labels: bool = False

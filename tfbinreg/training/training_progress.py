@@ -57,22 +57,16 @@ class BetweenEpochs(keras.callbacks.Callback):
     def __init__(self, epochs: int) -> None:
         super().__init__()
         self._epochs = epochs
-        self._numbers: dict[str, float] = {}  # for the logs of this epoch
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        model, self._numbers = self.model, {}
+        model = self.model
         for method in acting_methods(model):
             kernels = [
                 _kernel(model, site, epoch / self._epochs)
                 for site in kernel_sites(model)
                 if site.method == method.name
             ]
-            options = roster.options_of(model.recipe, method)
-            self._numbers |= method.between_epochs(kernels, epoch, options) or {}
-
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        if logs is not None:
-            logs.update(self._numbers)
+            method.between_epochs(kernels, epoch, roster.options_of(model.recipe, method))
 
 
 def acting_methods(model: Any) -> list[Any]:
