@@ -45,7 +45,8 @@ tfbinreg.training: model_checks constant_columns assemble weight_files keras_fil
   lost_numbers strip quantize requantize train_blocks solver_data layer_rows solver_loss
   solver_model solve pulls penalty_schedule finalize_report
   best_statistics finalize
-tfbinreg.budget: sensitivity flash_budget
+tfbinreg.budget: packed_bytes sensitivity channel_sensitivity cheapest choices flash_budget
+  budget_schedule
 tfbinreg
 tflite_tools
 tflite_tools.running: worker runtime samples

@@ -10,7 +10,9 @@ Then `tflite_tools convert q.keras --output model.tflite`.
 """
 
 from tfbinreg import recipes
-from tfbinreg.budget.flash_budget import FlashBudget, fit_flash_budget
+from tfbinreg.budget.budget_schedule import FlashBudgetSchedule
+from tfbinreg.budget.choices import FlashBudget
+from tfbinreg.budget.flash_budget import fit_flash_budget
 from tfbinreg.core.grid import CodedTensor, Grid
 from tfbinreg.core.recipe import Recipe, Rule
 from tfbinreg.core.warning import QuantizationWarning
@@ -64,6 +66,7 @@ __all__ = [
     "EvaluateAverages",
     "FinalizeReport",
     "FlashBudget",
+    "FlashBudgetSchedule",
     "FreezeBatchNorm",
     "Grid",
     "GridSpec",

@@ -1,109 +1,41 @@
-"""Bits per layer such that the packed weights fit into flash, from measured sensitivities."""
+"""Bits per layer or channel such that the packed weights fit into flash, from sensitivities."""
 
 from __future__ import annotations
 
-import dataclasses
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from tfbinreg.budget.channel_sensitivity import (
+    CHANNEL_WIDTHS,
+    ChannelSensitivity,
+    channel_sensitivities,
+)
+from tfbinreg.budget.cheapest import cheapest, cheapest_of_many
+from tfbinreg.budget.choices import FlashBudget, LayerChoice, with_bits
+from tfbinreg.budget.packed_bytes import CHANNEL_BYTES
 from tfbinreg.budget.sensitivity import WIDTHS, Sensitivity, sensitivities
-from tfbinreg.core.recipe import Recipe, RecipeData, Rule
+from tfbinreg.core.grid import check_bits
+from tfbinreg.core.recipe import Recipe, RecipeData
 
-# Bias, multiplier and shift of an output channel, as integer runtimes keep them.
-_CHANNEL_BYTES = 4 + 4 + 1
-_FRONTIER = 4096  # partial choices that are kept; more would decide about single bytes
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class LayerChoice:
-    """What was chosen for a kernel and why.
-
-    Attributes:
-        layer: name of the layer.
-        parameters: size of its kernel.
-        bits: the chosen width.
-        bytes: of the packed kernel and the constants of its channels.
-        sensitivity: by width, how far the outputs move when this kernel alone has it: mean squared
-            difference over the variance of the outputs.
-        fixed: whether a rule of the recipe had decided before.
-    """
-
-    layer: str
-    parameters: int
-    bits: int
-    bytes: int
-    sensitivity: Mapping[int, float]
-    fixed: bool = False
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class FlashBudget:
-    """Bits per layer that fit into a budget. `print` shows them as a table.
-
-    Attributes:
-        recipe: to quantize and train with.
-        layers: the choices in layer order.
-        limit: the budget in bytes.
-    """
-
-    recipe: Recipe
-    layers: tuple[LayerChoice, ...]
-    limit: int
-
-    @property
-    def bytes(self) -> int:
-        """Packed weights and constants."""
-        return sum(choice.bytes for choice in self.layers)
-
-    @property
-    def squeezed(self) -> tuple[str, ...]:
-        """The layers that got fewer than 8 bits."""
-        return tuple(c.layer for c in self.layers if c.bits < max(WIDTHS) and not c.fixed)
-
-    @property
-    def moved(self) -> float:
-        """How far the outputs move, the layers taken to be independent."""
-        return sum(choice.sensitivity[choice.bits] for choice in self.layers)
-
-    def __str__(self) -> str:
-        return f"{self.table()}\n{self.bytes} of {self.limit} bytes, estimated"
-
-    def table(self) -> str:
-        """The choices as text, a line for each layer.
-
-        What fewer bits of a layer alone move is the mean squared difference of the outputs, as a
-        share of their variance (`Sensitivity.moved`).
-        """
-        header = (
-            *("layer", "parameters", "bits", "bytes"),
-            *(f"moved at {width} bits" for width in WIDTHS[:-1]),
-        )
-        rows = [header]
-        for choice in self.layers:
-            moved = ["" if choice.fixed else f"{choice.sensitivity[w]:.2g}" for w in WIDTHS]
-            bits = f"{choice.bits}{' (rule)' if choice.fixed else ''}"
-            rows.append(
-                (choice.layer, str(choice.parameters), bits, str(choice.bytes), *moved[:-1])
-            )
-        widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
-        lines = [
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-            for row in rows
-        ]
-        return "\n".join(lines)
+LAYER, CHANNEL = "layer", "channel"
 
 
 def fit_flash_budget(
-    model: Any, limit: int, calibration_data: Any, *, recipe: RecipeData = None
+    model: Any,
+    limit: int,
+    calibration_data: Any,
+    *,
+    recipe: RecipeData = None,
+    granularity: str = LAYER,
+    widths: Sequence[int] | None = None,
 ) -> FlashBudget:
-    """Choose 2, 3, 4 or 8 bits for each kernel so that the packed weights fit.
+    """Choose bits for each kernel, or each channel, so that the packed weights fit.
 
-    The sum of what each kernel alone does to the outputs (`sensitivity.sensitivities`), which takes
-    the layers to be independent, is made as small as the budget allows. Nothing is trained:
-    quantize with the resulting recipe and train.
+    The sum of what each kernel or channel alone does to the outputs, which takes them to be
+    independent, is made as small as the budget allows. Nothing is trained: quantize with the
+    resulting recipe and train.
 
     Args:
         model: as for `quantize_apply`.
@@ -112,16 +44,32 @@ def fit_flash_budget(
         calibration_data: as for `quantize_apply`; the more, the better the sensitivities.
         recipe: everything but the weight bits, in any form that `quantize_apply` takes; layers
             whose weight bits a rule sets keep them.
+        granularity: "layer" chooses bits for each kernel, as measured
+            (`sensitivity.sensitivities`). "channel" chooses them for each channel, as estimated
+            (`channel_sensitivity.channel_sensitivities`), and leaves each kernel at least one
+            channel; 0 prunes a channel, which then takes no bytes.
+        widths: the bits to choose from: 1 to 8 for kernels, None for 2, 3, 4 and 8; 0 to 8 for
+            channels, None for 0, 1, 2, 3, 4 and 8.
 
     Returns:
         The choice, with the recipe to train with.
 
     Raises:
-        ValueError: if even two bits for every free layer do not fit, or as `quantize_apply`.
+        ValueError: if not even the fewest bits for every free layer fit, or as `quantize_apply`.
     """
+    if granularity not in (LAYER, CHANNEL):
+        raise ValueError(f"granularity must be {LAYER!r} or {CHANNEL!r}, got {granularity!r}.")
     recipe = Recipe.from_data(recipe)
-    measured = sensitivities(model, calibration_data, recipe=recipe)
-    return choose(measured, limit, recipe=recipe)
+    least = 1 if granularity == LAYER else 0
+    if widths is not None:
+        widths = sorted({check_bits(width, "widths", least) for width in widths})
+    if granularity == LAYER:
+        layers = sensitivities(model, calibration_data, recipe=recipe, widths=widths or WIDTHS)
+        return choose(layers, limit, recipe=recipe)
+    channels = channel_sensitivities(
+        model, calibration_data, recipe=recipe, widths=widths or CHANNEL_WIDTHS
+    )
+    return choose_channels(channels, limit, recipe=recipe)
 
 
 def choose(layers: Sequence[Sensitivity], limit: int, *, recipe: RecipeData = None) -> FlashBudget:
@@ -155,12 +103,12 @@ def choose(layers: Sequence[Sensitivity], limit: int, *, recipe: RecipeData = No
             bits=bits,
             bytes=_bytes(layer, bits),
             sensitivity=layer.moved,
+            moved=layer.moved[bits],
             fixed=layer.fixed,
         )
-        for layer, bits in zip(layers, _cheapest(options, limit), strict=True)
+        for layer, bits in zip(layers, cheapest(options, limit), strict=True)
     )
-    fitting = _with_bits(Recipe.from_data(recipe), chosen)
-    return FlashBudget(recipe=fitting, layers=chosen, limit=limit)
+    return _budget(recipe, chosen, limit)
 
 
 def least_bytes(layers: Sequence[Sensitivity]) -> int:
@@ -175,40 +123,82 @@ def largest(layers: Sequence[Sensitivity]) -> str:
     return f"The largest layers are {names}."
 
 
+def choose_channels(
+    layers: Sequence[ChannelSensitivity], limit: int, *, recipe: RecipeData = None
+) -> FlashBudget:
+    """The bits of channels with which the outputs move least within `limit` bytes.
+
+    Args:
+        layers: as estimated, in layer order.
+        limit: as for `choose`.
+        recipe: the one that was estimated with.
+
+    Raises:
+        ValueError: if not even one channel of one bit for every free layer fits.
+    """
+    free = [layer for layer in layers if layer.fixed is None]
+    taken = sum(_channel_bytes(layer, layer.fixed) for layer in layers if layer.fixed is not None)
+    options = sorted({width for layer in free for width in layer.moved})
+    costs = np.concatenate([_costs(layer, options) for layer in free] or [np.zeros((0, 1))])
+    sizes = np.concatenate([
+        np.tile([_channel_size(layer, width) for width in options], (layer.channels, 1))
+        for layer in free
+    ] or [np.zeros((0, 1))])  # fmt: skip
+    places = cheapest_of_many(costs, sizes, limit - taken - len(free))  # each rounds up to a byte
+    bits = iter(np.asarray(options)[places].tolist())
+    chosen = []
+    for layer in layers:
+        own = layer.fixed
+        if own is None:
+            own = tuple(next(bits) for _ in range(layer.channels))
+        chosen.append(_channel_choice(layer, own))
+    budget = _budget(recipe, chosen, limit)
+    if budget.bytes > limit:
+        raise ValueError(
+            f"{limit} bytes are not enough: with all channels pruned but one of each kernel the "
+            f"weights and the constants of their channels need {budget.bytes}."
+        )
+    return budget
+
+
+def _costs(layer: ChannelSensitivity, options: Sequence[int]) -> np.ndarray:
+    """What each channel costs at each width, (channels, widths); one of them cannot be pruned."""
+    costs = np.stack([layer.moved[width] for width in options], axis=1)
+    if options[0] == 0:
+        costs[np.argmax(costs[:, 0]), 0] = np.inf
+    return costs
+
+
+def _channel_choice(layer: ChannelSensitivity, bits: Any) -> LayerChoice:
+    own = (bits,) * layer.channels if isinstance(bits, int) else bits
+    moved = [layer.moved.get(width, np.zeros(layer.channels))[c] for c, width in enumerate(own)]
+    return LayerChoice(
+        layer=layer.layer,
+        parameters=layer.parameters,
+        bits=bits,
+        bytes=_channel_bytes(layer, bits),
+        sensitivity={width: float(np.sum(cost)) for width, cost in layer.moved.items()},
+        moved=float(np.sum(moved)),
+        fixed=layer.fixed is not None,
+    )
+
+
+def _channel_size(layer: ChannelSensitivity, width: int) -> float:
+    """Bytes of a channel; with none of a channel that is pruned."""
+    weights, outputs = layer.parameters / layer.channels, layer.outputs / layer.channels
+    return weights * width / 8.0 + (outputs * CHANNEL_BYTES if width else 0.0)
+
+
+def _channel_bytes(layer: ChannelSensitivity, bits: Any) -> int:
+    own = (bits,) * layer.channels if isinstance(bits, int) else bits
+    return int(np.ceil(sum(_channel_size(layer, width) for width in own)))
+
+
+def _budget(recipe: RecipeData, chosen: Sequence[LayerChoice], limit: int) -> FlashBudget:
+    fitting = with_bits(Recipe.from_data(recipe), chosen)
+    return FlashBudget(recipe=fitting, layers=tuple(chosen), limit=limit)
+
+
 def _bytes(layer: Sensitivity, bits: int) -> int:
     code_bits = layer.code_bits.get(bits, layer.parameters * bits)
-    return (code_bits + 7) // 8 + layer.channels * _CHANNEL_BYTES
-
-
-def _cheapest(options: Sequence[Sequence[tuple[int, int, float]]], limit: int) -> tuple[int, ...]:
-    """One (bits, bytes, cost) of each layer with the least sum of costs within `limit` bytes.
-
-    A frontier of partial choices of which none is better in both bytes and cost than another. It is
-    thinned out where it grows beyond what matters; the smallest choice always stays.
-    """
-    frontier: list[tuple[int, float, tuple[int, ...]]] = [(0, 0.0, ())]
-    for layer in options:
-        grown = sorted(
-            (size + own, cost + more, (*bits, width))
-            for size, cost, bits in frontier
-            for width, own, more in layer
-        )
-        frontier = []
-        for entry in grown:
-            if not frontier or entry[1] < frontier[-1][1]:
-                frontier.append(entry)
-        if len(frontier) > _FRONTIER:
-            kept = np.linspace(0, len(frontier) - 1, _FRONTIER).astype(int)
-            frontier = [frontier[index] for index in kept]
-    fitting = [entry for entry in frontier if entry[0] <= limit]
-    return min(fitting, key=lambda entry: entry[1])[2]
-
-
-def _with_bits(recipe: Recipe, choices: Sequence[LayerChoice]) -> Recipe:
-    """The recipe with a rule for each width."""
-    rules = [
-        Rule(layer="|".join(names), weight_bits=width)
-        for width in WIDTHS
-        if (names := [re.escape(c.layer) for c in choices if c.bits == width and not c.fixed])
-    ]
-    return dataclasses.replace(recipe, rules=(*recipe.rules, *rules))
+    return (code_bits + 7) // 8 + layer.channels * CHANNEL_BYTES

@@ -44,9 +44,13 @@ class Sensitivity:
 
 
 def sensitivities(
-    model: Any, calibration_data: Any, *, recipe: RecipeData = None
+    model: Any,
+    calibration_data: Any,
+    *,
+    recipe: RecipeData = None,
+    widths: Sequence[int] = WIDTHS,
 ) -> tuple[Sensitivity, ...]:
-    """Measure every kernel of a model at 2, 3, 4 and 8 bits.
+    """Measure every kernel of a model at each of some widths.
 
     Each kernel in turn is given each width, with the step of least squared error (one for each
     channel where the recipe says so) and everything else at 8 bits, and the model's outputs are
@@ -57,6 +61,7 @@ def sensitivities(
         calibration_data: as for `quantize_apply`; the more, the better the measures.
         recipe: everything but the weight bits, in any form that `quantize_apply` takes; layers
             whose weight bits a rule sets keep them.
+        widths: bits, of those from 1 to 8.
 
     Raises:
         ValueError: as `quantize_apply`.
@@ -74,7 +79,7 @@ def sensitivities(
         bits = recipe.settings((site.name, type(site.layer.layer).__name__)).weight_bits
         parameters = int(np.prod(site.shape))
         moved, code_bits = {}, {}
-        for width in WIDTHS if bits is None else (widest(bits),):
+        for width in widths if bits is None else (widest(bits),):
             # A rule's bits it has already.
             own = at_width(site, width) if bits is None else contextlib.nullcontext(site.quantizer)
             with own as quantizer:

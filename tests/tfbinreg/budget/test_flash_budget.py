@@ -1,13 +1,10 @@
-import itertools
-
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 import tfbinreg
 from tfbinreg import Recipe, Rule
-from tfbinreg.budget.flash_budget import _cheapest, fit_flash_budget
+from tfbinreg.budget.channel_sensitivity import channel_sensitivities
+from tfbinreg.budget.flash_budget import choose_channels, fit_flash_budget
 from tfbinreg.budget.sensitivity import WIDTHS
 from tfbinreg.layers.sites import kernel_sites
 
@@ -71,28 +68,64 @@ def test_what_cannot_fit_is_refused_with_the_largest_layers(float_net, images):
         fit_flash_budget(float_net, least - 1, images)
 
 
-OPTION = st.tuples(st.sampled_from(WIDTHS), st.integers(0, 50), st.floats(0.0, 10.0))
-LAYERS = st.lists(st.lists(OPTION, min_size=1, max_size=4), min_size=1, max_size=5)
+def channel_bytes(choice, outputs, channels):
+    """Bytes of a choice, counted by hand: codes, and nine bytes for each output that is left."""
+    bits = choice.bits if isinstance(choice.bits, tuple) else (choice.bits,) * channels
+    codes = sum(bits) * choice.parameters / channels / 8
+    return int(np.ceil(codes + 9 * outputs / channels * np.count_nonzero(bits)))
 
 
-@given(LAYERS, st.integers(0, 60))
-def test_the_choice_is_the_cheapest_that_fits(layers, slack):
-    limit = sum(min(size for _, size, _ in options) for options in layers) + slack
-    every = [
-        (sum(cost for _, _, cost in chosen), sum(size for _, size, _ in chosen))
-        for chosen in itertools.product(*layers)
-    ]
-    best = min(cost for cost, size in every if size <= limit)
-    bits = _cheapest(layers, limit)
-    # Several options of a layer may have the same width: the cheapest reading counts.
-    readings = itertools.product(
-        *(
-            [o for o in options if o[0] == width]
-            for options, width in zip(layers, bits, strict=True)
-        )
-    )
-    assert any(
-        sum(o[1] for o in chosen) <= limit
-        and sum(o[2] for o in chosen) == pytest.approx(best, abs=1e-9)
-        for chosen in readings
-    )
+@pytest.mark.parametrize("share", [0.15, 0.4, 0.8])
+def test_channels_have_bits_of_their_own(float_net, images, share):
+    limit = round(share * weights_at(float_net, 8))
+    budget = fit_flash_budget(float_net, limit, images, granularity="channel")
+    assert 0.9 * limit < budget.bytes <= limit
+    model = tfbinreg.quantize_apply(float_net, budget.recipe, calibration_data=images)
+    sites = {site.name: site for site in kernel_sites(model)}
+    for choice in budget.layers:
+        site = sites[choice.layer]
+        grid = site.grid()
+        assert (grid.channel_bits or (grid.bits,) * grid.scale.size) == choice.bits
+        assert choice.bytes == channel_bytes(choice, site.layer.channels, grid.scale.size)
+        assert any(choice.bits)  # each kernel keeps a channel
+        assert (choice.layer in budget.squeezed) == (min(choice.bits) < 8)
+    assert str(budget).splitlines()[-1] == f"{budget.bytes} of {limit} bytes, estimated"
+
+
+def test_channels_move_the_outputs_no_more_than_kernels_of_as_many_bytes(float_net, images):
+    """By the same estimates: a uniform choice is one of those that channels have."""
+    by_layer = fit_flash_budget(float_net, weights_at(float_net, 3), images)
+    measured = channel_sensitivities(float_net, images)
+    budget = choose_channels(measured, by_layer.bytes + len(measured))
+    bits = {choice.layer: choice.bits for choice in by_layer.layers}
+    uniform = sum(float(np.sum(own.moved[bits[own.layer]])) for own in measured)
+    assert budget.moved <= uniform
+
+
+@pytest.mark.parametrize("granularity", ["layer", "channel"])
+def test_the_widths_to_choose_from(float_net, images, granularity):
+    limit = weights_at(float_net, 2) - 30
+    budget = fit_flash_budget(float_net, limit, images, granularity=granularity, widths=(8, 1))
+    assert budget.bytes <= limit
+    assert all(set(np.ravel(choice.bits)) <= {1, 8} for choice in budget.layers)
+
+
+def test_rules_stand_for_channels_too(float_net, images):
+    own = (0, 2, 8, 1)
+    rules = [Rule(layer="head", weight_bits=5), Rule(layer="conv", weight_bits=own)]
+    limit = weights_at(float_net, 4)
+    recipe = Recipe(rules=rules)
+    budget = fit_flash_budget(float_net, limit, images, recipe=recipe, granularity="channel")
+    choices = {choice.layer: choice for choice in budget.layers}
+    assert (choices["head"].bits, choices["conv"].bits) == (5, own)
+    assert choices["conv"].fixed and "0-8, 1 pruned (rule)" in str(budget)
+    assert budget.recipe.rules[:2] == recipe.rules
+
+
+def test_too_few_bytes_for_channels_and_no_such_granularity(float_net, images):
+    with pytest.raises(ValueError, match=r"^40 bytes are not enough: with all channels pruned but"):
+        fit_flash_budget(float_net, 40, images, granularity="channel")
+    with pytest.raises(ValueError, match=r"widths must be an integer from 1 to 8, got 0"):
+        fit_flash_budget(float_net, 40, images, widths=(0, 2))
+    with pytest.raises(ValueError, match=r"granularity must be 'layer' or 'channel', got 'filter'"):
+        fit_flash_budget(float_net, 40, images, granularity="filter")

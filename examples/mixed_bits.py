@@ -1,0 +1,254 @@
+"""ResNet-8 in a given number of bytes: one width for all kernels against mixed and learned bits.
+
+    python examples/mixed_bits.py --data_dir DIR [--budgets 24KB 16KB] [--seeds 0 1 2]
+                                  [--ways uniform layer channel dropbits bsq] [--results FILE]
+    python examples/mixed_bits.py --table
+
+DIR holds mlperf_tiny_resnet8.h5 (mlcommons/tiny, Apache-2.0) and, unless tf_keras downloads it,
+cifar10.npz. For each budget and seed every way of choosing bits is trained alike, from the
+published float net, on some of the rows 0-39,999: Adam from 0.001 with a cosine to zero. All
+kernels are free, the first and the last too; activations have 8 bits. Sizes are those of weights
+and constants in the generated C, and none is above its budget.
+
+- uniform: the largest width that fits, the same for all kernels.
+- layer, channel: `fit_flash_budget` chooses before training.
+- dropbits, bsq: bits are learned, and `FlashBudgetSchedule` steers them into the budget.
+
+Each finished run adds a line to --results, and runs that are there are left out, so a run that was
+stopped goes on. --table prints what is there and draws bytes against accuracy. The published net
+was trained on the images that are reported too: ways can be compared, but no accuracy here is a
+test accuracy.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import data
+import numpy as np
+import tf_keras as keras
+
+import tfbinreg
+from tfbinreg import Recipe
+from tflite_tools.from_keras.fit_flash import byte_count
+from tflite_tools.reports import flash
+from tflite_tools.schema import contents
+
+BATCH, CALIBRATION_ROWS, TRIES = 64, 512, 6
+UNIFORM_WIDTHS = (8, 4, 3, 2, 1)
+KEYS = ("way", "budget", "seed", "rows", "epochs")
+FREE = Recipe(first_last_bits=None)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Task:
+    """A float net, its data and a budget in bytes."""
+
+    model: Any
+    images: np.ndarray
+    labels: np.ndarray
+    budget: int
+
+    @property
+    def samples(self) -> np.ndarray:
+        """What is calibrated with."""
+        return self.images[:CALIBRATION_ROWS]
+
+
+def packed(model: Any) -> int:
+    """Bytes of weights and constants in the C of a quantized model, trained or not."""
+    tfbinreg.finalize(model)
+    return flash.count(contents.load(tfbinreg.to_tflite(model))).total
+
+
+def untrained(task: Task, recipe: Recipe) -> Any:
+    return tfbinreg.quantize_apply(task.model, recipe, calibration_data=task.samples)
+
+
+def uniform(task: Task) -> Recipe:
+    """The largest width whose C fits."""
+    for width in UNIFORM_WIDTHS:
+        recipe = dataclasses.replace(FREE, weight_bits=width)
+        if packed(untrained(task, recipe)) <= task.budget:
+            return recipe
+    raise ValueError(f"Not even one bit for each weight fits into {task.budget} bytes.")
+
+
+def mixed(granularity: str) -> Callable[[Task], Recipe]:
+    """Bits by sensitivity; the estimate of the bytes is corrected by what C really takes."""
+    widths = (1, 2, 3, 4, 8) if granularity == "layer" else None
+
+    def choose(task: Task) -> Recipe:
+        limit = task.budget
+        for _ in range(TRIES):
+            found = tfbinreg.fit_flash_budget(
+                task.model, limit, task.samples, recipe=FREE, granularity=granularity, widths=widths
+            )
+            over = packed(untrained(task, found.recipe)) - task.budget
+            if over <= 0:
+                return found.recipe
+            limit -= over
+        raise ValueError(f"No choice by {granularity} fits into {task.budget} bytes.")
+
+    return choose
+
+
+def learned(method: str, **options: Any) -> Callable[[Task], Recipe]:
+    """Bits that the method learns in training."""
+    recipe = dataclasses.replace(FREE, method=method, options={method: options})
+    return lambda task: recipe
+
+
+WAYS: dict[str, Callable[[Task], Recipe]] = {
+    "uniform": uniform,
+    "layer": mixed("layer"),
+    "channel": mixed("channel"),
+}
+
+
+def run(way: str, task: Task, test: data.Split, seed: int, epochs: int) -> dict[str, Any]:
+    """Quantize, train and measure."""
+    keras.utils.set_random_seed(seed)
+    begin = time.perf_counter()
+    recipe = WAYS[way](task)
+    model = untrained(task, recipe)
+    callbacks = []
+    if recipe.method != "lsq":
+        callbacks.append(tfbinreg.FlashBudgetSchedule(recipe.method, task.budget))
+    rate = keras.optimizers.schedules.CosineDecay(0.001, epochs * -(-len(task.images) // BATCH))
+    model.compile(keras.optimizers.Adam(rate), "sparse_categorical_crossentropy", ["accuracy"])
+    model.fit(task.images, task.labels, BATCH, epochs, verbose=2, shuffle=True, callbacks=callbacks)
+    tfbinreg.finalize(model, (task.images[:2560], task.labels[:2560]))
+    size = flash.count(contents.load(tfbinreg.to_tflite(model))).total
+    found = model.predict(test.test_images.astype(np.float32), verbose=0).argmax(axis=-1)
+    return {
+        "bytes": size,
+        "fits": size <= task.budget,
+        "accuracy": round(100.0 * float(np.mean(found == test.test_labels)), 2),
+        "bits": summary(model),
+        "seconds": round(time.perf_counter() - begin),
+    }
+
+
+def summary(model: Any) -> dict[str, str]:
+    """The bits of each kernel, as text."""
+    return {
+        entry.name: flash_bits(entry)
+        for entry in contents.load(tfbinreg.to_tflite(model)).require_manifest().layers
+    }
+
+
+def flash_bits(entry: Any) -> str:
+    own = entry.channel_bits or (entry.bits,)
+    return f"{min(own)}-{max(own)}, mean {np.mean(own):.2f}" if len(set(own)) > 1 else str(own[0])
+
+
+def wanted(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """The runs, seed by seed."""
+    for seed in options.seeds:
+        for budget in options.budgets:
+            for way in options.ways:
+                values = (way, byte_count(budget), seed, options.rows, options.epochs)
+                yield dict(zip(KEYS, values, strict=True))
+
+
+def read_results(path: str) -> list[dict[str, Any]]:
+    if not os.path.exists(path):
+        return []
+    with open(path, encoding="utf-8") as file:
+        return [json.loads(line) for line in file]
+
+
+def train(options: argparse.Namespace) -> None:
+    """Make the runs that are not done."""
+    has_images = os.path.exists(os.path.join(options.data_dir, "cifar10.npz"))
+    split = data.cifar10(options.data_dir if has_images else None)
+    path = os.path.join(options.data_dir, "mlperf_tiny_resnet8.h5")
+    done = [{key: line[key] for key in KEYS} for line in read_results(options.results)]
+    for values in wanted(options):
+        if values in done:
+            continue
+        order = np.random.default_rng(values["seed"]).permutation(len(split.train_images))
+        rows = order[: values["rows"]]
+        task = Task(
+            keras.models.load_model(path, compile=False),
+            split.train_images[rows].astype(np.float32),
+            split.train_labels[rows],
+            values["budget"],
+        )
+        print(values, flush=True)
+        result = run(values["way"], task, split, values["seed"], values["epochs"])
+        with open(options.results, "a", encoding="utf-8") as file:
+            file.write(json.dumps({**values, **result}) + "\n")
+
+
+def table(lines: list[dict[str, Any]]) -> str:
+    """Means and standard deviations over the seeds."""
+    rows = ["| budget | way | bytes | accuracy | n |", "|---|---|---|---|---|"]
+    groups = dict.fromkeys((line["budget"], line["way"]) for line in lines)
+    for budget, way in sorted(groups, key=lambda group: (-group[0], list(WAYS).index(group[1]))):
+        own = [line for line in lines if (line["budget"], line["way"]) == (budget, way)]
+        sizes, found = ([line[key] for line in own] for key in ("bytes", "accuracy"))
+        spread = f" ± {np.std(found, ddof=1):.2f}" if len(found) > 1 else ""
+        over = "" if all(line["fits"] for line in own) else " (does not fit)"
+        rows.append(
+            f"| {budget} | {way} | {round(np.mean(sizes))}{over} | {np.mean(found):.2f}{spread} "
+            f"| {len(own)} |"
+        )
+    return "\n".join(rows)
+
+
+def picture(lines: list[dict[str, Any]], path: str) -> None:
+    """Bytes against accuracy, a point for each run."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axis = plt.subplots(figsize=(7, 4))
+    for way in WAYS:
+        own = [line for line in lines if line["way"] == way]
+        if own:
+            points = [(line["bytes"] / 1024, line["accuracy"]) for line in own]
+            axis.scatter(*zip(*points, strict=True), label=way, alpha=0.7)
+    for budget in {line["budget"] for line in lines}:
+        axis.axvline(budget / 1024, color="tab:gray", linewidth=0.8, linestyle=":")
+    axis.set(xlabel="weights and constants in C, KB", ylabel="accuracy, %")
+    axis.legend()
+    figure.tight_layout()
+    figure.savefig(path, dpi=100)
+    plt.close(figure)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data_dir", help="folder with mlperf_tiny_resnet8.h5")
+    parser.add_argument("--budgets", nargs="+", default=["24KB", "16KB"])
+    parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=list(WAYS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--rows", type=int, default=4800, help="training rows to use")
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--results", default="mixed_bits.jsonl")
+    parser.add_argument("--picture", default="mixed_bits.png")
+    parser.add_argument("--table", action="store_true", help="print what is there, train nothing")
+    options = parser.parse_args()
+    if not options.table:
+        if options.data_dir is None:
+            parser.error("--data_dir is needed to train")
+        train(options)
+    lines = read_results(options.results)
+    print(table(lines))
+    if lines:
+        picture(lines, options.picture)
+
+
+if __name__ == "__main__":
+    main()

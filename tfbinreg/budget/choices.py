@@ -1,0 +1,110 @@
+"""What was chosen for a flash budget: bits for each kernel or channel, and the recipe of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+
+from tfbinreg.core.grid import MAX_BITS, WeightBits, bits_text
+from tfbinreg.core.recipe import Recipe, Rule
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LayerChoice:
+    """What was chosen for a kernel and why.
+
+    Attributes:
+        layer: name of the layer.
+        parameters: size of its kernel.
+        bits: the chosen width, or that of each channel, 0 for one that is pruned.
+        bytes: of the packed kernel and the constants of its channels.
+        sensitivity: by width, how far the outputs move when this kernel alone has it: mean squared
+            difference over the variance of the outputs. By channels it is an estimate.
+        moved: the same at the chosen bits.
+        fixed: whether a rule of the recipe had decided before.
+    """
+
+    layer: str
+    parameters: int
+    bits: WeightBits
+    bytes: int
+    sensitivity: Mapping[int, float]
+    moved: float
+    fixed: bool = False
+
+    @property
+    def fewest(self) -> int:
+        """Bits of the kernel, or of the channel that has fewest."""
+        return self.bits if isinstance(self.bits, int) else min(self.bits)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FlashBudget:
+    """Bits per layer that fit into a budget. `print` shows them as a table.
+
+    Attributes:
+        recipe: to quantize and train with.
+        layers: the choices in layer order.
+        limit: the budget in bytes.
+    """
+
+    recipe: Recipe
+    layers: tuple[LayerChoice, ...]
+    limit: int
+
+    @property
+    def bytes(self) -> int:
+        """Packed weights and constants."""
+        return sum(choice.bytes for choice in self.layers)
+
+    @property
+    def squeezed(self) -> tuple[str, ...]:
+        """The layers that got fewer than 8 bits, or some of whose channels did."""
+        return tuple(c.layer for c in self.layers if c.fewest < MAX_BITS and not c.fixed)
+
+    @property
+    def moved(self) -> float:
+        """How far the outputs move, the layers taken to be independent."""
+        return sum(choice.moved for choice in self.layers)
+
+    def __str__(self) -> str:
+        return f"{self.table()}\n{self.bytes} of {self.limit} bytes, estimated"
+
+    def table(self) -> str:
+        """The choices as text, a line for each layer.
+
+        What fewer bits of a layer alone move is the mean squared difference of the outputs, as a
+        share of their variance (`Sensitivity.moved`).
+        """
+        free = (choice.sensitivity for choice in self.layers if not choice.fixed)
+        widths = sorted({width for own in free for width in own} - {MAX_BITS})
+        header = (
+            *("layer", "parameters", "bits", "bytes"),
+            *(f"moved at {width} bits" for width in widths),
+        )
+        rows = [header]
+        for choice in self.layers:
+            moved = ["" if choice.fixed else f"{choice.sensitivity[w]:.2g}" for w in widths]
+            bits = f"{bits_text(choice.bits)}{' (rule)' if choice.fixed else ''}"
+            rows.append((choice.layer, str(choice.parameters), bits, str(choice.bytes), *moved))
+        columns = [max(len(row[column]) for row in rows) for column in range(len(header))]
+        lines = [
+            "  ".join(cell.ljust(width) for cell, width in zip(row, columns, strict=True)).rstrip()
+            for row in rows
+        ]
+        return "\n".join(lines)
+
+
+def with_bits(recipe: Recipe, choices: Sequence[LayerChoice]) -> Recipe:
+    """The recipe with a rule for each width, and one for each kernel whose channels differ."""
+    free = [choice for choice in choices if not choice.fixed]
+    bits = dict.fromkeys(choice.bits for choice in free)
+    rules = [
+        Rule(
+            layer="|".join(re.escape(choice.layer) for choice in free if choice.bits == own),
+            weight_bits=own,
+        )
+        for own in sorted(bits, key=lambda own: (isinstance(own, tuple), own))
+    ]
+    return dataclasses.replace(recipe, rules=(*recipe.rules, *rules))

@@ -1,0 +1,36 @@
+"""What the packed weights of a quantized model take, as its bits are now."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from tfbinreg.layers.sites import kernel_sites, require_quantized
+
+# Bias, multiplier and shift of an output channel, as integer runtimes keep them.
+CHANNEL_BYTES = 4 + 4 + 1
+
+
+def packed_bytes(model: Any) -> int:
+    """Bytes of the packed weights and of the constants of their channels, estimated.
+
+    A pruned channel takes none; what other kernels save that no longer read it is not counted.
+
+    Args:
+        model: a quantized one.
+
+    Raises:
+        ValueError: if it is not quantized, or has a kernel without a grid.
+    """
+    require_quantized(model)
+    total = 0
+    for site in kernel_sites(model):
+        grid = site.grid()
+        live = (
+            1.0 if grid.channel_bits is None else float(np.mean(np.greater(grid.channel_bits, 0)))
+        )
+        constants = round(live * site.layer.channels) * CHANNEL_BYTES
+        total += math.ceil(grid.code_bits(site.size) / 8) + constants
+    return total
