@@ -99,9 +99,9 @@ def mixed(granularity: str) -> Callable[[Task], Recipe]:
     return choose
 
 
-def learned(method: str, **options: Any) -> Callable[[Task], Recipe]:
-    """Bits that the method learns in training."""
-    recipe = dataclasses.replace(FREE, method=method, options={method: options})
+def learned(method: str, bits: int, **options: Any) -> Callable[[Task], Recipe]:
+    """Bits that the method learns in training, from `bits` down."""
+    recipe = dataclasses.replace(FREE, weight_bits=bits, method=method, options={method: options})
     return lambda task: recipe
 
 
@@ -109,6 +109,8 @@ WAYS: dict[str, Callable[[Task], Recipe]] = {
     "uniform": uniform,
     "layer": mixed("layer"),
     "channel": mixed("channel"),
+    "dropbits": learned("cpq", 4, drop_bits=True),
+    "bsq": learned("bsq", 4, every=1, planes_until=0.7),
 }
 
 

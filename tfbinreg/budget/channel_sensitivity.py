@@ -149,14 +149,11 @@ def _projected(
             outputs = tf.concat([tf.reshape(part, (tf.shape(part)[0], -1)) for part in flat], 1)
         seen.append(outputs.numpy().astype(np.float64))
         for _ in range(projections):
-            drawn = signs.choice(np.float32([-1.0, 1.0]), outputs.shape)
-            # The sum is taken outside the tape: its gradient is what it multiplies with.
+            drawn = signs.choice(np.array([-1.0, 1.0], np.float32), outputs.shape)
             gradients = tape.gradient(outputs, kernels, output_gradients=tf.constant(drawn))
-            for total, site, change, gradient in zip(
-                squares, sites, changes, gradients, strict=True
-            ):
+            for index, (site, gradient) in enumerate(zip(sites, gradients, strict=True)):
                 rows = _rows(site, np.asarray(gradient, np.float64))
-                total += np.square(np.einsum("cw,bcw->bc", rows, change))
+                squares[index] += np.square(np.einsum("cw,bcw->bc", rows, changes[index]))
     everything = np.concatenate(seen)
     spread = float(np.var(everything - everything.mean(axis=0))) or 1.0
     return squares, everything.size, spread

@@ -28,9 +28,7 @@ def packed_bytes(model: Any) -> int:
     total = 0
     for site in kernel_sites(model):
         grid = site.grid()
-        live = (
-            1.0 if grid.channel_bits is None else float(np.mean(np.greater(grid.channel_bits, 0)))
-        )
-        constants = round(live * site.layer.channels) * CHANNEL_BYTES
+        bits = np.ones(1) if grid.channel_bits is None else np.array(grid.channel_bits)
+        constants = round(float(np.mean(bits > 0)) * site.layer.channels) * CHANNEL_BYTES
         total += math.ceil(grid.code_bits(site.size) / 8) + constants
     return total

@@ -129,7 +129,7 @@ def _fitting(model: Any, layers: Sequence[Any], inputs: list[np.ndarray], limit:
 
     least, off = least_bytes(layers), 0
     best: _Choice | None = None
-    tried: list[tuple[int, ...]] = []
+    tried: list[tuple[Any, ...]] = []
     while best is None or len(tried) < _MOST_TRIES:
         budget = choose(layers, max(limit - off, least))
         bits = tuple(choice.bits for choice in budget.layers)

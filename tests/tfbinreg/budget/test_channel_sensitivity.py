@@ -51,7 +51,7 @@ def test_small_changes_are_estimated_right(float_net, images, kind, layer):
     moved /= np.var(expected - expected.mean(axis=0))
     (found,) = (
         own
-        for own in channel_sensitivities(float_net, images, recipe=recipe, projections=400)
+        for own in channel_sensitivities(float_net, images, recipe=recipe, projections=100)
         if own.layer == layer
     )
     assert found.moved[width][channel] == pytest.approx(moved, rel=0.35)

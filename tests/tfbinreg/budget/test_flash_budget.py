@@ -104,7 +104,7 @@ def test_channels_move_the_outputs_no_more_than_kernels_of_as_many_bytes(float_n
 
 @pytest.mark.parametrize("granularity", ["layer", "channel"])
 def test_the_widths_to_choose_from(float_net, images, granularity):
-    limit = weights_at(float_net, 2) - 30
+    limit = weights_at(float_net, 1) + 20
     budget = fit_flash_budget(float_net, limit, images, granularity=granularity, widths=(8, 1))
     assert budget.bytes <= limit
     assert all(set(np.ravel(choice.bits)) <= {1, 8} for choice in budget.layers)
