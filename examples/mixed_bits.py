@@ -109,7 +109,7 @@ WAYS: dict[str, Callable[[Task], Recipe]] = {
     "uniform": uniform,
     "layer": mixed("layer"),
     "channel": mixed("channel"),
-    "dropbits": learned("cpq", 4, drop_bits=True),
+    "dropbits": learned("cpq", 4, drop_bits=True, strength=0.1),
     "bsq": learned("bsq", 4, every=1, planes_until=0.7),
 }
 
