@@ -29,6 +29,11 @@ STRENGTH = 0.5
 # LSQ from random weights diverges at usual rates, and NaN are no realistic load. The update is
 # computed in full at this rate too, but leaves the weights where they are.
 LEARNING_RATE = 1e-8
+OPTIMIZERS = {
+    "sgd": lambda: keras.optimizers.SGD(LEARNING_RATE, momentum=0.9),
+    "adam": lambda: keras.optimizers.Adam(LEARNING_RATE, amsgrad=True),
+}
+NEED_ADAM = ("alq",)
 BITS = (2, 3, 4, 8)
 TEXTBOOK_BITS = (2, 3, 4)
 # (variant, baseline): the largest ratio that is good enough.
@@ -104,9 +109,8 @@ VARIANTS = _variants()
 class Trainer:
     """A compiled model and the batch it is trained on, one call of `step` per training step."""
 
-    def __init__(self, model: Any, batch: tuple[Any, Any]) -> None:
-        optimizer = keras.optimizers.SGD(LEARNING_RATE, momentum=0.9)
-        model.compile(optimizer, loss="sparse_categorical_crossentropy")
+    def __init__(self, model: Any, batch: tuple[Any, Any], optimizer: str) -> None:
+        model.compile(OPTIMIZERS[optimizer](), loss="sparse_categorical_crossentropy")
         self.model = model
         self._function = model.make_train_function()
         self._batches = iter(tf.data.Dataset.from_tensors(batch).repeat())
@@ -129,7 +133,7 @@ class Trainer:
 class Forward(Trainer):
     """What a teacher adds to a step: the inference of a float model on the batch."""
 
-    def __init__(self, model: Any, batch: tuple[Any, Any]) -> None:
+    def __init__(self, model: Any, batch: tuple[Any, Any], optimizer: str) -> None:
         inputs = tf.constant(batch[0])
         self._forward = tf.function(lambda: model(inputs, training=False))
 
@@ -192,7 +196,7 @@ def measure_steps(net: Net, names: Sequence[str], args: argparse.Namespace) -> d
         progress(f"  building {key}")
         keras.utils.set_random_seed(args.seed)
         made = Forward if key == "forward" else Trainer
-        trainers[key] = made(quantize(net.build(), key, batch[0]), batch)
+        trainers[key] = made(quantize(net.build(), key, batch[0]), batch, args.optimizer)
         traces[key] = warm_up(trainers[key], VARIANTS[name], args.warmup)
     functions = {
         name: lambda steps, v=VARIANTS[name]: trainers[v.model].median_step(v, steps)
@@ -271,12 +275,17 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         nargs="+",
         choices=VARIANTS,
         metavar="VARIANT",
-        default=list(VARIANTS),
-        help=f"default all: {' '.join(VARIANTS)}",
+        help=f"default all that the optimizer trains: {' '.join(VARIANTS)}",
     )
+    parser.add_argument("--optimizer", choices=OPTIMIZERS, default="sgd", help="default sgd")
     parser.add_argument("--seed", type=int, default=0, help="seed of data and weights (default 0)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything to FILE")
-    return parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
+    refused = () if args.optimizer == "adam" else NEED_ADAM
+    if set(refused) & set(args.variants or ()):
+        parser.error(f"{', '.join(refused)} needs --optimizer adam")
+    args.variants = args.variants or [name for name in VARIANTS if name not in refused]
+    return args
 
 
 def _positive(text: str) -> int:

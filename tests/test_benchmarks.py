@@ -66,6 +66,14 @@ def test_ratios_know_their_targets():
     }
 
 
+def test_what_needs_adam_is_not_timed_without_it():
+    parse = _module("step_time").parse_arguments
+    assert "alq" not in parse([]).variants and "lsq2" in parse([]).variants
+    assert "alq" in parse(["--optimizer", "adam"]).variants
+    with pytest.raises(SystemExit):
+        parse(["--variants", "alq"])
+
+
 def test_every_ratio_is_between_variants():
     step_time = _module("step_time")
     assert {name for pair in step_time.RATIOS for name in pair} <= set(step_time.VARIANTS)
