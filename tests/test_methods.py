@@ -55,6 +55,14 @@ VARIANTS = {
             tfbinreg.Rule(layer="head", weight_bits=(1, 8, 2)),
         ),
     },
+    "coordinates": {
+        "fold_batch_norm": True,
+        "rules": (
+            tfbinreg.Rule(layer="conv", weight_bits=(0, 1, 3, 2)),
+            tfbinreg.Rule(layer="depthwise", weight_bits=0),
+            tfbinreg.Rule(layer="head", weight_bits=(1, 7, 2)),
+        ),
+    },
     # Ternary kernels of every kind, and few levels behind the ReLU.
     "ternary": {
         "activation_bits": 2,
@@ -104,6 +112,8 @@ METHODS_AND_KINDS = [
     ("gdrq", "grouped"),
     ("tsq", "ternary"),
     ("alq", "pruned"),
+    ("alq", "coordinates"),
+    pytest.param(("alq", "one_bit"), marks=pytest.mark.slow),
     ("bsq", "fixed"),
     pytest.param(("cpq", "bits"), marks=pytest.mark.slow),
     ("cpq", "channel_bits"),

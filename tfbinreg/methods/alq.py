@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from tfbinreg.core.grid import MAX_BITS
 from tfbinreg.methods.alq_quantizers import (
     BASES,
     COORDINATES,
@@ -121,7 +122,8 @@ def _weights(spec: KernelSpec, options: AlqOptions) -> Any:
     axis = spec.channel_axis if spec.axis is None else spec.axis
     if axis is None:
         raise ValueError("ALQ groups the weights of a channel, and this kernel has no such axis.")
-    return ALQWeightQuantizer(spec.bits, axis, options.pruned > 0.0, spec.start)
+    bits = spec.channel_bits or spec.bits
+    return ALQWeightQuantizer(bits, axis, options.pruned > 0.0, spec.start)
 
 
 def _activations(spec: GridSpec, options: AlqOptions) -> Any:
@@ -132,12 +134,14 @@ ALQ = Method(
     name="alq",
     options=AlqOptions,
     weights=_weights,
+    kernel_bits=range(1, MAX_BITS + 1),
+    channel_bits=range(MOST_BITS + 1),
     activations=_activations,
     between_epochs=between_epochs,
     about=About(
         what="kernels as sums of coordinates with signs, solved for after each step; pruned",
         trains="signs and coordinates; no float weights",
-        bits="2-4",
+        bits="1-7; per channel 0-7",
         granularity="channel",
         paper="Qu et al. 2020",
     ),

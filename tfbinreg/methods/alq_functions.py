@@ -107,7 +107,7 @@ def alq_quantize(rows: tf.Tensor, coordinates: tf.Tensor) -> tf.Tensor:
 
     With the signs b of the level that a weight takes, v_j = s sum_i m_i b_ij, and a_i about s m_i:
 
-        dv_j/dw_j = 1
+        dv_j/dw_j = 1, 0 in a group that is pruned
         dv_j/da_i = b_ij, 0 for a coordinate that is pruned
 
     Args:
@@ -125,7 +125,9 @@ def alq_quantize(rows: tf.Tensor, coordinates: tf.Tensor) -> tf.Tensor:
         def grad(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             signs = tf.gather(levels.signs, places, batch_dims=1)
             to_own = tf.matmul(by_signs(upstream, signs, count), sign_table(count))
-            return upstream, tf.where(own != 0.0, to_own, 0.0)
+            live = own != 0.0
+            to_values = tf.where(tf.reduce_any(live, axis=1, keepdims=True), upstream, 0.0)
+            return to_values, tf.where(live, to_own, 0.0)
 
         return tf.gather(levels.values, places, batch_dims=1) * scale[:, None], grad
 

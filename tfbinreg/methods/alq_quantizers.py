@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from tfbinreg import _compat
-from tfbinreg.core.grid import Grid
+from tfbinreg.core.grid import Grid, WeightBits, check_weight_bits, widest
 from tfbinreg.methods import alq_functions as functions
 from tfbinreg.methods.alq_functions import LARGEST_CODE
 from tfbinreg.methods.alq_sketch import sketch
@@ -36,7 +37,7 @@ class ALQWeightQuantizer(UniformWeightQuantizer):
     Training computes with the coordinates as a file holds them (`alq_functions.snapped`).
 
     Args:
-        bits: 1 to 7.
+        bits: 1 to 7, or for each channel 0, which prunes it, to 7.
         axis: channel axis of the kernel.
         prunes: whether it keeps account of what each coordinate is worth.
         start: the kernel whose sketch the coordinates start from when they are built; no part of
@@ -46,10 +47,15 @@ class ALQWeightQuantizer(UniformWeightQuantizer):
     acts_after_steps = True
     axis: int
 
-    def __init__(self, bits: int, axis: int, prunes: bool = False, start: Any = None) -> None:
-        if type(bits) is not int or not 1 <= bits <= MOST_BITS:
-            raise ValueError(f"bits of alq must be from 1 to {MOST_BITS}, got {bits!r}.")
-        self.bits, self.signed, self.axis, self.prunes = bits, True, axis, prunes
+    def __init__(
+        self, bits: WeightBits, axis: int, prunes: bool = False, start: Any = None
+    ) -> None:
+        given = check_weight_bits(bits)
+        self.channel_bits = given if isinstance(given, tuple) else None
+        self.bits = widest(given)
+        if not 1 <= self.bits <= MOST_BITS:
+            raise ValueError(f"Weight bits of alq are 1 to {MOST_BITS}, got {given}.")
+        self.signed, self.axis, self.prunes = True, axis, prunes
         self.qmin, self.qmax = -LARGEST_CODE, LARGEST_CODE
         self._start = start
 
@@ -90,7 +96,9 @@ class ALQWeightQuantizer(UniformWeightQuantizer):
         scale = self.settled_scale(variables, name)
         _, multiples = functions.snapped(tf.convert_to_tensor(variables["coordinates"]))
         levels = functions.levels_of(multiples).values.numpy().astype(int)
-        return Grid.codebooks([sorted(set(row.tolist())) for row in levels], scale, self.axis)
+        grid = Grid.codebooks([sorted(set(row.tolist())) for row in levels], scale, self.axis)
+        # Ends that do not depend on whether all channels are pruned.
+        return dataclasses.replace(grid, qmin=self.qmin, qmax=self.qmax)
 
     def initialize(self, variables: Variables, kernel: np.ndarray, start: str = "mse") -> None:
         """Set the coordinates by a sketch of the kernel; `start` does not matter.
@@ -98,14 +106,12 @@ class ALQWeightQuantizer(UniformWeightQuantizer):
         Raises:
             ValueError: if every weight is zero, or one is not finite.
         """
-        if not np.any(kernel) or not np.all(np.isfinite(kernel)):
+        is_empty = not np.any(kernel) and any(self.channel_bits or (1,))
+        if is_empty or not np.all(np.isfinite(kernel)):
             raise ValueError(
                 "No coordinates can be derived from weights that are all zero or not finite."
             )
-        shape = tuple(variables["coordinates"].shape)
-        own = np.zeros(shape, np.float32)
-        own[:, : self.bits] = sketch(self._rows(tf.constant(kernel)).numpy(), self.bits)
-        self._set(variables, own)
+        self._set(variables, self._sketch(kernel, variables["coordinates"].shape[1]))
 
     def start_from(self, variables: Variables, step: np.ndarray) -> None:
         ratio = tf.cast(step, tf.float32) / self.scale(variables)
@@ -157,7 +163,8 @@ class ALQWeightQuantizer(UniformWeightQuantizer):
         return tf.where(tf.equal(step.factor, 0.0), step.kernel, kernel)
 
     def get_config(self) -> dict[str, Any]:
-        return {"bits": self.bits, "axis": self.axis, "prunes": self.prunes}
+        bits = self.channel_bits or self.bits
+        return {"bits": bits, "axis": self.axis, "prunes": self.prunes}
 
     def _take_note(
         self, moved: tf.Tensor, curvature: tf.Tensor, signs: tf.Tensor, variables: Any
@@ -177,9 +184,17 @@ class ALQWeightQuantizer(UniformWeightQuantizer):
             variables[name].assign(coordinates)
 
     def _initial_value(self, shape: Any, dtype: Any = None) -> tf.Tensor:
-        if self._start is None or not np.any(start := np.asarray(self._start)):
-            return tf.ones(shape) * 2.0 ** -tf.range(float(shape[1]))
-        return tf.constant(sketch(self._rows(tf.constant(start)).numpy(), shape[1]), tf.float32)
+        if self._start is not None and np.any(start := np.asarray(self._start)):
+            return tf.constant(self._sketch(start, shape[1]))
+        halves = 2.0 ** -np.arange(shape[1], dtype=np.float32)
+        counts = np.broadcast_to(self.channel_bits or self.bits, shape[0])
+        return tf.constant(np.where(np.arange(shape[1]) < counts[:, None], halves, 0.0))
+
+    def _sketch(self, kernel: np.ndarray, count: int) -> np.ndarray:
+        """The sketch, float32, with zeros up to `count` coordinates."""
+        rows = self._rows(tf.constant(kernel)).numpy()
+        found = sketch(rows, self.channel_bits or self.bits).astype(np.float32)
+        return np.pad(found, ((0, 0), (0, count - found.shape[1])))
 
     def _rows(self, kernel: tf.Tensor) -> tf.Tensor:
         """The weights, a row for each channel."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -10,8 +11,8 @@ import numpy as np
 _ENOUGH = 1e-6
 
 
-def sketch(rows: np.ndarray, count: int) -> np.ndarray:
-    """Coordinates by structured sketching, float64, (groups, count).
+def sketch(rows: np.ndarray, counts: Any) -> np.ndarray:
+    """Coordinates by structured sketching, float64, (groups, the largest of `counts`).
 
     Again and again the signs of what is missing become one more basis, and all coordinates are
     fitted anew by least squares, so the squared error falls with each basis. A group that is
@@ -19,14 +20,17 @@ def sketch(rows: np.ndarray, count: int) -> np.ndarray:
 
     Args:
         rows: weights, (groups, weights).
-        count: most coordinates of a group.
+        counts: most coordinates of a group, a number or one for each.
     """
     rows = np.asarray(rows, np.float64)
+    counts = np.broadcast_to(counts, len(rows))
+    count = int(counts.max())
     bases = np.zeros((len(rows), count, rows.shape[1]))
     found = np.zeros((len(rows), count))
     for number in range(count):
         missing = rows - np.einsum("gi,gin->gn", found, bases)
         open_ = np.sum(missing**2, axis=1) > _ENOUGH * np.sum(rows**2, axis=1)
+        open_ &= number < counts
         bases[open_, number] = np.where(missing[open_] >= 0.0, 1.0, -1.0)
         own = bases[open_, : number + 1]
         gram = np.linalg.pinv(own @ np.swapaxes(own, 1, 2), hermitian=True)

@@ -396,6 +396,8 @@ def test_eight_bits_are_lsqs():
     assert isinstance(make_quantizer(spec, AlqOptions()), LSQWeightQuantizer)
     spec = KernelSpec(bits=4, axis=None, channel_axis=3)
     assert make_quantizer(spec, AlqOptions(pruned=0.1)) == ALQWeightQuantizer(4, 3, True)
+    spec = KernelSpec(bits=4, channel_bits=(0, 4), axis=3)
+    assert make_quantizer(spec, AlqOptions()) == ALQWeightQuantizer((0, 4), 3)
     with pytest.raises(ValueError, match="this kernel has no such axis"):
         make_quantizer(KernelSpec(bits=4), AlqOptions())
 
@@ -437,10 +439,36 @@ def test_weights_without_coordinates_are_refused(kernel):
         quantizer.initialize(variables, kernel.astype(np.float32))
 
 
-@pytest.mark.parametrize("bits", [0, 8, 2.0, True])
+@pytest.mark.parametrize("bits", [0, 8, (2, 8)])
 def test_impossible_bits_are_refused(bits):
-    with pytest.raises(ValueError, match="bits of alq must be from 1 to 7"):
+    with pytest.raises(ValueError, match="Weight bits of alq are 1 to 7"):
         ALQWeightQuantizer(bits, 0)
+
+
+def test_channels_have_as_many_coordinates_as_bits():
+    kernel = np.random.default_rng(0).normal(size=(30, 4)).astype(np.float32)
+    quantizer, variables = built(ALQWeightQuantizer((0, 1, 3, 2), 1), kernel.shape)
+    assert np.count_nonzero(variables["coordinates"], axis=1).tolist() == [0, 1, 3, 2]
+    quantizer.initialize(variables, kernel)
+    assert np.count_nonzero(variables["coordinates"], axis=1).tolist() == [0, 1, 3, 2]
+    alone = sketch(kernel.T[3:], 2)
+    np.testing.assert_allclose(variables["coordinates"][3:, :2], alone, rtol=1e-6)
+    assert quantizer.settle(variables, "head").widths == (0, 1, 3, 2)
+    with tf.GradientTape() as tape:
+        values = tf.constant(kernel)
+        tape.watch(values)
+        quantized = quantizer(values, True, variables)
+    gradient = tape.gradient(quantized, values).numpy()
+    assert not np.any(quantized[:, 0]) and not np.any(gradient[:, 0])
+    assert np.all(gradient[:, 1:] == 1.0)
+    again = ALQWeightQuantizer.from_config(quantizer.get_config())
+    assert again == quantizer and again.channel_bits == (0, 1, 3, 2)
+
+
+def test_a_kernel_that_is_pruned_needs_no_weights():
+    quantizer, variables = built(ALQWeightQuantizer((0, 0), 1), (30, 2))
+    quantizer.initialize(variables, np.zeros((30, 2), np.float32))
+    assert quantizer.settle(variables, "head").channel_levels == ((0,), (0,))
 
 
 @pytest.mark.parametrize(
