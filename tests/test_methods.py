@@ -59,7 +59,7 @@ VARIANTS = {
         "fold_batch_norm": True,
         "rules": (
             tfbinreg.Rule(layer="conv", weight_bits=(0, 1, 3, 2)),
-            tfbinreg.Rule(layer="depthwise", weight_bits=0),
+            tfbinreg.Rule(layer="depthwise", weight_bits=(2, 0, 1, 4)),
             tfbinreg.Rule(layer="head", weight_bits=(1, 7, 2)),
         ),
     },
