@@ -1,6 +1,6 @@
 """Bits that BSQ finds on ResNet-8, and what is left of the accuracy, by the penalty's strength.
 
-    python benchmarks/found_bits.py --data_dir DIR [--strengths 0 1 2] [--epochs 9] [--rows 2400]
+    python benchmarks/found_bits.py --data_dir DIR [--strengths 1 2] [--epochs 9] [--rows 2400]
                                     [--json FILE]
 
 The published float net and the rows of first_try.py, W8A8 at the start, SGD 0.02 with momentum 0.9
@@ -79,7 +79,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--data_dir", default=".")
     parser.add_argument("--cache_dir", default="runs/first_try")
-    parser.add_argument("--strengths", nargs="+", default=["0", "1", "2"])
+    parser.add_argument("--strengths", nargs="+", default=["1", "2"])
     parser.add_argument("--epochs", default="9")
     parser.add_argument("--rows", default="2400")
     parser.add_argument("--json", metavar="FILE", help="keep the rows here, and go on from them")
