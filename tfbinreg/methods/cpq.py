@@ -37,8 +37,9 @@ class CpqOptions:
     Attributes:
         backward: "multiclass_ste" or "expected_value" (`cpq_quantize`), of weights.
         activation_backward: the same of activations.
-        width: where the width of the distributions starts, in steps; None for 1/3 with
+        width: where the width of the kernels' distributions starts, in steps; None for 1/3 with
             "multiclass_ste" and 1/6 with "expected_value".
+        activation_width: where that of activations starts.
         drop_bits: whether bit levels of kernels are dropped at random in training (DropBits).
         keep: probability that the gate of a level is open at first.
         most_bits: kernels of more bits have no gates, and those of 2 bits have no level to drop.
@@ -56,6 +57,7 @@ class CpqOptions:
     backward: str = EXPECTED_VALUE
     activation_backward: str = EXPECTED_VALUE
     width: float | None = None
+    activation_width: float = 1.0 / 3.0
     drop_bits: bool = False
     keep: float = 0.9
     most_bits: int = 4
@@ -73,8 +75,10 @@ class CpqOptions:
                 raise ValueError(
                     f"{name} must be {' or '.join(map(repr, known))}, got {getattr(self, name)!r}."
                 )
-        if self.width is not None and not 0.0 < self.width < math.inf:
-            raise ValueError(f"width must be positive, got {self.width!r}.")
+        for name in ("width", "activation_width"):
+            value = getattr(self, name)
+            if value is not None and not 0.0 < value < math.inf:
+                raise ValueError(f"{name} must be positive, got {value!r}.")
         if not 0.0 < self.keep < 1.0:
             raise ValueError(f"keep must lie between 0 and 1, got {self.keep!r}.")
         if not (type(self.most_bits) is int and MIN_BITS <= self.most_bits <= MAX_BITS):
@@ -86,15 +90,11 @@ class CpqOptions:
         if type(self.seed) is not int:
             raise ValueError(f"seed must be an integer, got {self.seed!r}.")
 
-    def start_width(self, backward: str) -> float:
-        """Where the width starts, in steps."""
-        return _WIDTHS[backward] if self.width is None else self.width
-
 
 def _weights(spec: KernelSpec, options: CpqOptions) -> CPQWeightQuantizer:
     own: dict[str, Any] = {
         "backward": options.backward,
-        "width": options.start_width(options.backward),
+        "width": options.width or _WIDTHS[options.backward],
     }
     if not (options.drop_bits and MIN_BITS < spec.bits <= options.most_bits):
         return CPQWeightQuantizer(spec.bits, spec.axis, spec.start, **own)
@@ -112,15 +112,14 @@ def _weights(spec: KernelSpec, options: CpqOptions) -> CPQWeightQuantizer:
 
 
 def _activations(spec: GridSpec, options: CpqOptions) -> CPQActivationQuantizer:
-    backward = options.activation_backward
     return CPQActivationQuantizer(
         spec.bits,
         spec.signed,
         spec.upper_limit,
         spec.from_range,
         spec.fixed,
-        backward=backward,
-        width=options.start_width(backward),
+        backward=options.activation_backward,
+        width=options.activation_width,
     )
 
 

@@ -143,7 +143,7 @@ class DropBitsWeightQuantizer(CPQWeightQuantizer):
             return drop_bits.settled_gates(self._gates(weights)) if self.learns_bits else None
         draws = weights[_DRAWS]
         seed = tf.convert_to_tensor(draws)
-        draws.assign_add([0, 1])
+        draws.assign(seed + [0, 1])
         return drop_bits.random_gates(self._gates(weights), seed)
 
     def grid_now(self, variables: Variables) -> GridTensors:
@@ -208,7 +208,7 @@ class CPQActivationQuantizer(LSQActivationQuantizer):
         fixed: bool = False,
         *,
         backward: str = EXPECTED_VALUE,
-        width: float = 1.0 / 6.0,
+        width: float = 1.0 / 3.0,
     ) -> None:
         super().__init__(bits, signed, upper_limit, from_range, fixed)
         self.backward, self.width = backward, width

@@ -73,6 +73,7 @@ def test_options_outside_their_range():
         "activation_backward": None,
         "granularity": "group",
         "width": 0.0,
+        "activation_width": -1.0,
         "keep": 1.0,
         "most_bits": 9,
         "strength": -1.0,
@@ -144,7 +145,7 @@ def test_an_activation_starts_as_lsqs_and_trains_step_and_width(signed):
         loss = tf.reduce_sum(quantized * batch(5))
     like, its = built(tfbinreg.LSQActivationQuantizer(3, signed))
     np.testing.assert_array_equal(quantized, like(values, True, its))
-    assert np.exp(variables["log_width"]) == pytest.approx(float(variables["step"]) / 6)
+    assert np.exp(variables["log_width"]) == pytest.approx(float(variables["step"]) / 3)
     to_values, to_step, to_width = tape.gradient(
         loss, [values, variables["step"], variables["log_width"]]
     )
