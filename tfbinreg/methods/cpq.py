@@ -27,7 +27,9 @@ from tfbinreg.methods.cpq_quantizers import (
 )
 
 LAYER, CHANNEL = "layer", "channel"
-_WIDTHS = {MULTICLASS_STE: 1.0 / 3.0, EXPECTED_VALUE: 1.0 / 6.0}
+# With half a step an expected value is nearly straight through. Narrower ones gather weights at
+# their levels, but with many levels that makes the step's gradient noise: it has the size of codes.
+_FEW_BITS, _WIDE, _NARROW, _OF_CHOSEN = 4, 1.0 / 2.0, 1.0 / 6.0, 1.0 / 3.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,7 +40,7 @@ class CpqOptions:
         backward: "multiclass_ste" or "expected_value" (`cpq_quantize`), of weights.
         activation_backward: the same of activations.
         width: where the width of the kernels' distributions starts, in steps; None for 1/3 with
-            "multiclass_ste" and 1/6 with "expected_value".
+            "multiclass_ste", and with "expected_value" for 1/6 up to 4 bits and 1/2 above.
         activation_width: where that of activations starts.
         drop_bits: whether bit levels of kernels are dropped at random in training (DropBits).
         keep: probability that the gate of a level is open at first.
@@ -57,7 +59,7 @@ class CpqOptions:
     backward: str = EXPECTED_VALUE
     activation_backward: str = EXPECTED_VALUE
     width: float | None = None
-    activation_width: float = 1.0 / 3.0
+    activation_width: float = _WIDE
     drop_bits: bool = False
     keep: float = 0.9
     most_bits: int = 4
@@ -91,11 +93,17 @@ class CpqOptions:
             raise ValueError(f"seed must be an integer, got {self.seed!r}.")
 
 
+def _width(bits: int, options: CpqOptions) -> float:
+    """Where the width of a kernel starts, in steps."""
+    if options.width is not None:
+        return options.width
+    if options.backward == MULTICLASS_STE:
+        return _OF_CHOSEN
+    return _NARROW if bits <= _FEW_BITS else _WIDE
+
+
 def _weights(spec: KernelSpec, options: CpqOptions) -> CPQWeightQuantizer:
-    own: dict[str, Any] = {
-        "backward": options.backward,
-        "width": options.width or _WIDTHS[options.backward],
-    }
+    own: dict[str, Any] = {"backward": options.backward, "width": _width(spec.bits, options)}
     if not (options.drop_bits and MIN_BITS < spec.bits <= options.most_bits):
         return CPQWeightQuantizer(spec.bits, spec.axis, spec.start, **own)
     by_channel = options.granularity == CHANNEL

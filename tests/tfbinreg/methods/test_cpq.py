@@ -114,7 +114,7 @@ def test_the_width_starts_in_proportion_to_the_step_and_both_stay_positive(backw
     assert np.all(quantizer.scale(variables) > 0.0)
     found = tape.gradient(loss, list(variables.values()))
     assert all(np.all(np.isfinite(part)) for part in (quantized, *found))
-    assert quantizer_of(3, width=0.25).width == 0.25
+    assert quantizer_of(3, width=0.25).width == 0.25 and quantizer_of(5).width == 0.5
 
 
 def test_how_many_weights_move_against_their_gradient():
@@ -145,7 +145,7 @@ def test_an_activation_starts_as_lsqs_and_trains_step_and_width(signed):
         loss = tf.reduce_sum(quantized * batch(5))
     like, its = built(tfbinreg.LSQActivationQuantizer(3, signed))
     np.testing.assert_array_equal(quantized, like(values, True, its))
-    assert np.exp(variables["log_width"]) == pytest.approx(float(variables["step"]) / 3)
+    assert np.exp(variables["log_width"]) == pytest.approx(float(variables["step"]) / 2)
     to_values, to_step, to_width = tape.gradient(
         loss, [values, variables["step"], variables["log_width"]]
     )
