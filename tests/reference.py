@@ -435,8 +435,7 @@ def cpq(
         now = categorical(x, a, s, ranges, z)
         if backward == "multiclass_ste":
             return step * code * now[code]
-        near = {i: p for i, p in now.items() if i in _window(code, ranges[-1])}
-        return step * sum(i * p for i, p in near.items()) / sum(near.values())
+        return step * sum(i * p for i, p in now.items())
 
     def slope(change: Any) -> float:
         return (output(*change(1e-6)) - output(*change(-1e-6))) / 2e-6
@@ -452,13 +451,6 @@ def cpq(
         slope(lambda e: (value, step, width * math.exp(e), gates)),
         to_gates,
     )
-
-
-def _window(code: int, ends: tuple[int, int]) -> range:
-    """Seven codes around one, inside a grid."""
-    count = min(7, ends[1] - ends[0] + 1)
-    first = min(max(code - count // 2, ends[0]), ends[1] - count + 1)
-    return range(first, first + count)
 
 
 def open_probability(log_alpha: float, count: int = 200001) -> float:

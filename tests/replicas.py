@@ -37,7 +37,7 @@ from tfbinreg.layers.sites import kernel_sites
 from tfbinreg.methods import roster
 
 BATCH, WORKERS = 8, 2
-OPTIONS = {"cpq": {"drop_bits": True, "most_bits": 8, "strength": 0.5}}
+OPTIONS = {"cpq": {"drop_bits": True, "strength": 0.5}}
 
 
 def data():
@@ -124,10 +124,13 @@ def train_methods(folder, *names):
         options["updates"] = (name,) if name in updates else ()
         options["penalties"] = (name,) if name in penalties else ()
         options["options"] = OPTIONS if name in OPTIONS else {}
+        rules = [own_step]
+        if name == "cpq":  # levels to drop
+            rules.append(tfbinreg.Rule(layer="swish", weight_bits=4))
         for count, scope in {"one": contextlib.nullcontext(), "two": strategy.scope()}.items():
             if name == "alq":  # for few bits, and optimizers with mean squares
                 options |= {"first_last_bits": None, "optimizer": keras.optimizers.Adam}
-            model = build(scope, small=True, rules=(own_step,), **options)
+            model = build(scope, small=True, rules=rules, **options)
             model.fit(*data(), BATCH, shuffle=False, verbose=0)
             variables = {variable.name: variable.numpy() for variable in model.weights}
             np.savez(pathlib.Path(folder) / f"{name}-{count}.npz", **variables)

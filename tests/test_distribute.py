@@ -35,11 +35,11 @@ def alone(tmp_path_factory):
     return weights
 
 
-def check_equal(path, alone, rtol=1e-5, atol=1e-6):
+def check_equal(path, alone):
     together = np.load(path)
     assert set(together) == set(alone)
     for name in alone:
-        np.testing.assert_allclose(together[name], alone[name], rtol, atol, err_msg=name)
+        np.testing.assert_allclose(together[name], alone[name], rtol=1e-5, atol=1e-6, err_msg=name)
         if "initialized" in name:
             assert together[name] == alone[name] == 1
 

@@ -342,9 +342,7 @@ def test_two_replicas(names, tmp_path):
     test_distribute.finish(test_distribute.start("methods", tmp_path, *names))
     for name in names:
         alone = np.load(tmp_path / f"{name}-one.npz")
-        # Rounding errors of CPQ's step gradients are multiplied by the codes of 8 bits.
-        tolerance = {"rtol": 1e-3} if name == "cpq" else {}
-        test_distribute.check_equal(tmp_path / f"{name}-two.npz", alone, **tolerance)
+        test_distribute.check_equal(tmp_path / f"{name}-two.npz", alone)
 
 
 def test_names_that_nobody_knows():

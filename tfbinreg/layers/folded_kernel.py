@@ -147,7 +147,14 @@ class FoldedKernel(BoundLayer, QuantizedKernel):
         return bias.codes.numpy().astype(np.int64) << int(bias.shift)
 
     @_compat.without_autograph
-    def call(self, inputs: Any, training: Any = None, **kwargs: Any) -> Any:
+    def call(self, inputs: Any, training: Any = None, by_batch: bool = False, **kwargs: Any) -> Any:
+        """Run the layer.
+
+        Args:
+            inputs: any float tensor.
+            training: whether in training.
+            by_batch: whether to take the statistics of the batch at inference too.
+        """
         (own,) = self.kernels
         with _compat.float32_variables():
             folded = self.fold()
@@ -155,7 +162,7 @@ class FoldedKernel(BoundLayer, QuantizedKernel):
             alive = super().latent(own.weight)
             quantized = own.quantizer(latent, training, weights=own.variables)
             ratio, offset = 1.0, folded.offset
-            if training and self.trainable and self.batch_norms:
+            if (training or by_batch) and self.trainable and self.batch_norms:
                 ratio, offset = tf.cond(
                     self.statistics_frozen > 0,
                     lambda: (tf.ones_like(offset), offset),

@@ -23,7 +23,9 @@ from tfbinreg.methods.lsq_functions import (
 )
 
 MULTICLASS_STE, EXPECTED_VALUE = "multiclass_ste", "expected_value"
-WINDOW = 7  # levels around the chosen one that an expected value counts
+# An expected value counts the levels within so many widths of the chosen one, at most so many to
+# either side.
+_WIDTHS, _MOST_LEVELS = 12.0, 8
 _MOST_LOG_MASS = 60.0  # only of levels that are dropped is it more
 
 Ranges = Sequence[tuple[int, int]]  # smallest and largest code of nested grids, innermost first
@@ -56,7 +58,8 @@ def cpq_quantize(
     Gradients, with G that of q(x):
 
         "multiclass_ste": y = a m' pi_m;  only the chosen level's pi gets a gradient
-        "expected_value": y = a sum_i i pi_i, over the 7 levels around the chosen one
+        "expected_value": y = a sum_i i pi_i, over the levels within 12 s of the chosen one, at most
+            8 to either side
         dL/dx = G dy/dx,  dL/dlog s = G dy/dlog s,  dL/dZ = G dy/dZ
         dL/da = G (m + dy/da with the a before the sum held)
 
@@ -286,9 +289,10 @@ class _Sums(NamedTuple):
 
 def _of_expected(chosen: _Chosen) -> _Slopes:
     """Of sum_i i pi_i: covariances of the codes with the derivatives of log pi."""
-    codes, (low, high) = chosen.codes, chosen.ranges[-1]
-    count = min(high - low + 1, WINDOW)
-    first = tf.clip_by_value(codes - count // 2, low, high - count + 1)
+    codes, whole = chosen.codes, chosen.ranges[-1]
+    most = float(min(whole[1] - whole[0], _MOST_LEVELS))
+    reach = tf.minimum(tf.math.ceil(_WIDTHS / tf.reduce_min(chosen.sharpness)), most)
+    first, count = codes - reach, 2 * tf.cast(reach, tf.int32) + 1
     own = _interval(codes, codes, chosen, 1).log_mass
     zero = tf.zeros_like(codes)
     nothing = _Sums(zero, zero, zero, tuple(zero for _ in chosen.gates))
@@ -299,6 +303,7 @@ def _of_expected(chosen: _Chosen) -> _Slopes:
         cell = _Interval(left, right, 1, chosen)
         weight = tf.exp(tf.minimum(cell.log_mass - own, _MOST_LOG_MASS))
         weight *= chosen.gate_of(level) / chosen.gate
+        weight = tf.where(_within(level, whole), weight, 0.0)
         by_gate = tuple(
             tf.where(_within(level, outer) & ~_within(level, inner), weight, 0.0)
             for inner, outer in itertools.pairwise(chosen.ranges)

@@ -98,8 +98,8 @@ class DropBitsWeightQuantizer(CPQWeightQuantizer):
 
     The draws of a pass are decided by a seed, the layer's name and the number of the pass, which
     are saved with the model: a training that goes on draws what it would have drawn, and replicas
-    draw the same. Inference has no chance in it: all levels, or if bits are learned those whose
-    gates are open then.
+    draw the same. The first pass drops nothing. Inference has no chance in it: all levels, or if
+    bits are learned those whose gates are open then.
 
     Args:
         bits, axis, backward, width: as of `CPQWeightQuantizer`.
@@ -144,7 +144,9 @@ class DropBitsWeightQuantizer(CPQWeightQuantizer):
         draws = weights[_DRAWS]
         seed = tf.convert_to_tensor(draws)
         draws.assign(seed + [0, 1])
-        return drop_bits.random_gates(self._gates(weights), seed)
+        gates = drop_bits.random_gates(self._gates(weights), seed)
+        # Activation grids may start with the first batch.
+        return tf.where(seed[1] > 0, gates, tf.ones_like(gates))
 
     def grid_now(self, variables: Variables) -> GridTensors:
         plain = super().grid_now(variables)

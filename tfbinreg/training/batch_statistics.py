@@ -116,8 +116,12 @@ class BatchStatistics:
         return [tensors[index] for index in self._graph.outputs]
 
     def _mode(self, layer: Any) -> dict[str, bool]:
-        """The training argument: true for what takes the statistics of the batch."""
-        return {name: isinstance(layer, self._by_batch) for name in inference(layer)}
+        """The training argument: true for what takes the statistics of the batch, but for kernels,
+        as the passes of their quantizers would count."""
+        by_batch = isinstance(layer, self._by_batch)
+        if isinstance(layer, FoldedKernel):
+            return {"training": False, "by_batch": by_batch}
+        return dict.fromkeys(inference(layer), by_batch)
 
 
 def inference(layer: Any) -> dict[str, bool]:

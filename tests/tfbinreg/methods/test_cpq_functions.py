@@ -159,7 +159,8 @@ def test_channels_and_steps_of_their_own(backward):
         alone = run(kernel[..., channel], steps[channel], widths[channel], gates[:, channel], None)
         parts = [*(t[..., channel] for t in together)]
         for one, part in zip(alone, parts, strict=True):
-            np.testing.assert_allclose(one, part, rtol=1e-5, atol=1e-6)
+            # The widest distribution decides how many levels count.
+            np.testing.assert_allclose(one, part, rtol=1e-4, atol=1e-5)
     shared = run(kernel, steps, widths, gates[:, 0], 2)
     assert shared[-1].shape == (1,)
 
