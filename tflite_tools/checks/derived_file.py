@@ -21,6 +21,8 @@ from tflite_tools.checks.pairing import Pairing
 from tflite_tools.checks.same_weights import ratio
 from tflite_tools.checks.trained_model import guarded
 from tflite_tools.checks.verdict import Check, Report, Verdict, decide, unproven
+from tflite_tools.pruning import smaller
+from tflite_tools.pruning.smaller import Smaller
 from tflite_tools.running import runtime, samples
 from tflite_tools.running.runtime import LITERT, TFLM
 from tflite_tools.schema import contents as models
@@ -35,6 +37,7 @@ NO_TFLM = "TFLM is not installed (pip install 'tfbinreg[micro]')"
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Files:
     canonical: Model
+    needed: Model  # the canonical file with as many channels as `made`
     made: Model
     pairing: Pairing
     inputs: tuple[np.ndarray, ...]
@@ -54,6 +57,10 @@ def verify_variant(
     time_limit: float = runtime.TIME_LIMIT,
 ) -> Report:
     """Compare a file with the canonical file it was made from.
+
+    A file that `--slim` has made for TFLM may lack channels that the network does not need
+    (`pruning.removal`): its operators are compared with the canonical ones without them, and its
+    outputs in TFLM alone.
 
     Checks: operators, grids and connections are the same ("structure"), every weight is the same
     number ("codes"), every bias is, to the nearest step ("biases"), INT4 operators alone differ by
@@ -75,20 +82,21 @@ def verify_variant(
     Raises:
         ValueError: if inputs do not fit.
     """
-    if runtimes is None:
-        runtimes = (TFLM,) if made.main.encoded else (LITERT, TFLM)
     if inputs is None:
         drawn = samples.seeded(canonical, samples=samples_count, seed=seed)
         inputs = samples.stored(canonical, drawn)
     runtime.check_inputs(canonical, inputs)
     try:
-        pairs = pairing.pair(canonical, made)
+        needed = _needed(canonical, made)
+        pairs = pairing.pair(needed.model, made)
     except ValueError as error:
         return Report((Check("structure", Verdict.FAILED, str(error)),))
-    files = _Files(canonical, made, pairs, tuple(inputs), seed, time_limit)
+    if runtimes is None:  # LiteRT may round what constant channels hold to another level
+        runtimes = (TFLM,) if made.main.encoded or needed.count else (LITERT, TFLM)
+    files = _Files(canonical, needed.model, made, pairs, tuple(inputs), seed, time_limit)
     coarse = any(ratio(*pair) != 1 for pair in pairs.kernels)
     checks = [
-        same_weights.check_structure(canonical, made, pairs),
+        _with_left_out(same_weights.check_structure(needed.model, made, pairs), needed),
         same_weights.check_codes(pairs),
         same_weights.check_biases(pairs),
     ]
@@ -98,6 +106,26 @@ def verify_variant(
         guarded(name.lower(), functools.partial(_outputs, files, name, limits)) for name in runtimes
     ]
     return Report((*checks, *runs, *unproven(runs, "file")))
+
+
+def _needed(canonical: Model, made: Model) -> Smaller:
+    """The canonical file, without the channels that it does not need if they are not in `made`."""
+    if canonical.manifest is None or _weights(made) >= _weights(canonical):
+        return Smaller(canonical, {})
+    return smaller.of_model(canonical)
+
+
+def _weights(model: Model) -> int:
+    graph = model.main
+    kernels = [pairing.kernel(graph, op) for op in graph.ops if op.name in pairing.KERNEL_OPS]
+    return sum(kernel.weights.size for kernel in kernels)
+
+
+def _with_left_out(check: Check, needed: Smaller) -> Check:
+    if not needed.count:
+        return check
+    told = f"{check.detail}; {needed.count} channels that are not needed are left out"
+    return dataclasses.replace(check, detail=told)
 
 
 def twin(model: Model) -> Model:
@@ -117,9 +145,9 @@ def twin(model: Model) -> Model:
 def _rounding(files: _Files, runtimes: Sequence[str]) -> Check:
     """INT4 operators alone, on random activations, against the canonical ones."""
     name = TFLM if TFLM in runtimes and runtime.available(TFLM) else LITERT
-    first = isolate.isolate(files.canonical)
+    first = isolate.isolate(files.needed)
     second = isolate.isolate(files.made)
-    draw = operator_checks.random_activations(files.canonical, files.seed)
+    draw = operator_checks.random_activations(files.needed, files.seed)
     inputs = isolate.inputs_for(first, draw)
     results = [
         runtime.run(
@@ -132,7 +160,7 @@ def _rounding(files: _Files, runtimes: Sequence[str]) -> Check:
         for part in (first, second)
     ]
     kernels = {mine.name: (mine, other) for mine, other in files.pairing.kernels}
-    tensors = files.canonical.main.tensors
+    tensors = files.needed.main.tensors
     problems, most, moved, seen = [], 0, 0, 0
     for place, (ours, theirs) in enumerate(zip(*results, strict=True)):
         off = np.abs(ours.astype(np.int64) - theirs).reshape(-1, ours.shape[-1]).max(axis=0)

@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from tflite_tools.schema import file_layout
 from tflite_tools.schema.contents import Graph, Model, Op, Quantization, Tensor
 
-KERNEL_OPS = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV"})
+KERNEL_OPS = file_layout.KERNEL_OPS
 _DECODE = "CUSTOM:TFLM_DECODE"
 _WEIGHTS = 1
 _BIAS = {"TRANSPOSE_CONV": 3}

@@ -83,7 +83,10 @@ def add_convert(parser: argparse.ArgumentParser) -> None:
         help="what is to run it; any: whatever runs the format (default: %(default)s)",
     )
     parser.add_argument(
-        "--slim", action="store_true", help="drop names and metadata, store equal things once"
+        "--slim",
+        action="store_true",
+        help="drop names and metadata, store equal things once; with --target tflm leave out "
+        "channels that are constant or that nothing reads (C always does)",
     )
     parser.add_argument(
         "--split_convs",

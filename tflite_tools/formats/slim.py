@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tflite_tools.formats.result import RUNTIMES, Result, checked
+from tflite_tools.pruning import smaller
 from tflite_tools.running import runtime, samples
 from tflite_tools.running.runtime import LITERT, TFLM
 from tflite_tools.schema import contents as models
@@ -39,7 +40,7 @@ class Slim:
 
 
 def convert(model: Model, *, target: str = "any") -> Slim:
-    """Drop names, metadata and, for TFLM, the biases' scales.
+    """Drop names, metadata and, for TFLM, the biases' scales and channels that are not needed.
 
     Equal vectors and tables are shared, which files of other tools and of early versions are not.
 
@@ -70,7 +71,12 @@ def encode(model: Model, *, target: str = "any") -> tuple[Model, tuple[Pass, ...
     container = flatbuffer.read(model.data)
     slim = flatbuffer.write(container)
     passes = [Pass("equal vectors and tables shared", len(model.data) - len(slim))]
-    for name, drop in _passes(_runtimes(model, target)):
+    runtimes = _runtimes(model, target)
+    if runtimes == (TFLM,) and (needed := _needed(model)) is not model:
+        container, size = flatbuffer.read(needed.data), len(slim)
+        slim = flatbuffer.write(container)
+        passes.append(Pass("channels that are not needed left out", size - len(slim)))
+    for name, drop in _passes(runtimes):
         drop(container)
         size, slim = len(slim), flatbuffer.write(container)
         passes.append(Pass(name, size - len(slim)))
@@ -80,6 +86,15 @@ def encode(model: Model, *, target: str = "any") -> tuple[Model, tuple[Pass, ...
 def _runtimes(model: Model, target: str) -> tuple[str, ...]:
     """What the slim file is to run in; files with tables run in TFLM alone."""
     return (TFLM,) if model.main.encoded else RUNTIMES[target]
+
+
+def _needed(model: Model) -> Model:
+    """A canonical file without the channels that it does not need, other files as they are.
+
+    What constant channels hold is rounded as TFLM does; in LiteRT they may be another level.
+    """
+    packed = any(tensor.dtype == "INT4" for tensor in model.main.tensors)
+    return model if packed or model.manifest is None else smaller.of_model(model).model
 
 
 def _passes(runtimes: Sequence[str]) -> Sequence[tuple[str, Callable[[Any], None]]]:

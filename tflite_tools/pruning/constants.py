@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from tflite_tools.arithmetic import fixed_point, lookup_tables, multipliers
-from tflite_tools.checks import pairing
 from tflite_tools.pruning import kernels, relations
 from tflite_tools.pruning.kernels import VARIES, grid
 from tflite_tools.pruning.relations import Relation, channels
+from tflite_tools.schema import file_layout
 from tflite_tools.schema.contents import Graph, Op, Tensor
 
 _Function = Callable[..., int]  # of the operands' stored values
@@ -37,7 +37,7 @@ def _of_tensor(tensor: Tensor) -> np.ndarray:
 def _computed(graph: Graph, op: Op, found: Mapping[int, np.ndarray]) -> np.ndarray:
     output = graph.tensors[op.outputs[0]]
     unknown = np.full(channels(output), VARIES, np.int16)
-    if op.name in pairing.KERNEL_OPS:
+    if op.name in file_layout.KERNEL_OPS:
         kernel = kernels.of_operator(graph, op)
         return unknown if kernel is None else kernel.constants(found[kernel.source.index])
     related = relations.of_operator(graph, op)

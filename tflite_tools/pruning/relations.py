@@ -1,6 +1,6 @@
 """Which channels of an operator's operands its output channels are made of.
 
-A channel is a place along a tensor's last axis. Kernels (`pairing.KERNEL_OPS`) other than
+A channel is a place along a tensor's last axis. Kernels (`file_layout.KERNEL_OPS`) other than
 depthwise ones mix channels, and are not here.
 """
 

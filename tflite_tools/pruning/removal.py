@@ -13,10 +13,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from tflite_tools.checks import pairing
 from tflite_tools.pruning import constants, kernels, relations
 from tflite_tools.pruning.kernels import Kernel
 from tflite_tools.pruning.relations import Relation, channels
+from tflite_tools.schema import file_layout
 from tflite_tools.schema.contents import Graph, Op
 
 
@@ -70,7 +70,7 @@ class _Search:
 
     def _add(self, op: Op) -> None:
         """What an operator reads and makes, and what it couples."""
-        kernel = kernels.of_operator(self.graph, op) if op.name in pairing.KERNEL_OPS else None
+        kernel = kernels.of_operator(self.graph, op) if op.name in file_layout.KERNEL_OPS else None
         if kernel is not None and not kernel.depthwise:
             self.kernels.append(kernel)
             return

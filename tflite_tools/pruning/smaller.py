@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from tflite_tools.checks import pairing
 from tflite_tools.pruning import kernels, removal
 from tflite_tools.pruning.kernels import Kernel
 from tflite_tools.pruning.relations import channels
@@ -59,7 +58,7 @@ def of_model(model: Model) -> Smaller:
     left_out = {
         op.outputs[0]: tuple(np.flatnonzero(~found.kept[op.outputs[0]]).tolist())
         for op in model.main.ops
-        if op.name in pairing.KERNEL_OPS and op.outputs[0] in found.kept
+        if op.name in file_layout.KERNEL_OPS and op.outputs[0] in found.kept
     }
     return Smaller(_Writer(model, found).run(), left_out)
 
@@ -77,7 +76,7 @@ class _Writer:
         for index, kept in self.removal.kept.items():
             self._shorten(self.graph.tensors[index], int(kept.sum()))
         for op in self.source.ops:
-            if op.name in pairing.KERNEL_OPS:
+            if op.name in file_layout.KERNEL_OPS:
                 kernel = kernels.of_operator(self.source, op)
                 if kernel is not None:
                     self._kernel(kernel)

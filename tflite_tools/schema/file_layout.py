@@ -25,6 +25,7 @@ CATEGORIES = (
     "metadata",
 )
 _BIAS_INPUT = {"CONV_2D": 2, "DEPTHWISE_CONV_2D": 2, "FULLY_CONNECTED": 2, "TRANSPOSE_CONV": 3}
+KERNEL_OPS = frozenset(_BIAS_INPUT)  # the operators with weights
 _INDEX_TYPES = frozenset({"INT32", "INT64", "UINT32", "UINT64", "BOOL", "STRING"})
 # Offsets of the fields in the schema's tables.
 _TENSOR_NAME, _GRAPH_NAME, _DESCRIPTION, _METADATA_NAME, _BUFFER_DATA = 10, 12, 10, 4, 4

@@ -4,9 +4,13 @@ import numpy as np
 import pytest
 from ai_edge_litert.tools import flatbuffer_utils
 from file_maker import Maker
+from pruned_nets import pruned_net
 
+from tflite_tools.checks import derived_file
+from tflite_tools.checks.verdict import Verdict
 from tflite_tools.formats import int4, lut, slim
 from tflite_tools.formats.result import checked
+from tflite_tools.pruning import removal, smaller
 from tflite_tools.running import runtime
 from tflite_tools.running.runtime import LITERT, TFLM
 from tflite_tools.schema import flatbuffer
@@ -50,6 +54,50 @@ def test_int4_and_tables(two_bits):
         assert made.accepted == accepted
         assert made.result.report.passed
         assert len(made.result.model.data) < len(file.data) - 2000
+
+
+LEFT_OUT = "channels that are not needed left out"
+
+
+def test_channels_that_are_not_needed_are_left_out_for_tflm():
+    if not runtime.available(TFLM):
+        pytest.skip("tflite_micro is not installed")
+    model = pruned_net(11)
+    made = slim.convert(model, target="tflm")
+    saved = {step.name: step.saved for step in made.passes}
+    assert saved[LEFT_OUT] > 0
+    assert sum(saved.values()) == len(model.data) - len(made.result.model.data)
+    assert "channels that are not needed are left out" in made.result.report["structure"].detail
+    assert made.result.report["tflm"].verdict is Verdict.PASSED
+    report = derived_file.verify_variant(made.result.model, model, samples_count=4)
+    assert report.passed
+    assert "litert" not in {check.name for check in report.checks}
+    # LiteRT may round what constant channels hold to another level.
+    assert LEFT_OUT not in {step.name for step in slim.encode(model)[1]}
+
+
+def test_a_wrong_channel_is_refused(monkeypatch):
+    model, right = pruned_net(11), smaller.of_model
+
+    def wrong(graph):
+        found = of_graph(graph)
+        tensor = next(index for index, kept in found.kept.items() if kept.sum() > 1)
+        found.kept[tensor][:] = np.roll(found.kept[tensor], 1)
+        return found
+
+    of_graph = removal.of_graph
+    with monkeypatch.context() as patch:
+        patch.setattr(removal, "of_graph", wrong)
+        broken = right(model)
+    monkeypatch.setattr(slim, "_needed", lambda model: broken.model)
+    with pytest.raises(ValueError, match="not written: codes"):
+        slim.convert(model, target="tflm")
+
+
+def test_int4_keeps_its_channels(two_bits, monkeypatch):
+    monkeypatch.setattr(smaller, "of_model", None)
+    packed = int4.convert(two_bits).model
+    assert slim.encode(packed, target="tflm")[1]
 
 
 def test_ethos_is_refused(two_bits):
