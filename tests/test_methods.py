@@ -88,6 +88,7 @@ VARIANTS = {
         "options": {"cpq": {"drop_bits": True, "strength": 0.1, "keep": 0.25}},
     },
     "channel_bits": {
+        "activation_bits": 3,
         "first_last_bits": None,
         "fold_batch_norm": True,
         "options": {

@@ -3,7 +3,8 @@
 Lee, Yun, Hwang and Yang, "Cluster-Promoting Quantization with Bit-Drop for Minimizing Network
 Quantization Loss", ICCV 2021 (arXiv 2109.02100). The body of the paper could not be read. What is
 implemented is a reading made of its abstract, of a note on it and of Relaxed Quantization (Louizos
-et al., ICLR 2019), from which the distribution comes.
+et al., ICLR 2019), from which the distribution comes. Activations of more than 4 bits are LSQ's
+here: among so many levels an expected value moves as the numbers do, at many times the cost.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from tfbinreg.methods.cpq_quantizers import (
     CPQWeightQuantizer,
     DropBitsWeightQuantizer,
 )
+from tfbinreg.methods.lsq import LSQ, LsqOptions
 
 LAYER, CHANNEL = "layer", "channel"
 # With half a step an expected value is nearly straight through. Narrower ones gather weights at
@@ -38,7 +40,7 @@ class CpqOptions:
 
     Attributes:
         backward: "multiclass_ste" or "expected_value" (`cpq_quantize`), of weights.
-        activation_backward: the same of activations.
+        activation_backward: the same of activations, which are CPQ's up to 4 bits and LSQ's above.
         width: where the width of the kernels' distributions starts, in steps; None for 1/3 with
             "multiclass_ste", and with "expected_value" for 1/6 up to 4 bits and 1/2 above.
         activation_width: where that of activations starts.
@@ -59,7 +61,7 @@ class CpqOptions:
     backward: str = EXPECTED_VALUE
     activation_backward: str = EXPECTED_VALUE
     width: float | None = None
-    activation_width: float = _WIDE
+    activation_width: float = 1.0 / 3.0
     drop_bits: bool = False
     keep: float = 0.9
     most_bits: int = 4
@@ -119,7 +121,9 @@ def _weights(spec: KernelSpec, options: CpqOptions) -> CPQWeightQuantizer:
     )
 
 
-def _activations(spec: GridSpec, options: CpqOptions) -> CPQActivationQuantizer:
+def _activations(spec: GridSpec, options: CpqOptions) -> Any:
+    if spec.bits > _FEW_BITS:
+        return LSQ.activations(spec, LsqOptions())  # type: ignore[misc]
     return CPQActivationQuantizer(
         spec.bits,
         spec.signed,

@@ -210,7 +210,7 @@ class CPQActivationQuantizer(LSQActivationQuantizer):
         fixed: bool = False,
         *,
         backward: str = EXPECTED_VALUE,
-        width: float = 1.0 / 2.0,
+        width: float = 1.0 / 3.0,
     ) -> None:
         super().__init__(bits, signed, upper_limit, from_range, fixed)
         self.backward, self.width = backward, width

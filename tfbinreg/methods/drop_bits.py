@@ -5,8 +5,8 @@ and Kingma, "Learning Sparse Neural Networks through L0 Regularization", ICLR 20
 1712.01312), equations 10 to 13, with their constants.
 
 The grids of 2 bits to all bits lie one within the other, at the same step, and there is a gate for
-each width above 2. A width is there as far as its own gate and those of all smaller ones are open,
-so no grid has holes: gates are multiplied from the innermost on.
+each but the first. Its levels are there as far as its own gate and those of all grids within are
+open, so no grid has holes: gates are multiplied from the innermost on.
 """
 
 from __future__ import annotations

@@ -145,7 +145,7 @@ def test_an_activation_starts_as_lsqs_and_trains_step_and_width(signed):
         loss = tf.reduce_sum(quantized * batch(5))
     like, its = built(tfbinreg.LSQActivationQuantizer(3, signed))
     np.testing.assert_array_equal(quantized, like(values, True, its))
-    assert np.exp(variables["log_width"]) == pytest.approx(float(variables["step"]) / 2)
+    assert np.exp(variables["log_width"]) == pytest.approx(float(variables["step"]) / 3)
     to_values, to_step, to_width = tape.gradient(
         loss, [values, variables["step"], variables["log_width"]]
     )
@@ -153,6 +153,8 @@ def test_an_activation_starts_as_lsqs_and_trains_step_and_width(signed):
     assert signed or not np.any(to_values[values < 0.0])  # it contains the ReLU
     fixed = CPQ.activations(dataclasses.replace(spec, fixed=True), CpqOptions())
     assert not any(variable.trainable for variable in built(fixed)[1].values())
+    many = dataclasses.replace(spec, bits=5)
+    assert type(CPQ.activations(many, CpqOptions())) is tfbinreg.LSQActivationQuantizer
 
 
 def test_the_penalty_counts_gates_that_are_likely_open():
