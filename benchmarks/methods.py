@@ -98,7 +98,7 @@ WAYS = {
     "cpq_learned_bits": Way(
         {
             "method": "cpq",
-            "options": {"cpq": {"drop_bits": True, "strength": 0.5}},
+            "options": {"cpq": {"drop_bits": True, "strength": 0.2}},
             "rules": (tfbinreg.Rule(weight_bits=4),),  # at most
         },
         lambda: [QuantizerLog()],

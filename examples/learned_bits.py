@@ -1,6 +1,6 @@
 """Bits of each layer found by DropBits, and the same bits trained without it, on Fashion-MNIST.
 
-    python examples/learned_bits.py [--data_dir DIR] [--seeds 0 1 2] [--strength 0.5]
+    python examples/learned_bits.py [--data_dir DIR] [--seeds 0 1 2] [--strength 0.2]
 
 The paper's claim (Lee et al., ICCV 2021): bits that are learned do better than the same bits given
 from the beginning. For each seed a small float net is quantized four times and trained as long:
@@ -93,7 +93,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--rows", type=int, default=20000, help="training rows to use")
     parser.add_argument("--float_epochs", type=int, default=4)
     parser.add_argument("--epochs", type=int, default=4)
-    parser.add_argument("--strength", type=float, default=0.5)
+    parser.add_argument("--strength", type=float, default=0.2)
     return parser.parse_args(arguments)
 
 

@@ -20,8 +20,8 @@ def test_the_bits_that_are_found_are_trained_again(example, monkeypatch, tmp_pat
     images = {k: random.integers(0, 256, (n, 28, 28), np.uint8) for k, n in rows.items()}
     labels = {f"y{k[1:]}": random.integers(0, 10, n) for k, n in rows.items()}
     np.savez(tmp_path / "fashion_mnist.npz", **images, **labels)
-    monkeypatch.setattr(example, "RATE", 0.3)
-    arguments = ["--seeds", "0", "--float_epochs", "1", "--epochs", "8", "--strength", "50"]
+    monkeypatch.setattr(example, "RATE", 0.1)
+    arguments = ["--seeds", "0", "--float_epochs", "1", "--epochs", "2", "--strength", "50"]
     example.main([*arguments, "--data_dir", str(tmp_path)])
     seed, *_, learned, given, four, two = capsys.readouterr().out.strip().split("\n")
     assert seed == "seed 0: 8 2 2 2 2 8 bits"

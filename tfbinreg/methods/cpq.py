@@ -46,6 +46,8 @@ class CpqOptions:
         activation_width: where that of activations starts.
         drop_bits: whether bit levels of kernels are dropped at random in training (DropBits).
         keep: probability that the gate of a level is open at first.
+        gain: log alpha of a gate is the trained variable times this: Adam's steps have the size of
+            the learning rate, and log alpha has to go from 0.6 to -2.4 until a gate is closed.
         most_bits: kernels of more bits have no gates, and those of 2 bits have no level to drop.
         strength: of the penalty, the expected number of open gates of a weight, on average; 0 lets
             the loss alone train the gates, and inference drop nothing. With any other the bits of
@@ -64,6 +66,7 @@ class CpqOptions:
     activation_width: float = 1.0 / 3.0
     drop_bits: bool = False
     keep: float = 0.9
+    gain: float = 30.0
     most_bits: int = 4
     strength: float = 0.0
     granularity: str = LAYER
@@ -79,7 +82,7 @@ class CpqOptions:
                 raise ValueError(
                     f"{name} must be {' or '.join(map(repr, known))}, got {getattr(self, name)!r}."
                 )
-        for name in ("width", "activation_width"):
+        for name in ("width", "activation_width", "gain"):
             value = getattr(self, name)
             if value is not None and not 0.0 < value < math.inf:
                 raise ValueError(f"{name} must be positive, got {value!r}.")
@@ -116,6 +119,7 @@ def _weights(spec: KernelSpec, options: CpqOptions) -> CPQWeightQuantizer:
         by_channel=by_channel,
         learns_bits=options.strength > 0.0,
         keep=options.keep,
+        gain=options.gain,
         seed=options.seed,
         **own,
     )
@@ -146,10 +150,11 @@ def open_gates(view: KernelView, options: CpqOptions) -> tf.Tensor:
     Each gate counts by itself, as in the L0 penalty; how many levels are there also depends on the
     gates within.
     """
-    log_alpha = view.parameters.get(GATES)
-    if log_alpha is None:
+    gates = view.parameters.get(GATES)
+    if gates is None:
         return tf.constant(0.0)
-    by_gate = tf.reshape(drop_bits.open_probability(log_alpha), (log_alpha.shape[0], -1))
+    probability = drop_bits.open_probability(options.gain * gates)
+    by_gate = tf.reshape(probability, (gates.shape[0], -1))
     share = float(np.prod(view.latent.shape)) / view.weights
     return share * tf.reduce_sum(tf.reduce_mean(by_gate, axis=1))
 

@@ -106,6 +106,7 @@ class DropBitsWeightQuantizer(CPQWeightQuantizer):
         by_channel: whether each channel of `axis` has gates of its own.
         learns_bits: whether inference drops levels too.
         keep: probability that a gate is open at first.
+        gain: log alpha of a gate is the trained variable times this.
         seed: of the draws.
     """
 
@@ -120,18 +121,19 @@ class DropBitsWeightQuantizer(CPQWeightQuantizer):
         by_channel: bool = False,
         learns_bits: bool = False,
         keep: float = 0.9,
+        gain: float = 30.0,
         seed: int = 0,
     ) -> None:
         super().__init__(bits, axis, start, backward=backward, width=width)
         self.by_channel, self.learns_bits = by_channel, learns_bits
-        self.keep, self.seed = keep, seed
+        self.keep, self.gain, self.seed = keep, gain, seed
         self.ranges = drop_bits.nested_ranges(self.bits)
 
     def build(self, tensor_shape: Any, name: str, layer: Any) -> Variables:
         shape: tuple[int, ...] = (self.bits - MIN_BITS,)
         if self.by_channel:
             shape += (int(tensor_shape[self.axis]),)
-        start = tf.constant_initializer(drop_bits.start_of(self.keep))
+        start = tf.constant_initializer(drop_bits.start_of(self.keep) / self.gain)
         gates = self.add_variable(layer, name, shape, what=GATES, initializer=start)
         seed = (zlib.crc32(layer.name.encode()) + self.seed) % _SEEDS
         first = tf.constant_initializer([seed, 0])
@@ -179,13 +181,13 @@ class DropBitsWeightQuantizer(CPQWeightQuantizer):
             "by_channel": self.by_channel,
             "learns_bits": self.learns_bits,
             "keep": self.keep,
+            "gain": self.gain,
             "seed": self.seed,
         }
 
     def _gates(self, variables: Variables) -> tf.Tensor:
-        """Their log alpha: as many as there are bits, for a quantizer of fewer bits may borrow the
-        variables."""
-        return tf.convert_to_tensor(variables[GATES])[: self.bits - MIN_BITS]
+        """Log alpha of as many gates as the bits have: the variables may be those of more bits."""
+        return self.gain * tf.convert_to_tensor(variables[GATES])[: self.bits - MIN_BITS]
 
 
 @_compat.register

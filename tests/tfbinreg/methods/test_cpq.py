@@ -27,7 +27,7 @@ from tflite_tools.running import samples
 from tflite_tools.schema.codes import read_codes
 from tflite_tools.schema.contents import load
 
-OPEN, CLOSED = 3.0, -3.0
+OPEN, CLOSED = 0.1, -0.1  # log alpha is 30 times as much
 
 
 def data():
@@ -75,6 +75,7 @@ def test_options_outside_their_range():
         "width": 0.0,
         "activation_width": -1.0,
         "keep": 1.0,
+        "gain": 0.0,
         "most_bits": 9,
         "strength": -1.0,
         "seed": 0.5,
@@ -161,10 +162,10 @@ def test_the_penalty_counts_gates_that_are_likely_open():
     log_alpha = np.array([[1.0, -1.0, 0.5], [-2.0, 0.0, 2.0]], np.float32)
     latent = tf.zeros([5, 3])
     for gates in (log_alpha, log_alpha[:, 0]):
-        variable = tf.Variable(gates)
+        variable = tf.Variable(gates / 5.0)
         view = KernelView("dense", latent, None, weights=60, parameters={"gates": variable})
         with tf.GradientTape() as tape:
-            value = open_gates(view, CpqOptions())
+            value = open_gates(view, CpqOptions(gain=5.0))
         rows = gates.reshape(2, -1)
         expected = sum(np.mean([reference.open_probability(own) for own in row]) for row in rows)
         assert float(value) == pytest.approx(0.25 * expected, abs=1e-4)
@@ -205,7 +206,7 @@ def test_the_loss_trains_gates_too(by_channel):
 
 
 def test_bits_fall_as_the_penalty_grows_and_are_logged():
-    model = make({"strength": 0.01}, rate=0.1)
+    model = make({"strength": 0.01}, rate=0.005)
     log = tfbinreg.QuantizerLog(per_layer=True)
     assert train(model, 2, callbacks=[log]).history["weight_bits"] == [4.0, 4.0]
     schedule = tfbinreg.PenaltySchedule("cpq", "joint", strength=30.0)
