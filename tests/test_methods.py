@@ -23,9 +23,7 @@ from tflite_tools.schema.contents import load
 
 ROOT = pathlib.Path(__file__).parents[1]
 QUANTIZERS = [*roster.with_part("weights"), "tanh"]
-# Those that come with a method's own kernels are tried with the method.
-PENALTIES = [n for n in roster.with_part("penalty") if not roster.find(n, "penalty").strength]
-PENALTIES += ["tanh"]
+PENALTIES = [*roster.with_part("penalty"), "tanh"]
 UPDATES = roster.with_part("update")
 SOLVERS = roster.with_part("fit")
 # So fast that something happens in a few steps.
@@ -244,8 +242,8 @@ def test_training_computes_the_values_of_the_settled_grid_at_the_codes(trained):
         assert now.axis == settled.axis
         if site.method != "bsq" and not learns_bits:  # their codes take what is found of the bits
             assert (int(now.qmin), int(now.qmax)) == (settled.qmin, settled.qmax)
-        np.testing.assert_array_equal(now.codes(latent), site.codes())
-        np.testing.assert_array_equal(settled.codes(latent), site.codes())
+        np.testing.assert_array_equal(now.codes(quantized), site.codes())
+        np.testing.assert_array_equal(settled.codes(quantized), site.codes())
     for site in activation_sites(model):
         now, settled = site.quantizer.grid_now(site.variables), site.grid()
         assert (float(now.scale), int(now.qmin), int(now.qmax)) == (
@@ -353,6 +351,8 @@ def test_names_that_nobody_knows():
         make("lqs")
     with pytest.raises(ValueError, match=r"no method 'l2' with penalty: choose bin_regul"):
         make("lsq", penalties=("l2",))
+    with pytest.raises(ValueError, match=r"'bsq' comes with the kernels of method 'bsq'"):
+        make("lsq", penalties=("bsq",))
     with pytest.raises(ValueError, match=r"no method 'msqe' with update: choose freezing or trs"):
         make("lsq", updates=("msqe",))
     with pytest.raises(ValueError, match=r"options are given for 'brr'"):

@@ -48,5 +48,5 @@ def test_hardware_friendly(float_net):
 
 @pytest.mark.parametrize("make", [recipes.paper, recipes.weights_only, recipes.hardware_friendly])
 def test_wrong_bits(make):
-    with pytest.raises(ValueError, match="weight_bits must be an integer from 2 to 8"):
+    with pytest.raises(ValueError, match="weight_bits must be an integer from 1 to 8"):
         make(9)

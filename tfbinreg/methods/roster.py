@@ -71,7 +71,11 @@ def check_methods(recipe: Recipe) -> None:
             find(name, "weights")
             find(name, "activations")
     for name in recipe.penalties:
-        find(name, "penalty")
+        if find(name, "penalty").strength is not None:
+            raise ValueError(
+                f"Penalty {name!r} comes with the kernels of method {name!r}: give Recipe(method="
+                f"{name!r}) or a Rule with it, and leave it out of the penalties."
+            )
     for name in recipe.updates:
         find(name, "update")
     if recipe.solver is not None:
@@ -172,5 +176,10 @@ def methods() -> list[Method]:
 
 
 def with_part(part: str) -> list[str]:
-    """Names of the methods that have a part."""
-    return [name for name, method in _methods.items() if getattr(method, part) is not None]
+    """Names of the methods that a recipe can give for a part. A penalty that comes with a method's
+    own quantizers is not one by itself."""
+    return [
+        name
+        for name, method in _methods.items()
+        if getattr(method, part) is not None and (part != "penalty" or method.strength is None)
+    ]
