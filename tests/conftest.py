@@ -2,6 +2,7 @@
 say so at the end if they were."""
 
 import contextlib
+import gc
 import importlib
 
 import numpy as np
@@ -10,6 +11,13 @@ from hypothesis import settings
 
 settings.register_profile("same every time", derandomize=True, deadline=None)
 settings.load_profile("same every time")
+
+
+def pytest_collection_finish():
+    """What is imported stays: the collector need not look at it, nor so often at graphs."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 20)
 
 
 @pytest.fixture(scope="session")

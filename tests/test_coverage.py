@@ -4,6 +4,7 @@ import importlib
 from pathlib import Path
 
 import pytest
+from quick import slow
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 SMALL = ["Dense autoencoder", "DS-CNN 1-D"]
@@ -39,7 +40,7 @@ def check(name, kind, setting, samples):
         pytest.param("Keras 3", "W4A8", marks=pytest.mark.slow),
     ],
 )
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", [SMALL[0], *slow(*SMALL[1:])])
 def test_small_networks(name, kind, setting):
     check(name, kind, setting, samples=16)
 

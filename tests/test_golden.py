@@ -30,6 +30,8 @@ from tflite_tools.schema import contents as models
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 CASES = make.CASES
+QUICK = ("device", "scheme", "dense", "phone")
+SOME = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in CASES]
 SAVED = [f"{name}/{path}" for name, case in CASES.items() for path in case.models]
 COMPILED = [path for path in SAVED if CASES[path.split("/")[0]].optimizer is not None]
 WEIGHTS = [f"{name}/{path}" for name, case in CASES.items() for path in case.weights]
@@ -179,7 +181,7 @@ def test_a_folder_trains_like_the_file_once_it_is_compiled():
         np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", SOME)
 def test_a_new_file_computes_what_the_old_one_did(name):
     model = load(name)
     for data in (canonical(name), tfbinreg.to_tflite(model)):
@@ -299,7 +301,7 @@ def verdicts(printed):
     return dict(re.findall(r"^(\w+) +(passed|warning|failed|skipped)\b", printed, re.MULTILINE))
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", SOME)
 def test_the_file_verifies_against_the_model(name, command):
     folder = GOLDEN / name
     told = command("verify", folder / "int8.tflite", "--reference", folder / CASES[name].models[0])

@@ -13,6 +13,7 @@ import tensorflow as tf
 import tensorflow_model_optimization as tfmot
 import test_distribute
 import tf_keras as keras
+from quick import slow
 
 import tfbinreg
 from tfbinreg.deploy.freeze import freeze
@@ -100,10 +101,14 @@ VARIANTS = {
         },
     },
 }
-QUICK = {("lsq", "channel"), ("lsq", "folded"), ("tqt", "folded"), ("gdrq", "channel")}
+# Variants of the others are quick.
+QUICK = {
+    *(("lsq", "folded"), ("tqt", "folded"), ("tanh", "tensor")),
+    *(("freezing", "tensor"), ("trs", "tensor")),
+}
 METHODS_AND_KINDS = [
     *(
-        pytest.param((m, k), marks=() if k == "tensor" or (m, k) in QUICK else pytest.mark.slow)
+        pytest.param((m, k), marks=() if (m, k) in QUICK else pytest.mark.slow)
         for m in (*QUANTIZERS, *UPDATES)
         for k in KINDS
         if k != "folded" or roster.folds(m)
@@ -111,12 +116,12 @@ METHODS_AND_KINDS = [
     ("gdrq", "grouped"),
     ("tsq", "ternary"),
     ("alq", "pruned"),
-    ("alq", "coordinates"),
+    pytest.param(("alq", "coordinates"), marks=pytest.mark.slow),
     pytest.param(("alq", "one_bit"), marks=pytest.mark.slow),
     ("bsq", "fixed"),
     pytest.param(("cpq", "bits"), marks=pytest.mark.slow),
     ("cpq", "channel_bits"),
-    ("lsq", "one_bit"),
+    pytest.param(("lsq", "one_bit"), marks=pytest.mark.slow),
     ("lsq", "mixed"),
     ("mirror_descent", "ternary"),
     ("mirror_descent", "signs"),
@@ -336,7 +341,10 @@ def test_mixed_precision(method, own_method):
 OTHERS = [n for n in dict.fromkeys([*QUANTIZERS, *PENALTIES, *UPDATES]) if n not in FIRST]
 
 
-@pytest.mark.parametrize("names", [FIRST, pytest.param(OTHERS, marks=pytest.mark.slow)])
+# test_distribute has LSQ with a penalty.
+@pytest.mark.parametrize(
+    "names", [["gdrq", "freezing"], *slow(["lsq", "bin_regularization"], OTHERS)]
+)
 def test_two_replicas(names, tmp_path):
     test_distribute.finish(test_distribute.start("methods", tmp_path, *names))
     for name in names:

@@ -25,7 +25,7 @@ from tflite_tools.running import runtime, samples
 from tflite_tools.schema import contents as models
 
 CALIBRATED, TESTED = 24, 32
-FEW, MANY = 24, int(os.environ.get("RANDOM_NETS", "300"))
+FEW, MANY = 12, int(os.environ.get("RANDOM_NETS", "300"))
 WITH_C = 2  # seeds, of ten, of the nets that are compiled too, which takes longest
 RUNTIMES = {"litert": runtime.LITERT, "tflm": runtime.TFLM}
 # What is rightly refused of nets out of supported layers; everything else has to work.
@@ -132,7 +132,8 @@ def test_some_nets():
     run(FEW)
 
 
-@settings(max_examples=FEW // 3, suppress_health_check=list(HealthCheck))
+@pytest.mark.slow
+@settings(max_examples=FEW, suppress_health_check=list(HealthCheck))
 @given(nets())
 def test_at_equal_bits_nets_stay_as_they_are(net: Net) -> None:
     calibration, inputs = one(net.data(CALIBRATED, 0)), one(net.data(TESTED, 1))

@@ -63,6 +63,7 @@ def test_flips_are_codes_that_changed_within_the_epoch(make_trained, images, lab
     assert logs["flips"] == np.mean(low_bit_codes(model) != before) > 0
 
 
+@pytest.mark.slow
 def test_final_accuracies_leave_the_test_rows_alone_unless_asked(make_trained, labels):
     model = make_trained()
     images = np.random.default_rng(0).integers(0, 256, (48, 8, 8, 3), np.uint8)

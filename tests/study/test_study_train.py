@@ -53,6 +53,7 @@ def whole(folders):
     return folders[0]
 
 
+@pytest.mark.slow
 def test_killed_in_mid_epoch_and_taken_up_is_as_if_it_was_not(folders):
     whole, killed = folders
     assert list(killed.glob("cache/some/*.checkpoint.npz"))

@@ -39,6 +39,7 @@ METHOD = dataclasses.replace(
     weights=lambda spec, options: Shrinking(spec.bits, spec.axis),
     penalty=lambda view, options: -view.parameters["lost"],
     strength=lambda options: options.strength,
+    about=None,
 )
 
 

@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 import tf_keras as keras
 from operation_nets import NETS, converted, fresh
+from quick import slow
 
 import tfbinreg
 from tfbinreg.core.target import NOT_FINALIZED, STATES, TARGETS
@@ -35,7 +36,11 @@ def levels(outputs, data):
     return np.rint(np.asarray(outputs) / main.tensors[main.outputs[0]].quantization.scale[0])
 
 
-@pytest.mark.parametrize("name", NETS)
+# test_integer_model has every kind, test_random_nets mixtures of them.
+QUICK = ("Concatenate", "Conv2DTranspose", "HardSwish", "Multiply", "Reshape", "Softmax")
+
+
+@pytest.mark.parametrize("name", [*QUICK, *slow(*(name for name in NETS if name not in QUICK))])
 def test_every_kind_of_operation(name):
     random = np.random.default_rng(3)
     quantized, data = converted(fresh(NETS[name]), random.normal(size=(48, 8, 8, 3)))
@@ -58,7 +63,7 @@ def deep_net():
     return keras.Model(image, layers.Dense(4)(layers.Flatten()(x)))
 
 
-@pytest.fixture(scope="module", params=TARGETS)
+@pytest.fixture(scope="module", params=["litert", *slow("tflm")])
 def finalized(request):
     images = np.random.default_rng(0).normal(size=(64, 12, 12, 3)).astype(np.float32)
     model = tfbinreg.quantize_apply(deep_net(), activation_bits=4, calibration_data=images)

@@ -37,7 +37,7 @@ def verified(quantized, data):
 
 
 # test_deployed compares all of them as wholes.
-QUICK = ("Add", "AveragePooling2D", "Concatenate", "HardSwish", "LeakyReLU", "Softmax", "silu")
+QUICK = ("AveragePooling2D", "HardSwish", "Softmax")
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import tf_keras as keras
+from quick import slow
 
 import tfbinreg
 from tfbinreg.frontend.normalize import normalize
@@ -65,7 +66,7 @@ def test_what_is_not_folded_keeps_its_sign(images):
     assert np.any(factors(normal)[0] < 0)
 
 
-@pytest.mark.parametrize("bits", [2, 4])
+@pytest.mark.parametrize("bits", [2, *slow(4)])
 def test_the_smallest_code_fits_every_format(bits, images):
     image = keras.Input((8, 8, 3))
     x = layers.ReLU()(layers.Conv2D(24, 3, name="first")(image))
@@ -83,7 +84,7 @@ def test_the_smallest_code_fits_every_format(bits, images):
         assert build.build(file, build.Options(format=name)).files
 
 
-@pytest.mark.parametrize("bits", [2, 4])
+@pytest.mark.parametrize("bits", [2, *slow(4)])
 def test_a_factor_that_training_makes_negative(bits, images):
     """The code 2^(bits - 1) appears: C takes the next width, INT4 leaves the layer if need be."""
     image = keras.Input((8, 8, 3))

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras as keras
+from quick import slow
 
 import tfbinreg
 from tfbinreg import recipes
@@ -188,7 +189,7 @@ def test_no_strength_makes_folded_kernels_diverge(rows):
     assert 0 < float(model.penalty_loss("bin_regularization")) < before
 
 
-@pytest.mark.parametrize("bits", [2, 4, 8])
+@pytest.mark.parametrize("bits", [2, *slow(4, 8)])
 def test_after_training_model_and_integers_agree(bits, make_net, images, labels):
     recipe = recipes.hardware_friendly(bits)
     model = tfbinreg.quantize_apply(make_net(), recipe, calibration_data=images)

@@ -6,6 +6,7 @@ import reference
 import tensorflow as tf
 import tf_keras as keras
 import trainable_net
+from quick import slow
 
 import tfbinreg
 from tfbinreg.layers.sites import kernel_sites
@@ -110,7 +111,7 @@ def test_options_outside_their_range(option, value, message):
         FreezingOptions(**{option: value})
 
 
-@pytest.mark.parametrize("fold", [False, True])
+@pytest.mark.parametrize("fold", [True, *slow(False)])
 def test_codes_that_are_frozen_never_change_again(fold):
     """The method's promise, on a net that oscillates: fewer changes, none of frozen codes."""
     own = {"momentum": 0.05, "first_threshold": 0.06, "last_threshold": 0.04}

@@ -1,7 +1,6 @@
 import dataclasses
 import pathlib
-import subprocess
-import sys
+import runpy
 
 from tfbinreg.methods import roster
 from tfbinreg.methods.table import COLUMNS, method_table
@@ -36,8 +35,6 @@ def test_every_method_has_a_page_with_its_options():
         assert f"(methods/{method.name}.md)" in (ROOT / "docs" / "methods.md").read_text()
 
 
-def test_the_table_is_printed():
-    done = subprocess.run(
-        [sys.executable, "-m", "tfbinreg.methods"], capture_output=True, text=True, check=True
-    )
-    assert done.stdout.startswith("| name | what it is | acts |")
+def test_the_table_is_printed(capsys):
+    runpy.run_module("tfbinreg.methods", run_name="__main__")
+    assert capsys.readouterr().out.startswith("| name | what it is | acts |")

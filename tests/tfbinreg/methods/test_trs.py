@@ -4,6 +4,7 @@ import reference
 import tensorflow as tf
 import tf_keras as keras
 import trainable_net
+from quick import slow
 
 import tfbinreg
 from tfbinreg.layers.sites import kernel_sites
@@ -89,7 +90,7 @@ def test_options_outside_their_range(option, value, message):
         TrsOptions(**{option: value})
 
 
-@pytest.mark.parametrize("optimizer", [keras.optimizers.SGD, keras.optimizers.Adam])
+@pytest.mark.parametrize("optimizer", [keras.optimizers.Adam, *slow(keras.optimizers.SGD)])
 def test_fewer_codes_change_towards_the_end(optimizer):
     """The method's promise: changes follow the schedule, and steps rest."""
     recipe = tfbinreg.Recipe(weight_bits=2, first_last_bits=None)

@@ -223,6 +223,7 @@ def step_one(net, shapes, epochs=0, **options):
     return model
 
 
+@pytest.mark.slow
 def test_two_steps_end_in_a_file_with_the_trained_codes(float_net, shapes, capsys):
     model = step_one(float_net, shapes, epochs=2, first_last_bits=None)
     report = tfbinreg.solve(model, shapes[0])

@@ -4,7 +4,7 @@ import pytest
 import reference
 import tensorflow as tf
 import tf_keras as keras
-from quick import slow
+from quick import combinations, slow
 
 import tfbinreg
 from tfbinreg.training.soft_targets import squared
@@ -50,8 +50,11 @@ def expected(model, teacher, temperature, weights=1.0):
     return np.mean(weights * losses)
 
 
-@pytest.mark.parametrize("softmax", [False, True])
-@pytest.mark.parametrize("taught_softmax", [False, True])
+@combinations(
+    lambda softmax, taught_softmax: softmax and not taught_softmax,
+    softmax=[False, True],
+    taught_softmax=[False, True],
+)
 def test_the_loss_is_the_twins_whatever_form_the_outputs_have(softmax, taught_softmax):
     teacher = net(softmax=taught_softmax, seed=1)
     loss = "sparse_categorical_crossentropy" if softmax else CROSSENTROPY
@@ -125,6 +128,7 @@ def test_evaluation_is_that_of_the_task():
     assert model.evaluate(*data(), verbose=0) == alone.evaluate(*data(), verbose=0)
 
 
+@pytest.mark.slow
 def test_steps_per_execution_and_eager_steps_compute_the_same():
     histories = []
     for options in ({}, {"steps_per_execution": 2}, {"run_eagerly": True}):
@@ -259,6 +263,7 @@ def test_the_teacher_is_not_saved_and_training_goes_on(file, tmp_path):
     assert history["distillation_loss"] == pytest.approx(longer["distillation_loss"][1:], rel=1e-6)
 
 
+@pytest.mark.slow
 def test_a_small_net_learns_more_with_its_teacher():
     random = np.random.default_rng(0)
     centres, kinds = random.normal(size=(12, 6)), random.integers(0, 12, 3000)

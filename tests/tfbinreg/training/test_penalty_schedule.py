@@ -92,9 +92,10 @@ def test_strength_zero_is_plain_lsq_bit_for_bit():
 
 
 @pytest.mark.parametrize("strategy, options, strengths", [
-    ("ramp", {}, [0, 0, 1 / 6, 2 / 6, 3 / 6, 4 / 6, 5 / 6, 1]),
+    pytest.param("ramp", {}, [0, 0, 1 / 6, 2 / 6, 3 / 6, 4 / 6, 5 / 6, 1], marks=pytest.mark.slow),
     ("ramp", {"switch_epoch": 6}, [0, 0, 0, 0, 0, 0, 1 / 2, 1]),
-    ("cosine", {"switch_epoch": 4}, [0, 0, 0, 0, 0.14645, 0.5, 0.85355, 1]),
+    pytest.param("cosine", {"switch_epoch": 4}, [0, 0, 0, 0, 0.14645, 0.5, 0.85355, 1],
+                 marks=pytest.mark.slow),
     ("cosine", {"switch_epoch": 0, "strength": lambda epoch: 0.5}, [
         0.01903, 0.07322, 0.15433, 0.25, 0.34567, 0.42678, 0.48097, 0.5]),
 ])  # fmt: skip
@@ -139,7 +140,10 @@ OPTIMIZERS = {
 
 @pytest.mark.filterwarnings("ignore:The steps of:tfbinreg.QuantizationWarning")
 @pytest.mark.parametrize("optimizer, options", [
-    *((optimizer, {}) for optimizer in OPTIMIZERS),
+    *(
+        pytest.param(name, {}, marks=() if name in ("nesterov", "adam") else pytest.mark.slow)
+        for name in OPTIMIZERS
+    ),
     ("nesterov", {"detach_step": False}),
     ("momentum", {"scale_free": True}),
 ])  # fmt: skip

@@ -66,8 +66,9 @@ def distances(model, beyond=True):
     pytest.param("dampening", "joint", SGD(0.01), {}, marks=pytest.mark.slow),
     ("dampening", "cosine", SGD(DECAY), {"fold": True}),
     pytest.param("msqe", "joint", SGD(DECAY), {}, marks=pytest.mark.slow),
-    ("msqe", "joint", SGD(0.01, 0.8), {}),
-    ("msqe", "alternating", LEGACY.SGD(0.01, decay=0.02), {"scale_free": True}),
+    pytest.param("msqe", "joint", SGD(0.01, 0.8), {}, marks=pytest.mark.slow),
+    pytest.param("msqe", "alternating", LEGACY.SGD(0.01, decay=0.02), {"scale_free": True},
+                 marks=pytest.mark.slow),
     pytest.param("bin_regularization", "ramp", SGD(0.05), {"fold": True}, marks=pytest.mark.slow),
     ("bin_regularization", "two_stage", SGD(0.01), {"bounded_pull": False}),
 ])  # fmt: skip

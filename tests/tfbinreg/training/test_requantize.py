@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras as keras
+from quick import slow
 
 import tfbinreg
 from tfbinreg.layers.sites import activation_sites, kernel_sites
@@ -50,7 +51,7 @@ def check_same(one, other, inputs):
             np.testing.assert_array_equal(mine, yours)
 
 
-@pytest.mark.parametrize("file", [None, "q.keras", "q.h5"])
+@pytest.mark.parametrize("file", ["q.keras", *slow(None, "q.h5")])
 @pytest.mark.parametrize(
     "recipe",
     [
@@ -74,6 +75,7 @@ def test_at_equal_bits_the_model_is_the_same(float_net, images, recipe, file, tm
 
 
 @pytest.mark.filterwarnings("ignore::tfbinreg.QuantizationWarning")
+@pytest.mark.slow
 def test_down_from_8_to_2_bits(float_net, images, labels, tmp_path):
     recipe = tfbinreg.Recipe(weight_bits=8, activation_bits=8, first_last_bits=None)
     model = tfbinreg.quantize_apply(float_net, recipe, calibration_data=images)
@@ -162,13 +164,13 @@ class Ramp(keras.optimizers.schedules.LearningRateSchedule):  # Keras does not k
     "make",
     [
         pytest.param(lambda: keras.optimizers.SGD(0.1), marks=pytest.mark.slow),
-        lambda: keras.optimizers.SGD(Ramp(), momentum=0.9),
+        pytest.param(lambda: keras.optimizers.SGD(Ramp(), momentum=0.9), marks=pytest.mark.slow),
         lambda: keras.optimizers.AdamW(0.01, weight_decay=0.1, use_ema=True),
         pytest.param(
             lambda: keras.mixed_precision.LossScaleOptimizer(keras.optimizers.Adam(0.01)),
             marks=pytest.mark.slow,
         ),
-        lambda: keras.optimizers.legacy.Adam(0.01),
+        pytest.param(lambda: keras.optimizers.legacy.Adam(0.01), marks=pytest.mark.slow),
     ],
     ids=["sgd", "schedule", "averages", "loss_scale", "legacy"],
 )

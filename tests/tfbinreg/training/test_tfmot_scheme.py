@@ -77,7 +77,7 @@ RECIPES = {
 
 
 @pytest.mark.parametrize("recipe", [
-    pytest.param(recipe, id=name, marks=[pytest.mark.slow] if name in ("paper", "int4") else [])
+    pytest.param(recipe, id=name, marks=[pytest.mark.slow] if name != "hardware_friendly" else [])
     for name, recipe in RECIPES.items()
 ])  # fmt: skip
 def test_goes_all_the_way_to_a_verified_file(recipe, make_net, data, tmp_path):

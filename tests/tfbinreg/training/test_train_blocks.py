@@ -40,7 +40,13 @@ def quantized(recipe, source=None):
     return tfbinreg.quantize_apply(source, recipe, calibration_data=IMAGES)
 
 
-@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        pytest.param(RECIPES["lsq"], id="lsq", marks=pytest.mark.slow),
+        pytest.param(RECIPES["hardware_friendly"], id="hardware_friendly"),
+    ],
+)
 def test_each_block_comes_nearer_to_the_float_model(recipe, capsys):
     source = net()
     model = quantized(recipe, source)

@@ -17,9 +17,17 @@ PATHS = {"portable": CHECKED, "dsp": (host_run.EMULATE_DSP, *CHECKED), "optimize
 
 
 KINDS = sorted((pathlib.Path(__file__).parents[1] / "files" / "kinds").iterdir())
+# Of each kernel one; test_random_nets mixes them.
+QUICK = (
+    *("Add", "AveragePooling2D", "Concatenate", "Conv2DTranspose", "HardSwish", "LeakyReLU"),
+    *("Multiply", "PReLU", "Reshape", "Softmax"),
+)
 
 
-@pytest.fixture(scope="module", params=KINDS, ids=lambda path: path.stem)
+@pytest.fixture(scope="module", params=[
+    pytest.param(path, id=path.stem, marks=() if path.stem in QUICK else pytest.mark.slow)
+    for path in KINDS
+])  # fmt: skip
 def every_kind(request):
     """The nets of `operation_nets` as files."""
     return load(request.param.read_bytes())

@@ -400,8 +400,9 @@ def test_interruptions_are_quiet(command, model_file, monkeypatch):
 
 @pytest.mark.parametrize(
     ("kind", "more"),
-    [("int8", ["--slim"]), ("c", [])]
-    + [
+    [
+        ("c", []),
+        pytest.param("int8", ["--slim"], marks=pytest.mark.slow),
         pytest.param("int4", [], marks=pytest.mark.slow),
         pytest.param("lut", [], marks=pytest.mark.slow),
         pytest.param("lut", ["--slim"], marks=pytest.mark.slow),
