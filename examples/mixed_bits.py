@@ -11,7 +11,7 @@ kernels are free, the first and the last too; activations have 8 bits. Sizes are
 and constants in the generated C, and none is above its budget.
 
 - uniform: the largest width that fits, the same for all kernels.
-- layer, channel: `fit_flash_budget` chooses before training.
+- layer, channel: bits are chosen before training, as `convert --flash_budget` does.
 - dropbits, bsq: bits are learned, and `FlashBudgetSchedule` steers them into the budget.
 
 Each finished run adds a line to --results, and runs that are there are left out, so a run that was
@@ -27,7 +27,7 @@ import dataclasses
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import data
@@ -36,11 +36,11 @@ import tf_keras as keras
 
 import tfbinreg
 from tfbinreg import Recipe
-from tflite_tools.from_keras.fit_flash import byte_count
+from tflite_tools.from_keras.fit_flash import byte_count, squeeze
 from tflite_tools.reports import flash
 from tflite_tools.schema import contents
 
-BATCH, CALIBRATION_ROWS, TRIES = 64, 512, 6
+BATCH, CALIBRATION_ROWS = 64, 512
 UNIFORM_WIDTHS = (8, 4, 3, 2, 1)
 KEYS = ("way", "budget", "seed", "rows", "epochs")
 FREE = Recipe(first_last_bits=None)
@@ -50,6 +50,7 @@ FREE = Recipe(first_last_bits=None)
 class Task:
     """A float net, its data and a budget in bytes."""
 
+    path: str
     model: Any
     images: np.ndarray
     labels: np.ndarray
@@ -81,20 +82,14 @@ def uniform(task: Task) -> Recipe:
 
 
 def mixed(granularity: str) -> Callable[[Task], Recipe]:
-    """Bits by sensitivity; the estimate of the bytes is corrected by what C really takes."""
+    """Bits by sensitivity, as `convert --flash_budget` chooses them."""
     widths = (1, 2, 3, 4, 8) if granularity == "layer" else None
 
     def choose(task: Task) -> Recipe:
-        limit = task.budget
-        for _ in range(TRIES):
-            found = tfbinreg.fit_flash_budget(
-                task.model, limit, task.samples, recipe=FREE, granularity=granularity, widths=widths
-            )
-            over = packed(untrained(task, found.recipe)) - task.budget
-            if over <= 0:
-                return found.recipe
-            limit -= over
-        raise ValueError(f"No choice by {granularity} fits into {task.budget} bytes.")
+        found = squeeze(
+            task.path, task.budget, {"": task.samples}, granularity=granularity, widths=widths
+        )
+        return Recipe.from_json(found.recipe)
 
     return choose
 
@@ -179,6 +174,7 @@ def train(options: argparse.Namespace) -> None:
         order = np.random.default_rng(values["seed"]).permutation(len(split.train_images))
         rows = order[: values["rows"]]
         task = Task(
+            path,
             keras.models.load_model(path, compile=False),
             split.train_images[rows].astype(np.float32),
             split.train_labels[rows],
@@ -228,7 +224,7 @@ def picture(lines: list[dict[str, Any]], path: str) -> None:
     plt.close(figure)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -241,7 +237,7 @@ def main() -> None:
     parser.add_argument("--results", default="mixed_bits.jsonl")
     parser.add_argument("--picture", default="mixed_bits.png")
     parser.add_argument("--table", action="store_true", help="print what is there, train nothing")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     if not options.table:
         if options.data_dir is None:
             parser.error("--data_dir is needed to train")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -57,19 +59,54 @@ def fit_flash_budget(
     Raises:
         ValueError: if not even the fewest bits for every free layer fit, or as `quantize_apply`.
     """
+    recipe = Recipe.from_data(recipe)
+    chosen = way(granularity, widths)
+    return chosen.choose(chosen.measure(model, calibration_data, recipe), limit, recipe=recipe)
+
+
+@dataclasses.dataclass(frozen=True)
+class Way:
+    """How bits are chosen: by layers or by channels.
+
+    Attributes:
+        measure: (model, calibration data, recipe) -> sensitivities.
+        choose: (sensitivities, limit in bytes, recipe=...) -> the choice.
+        least_bytes: sensitivities -> the least that `choose` can reach, estimated.
+    """
+
+    measure: Callable[[Any, Any, RecipeData], Sequence[Any]]
+    choose: Callable[..., FlashBudget]
+    least_bytes: Callable[[Sequence[Any]], int]
+
+
+def way(granularity: str = LAYER, widths: Sequence[int] | None = None) -> Way:
+    """The way of `fit_flash_budget` for its granularity and widths.
+
+    Raises:
+        ValueError: for another granularity, or widths that it does not have.
+    """
     if granularity not in (LAYER, CHANNEL):
         raise ValueError(f"granularity must be {LAYER!r} or {CHANNEL!r}, got {granularity!r}.")
-    recipe = Recipe.from_data(recipe)
-    least = 1 if granularity == LAYER else 0
     if widths is not None:
+        least = 1 if granularity == LAYER else 0
         widths = sorted({check_bits(width, "widths", least) for width in widths})
+        if not any(widths):
+            raise ValueError(f"widths must have one of at least 1 bit, got {widths}.")
     if granularity == LAYER:
-        layers = sensitivities(model, calibration_data, recipe=recipe, widths=widths or WIDTHS)
-        return choose(layers, limit, recipe=recipe)
-    channels = channel_sensitivities(
-        model, calibration_data, recipe=recipe, widths=widths or CHANNEL_WIDTHS
-    )
-    return choose_channels(channels, limit, recipe=recipe)
+        measure = functools.partial(_measured, sensitivities, widths or WIDTHS)
+        return Way(measure, choose, least_bytes)
+    measure = functools.partial(_measured, channel_sensitivities, widths or CHANNEL_WIDTHS)
+    return Way(measure, choose_channels, least_channel_bytes)
+
+
+def _measured(
+    how: Callable[..., Sequence[Any]],
+    widths: Sequence[int],
+    model: Any,
+    calibration_data: Any,
+    recipe: RecipeData,
+) -> Sequence[Any]:
+    return how(model, calibration_data, recipe=recipe, widths=widths)
 
 
 def choose(layers: Sequence[Sensitivity], limit: int, *, recipe: RecipeData = None) -> FlashBudget:
@@ -116,7 +153,21 @@ def least_bytes(layers: Sequence[Sensitivity]) -> int:
     return sum(_bytes(layer, min(layer.moved)) for layer in layers)
 
 
-def largest(layers: Sequence[Sensitivity]) -> str:
+def least_channel_bytes(layers: Sequence[ChannelSensitivity]) -> int:
+    """The least that `choose_channels` can reach, estimated: the narrowest widths, where these
+    prune one channel of each kernel with the next ones."""
+    total = 0
+    for layer in layers:
+        if layer.fixed is not None:
+            total += _channel_bytes(layer, layer.fixed)
+            continue
+        widths = sorted(layer.moved)
+        first = widths[1] if widths[0] == 0 else widths[0]
+        total += _channel_bytes(layer, (first, *(widths[0],) * (layer.channels - 1)))
+    return total
+
+
+def largest(layers: Sequence[Sensitivity | ChannelSensitivity]) -> str:
     """A sentence that names the layers with the most weights."""
     chosen = sorted(layers, key=lambda layer: layer.parameters, reverse=True)[:3]
     names = ", ".join(f"{layer.layer} ({layer.parameters} weights)" for layer in chosen)

@@ -125,6 +125,10 @@ def _check_together(parser: _Parser, namespace: argparse.Namespace) -> None:
         )
     if namespace.recipe_output is not None and namespace.flash_budget is None:
         parser.error("--recipe_output goes with --flash_budget")
+    if namespace.flash_budget is None:
+        for flag in ("flash_granularity", "flash_widths"):
+            if getattr(namespace, flag) is not None:
+                parser.error(f"--{flag} goes with --flash_budget")
     types = namespace.input_type, namespace.output_type
     if namespace.flash_budget is not None and types != (None, None):
         parser.error("--flash_budget writes int8: leave --input_type and --output_type out")

@@ -154,7 +154,13 @@ def _squeeze(arguments: argparse.Namespace) -> int:
     files.check_apart(recipe_path, arguments.output, arguments.model, arguments.data)
     arrays = files.read_arrays(arguments.data)
     with native_log_hidden(enabled=not arguments.verbose):
-        result = squeeze(arguments.model, arguments.flash_budget, arrays)
+        result = squeeze(
+            arguments.model,
+            arguments.flash_budget,
+            arrays,
+            granularity=arguments.flash_granularity or "layer",
+            widths=arguments.flash_widths,
+        )
     files.write(arguments.output, result.file.data)
     files.write(recipe_path, result.recipe.encode())
     check = f"{PROGRAM} verify {shlex.quote(arguments.output)}"

@@ -29,8 +29,19 @@ def add_convert(parser: argparse.ArgumentParser) -> None:
         "--flash_budget",
         type=_size,
         metavar="SIZE",
-        help="MODEL is a float model: choose 2, 3, 4 or 8 bits per layer so that the packed "
-        "weights fit into SIZE (64KB); writes a file without training, and a recipe to train with",
+        help="MODEL is a float model: choose bits so that weights and constants fit into SIZE "
+        "(64KB); writes a file without training, and a recipe to train with",
+    )
+    parser.add_argument(
+        "--flash_granularity",
+        choices=["layer", "channel"],
+        help="what --flash_budget chooses bits for (default: layer); 0 bits prune a channel",
+    )
+    parser.add_argument(
+        "--flash_widths",
+        type=_widths,
+        metavar="BITS",
+        help="the bits to choose from (default: 2,3,4,8 for layers, 0,1,2,3,4,8 for channels)",
     )
     parser.add_argument(
         "--data",
@@ -119,6 +130,13 @@ def _size(text: str) -> int:
         return fit_flash.byte_count(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _widths(text: str) -> list[int]:
+    parts = text.split(",")
+    if not all(part.strip() in set("012345678") for part in parts):
+        raise argparse.ArgumentTypeError(f"{text!r}: write bits from 0 to 8, such as 1,2,4,8")
+    return [int(part) for part in parts]
 
 
 def add_report(parser: argparse.ArgumentParser) -> None:

@@ -1,4 +1,4 @@
-"""`convert --flash_budget`: a float model -> bits per layer that fit, a recipe and a first file.
+"""`convert --flash_budget`: a float model -> bits that fit, a recipe and a first file.
 
 Like `convert` it imports tfbinreg, and only when it is called.
 """
@@ -33,7 +33,7 @@ class Squeezed:
         recipe: JSON text to train with.
         table: the choices, layer by layer, as text.
         flash: what the network takes of flash at the chosen bits.
-        squeezed: the layers with fewer than 8 bits.
+        squeezed: the layers with fewer than 8 bits, or with channels that have.
         before: share of samples that the float model gets right; without labels, 1.
         after: the same of the file's model before any training; without labels, the share of
             samples whose best class is the float model's.
@@ -72,8 +72,15 @@ def byte_count(text: str) -> int:
     return int(float(match[1]) * unit)
 
 
-def squeeze(path: str | os.PathLike[str], limit: int, arrays: Mapping[str, np.ndarray]) -> Squeezed:
-    """Choose bits per layer for a float model, and convert it as it is.
+def squeeze(
+    path: str | os.PathLike[str],
+    limit: int,
+    arrays: Mapping[str, np.ndarray],
+    *,
+    granularity: str = "layer",
+    widths: Sequence[int] | None = None,
+) -> Squeezed:
+    """Choose bits of layers or channels for a float model, and convert it as it is.
 
     The bits are chosen by an estimate. What the network then takes is counted (`flash.count`), and
     the choice is corrected by it until it fits.
@@ -83,9 +90,11 @@ def squeeze(path: str | os.PathLike[str], limit: int, arrays: Mapping[str, np.nd
         limit: bytes for packed weights and constants.
         arrays: calibration samples: one unnamed array, or arrays by input name; integer classes as
             `labels` are optional.
+        granularity: as for `tfbinreg.fit_flash_budget`.
+        widths: the same.
 
     Raises:
-        ValueError: if the model or the samples cannot be used, or two bits do not fit.
+        ValueError: if the model or the samples cannot be used, or the fewest bits do not fit.
         RuntimeError: if TensorFlow is missing.
     """
     if is_tflite(path):
@@ -93,7 +102,7 @@ def squeeze(path: str | os.PathLike[str], limit: int, arrays: Mapping[str, np.nd
             f"--flash_budget needs a float Keras model: {os.fspath(path)!r} is TFLite."
         )
     try:
-        from tfbinreg.budget.sensitivity import sensitivities
+        from tfbinreg.budget import flash_budget
         from tfbinreg.training.saving import load_float_model
     except ImportError as error:
         raise RuntimeError(
@@ -101,7 +110,8 @@ def squeeze(path: str | os.PathLike[str], limit: int, arrays: Mapping[str, np.nd
         ) from error
     model = load_float_model(path)
     inputs, labels = model_samples(model, arrays)
-    found = _fitting(model, sensitivities(model, inputs), inputs, limit)
+    way = flash_budget.way(granularity, widths)
+    found = _fitting(model, way, inputs, limit)
     given = inputs if len(inputs) > 1 else inputs[0]
     best = [_best(net.predict(given, verbose=0)) for net in (model, found.quantized)]
     truth = best[0] if labels is None else labels.reshape(-1)
@@ -118,20 +128,21 @@ def squeeze(path: str | os.PathLike[str], limit: int, arrays: Mapping[str, np.nd
     )
 
 
-def _fitting(model: Any, layers: Sequence[Any], inputs: list[np.ndarray], limit: int) -> _Choice:
+def _fitting(model: Any, way: Any, inputs: list[np.ndarray], limit: int) -> _Choice:
     """The choice that fits within `limit` bytes and costs least.
 
     The estimate is corrected by what it was off the last time, until that leads nowhere new.
     """
     from tfbinreg import quantize_apply, to_tflite
-    from tfbinreg.budget.flash_budget import choose, largest, least_bytes
+    from tfbinreg.budget.flash_budget import largest
     from tfbinreg.training.finalize import finalize
 
-    least, off = least_bytes(layers), 0
+    layers = way.measure(model, inputs, None)
+    least, off = way.least_bytes(layers), 0
     best: _Choice | None = None
     tried: list[tuple[Any, ...]] = []
     while best is None or len(tried) < _MOST_TRIES:
-        budget = choose(layers, max(limit - off, least))
+        budget = way.choose(layers, max(limit - off, least))
         bits = tuple(choice.bits for choice in budget.layers)
         if bits in tried:
             break

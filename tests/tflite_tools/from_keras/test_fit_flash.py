@@ -68,6 +68,24 @@ def test_the_command(command, saved_float, data_file, tmp_path):
     assert (tmp_path / "r.json").exists()
 
 
+def test_channels_have_bits_of_their_own(command, saved_float, data_file, tmp_path):
+    output = tmp_path / "small.tflite"
+    code, _, err = command(
+        *("convert", saved_float, "--flash_budget", "0.2KB", "--data", data_file),
+        *("--flash_granularity", "channel", "--flash_widths", "0,1,2,4", "--output", output),
+    )
+    assert (code, err) == (0, "")
+    recipe = tfbinreg.Recipe.from_json((tmp_path / "small.tflite.json").read_text())
+    bits = {width for rule in recipe.rules for width in np.atleast_1d(rule.weight_bits)}
+    assert len(bits) > 1 and bits <= {0, 1, 2, 4}
+    assert flashes.count(load(output.read_bytes())).total <= 204
+
+
+def test_the_fewest_bits_are_one_channel_of_each_kernel(saved_float, images):
+    with pytest.raises(ValueError, match="40 bytes are not enough: with the fewest bits"):
+        squeeze(saved_float, 40, {"": images}, granularity="channel")
+
+
 def test_what_does_not_fit_is_refused_and_nothing_written(
     command, saved_float, data_file, tmp_path
 ):
@@ -85,6 +103,9 @@ def test_what_does_not_fit_is_refused_and_nothing_written(
         (["--flash_budget", "64KB"], "--flash_budget and --data go together"),
         (["--data", "x.npz"], "--flash_budget and --data go together"),
         (["--recipe", "r.json"], "--recipe is not read"),
+        (["--flash_granularity", "channel"], "--flash_granularity goes with --flash_budget"),
+        (["--flash_widths", "2,4"], "--flash_widths goes with --flash_budget"),
+        (["--flash_budget", "64KB", "--data", "x", "--flash_widths", "2,9"], "write bits from 0"),
         (["--flash_budget", "64XB", "--data", "x"], "'64XB' is no size"),
         (
             ["--flash_budget", "1KB", "--data", "x", "--input_type", "float32"],
