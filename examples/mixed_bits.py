@@ -6,9 +6,9 @@
 
 DIR holds mlperf_tiny_resnet8.h5 (mlcommons/tiny, Apache-2.0) and, unless tf_keras downloads it,
 cifar10.npz. For each budget and seed every way of choosing bits is trained alike, from the
-published float net, on some of the rows 0-39,999: Adam from 0.001 with a cosine to zero. All
-kernels are free, the first and the last too; activations have 8 bits. Sizes are those of weights
-and constants in the generated C, and none is above its budget.
+published float net, on some of the rows 0-39,999: Adam from 0.001, or SGD from 0.02 for bit
+planes, with a cosine to zero. All kernels are free, the first and the last too; activations have 8
+bits. Sizes are those of weights and constants in the generated C, and none is above its budget.
 
 - uniform: the largest width that fits, the same for all kernels.
 - layer, channel: bits are chosen before training, as `convert --flash_budget` does.
@@ -105,8 +105,10 @@ WAYS: dict[str, Callable[[Task], Recipe]] = {
     "layer": mixed("layer"),
     "channel": mixed("channel"),
     "dropbits": learned("cpq", 4, drop_bits=True, strength=0.1),
-    "bsq": learned("bsq", 4, every=1, planes_until=0.7),
+    "bsq": learned("bsq", 4, every=2, planes_until=0.7, strength=1.0),
 }
+# Adam moves a bit plane by no more than its rate in a step, which is too little.
+SGD_WAYS = ("bsq",)
 
 
 def run(way: str, task: Task, test: data.Split, seed: int, epochs: int) -> dict[str, Any]:
@@ -118,8 +120,12 @@ def run(way: str, task: Task, test: data.Split, seed: int, epochs: int) -> dict[
     callbacks = []
     if recipe.method != "lsq":
         callbacks.append(tfbinreg.FlashBudgetSchedule(recipe.method, task.budget))
-    rate = keras.optimizers.schedules.CosineDecay(0.001, epochs * -(-len(task.images) // BATCH))
-    model.compile(keras.optimizers.Adam(rate), "sparse_categorical_crossentropy", ["accuracy"])
+    steps = epochs * -(-len(task.images) // BATCH)
+    if way in SGD_WAYS:
+        optimizer = keras.optimizers.SGD(keras.optimizers.schedules.CosineDecay(0.02, steps), 0.9)
+    else:
+        optimizer = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(0.001, steps))
+    model.compile(optimizer, "sparse_categorical_crossentropy", ["accuracy"])
     model.fit(task.images, task.labels, BATCH, epochs, verbose=2, shuffle=True, callbacks=callbacks)
     tfbinreg.finalize(model, (task.images[:2560], task.labels[:2560]))
     size = flash.count(contents.load(tfbinreg.to_tflite(model))).total
