@@ -46,6 +46,24 @@ def plan(buffers: Sequence[Buffer]) -> Arena:
     return min(arenas, key=lambda arena: arena.size)
 
 
+def widest(plan: Arena, live: Sequence[Buffer], own: Buffer) -> tuple[int, int]:
+    """Offset and bytes of the widest block that is free while `own` is needed, its own included.
+
+    Args:
+        live: the buffers that are needed meanwhile.
+    """
+    taken = sorted(
+        (plan.offsets[other.name], plan.offsets[other.name] + other.size)
+        for other in live
+        if other != own
+    )
+    start, widest_block = 0, (plan.offsets[own.name], own.size)
+    for low, high in (*taken, (plan.size, plan.size)):
+        widest_block = max(widest_block, (start, low - start), key=lambda block: block[1])
+        start = max(start, _aligned(high))
+    return widest_block
+
+
 def _place(buffers: Sequence[Buffer]) -> Arena:
     offsets: dict[str, int] = {}
     placed: list[Buffer] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+import re
 import shutil
 import string
 import subprocess
@@ -70,10 +71,12 @@ class DeviceRun:
     Attributes:
         outputs: one int8 array per output, samples along the first axis.
         instructions: of one inference, the median over the samples.
+        steps: instructions of each operator in the last inference, if they were asked for.
     """
 
     outputs: tuple[np.ndarray, ...]
     instructions: int
+    steps: tuple[int, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,6 +117,7 @@ def run(
     cpu: str = "cortex-m4",
     flags: Sequence[str] = ("-O2",),
     time_limit: float = 300.0,
+    by_step: bool = False,
 ) -> DeviceRun:
     """Build a network for a processor and run it on samples.
 
@@ -124,6 +128,8 @@ def run(
         cpu: a key of `CPUS`.
         flags: of the compiler.
         time_limit: seconds for all samples.
+        by_step: count each operator too; the whole then contains that counting, some 30
+            instructions an operator.
 
     Returns:
         Outputs, and instructions of the network's function alone: QEMU counts exactly, and 16 or so
@@ -136,6 +142,9 @@ def run(
     """
     board = _board(cpu)
     rows = host_run.stacked(model, inputs)
+    if by_step:
+        sources, count = _marked(sources)
+        flags = (*flags, f"-DSTEPS={count}")
     with tempfile.TemporaryDirectory(prefix="tflite_tools_device_") as path:
         folder = pathlib.Path(path)
         _build(folder, sources, model, cpu, board, flags)
@@ -146,10 +155,12 @@ def run(
         _call(command, folder, time_limit)
         written = (folder / "outputs").read_bytes()
         counts = np.fromfile(folder / "counts", "<u8").astype(np.float64)
+        marks = np.fromfile(folder / "steps", "<u8").astype(np.float64) if by_step else np.zeros(1)
     outputs = host_run.parted(model, written, len(rows))
     empty, calibration, *ticks = counts
     per_instruction = (calibration - empty) / _CALIBRATION
-    return DeviceRun(outputs, round((float(np.median(ticks)) - empty) / per_instruction))
+    steps = tuple(round(float(t - empty) / per_instruction) for t in np.diff(marks))
+    return DeviceRun(outputs, round((float(np.median(ticks)) - empty) / per_instruction), steps)
 
 
 def size(sources: Sources, *, cpu: str = "cortex-m4", flags: Sequence[str] = ("-O2",)) -> Sizes:
@@ -166,6 +177,17 @@ def size(sources: Sources, *, cpu: str = "cortex-m4", flags: Sequence[str] = ("-
         command = [_GCC, *_FLAGS, f"-mcpu={cpu}", *flags, "-c", unit, "-o", "network.o"]
         _call(command, folder, _COMPILE_LIMIT)
         return parse(_call([_SIZE, "-A", "network.o"], folder, _COMPILE_LIMIT))
+
+
+def _marked(sources: Sources) -> tuple[Sources, int]:
+    """The files with a call of the harness before each step and behind the last, and the steps."""
+    (name,) = (name for name in sources.files if name.endswith(".c") and name != "main.c")
+    text, count = re.subn(
+        r"(?m)^  (/\* [A-Z0-9_]+: )", r"  mark_step();\n  \1", sources.files[name]
+    )
+    text = re.sub(r"\}\n\Z", "  mark_step();\n}\n", text)
+    files = {**sources.files, name: f"void mark_step(void);\n{text}"}
+    return dataclasses.replace(sources, files=files), count
 
 
 def parse(text: str) -> Sizes:

@@ -29,7 +29,18 @@ from tflite_tools.schema.manifest import LayerEntry
 RUNTIME_HEADER = "tfbinreg_runtime.h"
 HEADERS_DIR = pathlib.Path(__file__).parent / "headers"
 # Each part uses only those before it.
-_RUNTIME_PARTS = ("basics", "packed", "filters", "convolutions", "elements", "softmax", "moves")
+_RUNTIME_PARTS = (
+    "basics",
+    "packed",
+    "filters",
+    "blocks",
+    "dense",
+    "depthwise",
+    "convolutions",
+    "elements",
+    "softmax",
+    "moves",
+)
 # What only some models need -> the part that it follows.
 _BY_SHIFTS = {"shifts": "filters", "shifted_sums": "elements"}
 _CODED = {"codebooks": "moves"}

@@ -15,7 +15,8 @@ from tflite_tools.schema.contents import Model
 from tflite_tools.system import bounded
 from tflite_tools.system.bounded import Finished
 
-FLAGS = ("-std=c99", "-Wall", "-Wextra", "-Werror", "-O2")
+_WARNINGS = ("-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Werror")
+FLAGS = ("-std=c99", *_WARNINGS, "-O2")
 # Of several levels the last counts: with -O1 their checks compile in three quarters of the time.
 SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-O1")
 EMULATE_DSP = "-DTFBINREG_EMULATE_DSP"

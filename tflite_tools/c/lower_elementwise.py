@@ -12,6 +12,7 @@ from tflite_tools.arithmetic import fixed_point, geometry, lookup_tables, multip
 from tflite_tools.c.lowering import Context, Step
 from tflite_tools.schema.contents import Tensor
 
+_LARGEST_SHIFT = 21  # whose zero point, half and sum together have 31 bits
 _SUM_BITS = 12  # integer bits of SOFTMAX's sum of exponentials
 
 
@@ -41,10 +42,33 @@ def add(op: Context) -> Step:
     factors = multipliers.addition(*_scales(op))
     widening = [multipliers.FINER_BITS - 1 + shift for _, shift in factors[:2]]
     if any(multiplier != multipliers.HALF for multiplier, _ in factors) or min(widening) < 0:
+        op.need(factors.whole[1] <= 0, "an output scale too fine for its operands'")
+        if function == "tfb_add" and -_LARGEST_SHIFT <= factors.whole[1] < 0:
+            return _equal(op, factors) or _pair(op, function, *factors)
         return _pair(op, function, *factors)
     op.constants.by_shifts = True
     first, second, result = *widening, -factors[2][1]
     return _pair(op, f"{function}_shifts", (0, first), (0, second), (0, result), shifts_only=True)
+
+
+def _equal(op: Context, factors: multipliers.Addition) -> Step | None:
+    """ADD of two tensors of one shape; None for others."""
+    a, b = op.operand(0), op.operand(1)
+    if not a.shape == b.shape == op.output.shape:
+        return None
+    first, second, whole = factors
+    if first != (multipliers.HALF, 0):
+        a, b, first, second = b, a, second, first
+    low, high = op.limits()
+    record = op.constants.record("tfb_pair", op.op, {
+        "multiplier_b": second[0], "multiplier": whole[0],
+        "shift_b": second[1], "shift": whole[1],
+        "zero_a": op.grid(a)[1], "zero_b": op.grid(b)[1], "zero": op.grid(op.output)[1],
+        "low": low, "high": high,
+    })  # fmt: skip
+    places = ", ".join(op.address(tensor) for tensor in (a, b, op.output))
+    count = math.prod(a.shape)
+    return op.step(f"tfb_add_equal({record}, {places}, {count});", a, b, in_place=True)
 
 
 def multiply(op: Context) -> Step:

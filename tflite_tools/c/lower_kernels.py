@@ -11,7 +11,7 @@ import numpy as np
 from tflite_tools.arithmetic import geometry, multipliers
 from tflite_tools.arithmetic.multipliers import HALF
 from tflite_tools.c import coding, packing
-from tflite_tools.c.lowering import Context, Step
+from tflite_tools.c.lowering import Context, Growth, Step
 from tflite_tools.schema import codes as file_codes
 from tflite_tools.schema.contents import Tensor
 
@@ -20,6 +20,8 @@ _MAX_REACH = 2**15
 _BIAS16, _BIAS24, _FOLDED, _EACH_MULTIPLIER, _EACH_SHIFT, _JOINT_SHIFT = 1, 2, 4, 8, 16, 32
 _SHIFTS = 64
 _LARGEST_SHIFT = 21  # whose zero point, half and sum together have 31 bits
+_SCALES_BYTES = 40  # of the factors of two filters
+_LEAST_BLOCK = 2048  # bytes of filters whose inputs are widened once; more if the arena has room
 _JOINT_BITS = 30  # of a multiplier; what is above them is added to the shift
 
 
@@ -234,9 +236,18 @@ def _step(
     })  # fmt: skip
     if coded is not None:
         function, record = function.replace("tfb_", "tfb_coded_"), _coded_record(op, record, coded)
-    scratch = _scratch_bytes(kernel, plane)
     places = f"{op.address(source)}, {op.address(op.output)}, {{scratch}}"
-    return op.step(f"{function}({record}, {places});", source, scratch=scratch)
+    scratch = _scratch_bytes(kernel, plane)
+    if not function.endswith("conv_2d"):
+        return op.step(f"{function}({record}, {places});", source, scratch=scratch)
+    if _sees_all(fields) and coded is None and kernel.rows.shape[1] * kernel.packed.bits % 8 == 0:
+        scratch = max(scratch, 2 * _words(kernel.rows.shape[1]))
+        call = f"tfb_dense({record}, {places}, tfb_blocks{kernel.packed.bits});"
+        return op.step(call, source, scratch=scratch)
+    growth, beside = _block(kernel.rows.shape, fields, bool(inside))
+    scratch = max(scratch, beside + growth.least * growth.unit)
+    call = f"{function}({record}, {places}, {{units}});"
+    return op.step(call, source, scratch=scratch, growth=growth)
 
 
 def _coded_record(op: Context, conv: str, coded: coding.Coded) -> str:
@@ -250,6 +261,32 @@ def _coded_record(op: Context, conv: str, coded: coding.Coded) -> str:
     if coded.stride:
         fields["stride"] = coded.stride
     return constants.record("tfb_coded", op.op, fields, "coded")
+
+
+def _sees_all(fields: dict[str, int]) -> bool:
+    """Whether there is one output a channel, whose filter sees the whole input in order."""
+    ones = ("batch", "out_h", "out_w", "dilation_h", "dilation_w")
+    within = all(fields[f"k_{axis}"] == fields[f"in_{axis}"] for axis in "hw")
+    return (
+        within and all(fields[name] == 1 for name in ones) and not fields["pad_h"] + fields["pad_w"]
+    )
+
+
+def _block(shape: tuple[int, ...], fields: dict[str, int], inside: bool) -> tuple[Growth, int]:
+    """Memory of a convolution in blocks: its pairs of filters, and what is beside them.
+
+    A pair has its factors and its codes as 16-bit numbers, beside it lie two positions' inputs, so
+    wide as well, and as bytes if they cannot be widened where they are.
+    """
+    channels, taps = shape
+    wide = 4 * (taps + taps % 2)
+    most = (channels + 1) // 2
+    run = fields["k_w"] * (taps // (fields["k_h"] * fields["k_w"]))
+    in_words = fields["k_h"] == 1 or run % 4 == 0
+    straight = fields["k_w"] == 1 or fields["dilation_w"] == 1
+    beside = wide if inside and in_words and straight else wide + 2 * _words(taps)
+    pair = wide + _SCALES_BYTES
+    return Growth(pair, max(1, min(most, _LEAST_BLOCK // pair)), most), beside
 
 
 def _scratch_bytes(kernel: _Kernel, plane: int) -> int:
@@ -267,14 +304,20 @@ def _words(size: int) -> int:
 
 
 def _plane_bytes(fields: dict[str, int]) -> int:
-    """A channel with its border, and what the last four outputs of its last row read beyond it."""
+    """A channel with its border, and what the last four outputs of its last row read beyond it.
+
+    Where there are DSP instructions it is in 16-bit numbers, behind the filter's in pairs, each
+    twice.
+    """
     height, width = (
         (fields[f"out_{axis}"] - 1) * fields[f"stride_{axis}"]
         + (fields[f"k_{axis}"] - 1) * fields[f"dilation_{axis}"]
         + 1
         for axis in "hw"
     )
-    return height * width + 3 * fields["stride_w"]
+    reach = (fields["k_w"] - 1) * fields["dilation_w"] + 1
+    pairs = fields["k_h"] * (reach // 2 + 1)
+    return 8 * pairs + 2 * (height * (width + width % 2) + 6 * fields["stride_w"] + 2)
 
 
 def _biases(kernel: _Kernel, zero_point: int, inside: bool | None) -> tuple[np.ndarray, int]:

@@ -38,14 +38,31 @@ def raise_problems(problems: Sequence[Problem]) -> None:
 
 
 @dataclasses.dataclass(frozen=True)
+class Growth:
+    """Scratch memory that a step makes use of if there is room.
+
+    Attributes:
+        unit: bytes of one more unit.
+        least: units that the step's scratch memory holds anyway.
+        most: units that it can use.
+    """
+
+    unit: int
+    least: int
+    most: int
+
+
+@dataclasses.dataclass(frozen=True)
 class Step:
     """One operator as C.
 
     Attributes:
-        call: statements, with a place `{t5}` for the address of tensor 5 and `{scratch}`.
+        call: statements, with a place `{t5}` for the address of tensor 5, `{scratch}` and, with a
+            growth, `{units}`.
         reads: the tensors that are read.
         writes: the tensor that is written.
         scratch: bytes that are needed while the step runs.
+        growth: more of them that it can use.
         same_memory: whether the result is its first input under another name; `call` is empty.
         in_place: whether the result may overwrite the first input.
     """
@@ -54,6 +71,7 @@ class Step:
     reads: tuple[int, ...]
     writes: int
     scratch: int = 0
+    growth: Growth | None = None
     same_memory: bool = False
     in_place: bool = False
 
@@ -162,10 +180,19 @@ class Context:
         """Where a tensor's values are: a constant array, or a place in the step's text."""
         return f"{{t{tensor.index}}}" if tensor.data is None else self.constants.array(tensor.data)
 
-    def step(self, call: str, *tensors: Tensor, scratch: int = 0, in_place: bool = False) -> Step:
+    def step(
+        self,
+        call: str,
+        *tensors: Tensor,
+        scratch: int = 0,
+        growth: Growth | None = None,
+        in_place: bool = False,
+    ) -> Step:
         """The step that reads `tensors` and writes the output."""
         reads = tuple(tensor.index for tensor in tensors if tensor.data is None)
-        return Step(call, reads, self.output.index, scratch=scratch, in_place=in_place)
+        return Step(
+            call, reads, self.output.index, scratch=scratch, growth=growth, in_place=in_place
+        )
 
     def same_grids(self, *tensors: Tensor) -> None:
         """Check that tensors share a grid with the output; the kernel does not rescale."""

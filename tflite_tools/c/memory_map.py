@@ -21,6 +21,7 @@ class Placement:
     Attributes:
         tensors: the place of every tensor that a step reads or writes.
         scratch: the offset of each step's scratch memory in the arena, by the step's number.
+        units: how many units the scratch memory of a step with a growth holds, by its number.
         copies: (tensor, output number) of the outputs that must be copied at the end.
         buffers: what has been placed in the arena, and when it is live.
         arena: the arena.
@@ -28,6 +29,7 @@ class Placement:
 
     tensors: Mapping[int, Place]
     scratch: Mapping[int, int]
+    units: Mapping[int, int]
     copies: tuple[tuple[int, int], ...]
     buffers: tuple[Buffer, ...]
     arena: Arena
@@ -50,12 +52,22 @@ def place(graph: Graph, steps: Sequence[Step]) -> Placement:
         for index, root in owner.items()
         if root in fixed or f"tensor {root}" in plan.offsets
     }
-    scratch = {
-        number: plan.offsets[f"scratch {number}"]
-        for number, step in enumerate(steps)
-        if step.scratch
-    }
-    return Placement(places, scratch, copies, tuple(buffers), plan)
+    scratch, units = {}, {}
+    for number, step in enumerate(steps):
+        if step.scratch:
+            offset, units[number] = _grown(step, f"scratch {number}", buffers, plan)
+            scratch[number] = offset
+    return Placement(places, scratch, units, copies, tuple(buffers), plan)
+
+
+def _grown(step: Step, name: str, buffers: Sequence[Buffer], plan: Arena) -> tuple[int, int]:
+    """Offset of a step's scratch memory and its units: what the arena has room for anyway."""
+    if step.growth is None:
+        return plan.offsets[name], 0
+    own = next(buffer for buffer in buffers if buffer.name == name)
+    start, room = arena.widest(plan, [other for other in buffers if other.meets(own)], own)
+    more = (room - own.size) // step.growth.unit
+    return start, min(step.growth.most, step.growth.least + more)
 
 
 def _made(steps: Sequence[Step], owner: Mapping[int, int]) -> set[int]:

@@ -169,7 +169,8 @@ class Text:
             scratch = idle if offset is None else _address(("arena", offset))
             made = _plain(self.graph.tensors[step.writes].name)
             lines.append(f"  /* {op.name}: {made} */")
-            lines.append(f"  {step.call.format(scratch=scratch, **places)}")
+            units = self.placed.units.get(number, 0)
+            lines.append(f"  {step.call.format(scratch=scratch, units=units, **places)}")
         for index, number in self.placed.copies:
             size = math.prod(self.graph.tensors[index].shape)
             lines.append(f"  memcpy(output{number}, {places[f't{index}']}, {size});")

@@ -40,6 +40,13 @@ static int open_file(const char *name, uint32_t length, int mode) {
   return semihosting(SYS_OPEN, arguments);
 }
 
+#ifdef STEPS
+/* Ticks at the beginning of each of the network's steps, and at the end of the last. */
+static uint64_t marks[STEPS + 1];
+static uint32_t marked;
+void mark_step(void) { marks[marked++ % (STEPS + 1)] = ticks(); }
+#endif
+
 /* Bytes that were not read or written. */
 static int transfer(int operation, int file, const void *data, uint32_t size) {
   const uint32_t arguments[3] = {(uint32_t)file, (uint32_t)(uintptr_t)data, size};
@@ -70,5 +77,12 @@ int main(void) {
     failed = transfer(SYS_WRITE, made, outputs, sizeof outputs) != 0 ||
              transfer(SYS_WRITE, counts, &count, sizeof count) != 0;
   }
+#ifdef STEPS
+  {
+    int steps = open_file("steps", 5, 5);
+    failed = failed || transfer(SYS_WRITE, steps, marks, sizeof marks) != 0;
+    failed = close_file(steps) != 0 || failed;
+  }
+#endif
   return failed || close_file(made) != 0 || close_file(counts) != 0;
 }

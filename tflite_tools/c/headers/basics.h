@@ -27,8 +27,8 @@
 #if defined(TFBINREG_EMULATE_DSP)
 #define TFB_DSP 1
 static inline uint32_t tfb_even_plus(uint32_t pair, uint32_t x) {
-  uint32_t low = pair + (uint32_t)(int8_t)x, high = (pair >> 16) + (uint32_t)(int8_t)(x >> 16);
-  return high << 16 | (low & 0xffff);
+  int32_t low = (int8_t)x, high = (int8_t)(x >> 16);
+  return ((pair >> 16) + (uint32_t)high) << 16 | ((pair + (uint32_t)low) & 0xffff);
 }
 static inline uint32_t tfb_odd_plus(uint32_t pair, uint32_t x) {
   return tfb_even_plus(pair, (x >> 8) | (x << 24));
@@ -95,6 +95,27 @@ static inline int32_t tfb_product_of_twice(int32_t a2, int32_t b) {
 #endif
 }
 
+/* tfb_product_of_twice(a2, b) + c */
+static inline int32_t tfb_product_plus(int32_t a2, int32_t b, int32_t c) {
+#if TFB_DSP && defined(__GNUC__) && !defined(TFBINREG_EMULATE_DSP)
+  int32_t result;
+  __asm__("smmlar %0, %1, %2, %3" : "=r"(result) : "r"(a2), "r"(b), "r"(c));
+  return result;
+#else
+  return tfb_product_of_twice(a2, b) + c;
+#endif
+}
+
+/* The nearest number of 8 bits. */
+static inline int8_t tfb_saturated(int32_t x) {
+#if TFB_DSP && defined(__GNUC__) && !defined(TFBINREG_EMULATE_DSP)
+  __asm__("ssat %0, #8, %0" : "+r"(x));
+  return (int8_t)x;
+#else
+  return (int8_t)tfb_clamp(x, -128, 127);
+#endif
+}
+
 /* The same for any two numbers (gemmlowp's SaturatingRoundingDoublingHighMul). */
 static inline int32_t tfb_high_product(int32_t a, int32_t b) {
   return a == INT32_MIN && b == INT32_MIN ? INT32_MAX : tfb_product(a, b);
@@ -112,4 +133,11 @@ static inline int32_t tfb_scale(int32_t x, int32_t multiplier, int32_t shift) {
   int32_t left = tfb_max(shift, 0);
   int32_t scaled = tfb_product((int32_t)((uint32_t)x << left), multiplier);
   return tfb_rounded_shift(scaled, left - shift);
+}
+
+/* The same for a shift of at most 0 and numbers of 30 bits; 0 is rounded to 0 whatever its sign was,
+ * so that the sign before the product does. */
+static inline int32_t tfb_scale_down(int32_t x, int32_t multiplier, int32_t shift) {
+  int32_t sign = -(shift < 0), half = (int32_t)(((uint32_t)1 << -shift) >> 1);
+  return tfb_product_plus(2 * x, multiplier, half + ((x >> 31) & sign)) >> -shift;
 }

@@ -52,11 +52,16 @@ static TFB_APART const int8_t *tfb_decode(const tfb_coded *op, int32_t c, tfb_st
   return row;
 }
 
+#if TFB_DSP
+static inline const int8_t *tfb_coded_row(const void *op, int32_t c, tfb_stream *stream,
+                                          int8_t *scratch, int32_t taps) {
+  return tfb_decode((const tfb_coded *)op, c, stream, scratch, taps);
+}
+#endif
+
 static inline tfb_filter tfb_coded_filter(const tfb_coded *op, int32_t c, tfb_stream *stream,
                                           int8_t *scratch, int32_t taps) {
-  tfb_stream decoded = {0, 0, 0};
-  decoded.next = (const uint8_t *)tfb_decode(op, c, stream, scratch, taps);
-  return tfb_filter_of(op->conv, c, &decoded, scratch, taps);
+  return tfb_filter_with(op->conv, c, tfb_decode(op, c, stream, scratch, taps), taps);
 }
 
 /* As tfb_filters. */
@@ -83,9 +88,14 @@ static inline void tfb_coded_filters(const tfb_coded *coded, tfb_line line, int3
 }
 
 static inline void tfb_coded_conv_2d(const tfb_coded *coded, const int8_t *in, int8_t *out,
-                                     int8_t *scratch) {
+                                     int8_t *scratch, int32_t pairs) {
+#if TFB_DSP
+  tfb_blocks(coded->conv, tfb_coded_row, coded, in, out, scratch, pairs);
+#else
   int32_t taps = coded->conv->k_h * coded->conv->k_w * coded->conv->in_c;
+  (void)pairs;
   tfb_coded_filters(coded, tfb_conv_line, taps, in, out, scratch);
+#endif
 }
 
 static inline void tfb_coded_transpose_conv(const tfb_coded *coded, const int8_t *in, int8_t *out,
@@ -97,6 +107,9 @@ static inline void tfb_coded_transpose_conv(const tfb_coded *coded, const int8_t
 /* As tfb_depthwise. */
 static inline void tfb_coded_depthwise(const tfb_coded *coded, const int8_t *in, int8_t *out,
                                        int8_t *scratch) {
+#if TFB_DSP
+  tfb_wide_depthwise(coded->conv, tfb_coded_row, coded, in, out, scratch);
+#else
   const tfb_conv *op = coded->conv;
   int32_t multiple = op->out_c / op->in_c, taps = op->k_h * op->k_w, b, c;
   int32_t height = (op->out_h - 1) * op->stride_h + (op->k_h - 1) * op->dilation_h + 1;
@@ -113,4 +126,5 @@ static inline void tfb_coded_depthwise(const tfb_coded *coded, const int8_t *in,
                           out + b * op->out_h * op->out_w * op->out_c + c);
     }
   }
+#endif
 }

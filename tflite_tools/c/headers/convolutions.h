@@ -1,16 +1,3 @@
-/* Numbers from `first` on and below `last`. */
-typedef struct {
-  int32_t first, last;
-} tfb_range;
-
-/* The taps of a filter of size k that lie inside [0, size) from `start` on. */
-static inline tfb_range tfb_inside(int32_t start, int32_t k, int32_t dilation, int32_t size) {
-  tfb_range range;
-  range.first = start < 0 ? (dilation - 1 - start) / dilation : 0;
-  range.last = size > start ? tfb_min(k, (size - start + dilation - 1) / dilation) : 0;
-  return range;
-}
-
 /* The positions of an output row at which the whole filter lies inside, if it does vertically. */
 static inline tfb_range tfb_whole(const tfb_conv *op, tfb_range rows) {
   int32_t room = op->in_w + op->pad_w - (op->k_w - 1) * op->dilation_w - 1;
@@ -93,11 +80,21 @@ static inline void tfb_conv_line(const tfb_conv *op, const int8_t *image, const 
   }
 }
 
-/* CONV_2D; FULLY_CONNECTED as a 1x1 convolution over a row of samples. */
-static inline void tfb_conv_2d(const tfb_conv *op, const int8_t *in, int8_t *out, int8_t *scratch) {
-  int32_t taps = op->k_h * op->k_w * op->in_c;
-  tfb_filters(op, tfb_conv_line, taps, in, out, scratch);
+/* CONV_2D; FULLY_CONNECTED as a 1x1 convolution over a row of samples. With DSP instructions it is
+ * computed in blocks of so many pairs of filters. */
+static inline void tfb_conv_2d(const tfb_conv *op, const int8_t *in, int8_t *out, int8_t *scratch,
+                               int32_t pairs) {
+#if TFB_DSP
+  tfb_blocks(op, tfb_plain_row, op, in, out, scratch, pairs);
+#else
+  (void)pairs;
+  tfb_filters(op, tfb_conv_line, op->k_h * op->k_w * op->in_c, in, out, scratch);
+#endif
 }
+
+#if !TFB_DSP
+#define tfb_dense(op, in, out, scratch, blocks) tfb_conv_2d(op, in, out, scratch, 0)
+#endif
 
 /* Sums of a depthwise filter that are kept. */
 #define TFB_PLANE_CHUNK 32
@@ -164,6 +161,9 @@ static inline void tfb_depthwise_plane(const tfb_conv *op, const int8_t *plane, 
  * `scratch` holds one channel with its border: every position sees a whole filter, in a run. */
 static inline void tfb_depthwise(const tfb_conv *op, const int8_t *in, int8_t *out,
                                  int8_t *scratch) {
+#if TFB_DSP
+  tfb_wide_depthwise(op, tfb_plain_row, op, in, out, scratch);
+#else
   int32_t multiple = op->out_c / op->in_c, taps = op->k_h * op->k_w, b, c;
   int32_t height = (op->out_h - 1) * op->stride_h + (op->k_h - 1) * op->dilation_h + 1;
   int32_t width = (op->out_w - 1) * op->stride_w + (op->k_w - 1) * op->dilation_w + 1;
@@ -179,6 +179,7 @@ static inline void tfb_depthwise(const tfb_conv *op, const int8_t *in, int8_t *o
                           out + b * op->out_h * op->out_w * op->out_c + c);
     }
   }
+#endif
 }
 
 /* TRANSPOSE_CONV: each output is the sum over the inputs at which a tap lands there. */

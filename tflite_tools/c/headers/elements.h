@@ -13,14 +13,14 @@ typedef int32_t (*tfb_pair_function)(const tfb_pair *op, int32_t a, int32_t b);
 
 /* Operands are compared at a common scale, 20 bits finer. */
 static inline int32_t tfb_add(const tfb_pair *op, int32_t a, int32_t b) {
-  int32_t first = tfb_scale((a - op->zero_a) * (1 << 20), op->multiplier_a, op->shift_a);
-  int32_t second = tfb_scale((b - op->zero_b) * (1 << 20), op->multiplier_b, op->shift_b);
-  return tfb_scale(first + second, op->multiplier, op->shift) + op->zero;
+  int32_t first = tfb_scale_down((a - op->zero_a) * (1 << 20), op->multiplier_a, op->shift_a);
+  int32_t second = tfb_scale_down((b - op->zero_b) * (1 << 20), op->multiplier_b, op->shift_b);
+  return tfb_scale_down(first + second, op->multiplier, op->shift) + op->zero;
 }
 static inline int32_t tfb_sub(const tfb_pair *op, int32_t a, int32_t b) {
-  int32_t first = tfb_scale((a - op->zero_a) * (1 << 20), op->multiplier_a, op->shift_a);
-  int32_t second = tfb_scale((b - op->zero_b) * (1 << 20), op->multiplier_b, op->shift_b);
-  return tfb_scale(first - second, op->multiplier, op->shift) + op->zero;
+  int32_t first = tfb_scale_down((a - op->zero_a) * (1 << 20), op->multiplier_a, op->shift_a);
+  int32_t second = tfb_scale_down((b - op->zero_b) * (1 << 20), op->multiplier_b, op->shift_b);
+  return tfb_scale_down(first - second, op->multiplier, op->shift) + op->zero;
 }
 static inline int32_t tfb_mul(const tfb_pair *op, int32_t a, int32_t b) {
   int32_t product = (a - op->zero_a) * (b - op->zero_b);
@@ -40,8 +40,10 @@ static inline int32_t tfb_minimum(const tfb_pair *op, int32_t a, int32_t b) {
   return tfb_min(a, b);
 }
 
-static inline void tfb_combine(const tfb_pair *op, tfb_pair_function function, const int8_t *a,
-                               const int8_t *b, int8_t *out) {
+/* A copy of the parameters: the compiler cannot know that `out` is not among them. */
+static inline void tfb_combine(const tfb_pair *parameters, tfb_pair_function function,
+                               const int8_t *a, const int8_t *b, int8_t *out) {
+  const tfb_pair copy = *parameters, *op = &copy;
   int32_t i, j, k, l;
   const int32_t *step_a = op->step_a, *step_b = op->step_b;
   for (i = 0; i < op->size[0]; i++) {
@@ -54,6 +56,27 @@ static inline void tfb_combine(const tfb_pair *op, tfb_pair_function function, c
         }
       }
     }
+  }
+}
+
+/* ADD of n values each, the first with the larger scale: its factor is one half, without rounding.
+ * As in tfb_scale_down the sign before a product decides how it is rounded, and the offset of the
+ * last rounding has the zero point in it. */
+static TFB_APART void tfb_add_equal(const tfb_pair *op, const int8_t *a, const int8_t *b,
+                                    int8_t *out, int32_t n) {
+  int32_t multiplier_b = op->multiplier_b, exponent_b = -op->shift_b, sign_b = -(exponent_b > 0);
+  int32_t half_b = (int32_t)(((uint32_t)1 << exponent_b) >> 1), zero_b = op->zero_b * (1 << 21);
+  int32_t multiplier = op->multiplier, exponent = -op->shift, zero_a = op->zero_a * (1 << 20);
+  int32_t offset = (op->zero * 2 + 1) * (1 << (exponent - 1)), low = op->low, high = op->high;
+  int32_t clipped = low > -128 || high < 127;
+  const int8_t *end = a + n;
+  while (a != end) {
+    int32_t second = *b++ * (1 << 21) - zero_b, twice = *a++ * (1 << 20) - zero_a;
+    second = tfb_product_plus(second, multiplier_b, half_b + ((second >> 31) & sign_b));
+    twice += (second >> exponent_b) * 2;
+    twice = tfb_product_plus(twice, multiplier, offset + (twice >> 31)) >> exponent;
+    if (clipped) twice = tfb_clamp(twice, low, high);
+    *out++ = tfb_saturated(twice);
   }
 }
 

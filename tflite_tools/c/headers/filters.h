@@ -42,8 +42,8 @@ static inline int32_t tfb_bias(const tfb_conv *op, int32_t c) {
   return ((const int32_t *)op->bias)[c];
 }
 
-static inline tfb_filter tfb_filter_of(const tfb_conv *op, int32_t c, tfb_stream *stream,
-                                       int8_t *scratch, int32_t taps) {
+/* What turns the sums of channel c into stored values. */
+static inline tfb_filter tfb_filter_scales(const tfb_conv *op, int32_t c) {
   tfb_filter filter;
   uint32_t multiplier = (uint32_t)op->multiplier[op->form & TFB_EACH_MULTIPLIER ? c : 0];
   int32_t shift = op->shift[op->form & TFB_EACH_SHIFT ? c : 0], left;
@@ -52,14 +52,28 @@ static inline tfb_filter tfb_filter_of(const tfb_conv *op, int32_t c, tfb_stream
     multiplier = (multiplier & 0x3fffffffu) | 0x40000000u;
   }
   left = tfb_max(shift, 0);
-  filter.row = tfb_unpack(stream, op->bits, scratch, taps);
-  filter.outside = tfb_zero(op) != 0 ? tfb_zero(op) * tfb_sum(filter.row, taps) : 0;
+  filter.row = 0;
+  filter.outside = 0;
   filter.factor = (int32_t)op->prescale << (left + 1);
-  filter.base =
-      tfb_bias(op, c) * ((int32_t)2 << left) - (filter.outside >> (8 - op->bits)) * filter.factor;
+  filter.base = tfb_bias(op, c) * ((int32_t)2 << left);
   filter.multiplier = (int32_t)multiplier;
   filter.exponent = left - shift;
   return filter;
+}
+
+/* The filter with the codes in `row`. */
+static inline tfb_filter tfb_filter_with(const tfb_conv *op, int32_t c, const int8_t *row,
+                                         int32_t taps) {
+  tfb_filter filter = tfb_filter_scales(op, c);
+  filter.row = row;
+  filter.outside = tfb_zero(op) != 0 ? tfb_zero(op) * tfb_sum(filter.row, taps) : 0;
+  filter.base -= (filter.outside >> (8 - op->bits)) * filter.factor;
+  return filter;
+}
+
+static inline tfb_filter tfb_filter_of(const tfb_conv *op, int32_t c, tfb_stream *stream,
+                                       int8_t *scratch, int32_t taps) {
+  return tfb_filter_with(op, c, tfb_unpack(stream, op->bits, scratch, taps), taps);
 }
 
 /* Stores n outputs of a filter. The second rounding is that of tfb_rounded_shift, for numbers so
@@ -75,4 +89,17 @@ static TFB_APART void tfb_store(const tfb_conv *op, const tfb_filter *filter, co
     value = (value + (half + ((value >> 31) & sign))) >> exponent;
     *out = (int8_t)tfb_clamp(value + zero, low, high);
   }
+}
+
+/* Numbers from `first` on and below `last`. */
+typedef struct {
+  int32_t first, last;
+} tfb_range;
+
+/* The taps of a filter of size k that lie inside [0, size) from `start` on. */
+static inline tfb_range tfb_inside(int32_t start, int32_t k, int32_t dilation, int32_t size) {
+  tfb_range range;
+  range.first = start < 0 ? (dilation - 1 - start) / dilation : 0;
+  range.last = size > start ? tfb_min(k, (size - start + dilation - 1) / dilation) : 0;
+  return range;
 }

@@ -1,0 +1,102 @@
+"""Instructions, bytes and memory of generated C, net by net and width by width.
+
+    python benchmarks/instructions.py [--nets ...] [--bits ...] [--cpus ...] [--steps]
+
+The nets of device_nets.py at 2, 3, 4 and 8 bits. Instructions of one inference are counted in QEMU
+at -O2, and divided by the multiplications of the layers with weights; outputs are compared with
+TFLM's. --steps prints every operator of each net. --folder keeps the files of the nets.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+from collections.abc import Sequence
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import device_nets
+import numpy as np
+from measure import table
+
+from tflite_tools.c import cortex_m, generate
+from tflite_tools.running import runtime
+from tflite_tools.schema.contents import Model, Op
+
+CPUS = ("cortex-m4", "cortex-m7", "cortex-m33", "cortex-m55")
+_SAMPLES = 2
+
+
+def products(model: Model, op: Op) -> int:
+    """Multiplications of an operator with weights, those with zeros around an image included."""
+    if op.name not in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"):
+        return 0
+    weights, made = (model.main.tensors[index].shape for index in (op.inputs[1], op.outputs[0]))
+    each = weights[1:3] if op.name == "DEPTHWISE_CONV_2D" else weights[1:]
+    return math.prod(made) * math.prod(each)
+
+
+def noise(model: Model) -> list[np.ndarray]:
+    """Samples of int8 noise for every input."""
+    random = np.random.default_rng(0)
+    shapes = [model.main.tensors[index].shape for index in model.main.inputs]
+    return [random.integers(-128, 128, (_SAMPLES, *s[1:])).astype(np.int8) for s in shapes]
+
+
+def row(name: str, bits: int, cpus: Sequence[str], folder: str | None) -> list[str]:
+    """A net's figures; fails if the C does not compute what TFLM computes."""
+    model = device_nets.file(name, bits, folder)
+    sources, inputs = generate.generate(model), noise(model)
+    wanted = runtime.run(model, inputs, runtime=runtime.TFLM).outputs
+    count = sum(products(model, op) for op in model.main.ops)
+    ratios = []
+    for cpu in cpus:
+        ran = cortex_m.run(sources, model, inputs, cpu=cpu)
+        if not all(map(np.array_equal, ran.outputs, wanted)):
+            raise AssertionError(f"{name} at {bits} bits: {cpu} does not compute what TFLM does")
+        ratios.append(f"{ran.instructions / count:.3f}")
+    small, fast = (cortex_m.size(sources, flags=(level,)).text for level in ("-Os", "-O2"))
+    return [f"{name} W{bits}", f"{count / 1e6:.2f} M", *ratios, f"{sources.packed_weight_bytes}",
+            f"{sources.constant_bytes}", f"{small}", f"{fast}",
+            f"{sources.arena_bytes}"]  # fmt: skip
+
+
+def steps(name: str, bits: int, cpus: Sequence[str], folder: str | None) -> str:
+    """The operators of a net: what each takes on each processor."""
+    model = device_nets.file(name, bits, folder)
+    sources, inputs = generate.generate(model), noise(model)
+    runs = [cortex_m.run(sources, model, inputs, cpu=cpu, by_step=True).steps for cpu in cpus]
+    ops = [op for op in model.main.ops if f"  /* {op.name}: " in sources.files["model.c"]]
+    ops = [op for op in ops if op.name not in ("RESHAPE", "SQUEEZE")]
+    rows = []
+    for op, *counts in zip(ops, *runs, strict=True):
+        made, own = model.main.tensors[op.outputs[0]], products(model, op)
+        cells = [f"{n}" + (f" ({n / own:.2f})" if own else "") for n in counts]
+        rows.append([op.name, f"{list(made.shape)}", f"{own}" if own else "", *cells])
+    return table(["operator", "output", "products", *cpus], rows)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--nets", nargs="+", default=list(device_nets.NETS))
+    parser.add_argument("--bits", nargs="+", type=int, default=list(device_nets.BITS))
+    parser.add_argument("--cpus", nargs="+", choices=cortex_m.CPUS, default=list(CPUS))
+    parser.add_argument("--folder", metavar="DIR", help="keep the nets here, and take them from it")
+    parser.add_argument("--steps", action="store_true", help="print every operator")
+    options = parser.parse_args(arguments)
+    cells = [(name, bits) for name in options.nets for bits in options.bits]
+    if options.steps:
+        for name, bits in cells:
+            print(f"{name} W{bits}\n\n{steps(name, bits, options.cpus, options.folder)}\n")
+        return
+    names = ["net", "products", *options.cpus]
+    names += ["weights", "constants", "M4 text -Os", "M4 text -O2", "arena"]
+    print(table(names, [row(*cell, options.cpus, options.folder) for cell in cells]))
+
+
+if __name__ == "__main__":
+    main()

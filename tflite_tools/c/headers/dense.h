@@ -1,0 +1,154 @@
+/* ---- Filters that are used once, on cores with the DSP extension ---- */
+
+#if TFB_DSP
+
+/* n values plus those of `pair`, as 16-bit numbers in pairs: of every four the first and third, then
+ * the second and fourth. Returns their sum; behind the last stand zeros up to a whole four. */
+static TFB_APART int32_t tfb_widen_one(uint32_t *to, const int8_t *x, int32_t n, uint32_t pair) {
+  int32_t sum = 0, i;
+  for (; n >= 4; n -= 4, x += 4, to += 2) {
+    uint32_t word = tfb_word(x);
+    to[0] = tfb_even_plus(pair, word);
+    to[1] = tfb_odd_plus(pair, word);
+    sum = tfb_smlad(to[0], 0x10001u, tfb_smlad(to[1], 0x10001u, sum));
+  }
+  if (n > 0) {
+    int32_t left[4] = {0, 0, 0, 0};
+    for (i = 0; i < n; i++) sum += left[i] = x[i] + (int16_t)pair;
+    to[0] = (uint16_t)left[0] | (uint32_t)left[2] << 16;
+    to[1] = (uint16_t)left[1] | (uint32_t)left[3] << 16;
+  }
+  return sum;
+}
+
+/* Codes of a filter as they are stored, and the products that they are summed to. */
+typedef struct {
+  const uint8_t *next;
+  int32_t sum;
+} tfb_run;
+
+typedef void (*tfb_sum_blocks)(const uint32_t *x, tfb_run *runs, int32_t blocks);
+
+/* Four codes of either of two filters, as pairs of numbers that are added to the sums. */
+#define TFB_FOUR(x, even0, odd0, even1, odd1)              \
+  do {                                                     \
+    uint32_t first_ = (x)[0], second_ = (x)[1];            \
+    a = tfb_smlad(second_, odd0, tfb_smlad(first_, even0, a)); \
+    b = tfb_smlad(second_, odd1, tfb_smlad(first_, even1, b)); \
+  } while (0)
+/* The same for codes below a mask that start at a bit of each byte of the words u and v. */
+#define TFB_FOUR_AT(x, bit, mask)                                                     \
+  TFB_FOUR(x, u >> (bit) & (mask), u >> ((bit) + 8) & (mask), v >> (bit) & (mask), \
+           v >> ((bit) + 8) & (mask))
+
+/* Blocks as tfb_block2, 3 and 4 unpack them, and words of 8-bit codes. A code's sign is turned, which
+ * makes it larger by half its range and never negative: it needs a mask and no more. */
+static TFB_APART void tfb_blocks8(const uint32_t *x, tfb_run *runs, int32_t blocks) {
+  const uint8_t *p = runs[0].next, *q = runs[1].next;
+  int32_t a = 0, b = 0;
+  for (; blocks > 0; blocks--, p += 4, q += 4, x += 2) {
+    uint32_t u = tfb_word(p), v = tfb_word(q);
+    TFB_FOUR(x, tfb_even(u), tfb_odd(u), tfb_even(v), tfb_odd(v));
+  }
+  runs[0].sum = a;
+  runs[1].sum = b;
+}
+static TFB_APART void tfb_blocks4(const uint32_t *x, tfb_run *runs, int32_t blocks) {
+  const uint8_t *p = runs[0].next, *q = runs[1].next;
+  uint32_t mask = 0xf000fu;
+  int32_t a = 0, b = 0;
+  for (; blocks > 0; blocks--, p += 4, q += 4, x += 4) {
+    uint32_t u = tfb_word(p) ^ 0x88888888u, v = tfb_word(q) ^ 0x88888888u;
+    TFB_FOUR_AT(x, 0, mask);
+    TFB_FOUR_AT(x + 2, 4, mask);
+  }
+  runs[0].sum = a;
+  runs[1].sum = b;
+}
+static TFB_APART void tfb_blocks3(const uint32_t *x, tfb_run *runs, int32_t blocks) {
+  const uint8_t *p = runs[0].next, *q = runs[1].next;
+  uint32_t mask = 0x70007u;
+  uint32_t upper = 0x06060606u, lowest = 0x01010101u;
+  int32_t a = 0, b = 0;
+  for (; blocks > 0; blocks--, p += 12, q += 12, x += 16) {
+    uint32_t u = tfb_word(p) ^ 0xa4a4a4a4u, v = tfb_word(q) ^ 0xa4a4a4a4u, u6, v6, u7, v7;
+    TFB_FOUR_AT(x, 0, mask);
+    TFB_FOUR_AT(x + 2, 3, mask);
+    u6 = u >> 5 & upper, v6 = v >> 5 & upper;
+    u = tfb_word(p + 4) ^ 0x24242424u, v = tfb_word(q + 4) ^ 0x24242424u;
+    TFB_FOUR_AT(x + 4, 0, mask);
+    TFB_FOUR_AT(x + 6, 3, mask);
+    u6 |= u >> 6 & lowest, v6 |= v >> 6 & lowest;
+    u7 = u >> 7 & lowest, v7 = v >> 7 & lowest;
+    u = tfb_word(p + 8) ^ 0xa4a4a4a4u, v = tfb_word(q + 8) ^ 0xa4a4a4a4u;
+    TFB_FOUR_AT(x + 8, 0, mask);
+    TFB_FOUR_AT(x + 10, 3, mask);
+    u7 |= u >> 5 & upper, v7 |= v >> 5 & upper;
+    u = u6, v = v6;
+    TFB_FOUR_AT(x + 12, 0, mask);
+    u = u7, v = v7;
+    TFB_FOUR_AT(x + 14, 0, mask);
+  }
+  runs[0].sum = a;
+  runs[1].sum = b;
+}
+static TFB_APART void tfb_blocks2(const uint32_t *x, tfb_run *runs, int32_t blocks) {
+  const uint8_t *p = runs[0].next, *q = runs[1].next;
+  uint32_t mask = 0x30003u;
+  int32_t a = 0, b = 0;
+  for (; blocks > 0; blocks--, p += 4, q += 4, x += 8) {
+    uint32_t u = tfb_word(p) ^ 0xaaaaaaaau, v = tfb_word(q) ^ 0xaaaaaaaau;
+    TFB_FOUR_AT(x, 0, mask);
+    TFB_FOUR_AT(x + 2, 2, mask);
+    TFB_FOUR_AT(x + 4, 4, mask);
+    TFB_FOUR_AT(x + 6, 6, mask);
+  }
+  runs[0].sum = a;
+  runs[1].sum = b;
+}
+
+/* The products of the codes behind a row's last block. */
+static TFB_APART int32_t tfb_rest(const tfb_conv *op, const uint8_t *codes, const uint32_t *x,
+                                  int32_t n) {
+  int8_t row[32];
+  const int8_t *from;
+  int32_t sum = 0, i;
+  tfb_stream stream = {0, 0, 0};
+  stream.next = codes;
+  from = tfb_unpack(&stream, op->bits, row, n);
+  for (i = 0; i < n; i++) {
+    uint32_t two = x[i / 4 * 2 + (i & 1)];
+    sum += (from[i] >> (8 - op->bits)) * (int16_t)(i & 2 ? two >> 16 : two);
+  }
+  return sum;
+}
+
+/* A convolution whose filters each see the whole input, in order; every filter begins with a byte.
+ * `scratch` holds the input as 16-bit numbers, `blocks` is the function for the codes' width. */
+static TFB_APART void tfb_dense(const tfb_conv *op, const int8_t *in, int8_t *out, int8_t *scratch,
+                                tfb_sum_blocks blocks) {
+  int32_t taps = op->in_h * op->in_w * op->in_c, bits = op->bits, c, i;
+  int32_t block = bits == 8 ? 4 : bits == 4 ? 8 : bits == 3 ? 32 : 16, rest = taps % block;
+  int32_t bytes = taps * bits / 8, whole = taps - rest;
+  uint32_t half = bits == 8 ? 0 : (uint32_t)1 << (bits - 1);
+  uint32_t *x = (uint32_t *)(void *)scratch, pair = (uint16_t)-tfb_zero(op) * 0x10001u;
+  uint32_t taken = (uint32_t)tfb_widen_one(x, in, whole, pair) * half;
+  const uint8_t *row = op->weights;
+  tfb_widen_one(x + whole / 2, in + whole, rest, pair);
+  for (c = 0; c < op->out_c; c += 2) {
+    int32_t count = tfb_min(2, op->out_c - c);
+    tfb_run runs[2];
+    runs[0].next = row;
+    runs[1].next = count == 2 ? row + bytes : row;
+    blocks(x, runs, whole / block);
+    for (i = 0; i < count; i++, row += bytes) {
+      tfb_filter filter = tfb_filter_scales(op, c + i);
+      int32_t value = (int32_t)((uint32_t)runs[i].sum - taken);
+      if (rest > 0) value += tfb_rest(op, row + whole * bits / 8, x + whole / 2, rest);
+      value = tfb_product_of_twice(value * filter.factor + filter.base, filter.multiplier);
+      value = tfb_rounded_shift(value, filter.exponent) + op->out_zero;
+      *out++ = (int8_t)tfb_clamp(value, op->low, op->high);
+    }
+  }
+}
+#endif
