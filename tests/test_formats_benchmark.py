@@ -109,6 +109,7 @@ def edit_first_weight():
     return edited
 
 
+@pytest.mark.slow
 def test_int4_is_compared_with_its_own_integers_too(formats, canonical):
     if not runtime.available(runtime.TFLM):
         pytest.skip("tflite_micro is not installed")
@@ -117,6 +118,7 @@ def test_int4_is_compared_with_its_own_integers_too(formats, canonical):
     assert found["alone_percent"] >= 0
 
 
+@pytest.mark.slow
 def test_c_is_compared_on_both_paths(formats, canonical, monkeypatch):
     if host_run.compiler() is None or not runtime.available(runtime.TFLM):
         pytest.skip("no C compiler, or no tflite_micro")

@@ -37,10 +37,8 @@ QUICK = (
     ("codebook", "tensor"),
     ("lopsided", "channel"),
     ("sign", "int4"),
-    ("channels", "channel"),
     ("channels", "bias"),
     ("codebooks", "channel"),
-    ("one_bit", "tensor"),
     ("rules", "folded"),
 )
 CASES = [

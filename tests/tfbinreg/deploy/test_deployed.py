@@ -37,7 +37,7 @@ def levels(outputs, data):
 
 
 # test_integer_model has every kind, test_random_nets mixtures of them.
-QUICK = ("Concatenate", "Conv2DTranspose", "HardSwish", "Multiply", "Reshape", "Softmax")
+QUICK = ("Concatenate", "HardSwish", "Softmax")
 
 
 @pytest.mark.parametrize("name", [*QUICK, *slow(*(name for name in NETS if name not in QUICK))])
@@ -72,6 +72,7 @@ def finalized(request):
     return model, images, request.param
 
 
+@pytest.mark.slow
 def test_a_deep_net(finalized):
     model, images, target = finalized
     data = tfbinreg.to_tflite(model)

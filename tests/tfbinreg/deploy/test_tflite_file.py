@@ -41,7 +41,7 @@ def described(data):
 
 # It adds three tensors, cuts and moves a pooling across an operator in ways of its own.
 OTHERWISE = ("Add", "Slice", "Cropping2D", "ChannelAffine")
-QUICK = ("Concatenate", "Conv2DTranspose", "PReLU")
+QUICK = ("Concatenate", "PReLU")
 SLOW = [name for name in NETS if name not in (*QUICK, *OTHERWISE)]
 
 

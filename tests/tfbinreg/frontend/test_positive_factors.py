@@ -67,6 +67,7 @@ def test_what_is_not_folded_keeps_its_sign(images):
 
 
 @pytest.mark.parametrize("bits", [2, *slow(4)])
+@pytest.mark.slow
 def test_the_smallest_code_fits_every_format(bits, images):
     image = keras.Input((8, 8, 3))
     x = layers.ReLU()(layers.Conv2D(24, 3, name="first")(image))

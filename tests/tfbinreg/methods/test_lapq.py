@@ -152,6 +152,7 @@ def check(found):
     assert [part.name.split(",")[0] for part in parts] == ["steps by p", "Powell", "biases"]
 
 
+@pytest.mark.slow
 def test_no_phase_raises_the_loss_and_unseen_samples_gain(solved):
     check(solved)
 

@@ -120,6 +120,7 @@ def test_dict_outputs_of_keras3_have_the_names_of_their_keys():
 
 
 @BOTH
+@pytest.mark.slow
 def test_outputs_of_one_tensor_are_two(keras, tmp_path):
     inputs = keras.Input((4,), name="a")
     x = keras.layers.Dense(3, name="x")(inputs)

@@ -174,6 +174,7 @@ class TestFreezeBatchNorm:
         frozen = [layer.statistics_frozen for layer in folded_net.layers if hasattr(layer, "norms")]
         assert frozen and all(variable.numpy() == 1 for variable in frozen)
 
+    @pytest.mark.slow
     def test_a_loaded_model_goes_on_alike(self, folded_net, images, labels, tmp_path):
         folded_net.fit(images, labels, 16, verbose=0, shuffle=False)
         folded_net.save(tmp_path / "net.keras")

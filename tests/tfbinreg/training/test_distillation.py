@@ -102,6 +102,7 @@ def test_only_the_student_gets_gradients():
     assert not any(g is not None for g in tape.gradient(loss, teacher.trainable_variables))
 
 
+@pytest.mark.slow
 def test_a_teacher_is_replaced_and_removed_whenever():
     plain, model = student(), student()
     first = fit(plain)
@@ -118,6 +119,7 @@ def test_a_teacher_is_replaced_and_removed_whenever():
     assert model.distillation is None and fit(model) == fit(plain)
 
 
+@pytest.mark.slow
 def test_evaluation_is_that_of_the_task():
     model, alone = student(rate=0.0), student(rate=0.0)
     tfbinreg.distill(model, net(seed=1))
@@ -171,6 +173,7 @@ def two_outputs(seed=0):
     return keras.Model(inputs, {name: layer(x) for name, layer in outputs.items()})
 
 
+@pytest.mark.slow
 def test_several_inputs_and_outputs():
     random = np.random.default_rng(0)
     inputs = {name: random.normal(size=(16, n)) for name, n in (("one", 6), ("other", 4))}

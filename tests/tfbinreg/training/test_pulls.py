@@ -112,6 +112,7 @@ def test_rules_are_factors_of_the_pull_and_frozen_kernels_are_left_alone():
     assert history["msqe_pull/small"] == history["msqe_pull/large"] == [0.0]
 
 
+@pytest.mark.slow
 def test_the_numbers_of_a_resumed_training_are_those_of_one_that_went_on():
     class Stop(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):

@@ -173,7 +173,7 @@ class TestErrors:
         with pytest.raises(ValueError, match="Give a recipe or weight_bits, not both"):
             verb(float_net, {"weight_bits": 2}, weight_bits=2)
 
-    @pytest.mark.parametrize("wrong", [0, 9, "two", True])
+    @pytest.mark.parametrize("wrong", [-1, 9, "two", True])
     def test_wrong_bits(self, verb, wrong, float_net):
         with pytest.raises(ValueError, match="weight_bits must be an integer from 1 to 8"):
             verb(float_net, weight_bits=wrong)

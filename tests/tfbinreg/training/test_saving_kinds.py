@@ -14,6 +14,7 @@ import keras as keras_3
 import numpy as np
 import pytest
 import tf_keras as keras
+from quick import slow
 
 import tfbinreg
 from tfbinreg import _compat
@@ -203,12 +204,12 @@ def test_the_net_has_every_class_that_is_saved(net):
     assert "norm" in {layer.name for layer in layers}  # which has no kernel to be folded into
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", [MODELS[0], *slow(*MODELS[1:])])
 def test_a_loaded_model_is_the_same(name, run, images):
     check(tfbinreg.load_model(run.folder / name), run, images)
 
 
-@pytest.mark.parametrize("name", MODELS[:2])
+@pytest.mark.parametrize("name", [MODELS[0], *slow(MODELS[1])])
 def test_a_loaded_model_trains_on_as_if_it_had_not_stopped(name, run, fit):
     model = tfbinreg.load_model(run.folder / name)
     fit(model, 1, 2)
@@ -239,7 +240,7 @@ def test_keras_itself_can_run_a_folder_but_not_train_it(run, fit, images):
         fit(model)
 
 
-@pytest.mark.parametrize("name", WEIGHTS)
+@pytest.mark.parametrize("name", [WEIGHTS[0], *slow(*WEIGHTS[1:])])
 def test_weights_alone_make_the_same_model(name, net, run, images):
     model = fresh(net)
     model.optimizer.build(model.trainable_variables)

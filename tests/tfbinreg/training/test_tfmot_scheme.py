@@ -90,6 +90,7 @@ def test_goes_all_the_way_to_a_verified_file(recipe, make_net, data, tmp_path):
     assert verified(model, tmp_path / "q.keras", data[0])
 
 
+@pytest.mark.slow
 def test_folded_kernels_know_the_grid_of_their_inputs(make_net, data, tmp_path):
     model = quantized(make_net(), recipes.hardware_friendly(4))
     fit(model, data)

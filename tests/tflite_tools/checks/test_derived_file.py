@@ -156,6 +156,7 @@ def test_a_kernel_that_unpacks_wrongly_fails(two_bits, monkeypatch):
     assert found["tflm"] is found["litert"] is Verdict.FAILED
 
 
+@pytest.mark.slow
 def test_limits_decide_about_rounding(two_bits):
     packed = int4.encode(two_bits)[0]
     strict, loose = Limits(1.0, 0.0), Limits(0.0, 1e9)

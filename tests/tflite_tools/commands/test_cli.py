@@ -77,7 +77,7 @@ def canonical_file(two_bits, tmp_path):
     return path
 
 
-@pytest.mark.parametrize("kind", ["lut", *slow("int8", "int4")])
+@pytest.mark.parametrize("kind", ["int4", *slow("int8", "lut")])
 def test_formats_convert_verify_compare_inspect(command, canonical_file, tmp_path, kind):
     path = tmp_path / "small.tflite"
     flags = ["--format", kind, "--slim", "--target", "tflm"]
@@ -128,6 +128,7 @@ def test_verify_against_another_network_fails(command, canonical_file, model_fil
     assert "FAILED structure" in out
 
 
+@pytest.mark.slow
 def test_c_sources_are_written_and_verified(command, canonical_file, tmp_path):
     folder = tmp_path / "net"
     flags = ["--output", folder, "--format", "c"]
@@ -429,6 +430,7 @@ def test_what_was_made_of_a_model_is_verified_against_it(
     assert json.loads(out)["check"] == shlex.join(check)
 
 
+@pytest.mark.slow
 def test_types_of_inputs_and_outputs_are_apart(command, saved_net, tmp_path):
     path = tmp_path / "model.tflite"
     for into, out in (("float32", "int8"), ("int8", "float32")):

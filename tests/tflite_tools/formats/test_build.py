@@ -30,6 +30,7 @@ def test_combinations_that_no_device_has_are_refused(options, message):
         Options(**options)
 
 
+@pytest.mark.slow
 def test_formats(two_bits):
     assert build(two_bits, Options()).files == {"": two_bits.data}
     packed = build(two_bits, Options(format="int4"))

@@ -61,6 +61,7 @@ def test_versions_are_kept(two_bits):
     assert versions[0] == versions[1]
 
 
+@pytest.mark.slow
 def test_scales_per_channel_of_a_dense_layer(two_bits, canonical):
     made = int4.convert(two_bits)
     (warning,) = [text for text in made.warnings if text.startswith("hidden")]

@@ -44,6 +44,7 @@ def test_a_large_multiplier_keeps_the_scale_of_its_bias():
     assert made.accepted == (LITERT, TFLM)
 
 
+@pytest.mark.slow
 def test_int4_and_tables(two_bits):
     for file, accepted in (
         (int4.convert(two_bits).model, (LITERT, TFLM)),

@@ -146,6 +146,7 @@ def test_without_labels_the_float_model_is_the_measure(saved_float, images):
     assert result.after > 0.5
 
 
+@pytest.mark.slow
 def test_bits_are_corrected_until_the_packed_file_fits(saved_float, images, monkeypatch):
     whole = squeeze(saved_float, 10**6, {"": images}).flash
     close = squeeze(saved_float, whole.total - 1, {"": images})
@@ -163,6 +164,7 @@ def test_bits_are_corrected_until_the_packed_file_fits(saved_float, images, monk
     assert lower.flash.weights < close.flash.weights
 
 
+@pytest.mark.slow
 def test_the_smallest_size_is_named(saved_float, images):
     with pytest.raises(ValueError, match="with the fewest bits the network takes") as refused:
         squeeze(saved_float, 100, {"": images})

@@ -48,6 +48,7 @@ def test_convert_and_verify_tell_it(command, unfinalized, tmp_path):
     assert code == 0 and "was not finalized" in err
 
 
+@pytest.mark.slow
 def test_convert_finalizes_with_data_and_the_file_agrees(command, unfinalized, samples, tmp_path):
     path, before = tmp_path / "model.tflite", unfinalized.read_bytes()
     flags = ["--finalize_data", samples, "--output", path]

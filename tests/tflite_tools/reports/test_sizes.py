@@ -15,6 +15,7 @@ def by_name(found):
     return {entry.name: entry for entry in found.formats}
 
 
+@pytest.mark.slow
 def test_formats_take_what_convert_writes(two_bits):
     if not runtime.available(runtime.TFLM):
         pytest.skip("tflite_micro is not installed")
