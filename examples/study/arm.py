@@ -23,6 +23,7 @@ class Arm:
         augment: whether images are cropped and flipped at random.
         recipe: fields of `tfbinreg.Recipe` besides the bits.
         quantize: options of `tfbinreg.quantize_apply`.
+        distill: options of `tfbinreg.distill`, whose teacher is the float net; None for no teacher.
         callbacks: each the name of a callback in `tfbinreg` as "name" and its arguments.
     """
 
@@ -35,6 +36,7 @@ class Arm:
     augment: bool = True
     recipe: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     quantize: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    distill: Mapping[str, Any] | None = None
     callbacks: tuple[Mapping[str, Any], ...] = ()
 
     def __post_init__(self) -> None:

@@ -107,6 +107,8 @@ def _fit(model: Any, row: Row, data: Data, checkpoint: Checkpoint) -> None:
     if row.bits is not None:
         slow_down(optimizer, model.step_variables, arm.step_rate)
     model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
+    if arm.distill is not None:
+        tfbinreg.distill(model, **arm.distill)
     first = checkpoint.restore(model)
     own = [_StopAtNaN(), *_callbacks(arm), Measures(data.choice), checkpoint]
     if first < arm.epochs:

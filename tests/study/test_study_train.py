@@ -1,8 +1,10 @@
 """Runs of a study: the same to the last bit in every process, whether killed in between or not."""
 
+import dataclasses
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -39,28 +41,22 @@ def result_of(folder):
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory):
-    """Folders of a run that was left alone and of one that was killed in its last epoch, in which
-    the regularization acts."""
-    whole, killed = (tmp_path_factory.mktemp(name) for name in ("whole", "killed"))
-    processes = start(whole), start(killed, 3, 2)
-    assert [process.wait(300) for process in processes] == [0, -signal.SIGKILL]
-    return whole, killed
-
-
-@pytest.fixture
-def whole(folders):
-    return folders[0]
+def whole(tmp_path_factory):
+    """The folder of a run that was left alone."""
+    folder = tmp_path_factory.mktemp("whole")
+    assert start(folder).wait(300) == 0
+    return folder
 
 
 @pytest.mark.slow
-def test_killed_in_mid_epoch_and_taken_up_is_as_if_it_was_not(folders):
-    whole, killed = folders
-    assert list(killed.glob("cache/some/*.checkpoint.npz"))
-    assert not (killed / "results" / "some").exists()
-    assert start(killed).wait(300) == 0
-    assert result_of(killed) == result_of(whole)
-    assert not list(killed.glob("cache/some/*.checkpoint.npz"))
+def test_killed_in_mid_epoch_and_taken_up_is_as_if_it_was_not(whole, tmp_path):
+    """Killed in its last epoch, in which the regularization acts."""
+    assert start(tmp_path, 3, 2).wait(300) == -signal.SIGKILL
+    assert list(tmp_path.glob("cache/some/*.checkpoint.npz"))
+    assert not (tmp_path / "results" / "some").exists()
+    assert start(tmp_path).wait(300) == 0
+    assert result_of(tmp_path) == result_of(whole)
+    assert not list(tmp_path.glob("cache/some/*.checkpoint.npz"))
 
 
 def test_what_a_result_holds(whole):
@@ -124,6 +120,17 @@ def test_a_loss_that_is_no_number_ends_the_run(tiny, monkeypatch):
     result = train.run(row.start, folders, data)
     assert result["card"]["diverged"] and result["final"] == {}
     assert not folders.weights(row.start).exists()
+
+
+@pytest.mark.slow
+def test_the_float_net_may_teach(whole, tmp_path):
+    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
+    [row] = make_study(tmp_path).runs()
+    row = dataclasses.replace(row, arm=dataclasses.replace(row.arm, distill={"weight": 0.5}))
+    folders = Folders(tmp_path, tmp_path / "results", tmp_path / "cache")
+    result = train.run(row, folders, read_data(str(tmp_path), row.rows))
+    assert len(result["curves"]["distillation_loss"]) == 4
+    assert result["card"]["settings"]["arm"]["distill"] == {"weight": 0.5}
 
 
 def test_unknown_callbacks_are_refused():
