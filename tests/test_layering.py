@@ -14,7 +14,7 @@ MAX_LINES = 500
 # Rooms, lowest first, and the modules of each, leaves first. A module may import what stands above
 # it, and nothing else; a line without a colon is a module outside the rooms.
 ROOMS = """
-tflite_tools.system: bounded files quiet
+tflite_tools.system: bounded files progress quiet suggestions
 tflite_tools.schema: bit_fields compact flatbuffer manifest card writer lut_decode contents codes
   file_layout
 tflite_tools.arithmetic: lost_numbers fixed_point multipliers lookup_tables geometry
@@ -58,8 +58,9 @@ tflite_tools.c: arena packing coding lowering lower_kernels lower_moves lower_el
 tflite_tools.formats: ethos result int4 split lut slim build
 tflite_tools.reports: describe svg sizes markup page_sections page report_text card_text
   comparison_text flash bench bench_text
-tflite_tools.from_keras: model_samples convert fit_flash
-tflite_tools.commands: flags arguments given convert verify cli
+tflite_tools.from_keras: model_samples losses convert fit_flash train
+tflite_tools.commands: exit_codes flags quantize_flags arguments given convert quantize verify
+  completion cli
 tflite_tools.__main__
 """
 

@@ -7,6 +7,7 @@ sets a field wins. A recipe travels with the model and with the file made from i
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import json
 import os
 import re
@@ -300,12 +301,26 @@ class Recipe:
             raise ValueError(f"Not a recipe: {type(fields).__name__} instead of named fields.")
         try:
             own = dict(fields)
+            _check_fields(cls, own)
+            for rule in own.get("rules", ()):
+                if isinstance(rule, Mapping):
+                    _check_fields(Rule, rule)
             rules = [
                 rule if isinstance(rule, Rule) else Rule(**rule) for rule in own.pop("rules", ())
             ]
             return cls(rules=tuple(rules), **own)
         except (TypeError, AttributeError) as error:
             raise ValueError(f"Not a recipe: {error}.") from None
+
+
+def _check_fields(cls: Any, given: Mapping[str, Any]) -> None:
+    """Raise ValueError for a name that is no field, with the one that may have been meant."""
+    fields = [field.name for field in dataclasses.fields(cls)]
+    for name in given:
+        if name not in fields:
+            close = difflib.get_close_matches(str(name), fields, n=1)
+            meant = f": did you mean {close[0]!r}?" if close else f"; it has {', '.join(fields)}."
+            raise ValueError(f"Not a recipe: a {cls.__name__} has no field {name!r}{meant}")
 
 
 def _read(path: str) -> str:

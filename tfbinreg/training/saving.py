@@ -84,6 +84,28 @@ def load_float_model(path: str | os.PathLike[str]) -> Any:
         return keras.models.load_model(file, compile=False)
 
 
+def saved_loss(path: str | os.PathLike[str]) -> Any:
+    """The loss that a model was compiled with when it was saved, as Keras has written it down.
+
+    Returns:
+        A name, or a dict with `class_name` and `config`; a list or dict of these for several
+        outputs; None if the model was not compiled, or is a SavedModel folder.
+
+    Raises:
+        ValueError: if the path does not exist or cannot be read as a model.
+    """
+    with _reading(os.fspath(path)) as file:
+        if zipfile.is_zipfile(file):
+            with zipfile.ZipFile(file) as archive:
+                config = json.loads(archive.read("config.json")).get("compile_config")
+        elif os.path.isfile(file) and h5py.is_hdf5(file):
+            with h5py.File(file) as opened:
+                config = json.loads(opened.attrs.get("training_config", "null"))
+        else:
+            config = None
+        return (config or {}).get("loss")
+
+
 @contextlib.contextmanager
 def _reading(path: str) -> Iterator[str]:
     """The file to be read; whatever goes wrong in it is a ValueError that names the path."""

@@ -1,9 +1,8 @@
-"""The command line's grammar: sub-commands, flags, and suggestions for mistyped ones."""
+"""The command line's grammar: sub-commands, flags, and suggestions for mistyped words."""
 
 from __future__ import annotations
 
 import argparse
-import difflib
 import importlib.metadata
 import sys
 from collections.abc import Sequence
@@ -11,11 +10,19 @@ from typing import Any, NoReturn
 
 from absl.flags import argparse_flags
 
-from tflite_tools.commands import flags
+from tflite_tools.commands import flags, quantize_flags
+from tflite_tools.commands.exit_codes import MEANINGS, USAGE_ERROR
+from tflite_tools.system.suggestions import suggestion
 
 PROGRAM = "tflite_tools"
-USAGE_ERROR = 2
+SHELLS = ("bash", "zsh", "fish")
 _EXAMPLES = {
+    "quantize": (
+        "quantize float.keras --weight_bits 2 --data train.npz --epochs 10 -o q.keras",
+        "quantize float.keras --recipe r.json --data train.npz --validation_data test.npz "
+        "-o q.keras",
+        "quantize float.keras --data samples.npy --epochs 0 -o calibrated.keras",
+    ),
     "convert": (
         "convert q.keras --output model.tflite",
         "convert q.keras --format c -o net",
@@ -32,18 +39,29 @@ _EXAMPLES = {
     "inspect": ("inspect model.tflite", "inspect model.tflite --card"),
     "benchmark": ("benchmark model.tflite --threads 1,2",),
     "report": ("report model.tflite --reference q.keras --output report.html",),
+    "completion": (
+        "completion bash > ~/.local/share/bash-completion/completions/tflite_tools",
+        "completion zsh > ~/.zfunc/_tflite_tools",
+        "completion fish > ~/.config/fish/completions/tflite_tools.fish",
+    ),
 }
 _MORE = {
+    "quantize": "MODEL is calibrated with the samples, trained with Adam, and finalized: batch "
+    "normalization is\nestimated anew, and from then on the model computes what its file will.",
+    "completion": "The script completes commands, flags, their values and file names. It is made "
+    "by shtab:\npip install shtab, or 'tfbinreg[completion]'.",
     "verify": "A folder of C is compiled, and its program is run on this computer, with bounds on "
     "its time,\nmemory and output: verify only what you would run.",
 }
 _HELP = {
+    "quantize": "train a float Keras model at few bits, and save the quantized model",
     "convert": "write a trained quantized model, or its int8 .tflite file, for a device",
     "verify": "check codes, integer arithmetic and agreement; exit code 1 if a check fails",
     "compare": "show how far two .tflite files are apart; exit code 1 beyond the limits",
     "inspect": "show what is in a .tflite file and where its bytes go",
     "benchmark": "measure LiteRT's time, TFLM's memory and the bytes of C, on this computer",
     "report": "write one HTML page about a file: sizes, codes, scales, checks and its card",
+    "completion": "print a script that lets a shell complete this program's command lines",
 }
 
 
@@ -54,6 +72,12 @@ class _Parser(argparse_flags.ArgumentParser):
         super().__init__(
             allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **options
         )
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """Values of which there are few: what is not among them is told with the nearest."""
+        if action.choices is not None and value not in action.choices:
+            known = suggestion(str(value), map(str, action.choices))
+            raise argparse.ArgumentError(action, f"invalid choice: {value!r}{known}")
 
     def error(self, message: str) -> NoReturn:
         print(f"{PROGRAM}: error: {message}", file=sys.stderr)
@@ -89,7 +113,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser, commands = _build()
     first = next((argument for argument in arguments if not argument.startswith("-")), None)
     if first is not None and first not in commands:
-        parser.error(f"no command {first!r}{_suggestion(first, commands)}")
+        parser.error(f"no command {first!r}{suggestion(first, commands)}")
     if first is not None:  # before a flag that is mistyped is missed
         _check_flags(parser, commands[first], arguments)
     namespace, unknown = parser.parse_known_args(arguments)
@@ -99,7 +123,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     if unknown:
         what = "unknown flag" if unknown[0].startswith("-") else "unexpected argument"
         known = commands[namespace.command].flags()
-        parser.error(f"{what} {unknown[0]!r}{_suggestion(unknown[0], known)}")
+        parser.error(f"{what} {unknown[0]!r}{suggestion(unknown[0], known)}")
     return namespace
 
 
@@ -108,20 +132,27 @@ def _check_flags(parser: _Parser, command: _Parser, arguments: Sequence[str]) ->
     for argument in arguments:
         flag = argument.partition("=")[0]
         if flag.startswith("--") and len(flag) > 2 and flag not in known:
-            parser.error(f"unknown flag {flag!r}{_suggestion(flag, command.flags())}")
+            parser.error(f"unknown flag {flag!r}{suggestion(flag, command.flags())}")
 
 
 def _check_together(parser: _Parser, namespace: argparse.Namespace) -> None:
     """Flags that need each other, or exclude each other."""
-    if namespace.command != "convert":
-        return
+    if namespace.command == "convert":
+        _check_convert(parser, namespace)
+    if namespace.command == "quantize" and namespace.recipe_file is not None:
+        for flag in ("weight_bits", "activation_bits"):
+            if getattr(namespace, flag) is not None:
+                parser.error(f"--recipe says which bits: leave --{flag} out")
+
+
+def _check_convert(parser: _Parser, namespace: argparse.Namespace) -> None:
     if (namespace.flash_budget is None) != (namespace.data is None):
         parser.error("--flash_budget and --data go together")
     if namespace.recipe is not None and namespace.flash_budget is None:
         parser.error(
             "--recipe is not read here: a quantized model has its recipe already. Give it to "
-            "tfbinreg.quantize_apply(model, RECIPE), train and convert the result; or let "
-            "--flash_budget write one, and say where with --recipe_output"
+            f"tfbinreg.quantize_apply(model, RECIPE) or to `{PROGRAM} quantize`, train and convert "
+            "the result; or let --flash_budget write one, and say where with --recipe_output"
         )
     if namespace.recipe_output is not None and namespace.flash_budget is None:
         parser.error("--recipe_output goes with --flash_budget")
@@ -143,16 +174,16 @@ def _underscored(argument: str) -> str:
     return f"--{name.replace('-', '_')}{equals}{value}"
 
 
-def _suggestion(word: str, known: Sequence[str] | dict[str, Any]) -> str:
-    close = difflib.get_close_matches(word, list(known), n=1)
-    return f": did you mean {close[0]!r}?" if close else f" (there are {', '.join(known)})"
+def whole_parser() -> argparse.ArgumentParser:
+    """The parser of all commands, for what is made from it."""
+    return _build()[0]
 
 
 def _build() -> tuple[_Parser, dict[str, _Parser]]:
     parser = _Parser(
         prog=PROGRAM,
-        description="Convert, verify and inspect integer TFLite models.",
-        epilog=_examples("convert"),
+        description="Quantize Keras models; convert, verify and inspect integer TFLite models.",
+        epilog=f"{_examples('quantize', 'convert', 'verify', 'inspect')}\n\n{_exit_codes()}",
     )
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {_version()}")
     group = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
@@ -165,6 +196,7 @@ def _build() -> tuple[_Parser, dict[str, _Parser]]:
         )
         for name, text in _HELP.items()
     }
+    quantize_flags.add_quantize(commands["quantize"])
     flags.add_convert(commands["convert"])
     flags.add_verify(commands["verify"])
     flags.add_labels(commands["verify"])
@@ -172,17 +204,27 @@ def _build() -> tuple[_Parser, dict[str, _Parser]]:
     flags.add_report(commands["report"])
     flags.add_benchmark(commands["benchmark"])
     flags.add_inspect(commands["inspect"])
-    for command in commands.values():
-        command.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    commands["completion"].add_argument(
+        "shell", metavar="SHELL", choices=SHELLS, help="bash, zsh or fish"
+    )
+    for name, command in commands.items():
+        if name != "completion":
+            command.add_argument("--json", action="store_true", help="print JSON instead of tables")
         command.add_argument(
             "--verbose", action="store_true", help="show TensorFlow's log and tracebacks"
         )
     return parser, commands
 
 
-def _examples(command: str) -> str:
-    lines = (f"  {PROGRAM} {example}" for example in _EXAMPLES[command])
-    return "\n".join(["examples:", *lines])
+def _examples(*commands: str) -> str:
+    """The first example of several commands, all of a single one."""
+    most = 1 if len(commands) > 1 else None
+    chosen = [example for command in commands for example in _EXAMPLES[command][:most]]
+    return "\n".join(["examples:", *(f"  {PROGRAM} {example}" for example in chosen)])
+
+
+def _exit_codes() -> str:
+    return "\n".join(["exit codes:", *(f"  {code:<4} {text}" for code, text in MEANINGS.items())])
 
 
 def _version() -> str:

@@ -1,4 +1,4 @@
-"""Command line: convert, verify, compare, inspect, benchmark, report. Opens, prints, exits."""
+"""The command line: runs a sub-command, and turns what goes wrong into a line and an exit code."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ from collections.abc import Callable, Mapping
 
 from absl import app
 
-from tflite_tools.commands import convert, given, verify
+from tflite_tools.commands import completion, convert, given, quantize, verify
 from tflite_tools.commands.arguments import PROGRAM, parse
+from tflite_tools.commands.exit_codes import FAILURE, INTERRUPTED, SUCCESS
 from tflite_tools.reports import report_text
 from tflite_tools.reports.card_text import card_text
 from tflite_tools.reports.describe import describe
-
-SUCCESS, FAILURE, INTERRUPTED = 0, 1, 130
 
 
 def run() -> None:
@@ -56,6 +55,7 @@ def _message(error: Exception) -> str:
 
 
 def _inspect(arguments: argparse.Namespace) -> int:
+    given.check_paths(arguments)
     file = given.opened(arguments.file)
     if arguments.card:
         card = file.require_card()
@@ -70,10 +70,12 @@ def _inspect(arguments: argparse.Namespace) -> int:
 
 
 _COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
+    "quantize": quantize.quantize,
     "convert": convert.convert,
     "verify": verify.verify,
     "compare": verify.compare,
     "inspect": _inspect,
     "benchmark": verify.benchmark,
     "report": verify.report,
+    "completion": completion.completion,
 }

@@ -12,6 +12,7 @@ import time
 from tflite_tools.c import source_folder
 from tflite_tools.commands import given
 from tflite_tools.commands.arguments import PROGRAM
+from tflite_tools.commands.exit_codes import SUCCESS
 from tflite_tools.formats import build
 from tflite_tools.formats.build import Options
 from tflite_tools.from_keras import convert as conversion
@@ -76,7 +77,7 @@ def convert(arguments: argparse.Namespace) -> int:
     figures["check"] = _check_line(arguments, options, reference)
     if arguments.json:
         print(report_text.to_json(figures))
-        return 0
+        return SUCCESS
     if finalized is not None:
         print(report_text.printable(finalized.report))
         print(f"{reference}: the finalized model")
@@ -85,7 +86,7 @@ def convert(arguments: argparse.Namespace) -> int:
         print(f"{PROGRAM}: warning: {report_text.printable(line)}", file=sys.stderr)
     comparison_text.print_built(figures, built, report_text.console())
     print(f"check it: {report_text.printable(figures['check'])}")
-    return 0
+    return SUCCESS
 
 
 def _canonical(arguments: argparse.Namespace) -> tuple[Model, Finalized | None]:
@@ -179,7 +180,7 @@ def _squeeze(arguments: argparse.Namespace) -> int:
             "check": check,
         }
         print(report_text.to_json(figures))
-        return 0
+        return SUCCESS
     print(result.table)
     for line in _flash_lines(result.flash, arguments.flash_budget):
         print(line)
@@ -187,9 +188,11 @@ def _squeeze(arguments: argparse.Namespace) -> int:
     print(f"{what}: {100 * result.before:.2f} % float, {100 * result.after:.2f} % untrained")
     squeezed = ", ".join(result.squeezed) or "none"
     print(f"squeezed below 8 bits: {report_text.printable(squeezed)}")
-    print(f"{arguments.output}: not trained; train with Recipe.from_json of {recipe_path}")
+    train = f"{PROGRAM} quantize {shlex.quote(arguments.model)} --recipe {shlex.quote(recipe_path)}"
+    print(f"{arguments.output}: not trained; train with {recipe_path}")
+    print(f"train it: {report_text.printable(train)} --data TRAINING --output q.keras")
     print(f"check it: {report_text.printable(check)}")
-    return 0
+    return SUCCESS
 
 
 def _recipe_path(arguments: argparse.Namespace) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 from collections.abc import Callable
 
 from tflite_tools.checks import compare, derived_file
@@ -101,7 +102,7 @@ def add_convert(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--split_convs",
-        type=_at_least(1),
+        type=at_least(1),
         metavar="BYTES",
         help="lut: split convolutions so that at most so many bytes of weights are decoded at once",
     )
@@ -163,8 +164,10 @@ def add_notes(parser: argparse.ArgumentParser) -> None:
 def _note(text: str) -> tuple[str, str]:
     field, equals, value = text.partition("=")
     if not equals or field not in card.NOTES:
+        close = difflib.get_close_matches(field, card.NOTES, n=1)
         raise argparse.ArgumentTypeError(
             f"{text!r} is not FIELD=TEXT with one of {', '.join(card.NOTES)}"
+            + (f": did you mean {close[0]!r}?" if close and close[0] != field else "")
         )
     return field, value
 
@@ -243,14 +246,14 @@ def add_benchmark(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--warm_up",
-        type=_at_least(0),
+        type=at_least(0),
         default=bench.WARM_UP,
         metavar="N",
         help="runs before the timed ones (default: %(default)s)",
     )
     parser.add_argument(
         "--runs",
-        type=_at_least(1),
+        type=at_least(1),
         default=bench.RUNS,
         metavar="N",
         help="timed runs (default: %(default)s)",
@@ -259,13 +262,13 @@ def add_benchmark(parser: argparse.ArgumentParser) -> None:
 
 
 def _numbers(text: str) -> tuple[int, ...]:
-    return tuple(map(_at_least(1), text.split(",")))
+    return tuple(map(at_least(1), text.split(",")))
 
 
 def _add_inputs(parser: argparse.ArgumentParser, *, default: int | None, text: str) -> None:
     parser.add_argument(
         "--samples",
-        type=_at_least(1),
+        type=at_least(1),
         default=default,
         metavar="N",
         help=f"random samples to draw without --inputs (default: {text})",
@@ -282,7 +285,7 @@ def _add_source(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--seed",
-        type=_at_least(0),
+        type=at_least(0),
         default=samples.DEFAULT_SEED,
         metavar="N",
         help="seed of the random samples (default: %(default)s)",
@@ -306,7 +309,9 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _at_least(smallest: int) -> Callable[[str], int]:
+def at_least(smallest: int) -> Callable[[str], int]:
+    """The type of a flag that takes whole numbers from `smallest` up."""
+
     def whole_number(text: str) -> int:
         try:
             value = int(text)

@@ -14,12 +14,13 @@ from tflite_tools.running import samples
 from tflite_tools.schema import contents as models
 from tflite_tools.schema.contents import Model
 from tflite_tools.system import files
+from tflite_tools.system.suggestions import similar_file
 
 _KERAS_MAGIC = (b"PK\x03\x04", b"\x89HDF")
 _MODELS = (".keras", ".h5", ".hdf5", ".pb")
 _PATHS = (
     *("model", "file", "first", "second", "reference", "canonical"),
-    *("inputs", "labels", "data", "finalize_data"),
+    *("inputs", "labels", "data", "finalize_data", "validation_data", "recipe_file"),
 )
 
 
@@ -33,7 +34,9 @@ def check_paths(arguments: argparse.Namespace) -> None:
     missing = [path for path in given if path is not None and not os.path.exists(path)]
     if missing:
         listed = ", ".join(map(repr, dict.fromkeys(missing)))
-        raise ValueError(f"Cannot read {listed}: No such file or directory.")
+        similar = dict.fromkeys(filter(None, map(similar_file, missing)))
+        meant = f" Did you mean {', '.join(map(repr, similar))}?" if similar else ""
+        raise ValueError(f"Cannot read {listed}: No such file or directory.{meant}")
 
 
 def check_output(path: str, *, kind: str, suffix: str, wrong: tuple[str, ...] = ()) -> None:

@@ -22,6 +22,7 @@ from tflite_tools.checks.trained_model import NO_REFERENCE, Reference
 from tflite_tools.checks.verdict import Report
 from tflite_tools.commands import given
 from tflite_tools.commands.arguments import PROGRAM
+from tflite_tools.commands.exit_codes import FAILURE, SUCCESS
 from tflite_tools.from_keras import convert as conversion
 from tflite_tools.reports import bench, bench_text, comparison_text, page, sizes
 from tflite_tools.reports import report_text as reports
@@ -30,8 +31,6 @@ from tflite_tools.running import runtime, samples
 from tflite_tools.schema.contents import Model
 from tflite_tools.system import files
 from tflite_tools.system.quiet import native_log_hidden
-
-SUCCESS, FAILURE = 0, 1
 
 
 def verify(arguments: argparse.Namespace) -> int:

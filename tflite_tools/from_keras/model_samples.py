@@ -23,6 +23,16 @@ def model_samples(
     Raises:
         ValueError: if they do not fit the model.
     """
+    inputs, labels = samples_and_labels(model, arrays)
+    if labels is not None:
+        _check_labels(labels, model.outputs[0].shape[1:])
+    return inputs, labels
+
+
+def samples_and_labels(
+    model: Any, arrays: Mapping[str, np.ndarray]
+) -> tuple[list[np.ndarray], np.ndarray | None]:
+    """The same with labels of any kind: what they are, a loss has to say."""
     labels = arrays.get(LABELS)
     rest = {name: array for name, array in arrays.items() if name != LABELS}
     names = [tensor.name.split(":")[0] for tensor in model.inputs]
@@ -36,8 +46,6 @@ def model_samples(
         raise ValueError("The calibration data is empty.")
     if len({len(part) for part in (*inputs, *([] if labels is None else [labels]))}) > 1:
         raise ValueError("The arrays of the calibration data have different numbers of samples.")
-    if labels is not None:
-        _check_labels(labels, model.outputs[0].shape[1:])
     return inputs, labels
 
 

@@ -227,8 +227,12 @@ def test_recipes_come_as_objects_dicts_text_and_files(tmp_path):
 @pytest.mark.parametrize(
     ("source", "error", "message"),
     [
-        ({"weight_bit": 2}, ValueError, "Not a recipe.*weight_bit"),
-        ({"rules": [{"bits": 2}]}, ValueError, "Not a recipe.*bits"),
+        ({"weight_bit": 2}, ValueError, "Not a recipe: .*'weight_bit': did you mean 'weight_bits'"),
+        (
+            {"rules": [{"of": 2}]},
+            ValueError,
+            "Not a recipe: a Rule has no field 'of'; it has layer",
+        ),
         ('{"weight_bits": 2', ValueError, "Not a recipe"),
         ("nowhere.json", ValueError, "No recipe can be read from 'nowhere.json'"),
         (4, TypeError, "a dict of its fields, JSON text or the path of a JSON file, got int"),

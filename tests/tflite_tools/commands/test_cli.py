@@ -2,6 +2,8 @@
 
 import json
 import os
+import pathlib
+import re
 import shlex
 
 import numpy as np
@@ -9,6 +11,8 @@ import pytest
 from quick import slow
 
 from tflite_tools.c import host_run
+from tflite_tools.commands import arguments as grammar
+from tflite_tools.commands import cli, exit_codes
 from tflite_tools.formats import build, lut, slim
 from tflite_tools.from_keras import convert
 from tflite_tools.running import runtime
@@ -206,17 +210,20 @@ def test_inspect_json(command, model_file):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "a command is needed: convert, verify, compare, inspect"),
+        ([], "a command is needed: quantize, convert, verify, compare, inspect"),
         (["convrt"], "no command 'convrt': did you mean 'convert'?"),
         (
             ["xyz"],
-            "no command 'xyz' (there are convert, verify, compare, inspect, benchmark, report)",
+            "no command 'xyz' (there are quantize, convert, verify, compare, inspect, benchmark, "
+            "report, completion)",
         ),
         (["convert", "x", "--ouput", "y"], "unknown flag '--ouput': did you mean '--output'?"),
         (["inspect", "x", "--jsn"], "unknown flag '--jsn': did you mean '--json'?"),
         (["verify", "x", "--min-top=0.9"], "unknown flag '--min_top': did you mean '--min_top1'?"),
         (["inspect", "x", "y"], "unexpected argument 'y'"),
-        (["convert", "x", "--output", "y", "--format", "int2"], "invalid choice: 'int2'"),
+        (["convert", "x", "--output", "y", "--format", "int2"], "did you mean 'int8'?"),
+        (["convert", "x", "-o", "y", "--target", "esp"], "'esp' (there are any, litert, tflm"),
+        (["report", "x", "-o", "y", "--card", "label=real"], "did you mean 'labels'?"),
         (["convert", "x", "--output", "y", "--split_convs", "0"], "'0' is no whole number from 1"),
         (["convert", "x", "-o", "y", "--recipe", "r.json"], "Give it to tfbinreg.quantize_apply"),
         (["convert", "x", "-o", "y", "--recipe_output", "r"], "goes with --flash_budget"),
@@ -247,6 +254,7 @@ def other_formats(two_bits):
     ("arguments", "message"),
     [
         (["inspect", "missing"], "Cannot read 'missing'"),
+        (["inspect", "{named}x"], "/bad.tflite'?"),
         (["verify", "missing"], "Cannot read 'missing'"),
         (["verify", "{model}", "--min_top1", "2"], "min_top1 must be from 0 to 1"),
         (["verify", "{model}", "--inputs", "missing"], "Cannot read 'missing'"),
@@ -443,11 +451,30 @@ def test_types_of_inputs_and_outputs_are_apart(command, saved_net, tmp_path):
         assert command("verify", path, *flags)[0] == 0
 
 
-@pytest.mark.parametrize("name", ["convert", "verify", "compare", "inspect", "benchmark"])
-def test_help_has_an_example(command, name):
+@pytest.mark.parametrize("name", cli._COMMANDS)
+def test_help_has_examples_that_parse(command, name):
     code, out, _ = command(name, "--help")
     assert code == 0
-    assert f"examples:\n  tflite_tools {name}" in out
+    lines = out.partition("examples:\n")[2].splitlines()
+    assert lines
+    for line in lines:
+        program, *words = shlex.split(line.partition(" > ")[0])
+        assert (program, words[0]) == ("tflite_tools", name)
+        assert grammar.parse([program, *words]).command == name
+
+
+def test_help_has_the_exit_codes(command):
+    code, out, _ = command("--help")
+    assert code == 0
+    for number, meaning in exit_codes.MEANINGS.items():
+        assert f"\n  {number:<4} {meaning}\n" in f"{out}\n"
+
+
+def test_the_documented_exit_codes_and_commands_are_those_there_are():
+    page = (pathlib.Path(__file__).parents[3] / "docs" / "cli.md").read_text()
+    rows = re.findall(r"^\| (\d+) \| (.*) \|$", page, re.MULTILINE)
+    assert {int(number): meaning for number, meaning in rows} == exit_codes.MEANINGS
+    assert re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE) == [*cli._COMMANDS]
 
 
 def test_version(command):

@@ -1,0 +1,39 @@
+"""A progress bar for work that takes long; on a terminal only."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from typing import TypeAlias
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+# Takes the share of the work that is done, 0 to 1, and what is being done.
+Advance: TypeAlias = Callable[[float, str], None]
+
+
+def quietly(share: float, text: str) -> None:
+    """Progress that nobody is to see."""
+
+
+@contextlib.contextmanager
+def progress(*, enabled: bool = True) -> Iterator[Advance]:
+    """A bar on stderr, which is gone when the work is done; none in logs and pipes.
+
+    Args:
+        enabled: False for no bar.
+    """
+    if not enabled or not sys.stderr.isatty():
+        yield quietly
+        return
+    columns = BarColumn(), TextColumn("{task.description}"), TimeRemainingColumn()
+    with Progress(*columns, console=Console(file=sys.stderr), transient=True) as bar:
+        task = bar.add_task("", total=1.0)
+
+        def advance(share: float, text: str) -> None:
+            bar.update(task, completed=share, description=escape(text))
+
+        yield advance
