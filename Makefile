@@ -7,10 +7,11 @@ READY := $(VENV)/.ready
 # order, or files with one long test would come last, on one process.
 PYTEST = TF_CPP_MIN_LOG_LEVEL=2 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help demo test test-slow test-device device-tools coverage check lint types clean
+.PHONY: help demo docs test test-slow test-device device-tools coverage check lint types clean
 
 help:
 	@echo "make demo         train, convert and verify a 2-bit digit classifier (demo_output/)"
+	@echo "make docs         build the documentation site (site/)"
 	@echo "make test         run the tests"
 	@echo "make test-slow    run the slow tests too"
 	@echo "make test-device  run generated C on emulated Cortex-M processors"
@@ -30,6 +31,10 @@ $(READY): setup.cfg pyproject.toml
 
 demo: $(READY)
 	TF_CPP_MIN_LOG_LEVEL=2 $(BIN)/python examples/digits.py --output_dir demo_output
+
+# Not --quiet: warnings would pass.
+docs: $(READY)
+	$(BIN)/python -m mkdocs build --strict --site-dir site
 
 test: $(READY)
 	$(PYTEST) -m 'not slow and not device'
@@ -58,4 +63,4 @@ types: $(READY)
 check: lint types test
 
 clean:
-	rm -rf $(VENV) demo_output .coverage *.egg-info
+	rm -rf $(VENV) demo_output site .coverage *.egg-info
