@@ -172,6 +172,12 @@ def _upsampling(name: str) -> Any:
     return made
 
 
+def _resizing(draw: Draw, shape: Shape) -> Made:
+    height, width = (size * draw(st.integers(1, 2)) for size in shape[:-1])
+    text = f"Resizing({height}, {width}, interpolation='nearest'"
+    return _layer(text, (height, width, shape[-1]))
+
+
 def _border(name: str, sign: int) -> Any:
     """Padding (+1) or cropping (-1) of none, one or two at either end."""
 
@@ -186,6 +192,10 @@ def _border(name: str, sign: int) -> Any:
 
 def _slice(draw: Draw, shape: Shape) -> Made:
     forms = ["{x}[..., :1]", "{x}[..., ::2]", "{x}[:, 1:]", "{x}[:, :-1]", "{x}[:, ::2]"]
+    if len(shape) > 1:
+        forms += ["{x}[:, 0]", "{x}[..., -1]"]
+    if len(shape) < 3:
+        forms.append("{x}[:, None, ..., ::1]")
     form = draw(st.sampled_from(forms))
     result = eval(form.format(x="x"), {"x": np.empty((1, *shape))}).shape[1:]
     return (form, result) if min(result) > 0 else None
@@ -254,6 +264,7 @@ VOCABULARY: dict[str, Callable[[Draw, Shape], Made]] = {
     "GlobalMaxPooling1D": _whole("GlobalMaxPooling1D"),
     "UpSampling2D": _upsampling("UpSampling2D"),
     "UpSampling1D": _upsampling("UpSampling1D"),
+    "Resizing": _resizing,
     "ZeroPadding2D": _border("ZeroPadding2D", 1),
     "ZeroPadding1D": _border("ZeroPadding1D", 1),
     "Cropping2D": _border("Cropping2D", -1),
@@ -291,4 +302,4 @@ def takes(kind: str, rank: int) -> bool:
         return rank == 2
     if kind == "TimeDistributed":
         return rank > 1
-    return rank == 3 if "2D" in kind or kind.startswith("Random") else True
+    return rank == 3 if "2D" in kind or kind.startswith(("Random", "Resizing")) else True

@@ -30,7 +30,7 @@ tfbinreg.methods: lsq_functions solver_view contract uniform uniform_activations
   alq_functions alq_sketch alq_quantizers alq bsq_quantizers bsq drop_bits
   cpq_functions cpq_quantizers cpq mirror_quantizers mirror_descent roster table __main__
 tfbinreg.frontend: program keras_dialects read positive_factors builder layer_rules
-  operation_rules normalize keras3_objects
+  shape_rules operation_rules normalize keras3_objects
 tfbinreg.planning: plan wishes grid_sharing signs kernel_plans grid_plans decide
 tfbinreg.layers: kernel folded_kernel config sites
 tfbinreg.deploy: frozen quantization_card finest_grids tflite_operators tflite_file operations

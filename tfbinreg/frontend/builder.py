@@ -160,7 +160,8 @@ class Builder:
                 layer = keras.layers.ReLU(value.limit, name=self.name("relu", value.step))
                 made = self.call(layer, self.tensor(value.source), step=value.step)
             else:
-                raise AssertionError(value)
+                what = "computing with the sizes of a tensor"
+                raise UnsupportedError((what, "use numbers, and fix the model's input shape"))
             self._made[id(value)] = made
         return self._made[id(value)]
 

@@ -88,9 +88,9 @@ class Keras2:
     def _layer(self, layer: Any) -> Reading:
         if not type(layer).__module__.startswith(("tf_keras.", "tfbinreg.")):
             return Reading(layer=layer, problems=(unknown_layer(layer),))
-        constant = _affine_constants(layer)
-        if constant is not None:
-            return Reading(operation="affine", options=constant)
+        as_operation = _as_operation(layer)
+        if as_operation is not None:
+            return as_operation
         if type(layer).__name__ not in KINDS:
             return Reading(layer=layer, problems=(unknown_layer(layer),))
         name = activation_name(layer) if hasattr(layer, "activation") else "linear"
@@ -145,9 +145,9 @@ class Keras3:
         problems = self._problems(layer)
         if problems:
             return Reading(layer=layer, problems=problems)
-        constant = _affine_constants(layer)
-        if constant is not None:
-            return Reading(operation="affine", options=constant)
+        as_operation = _as_operation(layer)
+        if as_operation is not None:
+            return as_operation
         if self._augments(layer):
             return Reading(layer=Augmentation(layer, name=layer.name, dtype=layer.compute_dtype))
         config = layer.get_config()
@@ -229,13 +229,25 @@ def _keras2_option(key: str, value: Any) -> Any:
     return plain
 
 
-def _affine_constants(layer: Any) -> dict[str, Any] | None:
-    """scale and offset of a Rescaling or Normalization layer, None of another layer."""
+def _as_operation(layer: Any) -> Reading | None:
+    """What a layer without trained weights is read as; None of another layer."""
     kind = type(layer).__name__
     if kind == "Rescaling":
-        return {"scale": np.asarray(layer.scale), "offset": np.asarray(layer.offset)}
-    if kind != "Normalization":
-        return None
+        scale, offset = np.asarray(layer.scale), np.asarray(layer.offset)
+        return Reading(operation="affine", options={"scale": scale, "offset": offset})
+    if kind == "Normalization":
+        return Reading(operation="affine", options=_normalization_constants(layer))
+    if kind == "Resizing":
+        size = layer.height, layer.width
+        options = {"size": size, "interpolation": layer.interpolation}
+        keeps = [name for name in _ASPECTS if getattr(layer, name, False)]
+        problems = tuple((name, "resize to the size itself") for name in keeps)
+        return Reading(operation="resize", options=options, problems=problems)
+    return None
+
+
+def _normalization_constants(layer: Any) -> dict[str, Any]:
+    """scale and offset of a Normalization layer."""
     mean = np.asarray(layer.mean, np.float64).reshape(-1)
     deviation = np.maximum(np.sqrt(np.asarray(layer.variance, np.float64).reshape(-1)), 1e-7)
     if layer.invert:
@@ -319,6 +331,8 @@ _KERAS3_AUGMENTATION = frozenset(
     }
 )
 
+_ASPECTS = ("crop_to_aspect_ratio", "pad_to_aspect_ratio")
+
 _LAMBDAS = ("TFOpLambda", "SlicingOpLambda", "ClassMethod", "InstanceMethod", "InstanceProperty")
 
 _TF_OPERATIONS = {
@@ -343,6 +357,15 @@ _TF_OPERATIONS = {
     "reshape": "reshape",
     "concat": "concatenate",
     "math.reduce_mean": "mean",
+    "math.reduce_max": "max",
+    "math.reduce_sum": "sum",
+    "split": "split",
+    "pad": "pad",
+    "compat.v1.pad": "pad",
+    "image.resize": "resize",
+    "shape": "shape",
+    "compat.v1.shape": "shape",
+    "stack": "stack",
     "squeeze": "squeeze",
     "compat.v1.squeeze": "squeeze",
     "expand_dims": "expand_dims",
@@ -360,6 +383,9 @@ _TF_ARGUMENTS = {
     "clip_value_min": "minimum",
     "clip_value_max": "maximum",
     "values": "xs",
+    "value": "x",
+    "images": "x",
+    "method": "interpolation",
 }
 _KERAS3_OPERATIONS = {
     "Add": "add",
@@ -381,6 +407,11 @@ _KERAS3_OPERATIONS = {
     "Reshape": "reshape",
     "Concatenate": "concatenate",
     "Mean": "mean",
+    "Max": "max",
+    "Sum": "sum",
+    "Split": "split",
+    "Pad": "pad",
+    "Resize": "resize",
     "Squeeze": "squeeze",
     "ExpandDims": "expand_dims",
     "GetItem": "getitem",
@@ -392,4 +423,9 @@ _KERAS3_ATTRIBUTES = {
     "negative_slope": "negative_slope",
     "x_min": "minimum",
     "x_max": "maximum",
+    "pad_width": "paddings",
+    "mode": "mode",
+    "size": "size",
+    "interpolation": "interpolation",
+    "data_format": "data_format",
 }

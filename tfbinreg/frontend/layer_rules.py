@@ -284,6 +284,8 @@ def _average(build: Builder, step: Step, values: list[Value]) -> Value:
 
 
 def _concatenate(build: Builder, step: Step, values: list[Value]) -> Value:
+    if len(values) == 1:
+        return values[0]
     tensors = _same_form(build, values)
     for index, tensor in enumerate(tensors):
         if build.needs_own_grid(tensor):

@@ -16,7 +16,7 @@ from tfbinreg import _compat
 from tfbinreg.core.problems import Problem, raise_problems
 from tfbinreg.frontend.builder import Builder, UnsupportedError, Value
 from tfbinreg.frontend.layer_rules import LAYERS, regularize_activity, rewrite_over_time
-from tfbinreg.frontend.operation_rules import OPERATIONS
+from tfbinreg.frontend.operation_rules import operate
 from tfbinreg.frontend.program import Ref, Step, refs, replaced
 from tfbinreg.frontend.read import read
 from tfbinreg.network.layer_kinds import KINDS, check_activation
@@ -91,7 +91,7 @@ def _rewrite(builder: Builder, step: Step, values: list[Value]) -> Value:
 
     args, kwargs = replaced(step.args, value), replaced(step.kwargs, value)
     if step.operation is not None:
-        return OPERATIONS[step.operation](builder, step, *args, **kwargs)
+        return operate(builder, step, args, kwargs)
     taken = [values[ref.index] for ref in refs((step.args, step.kwargs))]
     if step.over_time:
         return rewrite_over_time(builder, step, taken)

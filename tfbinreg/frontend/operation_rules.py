@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from tfbinreg import _compat
-from tfbinreg.frontend import layer_rules
+from tfbinreg.frontend import layer_rules, shape_rules
 from tfbinreg.frontend.builder import Builder, UnsupportedError, Value
 from tfbinreg.frontend.program import Step
-from tfbinreg.network.added_layers import Slice
 
 keras = _compat.keras
 
@@ -64,48 +64,39 @@ def _clip(build: Builder, step: Step, x: Value, minimum: Any, maximum: Any) -> V
     return build.relu(x, float(high))
 
 
-def _mean(build: Builder, step: Step, x: Value, axis: Any = None, keepdims: bool = False) -> Value:
-    axes = sorted(a % len(x.shape) for a in np.ravel(axis)) if axis is not None else []
-    if axes != list(range(1, len(x.shape) - 1)) or len(x.shape) not in (3, 4):
-        what = f"mean over axis {axis} of shape {x.shape}"
-        raise UnsupportedError((what, "take the mean over height and width"))
-    layer = keras.layers.GlobalAveragePooling2D(keepdims=bool(keepdims), name=step.name)
-    return Value(step.shape, build.call(layer, build.image(x)))
+def _reduce(kind: str, operation: str) -> Operation:
+    """A reduction over height and width, which a pooling layer of this kind does."""
+
+    def rewrite(
+        build: Builder, step: Step, x: Value, axis: Any = None, keepdims: bool = False
+    ) -> Value:
+        axes = sorted(a % len(x.shape) for a in np.ravel(axis)) if axis is not None else []
+        if axes != list(range(1, len(x.shape) - 1)) or len(x.shape) not in (3, 4):
+            what = f"{operation} over axis {axis} of shape {x.shape}"
+            raise UnsupportedError((what, f"take the {operation} over height and width"))
+        return layer_rules.LAYERS[kind](build, step, [x])
+
+    return rewrite
+
+
+_mean = _reduce("GlobalAveragePooling2D", "mean")
+
+
+def _sum(build: Builder, step: Step, x: Value, axis: Any = None, keepdims: bool = False) -> Value:
+    """As many means."""
+    count = np.prod([size or 0 for size in x.shape[1:-1]], dtype=np.int64)
+    if not count:
+        what = f"sum over unknown sizes of shape {x.shape}"
+        raise UnsupportedError((what, "fix the model's input shape, or take the mean"))
+    named = dataclasses.replace(step, name=build.part_name("mean"))
+    mean = _reduce("GlobalAveragePooling2D", "sum")(build, named, x, axis, keepdims)
+    return build.affine(mean, float(count), 0.0)
 
 
 def _concatenate(build: Builder, step: Step, xs: Any, axis: Any = -1) -> Value:
     if int(axis) not in (-1, len(step.shape) - 1):
         raise UnsupportedError((f"axis={axis}", "concatenate the last axis"))
     return layer_rules.LAYERS["Concatenate"](build, step, list(xs))
-
-
-def _slice(part: Any) -> Any:
-    """A slice as such: tf_keras keeps it as a dict."""
-    return slice(part["start"], part["stop"], part["step"]) if isinstance(part, dict) else part
-
-
-def _getitem(build: Builder, step: Step, x: Value, key: Any) -> Value:
-    parts = [_slice(part) for part in (key if isinstance(key, (list, tuple)) else [key])]
-    dots = [index for index, part in enumerate(parts) if part is Ellipsis]
-    for at in dots:  # at most one
-        parts[at : at + 1] = [slice(None)] * (len(x.shape) - len(parts) + 1)
-    parts += [slice(None)] * (len(x.shape) - len(parts))
-    remedy = "slice with ranges, and leave the batch alone"
-    if len(parts) != len(x.shape) or not all(isinstance(part, slice) for part in parts):
-        raise UnsupportedError((f"index {key}", remedy))
-    if parts[0] != slice(None) or None in x.shape[1:]:
-        raise UnsupportedError((f"index {key}", remedy))
-    sizes = zip(parts[1:], x.shape[1:], strict=True)
-    ranges = [part.indices(size or 0) for part, size in sizes]
-    if any(stride < 1 for _, _, stride in ranges):
-        raise UnsupportedError(("slice that runs backwards", remedy))
-    begin, end, strides = zip(*ranges, strict=True)
-    layer = Slice(begin, end, strides, name=step.name)
-    return Value(step.shape, build.call(layer, build.plain(x)))
-
-
-def _reshape(build: Builder, step: Step, x: Value, *_: Any, **__: Any) -> Value:
-    return layer_rules.LAYERS["Reshape"](build, step, [x])
 
 
 def _activation(name: str) -> Operation:
@@ -126,6 +117,17 @@ def _leaky_relu(build: Builder, step: Step, x: Value, negative_slope: float = 0.
     return Value(step.shape, build.call(layer, build.tensor(x)))
 
 
+def operate(build: Builder, step: Step, args: Any, kwargs: Any) -> Value:
+    """The result of an operation.
+
+    Raises:
+        UnsupportedError: if it cannot be rewritten.
+    """
+    if shape_rules.of_sizes((args, kwargs)):
+        return shape_rules.Sizes(step.shape)
+    return OPERATIONS[step.operation or ""](build, step, *args, **kwargs)
+
+
 OPERATIONS: Mapping[str, Operation] = {
     "affine": lambda build, step, x, *, scale, offset: build.affine(x, scale, offset),
     "add": _add,
@@ -143,11 +145,10 @@ OPERATIONS: Mapping[str, Operation] = {
     "tanh": _activation("tanh"),
     "softmax": _softmax,
     "clip": _clip,
-    "reshape": _reshape,
-    "squeeze": _reshape,
-    "expand_dims": _reshape,
     "concatenate": _concatenate,
     "mean": _mean,
+    "max": _reduce("GlobalMaxPooling2D", "max"),
+    "sum": _sum,
     "identity": lambda build, step, x: x,
-    "getitem": _getitem,
+    **shape_rules.OPERATIONS,
 }

@@ -96,6 +96,8 @@ class Program:
         """How often the result of each step is taken, by steps or as an output of the model."""
         counts = [0] * len(self.steps)
         for step in self.steps:
+            if step.operation == "shape":
+                continue  # it takes no numbers
             for ref in refs((step.args, step.kwargs)):
                 counts[ref.index] += 1
         for index in self.outputs:

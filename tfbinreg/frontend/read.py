@@ -9,7 +9,16 @@ from tensorflow import nest
 
 from tfbinreg import _compat
 from tfbinreg.frontend.keras_dialects import Call, Keras2, Keras3, frontend, is_tensor, tensor_key
-from tfbinreg.frontend.program import Program, Ref, Step, layer_name, refs, replaced, unique_name
+from tfbinreg.frontend.program import (
+    Program,
+    Ref,
+    Shape,
+    Step,
+    layer_name,
+    refs,
+    replaced,
+    unique_name,
+)
 from tfbinreg.network.edges import flat_arguments, nested_inputs, nested_outputs, output_names
 
 keras = _compat.keras
@@ -17,6 +26,7 @@ keras = _compat.keras
 Rewrite = Callable[..., Any]
 
 _custom: dict[type, Rewrite] = {}
+OF_SEVERAL_OUTPUTS = ("split",)  # operations
 _CONTEXT = ("training", "name", "mask")  # arguments that say nothing of the computation
 
 
@@ -129,32 +139,39 @@ class _Reader:
             return self.inline(inner_front, inner, given, again, own, trainable)
         reading = front.read(call)
         problems = list(reading.problems)
-        if len(call.outputs) != 1:
+        several = reading.operation in OF_SEVERAL_OUTPUTS
+        if len(call.outputs) != 1 and not several:
             problems.append((f"{len(call.outputs)} outputs", "split it into layers of one output"))
         if reading.weights and id(target) in self.with_weights:
             problems.append(("layer used several times", "use one layer per place"))
         if reading.weights:
             self.with_weights.add(id(target))
         kwargs = {reading.renames.get(k, k): v for k, v in kwargs.items() if k not in _CONTEXT}
-        shape, parts = tuple(call.outputs[0].shape), (target, reading.layer)
-        step = self._add(
-            target.name,
-            prefix,
-            owner,
-            layer=reading.layer,
-            weights=reading.weights,
-            weight_names=reading.weight_names,
-            activation=reading.activation,
-            operation=reading.operation,
-            args=args,
-            kwargs={**reading.options, **kwargs},
-            shape=shape,
-            trainable=trainable and all(getattr(x, "trainable", True) for x in parts),
-            over_time=reading.over_time,
-            activity_regularizer=reading.activity_regularizer,
-            problems=tuple(problems),
-        )
-        return [step] * len(call.outputs)
+        shapes, parts = [tuple(tensor.shape) for tensor in call.outputs], (target, reading.layer)
+        options = {**reading.options, **kwargs}
+
+        def add(shape: Shape, **more: Any) -> Ref:
+            return self._add(
+                target.name,
+                prefix,
+                owner,
+                layer=reading.layer,
+                weights=reading.weights,
+                weight_names=reading.weight_names,
+                activation=reading.activation,
+                operation=reading.operation,
+                args=args,
+                kwargs={**options, **more},
+                shape=shape,
+                trainable=trainable and all(getattr(x, "trainable", True) for x in parts),
+                over_time=reading.over_time,
+                activity_regularizer=reading.activity_regularizer,
+                problems=tuple(problems),
+            )
+
+        if several:  # a step for each, which knows the shapes in front of its own
+            return [add(shape, before=tuple(shapes[:at])) for at, shape in enumerate(shapes)]
+        return [add(shapes[0])] * len(shapes)
 
     def _add(self, name: str, prefix: str, origin: str, **fields: Any) -> Ref:
         if name in self.names and prefix:

@@ -334,6 +334,7 @@ KINDS: dict[str, Kind] = {
         role=Role.SAME, op="RESIZE_NEAREST_NEIGHBOR", check=_check_upsampling, attributes=("size",)
     ),
     "UpSampling1D": Kind(role=Role.REWRITE, op="RESIZE_NEAREST_NEIGHBOR"),
+    "Resizing": Kind(role=Role.REWRITE, op="RESIZE_NEAREST_NEIGHBOR"),
     "ZeroPadding2D": Kind(
         role=Role.SAME, op="PAD", check=_check_channels_last, attributes=("padding",)
     ),

@@ -1,0 +1,182 @@
+"""How operations that move numbers (`x[:, 1:]`, `tf.split`, `tf.pad`) are written in layers."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from tfbinreg import _compat
+from tfbinreg.frontend import layer_rules
+from tfbinreg.frontend.builder import Builder, UnsupportedError, Value
+from tfbinreg.frontend.program import Shape, Step, replaced
+from tfbinreg.network.added_layers import Slice
+
+keras = _compat.keras
+
+_RANGES = "slice with ranges or single indices, and leave the batch alone"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Sizes(Value):
+    """What `tf.shape` gives, or a part of it: no numbers of the model, but what a reshape takes."""
+
+
+def of_sizes(arguments: Any) -> bool:
+    """Whether all values in arguments are sizes of tensors: then the result is one too."""
+    found: list[Any] = []
+    replaced(arguments, found.append)
+    values = [value for value in found if isinstance(value, Value)]
+    return bool(values) and all(isinstance(value, Sizes) for value in values)
+
+
+def _reshape(build: Builder, step: Step, x: Value, *_: Any, **__: Any) -> Value:
+    return layer_rules.LAYERS["Reshape"](build, step, [x])
+
+
+def _shape(build: Builder, step: Step, x: Value, *_: Any, **__: Any) -> Value:
+    return Sizes(step.shape)
+
+
+def _stack(build: Builder, step: Step, *_: Any, **__: Any) -> Value:
+    raise UnsupportedError(("stack of tensors", "concatenate the last axis"))
+
+
+def _slice(part: Any) -> Any:
+    """A slice as such: tf_keras keeps it as a dict."""
+    return slice(part["start"], part["stop"], part["step"]) if isinstance(part, dict) else part
+
+
+def _getitem(build: Builder, step: Step, x: Value, key: Any) -> Value:
+    parts = [_slice(part) for part in (key if isinstance(key, (list, tuple)) else [key])]
+    given = sum(part is not None for part in parts)
+    dots = [index for index, part in enumerate(parts) if part is Ellipsis]
+    for at in dots:  # at most one
+        parts[at : at + 1] = [slice(None)] * (len(x.shape) - given + 1)
+    # New axes and those of single indices are a matter of the shape.
+    parts = [part for part in parts if part is not None]
+    parts += [slice(None)] * (len(x.shape) - len(parts))
+    parts = [slice(p, p + 1 or None) if isinstance(p, (int, np.integer)) else p for p in parts]
+    if len(parts) != len(x.shape) or not all(isinstance(part, slice) for part in parts):
+        raise UnsupportedError((f"index {_text(key)}", _RANGES))
+    if parts[0] != slice(None) or len(step.shape) < 2:
+        raise UnsupportedError((f"index {_text(key)}", _RANGES))
+    return _part(build, step, x, parts)
+
+
+def _text(key: Any) -> str:
+    """An index as it was written."""
+    if not isinstance(key, (list, tuple)):
+        key = [key]
+    return ", ".join(_index_text(_slice(part)) for part in key)
+
+
+def _index_text(part: Any) -> str:
+    if part is Ellipsis:
+        return "..."
+    if not isinstance(part, slice):
+        return "a tensor" if isinstance(part, Value) else repr(part)
+    ends = ("" if end is None else _index_text(end) for end in (part.start, part.stop))
+    return ":".join(ends) + ("" if part.step is None else f":{_index_text(part.step)}")
+
+
+def _part(build: Builder, step: Step, x: Value, parts: Sequence[slice]) -> Value:
+    """What slices, one for each axis, leave of x, in the shape of the step."""
+    ends = [end for part in parts for end in (part.start, part.stop, part.step)]
+    whole = all(end is None or isinstance(end, (int, np.integer)) for end in ends)
+    if not whole or None in x.shape[1:]:
+        what = f"index {_text(parts)} of a tensor of shape {x.shape}"
+        raise UnsupportedError((what, "use numbers, and fix the model's input shape"))
+    ranges = [part.indices(size or 0) for part, size in zip(parts[1:], x.shape[1:], strict=True)]
+    if any(stride < 1 for _, _, stride in ranges):
+        raise UnsupportedError(("slice that runs backwards", _RANGES))
+    sizes = tuple(len(range(*own)) for own in ranges)
+    if 0 in sizes:
+        raise UnsupportedError((f"index {_text(parts)} of shape {x.shape}", "keep something"))
+    if sizes == tuple(x.shape[1:]):
+        part = x
+    else:
+        begin, end, strides = zip(*ranges, strict=True)
+        layer = Slice(begin, end, strides, name=build.name("slice"))
+        part = Value((x.shape[0], *sizes), build.call(layer, build.plain(x)))
+    if tuple(step.shape) == part.shape:
+        return part
+    named = dataclasses.replace(step, name=build.name("reshape"))
+    return layer_rules.LAYERS["Reshape"](build, named, [part])
+
+
+def _split(
+    build: Builder,
+    step: Step,
+    x: Value,
+    _sections: Any = None,
+    axis: Any = 0,
+    *_: Any,
+    before: Sequence[Shape],
+    **__: Any,
+) -> Value:
+    """One part of `tf.split`; `before` are the shapes of those in front of it."""
+    axis = int(axis) % len(x.shape)
+    size = step.shape[axis]
+    if axis == 0 or size is None or any(shape[axis] is None for shape in before):
+        raise UnsupportedError((f"split of axis {axis} of shape {x.shape}", "split another axis"))
+    begin = sum(shape[axis] or 0 for shape in before)
+    parts = [slice(None)] * len(x.shape)
+    parts[axis] = slice(begin, begin + size)
+    return _part(build, step, x, parts)
+
+
+def _pad(
+    build: Builder,
+    step: Step,
+    x: Value,
+    paddings: Any,
+    mode: str = "constant",
+    *rest: Any,
+    **options: Any,
+) -> Value:
+    pads = np.asarray(paddings)
+    # TensorFlow's two functions have the constant in different places.
+    constants = [c for c in (*rest, options.get("constant_values")) if isinstance(c, (int, float))]
+    if mode.lower() != "constant" or any(constants):
+        what = f"padding of mode {mode!r} with {constants}"
+        raise UnsupportedError((what, "pad with zeros"))
+    if pads.shape != (len(x.shape), 2) or len(x.shape) not in (3, 4) or np.any(pads[[0, -1]]):
+        what = f"padding by {pads.tolist()} of shape {x.shape}"
+        raise UnsupportedError((what, "pad height and width"))
+    rows = [(0, 0), *pads[1:-1].tolist()][-2:]
+    layer = keras.layers.ZeroPadding2D(tuple(map(tuple, rows)), name=step.name)
+    return Value(step.shape, build.call(layer, build.image(x)))
+
+
+def _resize(
+    build: Builder, step: Step, x: Value, size: Any, interpolation: str = "bilinear", **options: Any
+) -> Value:
+    """To a whole multiple of the size by repeating numbers, as all runtimes do alike."""
+    wanted = step.shape[1:3]
+    if tuple(wanted) == tuple(x.shape[1:3]):
+        return x
+    if str(interpolation).lower() != "nearest" or options.get("data_format") == "channels_first":
+        what = f"resize with interpolation {interpolation!r}"
+        raise UnsupportedError((what, "use 'nearest', or a Conv2DTranspose"))
+    sizes = [(new or 0, old or 0) for new, old in zip(wanted, x.shape[1:3], strict=True)]
+    if any(not new or not old or new % old for new, old in sizes):
+        what = f"resize from {x.shape[1:3]} to {tuple(wanted)}"
+        raise UnsupportedError((what, "resize to a multiple of the size"))
+    layer = keras.layers.UpSampling2D([new // old for new, old in sizes], name=step.name)
+    return Value(step.shape, build.call(layer, build.image(x)))
+
+
+OPERATIONS: Mapping[str, Callable[..., Value]] = {
+    "reshape": _reshape,
+    "squeeze": _reshape,
+    "expand_dims": _reshape,
+    "getitem": _getitem,
+    "split": _split,
+    "pad": _pad,
+    "resize": _resize,
+    "shape": _shape,
+    "stack": _stack,
+}
