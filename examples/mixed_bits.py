@@ -41,6 +41,7 @@ from tflite_tools.reports import flash
 from tflite_tools.schema import contents
 
 BATCH, CALIBRATION_ROWS = 64, 512
+MARGIN = 64  # bytes by which constants may grow in training
 UNIFORM_WIDTHS = (8, 4, 3, 2, 1)
 KEYS = ("way", "budget", "seed", "rows", "epochs")
 FREE = Recipe(first_last_bits=None)
@@ -86,26 +87,34 @@ def mixed(granularity: str) -> Callable[[Task], Recipe]:
     widths = (1, 2, 3, 4, 8) if granularity == "layer" else None
 
     def choose(task: Task) -> Recipe:
+        limit = task.budget - MARGIN
         found = squeeze(
-            task.path, task.budget, {"": task.samples}, granularity=granularity, widths=widths
+            task.path, limit, {"": task.samples}, granularity=granularity, widths=widths
         )
         return Recipe.from_json(found.recipe)
 
     return choose
 
 
-def learned(method: str, bits: int, **options: Any) -> Callable[[Task], Recipe]:
-    """Bits that the method learns in training, from `bits` down."""
+def learned(method: str, bits: int, fewest: int, **options: Any) -> Callable[[Task], Recipe]:
+    """Bits that the method learns in training, from `bits` down to `fewest`."""
     recipe = dataclasses.replace(FREE, weight_bits=bits, method=method, options={method: options})
-    return lambda task: recipe
+
+    def choose(task: Task) -> Recipe:
+        least = packed(untrained(task, dataclasses.replace(FREE, weight_bits=fewest)))
+        if least > task.budget:
+            raise ValueError(f"{method} has at least {fewest} bits, which take {least} bytes.")
+        return recipe
+
+    return choose
 
 
 WAYS: dict[str, Callable[[Task], Recipe]] = {
     "uniform": uniform,
     "layer": mixed("layer"),
     "channel": mixed("channel"),
-    "dropbits": learned("cpq", 4, drop_bits=True, strength=0.1),
-    "bsq": learned("bsq", 4, every=2, planes_until=0.7, strength=1.0),
+    "dropbits": learned("cpq", 4, 2, drop_bits=True, strength=0.1),
+    "bsq": learned("bsq", 4, 2, every=2, planes_until=0.7, strength=1.0),
 }
 # Adam moves a bit plane by no more than its rate in a step, which is too little.
 SGD_WAYS = ("bsq",)
@@ -187,7 +196,11 @@ def train(options: argparse.Namespace) -> None:
             values["budget"],
         )
         print(values, flush=True)
-        result = run(values["way"], task, split, values["seed"], values["epochs"])
+        try:
+            result = run(values["way"], task, split, values["seed"], values["epochs"])
+        except ValueError as error:  # it cannot fit, and says so
+            result = {"refused": str(error)}
+            print(error, flush=True)
         with open(options.results, "a", encoding="utf-8") as file:
             file.write(json.dumps({**values, **result}) + "\n")
 
@@ -198,6 +211,9 @@ def table(lines: list[dict[str, Any]]) -> str:
     groups = dict.fromkeys((line["budget"], line["way"]) for line in lines)
     for budget, way in sorted(groups, key=lambda group: (-group[0], list(WAYS).index(group[1]))):
         own = [line for line in lines if (line["budget"], line["way"]) == (budget, way)]
+        if "refused" in own[0]:  # whatever the seed
+            rows.append(f"| {budget} | {way} | cannot fit | | |")
+            continue
         sizes, found = ([line[key] for line in own] for key in ("bytes", "accuracy"))
         spread = f" ± {np.std(found, ddof=1):.2f}" if len(found) > 1 else ""
         over = "" if all(line["fits"] for line in own) else " (does not fit)"
@@ -217,7 +233,7 @@ def picture(lines: list[dict[str, Any]], path: str) -> None:
 
     figure, axis = plt.subplots(figsize=(7, 4))
     for way in WAYS:
-        own = [line for line in lines if line["way"] == way]
+        own = [line for line in lines if line["way"] == way and "refused" not in line]
         if own:
             points = [(line["bytes"] / 1024, line["accuracy"]) for line in own]
             axis.scatter(*zip(*points, strict=True), label=way, alpha=0.7)
