@@ -46,9 +46,10 @@ REFERENCE: dict[str, tuple[str, Sequence[str]]] = {
             *("BinRegularization", "PenaltySchedule", "distill", "train_blocks", "BlockLoss"),
             *("solve", "SolveReport", "BatchNormReestimation", "reestimate_batch_norm"),
             *("FreezeBatchNorm", "EvaluateAverages", "QuantizerLog", "TransitionLog"),
-            *("finalize", "FinalizeReport"),
+            *("QuantizationBoard", "finalize", "FinalizeReport"),
         ),
     ),
+    "plot": ("Pictures", ("plot",)),
     "budgets": ("Flash budgets", ("fit_flash_budget", "FlashBudget", "FlashBudgetSchedule")),
     "files": ("Files and codes", ("to_tflite", "integer_codes", "CodedTensor", "Grid")),
     "methods": (

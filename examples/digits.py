@@ -19,7 +19,6 @@ from typing import Any
 
 import deploy
 import numpy as np
-import plots
 import tensorflow as tf
 import tf_keras as keras
 from rich.console import Console
@@ -203,7 +202,8 @@ def main() -> None:
     for check in report.checks:
         tell(f"{check.name} {check.verdict.value}: {check.detail}")
     for name, picture in (("LSQ", "bins_before_br.png"), ("LSQ + BR", "bins_after_br.png")):
-        plots.bin_histograms(trained[name][0].model, os.path.join(options.output_dir, picture))
+        figure = tfbinreg.plot.bins(trained[name][0].model)
+        figure.savefig(os.path.join(options.output_dir, picture), dpi=100)
     tell(f"pictures, model and file are in {options.output_dir}/")
     if not report.passed:
         raise SystemExit("The file does not match the model.")

@@ -111,6 +111,19 @@ class TestGuidesRun:
         assert scope["history"].history["shrink_strength"] == pytest.approx([0.0, 0.01])
 
     @pytest.mark.slow
+    def test_seeing_the_training(self, scope, tmp_path):
+        layers = keras.layers
+        net = keras.Sequential(
+            [layers.Input((16, 16, 1)), layers.Flatten(), layers.Dense(4, activation="softmax")]
+        )
+        scope["q_model"] = tfbinreg.quantize_apply(net, calibration_data=scope["images"])
+        scope["q_model"].compile("adam", "sparse_categorical_crossentropy")
+        self.run("seeing_training", scope)
+        assert {"bins.png", "steps.png", "pareto.png", "logs"} <= {
+            p.name for p in tmp_path.iterdir()
+        }
+
+    @pytest.mark.slow
     @pytest.mark.parametrize("name", ["keras3", "powers_of_two"])
     def test_others(self, scope, name):
         self.run(name, scope)

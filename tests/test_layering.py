@@ -40,13 +40,14 @@ tfbinreg.deploy: frozen quantization_card finest_grids tflite_operators tflite_f
 tfbinreg.training: model_checks constant_columns assemble weight_files keras_files
   weight_statistics histograms penalties bin_options training_progress step_holding
   weight_updates integer_inference model_config model soft_targets distillation
-  transition_log quantizer_log weight_averages tfmot_scheme saving batch_statistics calibrate
-  batch_norm
+  transition_log quantizer_log quantization_board weight_averages tfmot_scheme saving
+  batch_statistics calibrate batch_norm
   lost_numbers strip quantize requantize train_blocks solver_data layer_rows solver_loss
   solver_model solve pulls penalty_schedule finalize_report
   best_statistics finalize
 tfbinreg.budget: packed_bytes sensitivity channel_sensitivity cheapest choices flash_budget
   budget_schedule
+tfbinreg.plot
 tfbinreg
 tflite_tools
 tflite_tools.running: worker runtime samples

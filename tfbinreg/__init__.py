@@ -9,7 +9,7 @@
 Then `tflite_tools convert q.keras --output model.tflite`.
 """
 
-from tfbinreg import recipes
+from tfbinreg import plot, recipes
 from tfbinreg.budget.budget_schedule import FlashBudgetSchedule
 from tfbinreg.budget.choices import FlashBudget
 from tfbinreg.budget.flash_budget import fit_flash_budget
@@ -45,6 +45,7 @@ from tfbinreg.training.finalize import finalize
 from tfbinreg.training.finalize_report import FinalizeReport
 from tfbinreg.training.model import QuantizedModel
 from tfbinreg.training.penalty_schedule import BinRegularization, PenaltySchedule
+from tfbinreg.training.quantization_board import QuantizationBoard
 from tfbinreg.training.quantize import plan, quantize_apply
 from tfbinreg.training.quantizer_log import QuantizerLog
 from tfbinreg.training.requantize import requantize
@@ -82,6 +83,7 @@ __all__ = [
     "Method",
     "PenaltySchedule",
     "Plan",
+    "QuantizationBoard",
     "QuantizationWarning",
     "QuantizedModel",
     "QuantizerLog",
@@ -100,6 +102,7 @@ __all__ = [
     "load_model",
     "lsq_quantize",
     "plan",
+    "plot",
     "quantize_apply",
     "quantize_scope",
     "recipes",

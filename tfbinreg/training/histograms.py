@@ -38,8 +38,7 @@ class Histograms:
         if self._writer is None:
             self._writer = tf.summary.create_file_writer(self._folder)
         with self._writer.as_default(step=epoch):
-            for site in kernel_sites(model):
-                tf.summary.histogram(f"bins/{site.name}", scaled_weights(site), buckets=120)
+            write_bins(model)
         self._writer.flush()
 
     def close(self) -> None:
@@ -47,3 +46,9 @@ class Histograms:
         if self._writer is not None:
             self._writer.close()
             self._writer = None
+
+
+def write_bins(model: Any) -> None:
+    """Write the kernels of a model, in steps, with the default writer and step."""
+    for site in kernel_sites(model):
+        tf.summary.histogram(f"bins/{site.name}", scaled_weights(site), buckets=120)

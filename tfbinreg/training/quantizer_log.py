@@ -8,9 +8,16 @@ import numpy as np
 import tensorflow as tf
 
 from tfbinreg import _compat
-from tfbinreg.layers.sites import kernel_sites, require_quantized
+from tfbinreg.layers.sites import Site, kernel_sites, require_quantized, sites
 
 keras = _compat.keras
+
+STEP = "step/"  # what the names of logged steps begin with
+
+
+def step_of(site: Site) -> float:
+    """The step of a kernel or an activation as learned so far, of channels the mean."""
+    return float(tf.reduce_mean(site.quantizer.grid_now(site.variables).scale))
 
 
 class QuantizerLog(keras.callbacks.Callback):
@@ -23,19 +30,28 @@ class QuantizerLog(keras.callbacks.Callback):
     - what a quantizer's `figures` have, such as `opposed` of CPQ;
     - with `per_layer`, all of them for each kernel as `weight_bits/<layer>`.
 
+    With `steps`, the History that `fit` returns has `step/<layer>` besides: the step of each kernel
+    and activation, of channels the mean, as `tfbinreg.plot.steps` draws them. They are not in
+    `logs`, where they would fill the progress bar.
+
     Args:
         per_layer: whether to log each kernel by itself, too.
+        steps: whether to keep the steps.
     """
 
-    def __init__(self, *, per_layer: bool = False) -> None:
+    def __init__(self, *, per_layer: bool = False, steps: bool = False) -> None:
         super().__init__()
-        self._per_layer = per_layer
+        self._per_layer, self._steps = per_layer, steps
 
     def set_model(self, model: Any) -> None:
         require_quantized(model)
         super().set_model(model)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        if self._steps:
+            history: dict[str, list[float]] = getattr(self.model.history, "history", {})
+            for site in sites(self.model):
+                history.setdefault(f"{STEP}{site.name}", []).append(step_of(site))
         if logs is None:
             return
         sizes: dict[str, list[int]] = {}
