@@ -25,7 +25,7 @@ _FEW_BITS = 8  # `bins` draws the kernels below, unless there are none
 _COLUMNS = 4
 _MOST_LINES = 40  # levels that are drawn as lines
 _BEYOND = 1.5  # steps beyond the outermost levels that are drawn
-_BARS_A_STEP, _MOST_BARS = 30, 600
+_BARS_A_STEP, _BARS_OF_MANY = 30, 100  # of grids with few levels and with many
 
 
 def bins(model: Any, layers: Sequence[str] | None = None) -> Any:
@@ -93,6 +93,7 @@ def steps(history: Any, layers: Sequence[str] | None = None) -> Any:
     for name in names:
         axis.plot(epochs, found[name], marker=".", label=name)
     axis.set(xlabel="epoch", ylabel="step", yscale="log")
+    axis.xaxis.get_major_locator().set_params(integer=True)
     axis.legend(fontsize="small", loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
 
@@ -127,7 +128,9 @@ def pareto(results: Iterable[Result], *, limit: float | None = None) -> Any:
             name, (size, 100 * accuracy), xytext=(4, 4), textcoords="offset points", fontsize=8
         )
     if limit is not None:
-        axis.axvline(limit, color="tab:red", linestyle=":")
+        axis.axvline(limit, color="tab:red", linestyle=":", label=f"{limit:,.0f} bytes")
+        axis.legend(fontsize="small")
+    axis.margins(0.1)
     axis.set(xlabel="bytes", ylabel="accuracy, percent")
     return figure
 
@@ -177,10 +180,11 @@ def _known(layers: Sequence[str] | None, names: Sequence[str]) -> list[str]:
 def _draw_bins(axis: Any, site: Site) -> None:
     grid = site.grid()
     low, high = grid.qmin - _BEYOND, grid.qmax + _BEYOND
-    bars = min(_MOST_BARS, round(_BARS_A_STEP * (high - low)))
-    axis.hist(np.clip(scaled_weights(site), low, high), bins=np.linspace(low, high, bars + 1))
     levels = _levels(grid)
-    for level in levels if len(levels) <= _MOST_LINES else ():
+    has_few = len(levels) <= _MOST_LINES
+    bars = round(_BARS_A_STEP * (high - low)) if has_few else _BARS_OF_MANY
+    axis.hist(np.clip(scaled_weights(site), low, high), bins=np.linspace(low, high, bars + 1))
+    for level in levels if has_few else ():
         axis.axvline(level, color="tab:red", linewidth=0.8, linestyle=":")
     widths = bits_text(grid.bits if grid.widths is None else grid.widths)
     axis.set(title=f"{site.name}, bits: {widths}", xlabel="weight / step", ylabel="weights")
