@@ -73,7 +73,8 @@ def _equal(op: Context, factors: multipliers.Addition) -> Step | None:
 
 def multiply(op: Context) -> Step:
     """MUL."""
-    return _pair(op, "tfb_mul", (0, 0), (0, 0), multipliers.product(*_scales(op)))
+    factor = multipliers.product(*_scales(op))
+    return _pair(op, "tfb_mul" if factor[1] > 0 else "tfb_mul_down", (0, 0), (0, 0), factor)
 
 
 def prelu(op: Context) -> Step:

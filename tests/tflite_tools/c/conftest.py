@@ -12,8 +12,9 @@ from tflite_tools.schema.contents import load
 
 # Compiling takes longest: with sanitizers, without optimization, half as long. "optimized" is what
 # users compile, and has the warnings that need optimization.
-CHECKED = (*host_run.SANITIZERS, "-O0")
-PATHS = {"portable": CHECKED, "dsp": (host_run.EMULATE_DSP, *CHECKED), "optimized": ()}
+STRICT = ("-Wpedantic", "-Wconversion")
+CHECKED = (*STRICT, *host_run.SANITIZERS, "-O0")
+PATHS = {"portable": CHECKED, "dsp": (host_run.EMULATE_DSP, *CHECKED), "optimized": STRICT}
 
 
 KINDS = sorted((pathlib.Path(__file__).parents[1] / "files" / "kinds").iterdir())

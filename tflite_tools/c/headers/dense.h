@@ -21,6 +21,14 @@ static TFB_APART int32_t tfb_widen_one(uint32_t *to, const int8_t *x, int32_t n,
   return sum;
 }
 
+/* A number that is not made anew wherever it is used, so that an AND can shift its other operand. */
+static inline uint32_t tfb_in_register(uint32_t x) {
+#if TFB_BY_HAND
+  __asm__("" : "+r"(x));
+#endif
+  return x;
+}
+
 /* Codes of a filter as they are stored, and the products that they are summed to. */
 typedef struct {
   const uint8_t *next;
@@ -41,21 +49,30 @@ typedef void (*tfb_sum_blocks)(const uint32_t *x, tfb_run *runs, int32_t blocks)
   TFB_FOUR(x, u >> (bit) & (mask), u >> ((bit) + 8) & (mask), v >> (bit) & (mask), \
            v >> ((bit) + 8) & (mask))
 
-/* Blocks as tfb_block2, 3 and 4 unpack them, and words of 8-bit codes. A code's sign is turned, which
+/* The same for codes of 8 bits. */
+#define TFB_FOUR_BYTES(x, four0, four1)                               \
+  do {                                                                \
+    uint32_t u = four0, v = four1;                                    \
+    TFB_FOUR(x, tfb_even(u), tfb_odd(u), tfb_even(v), tfb_odd(v));    \
+  } while (0)
+
+/* Blocks as tfb_block2, 3 and 4 unpack them, and of 16 codes of 8 bits. A code's sign is turned, which
  * makes it larger by half its range and never negative: it needs a mask and no more. */
 static TFB_APART void tfb_blocks8(const uint32_t *x, tfb_run *runs, int32_t blocks) {
   const uint8_t *p = runs[0].next, *q = runs[1].next;
   int32_t a = 0, b = 0;
-  for (; blocks > 0; blocks--, p += 4, q += 4, x += 2) {
-    uint32_t u = tfb_word(p), v = tfb_word(q);
-    TFB_FOUR(x, tfb_even(u), tfb_odd(u), tfb_even(v), tfb_odd(v));
+  for (; blocks > 0; blocks--, p += 16, q += 16, x += 8) {
+    TFB_FOUR_BYTES(x, tfb_word(p), tfb_word(q));
+    TFB_FOUR_BYTES(x + 2, tfb_word(p + 4), tfb_word(q + 4));
+    TFB_FOUR_BYTES(x + 4, tfb_word(p + 8), tfb_word(q + 8));
+    TFB_FOUR_BYTES(x + 6, tfb_word(p + 12), tfb_word(q + 12));
   }
   runs[0].sum = a;
   runs[1].sum = b;
 }
 static TFB_APART void tfb_blocks4(const uint32_t *x, tfb_run *runs, int32_t blocks) {
   const uint8_t *p = runs[0].next, *q = runs[1].next;
-  uint32_t mask = 0xf000fu;
+  uint32_t mask = tfb_in_register(0xf000fu);
   int32_t a = 0, b = 0;
   for (; blocks > 0; blocks--, p += 4, q += 4, x += 4) {
     uint32_t u = tfb_word(p) ^ 0x88888888u, v = tfb_word(q) ^ 0x88888888u;
@@ -67,7 +84,7 @@ static TFB_APART void tfb_blocks4(const uint32_t *x, tfb_run *runs, int32_t bloc
 }
 static TFB_APART void tfb_blocks3(const uint32_t *x, tfb_run *runs, int32_t blocks) {
   const uint8_t *p = runs[0].next, *q = runs[1].next;
-  uint32_t mask = 0x70007u;
+  uint32_t mask = tfb_in_register(0x70007u);
   uint32_t upper = 0x06060606u, lowest = 0x01010101u;
   int32_t a = 0, b = 0;
   for (; blocks > 0; blocks--, p += 12, q += 12, x += 16) {
@@ -94,7 +111,7 @@ static TFB_APART void tfb_blocks3(const uint32_t *x, tfb_run *runs, int32_t bloc
 }
 static TFB_APART void tfb_blocks2(const uint32_t *x, tfb_run *runs, int32_t blocks) {
   const uint8_t *p = runs[0].next, *q = runs[1].next;
-  uint32_t mask = 0x30003u;
+  uint32_t mask = tfb_in_register(0x30003u);
   int32_t a = 0, b = 0;
   for (; blocks > 0; blocks--, p += 4, q += 4, x += 8) {
     uint32_t u = tfb_word(p) ^ 0xaaaaaaaau, v = tfb_word(q) ^ 0xaaaaaaaau;
@@ -107,20 +124,24 @@ static TFB_APART void tfb_blocks2(const uint32_t *x, tfb_run *runs, int32_t bloc
   runs[1].sum = b;
 }
 
-/* The products of the codes behind a row's last block. */
+/* The products of the n codes, below 32, behind a row's last block. */
 static TFB_APART int32_t tfb_rest(const tfb_conv *op, const uint8_t *codes, const uint32_t *x,
                                   int32_t n) {
   int8_t row[32];
-  const int8_t *from;
   int32_t sum = 0, i;
   tfb_stream stream = {0, 0, 0};
   stream.next = codes;
-  from = tfb_unpack(&stream, op->bits, row, n);
-  for (i = 0; i < n; i++) {
-    uint32_t two = x[i / 4 * 2 + (i & 1)];
-    sum += (from[i] >> (8 - op->bits)) * (int16_t)(i & 2 ? two >> 16 : two);
+  if (op->bits == 8) {
+    for (i = 0; i < n; i++) row[i] = (int8_t)codes[i];
+  } else {
+    tfb_unpack(&stream, op->bits, row, n);
   }
-  return sum;
+  for (i = n; i % 4 != 0; i++) row[i] = 0;
+  for (i = 0; i < n; i += 4, x += 2) {
+    uint32_t four = tfb_word(row + i);
+    sum = tfb_smlad(x[1], tfb_odd(four), tfb_smlad(x[0], tfb_even(four), sum));
+  }
+  return sum >> (8 - op->bits);
 }
 
 /* A convolution whose filters each see the whole input, in order; every filter begins with a byte.
@@ -128,7 +149,7 @@ static TFB_APART int32_t tfb_rest(const tfb_conv *op, const uint8_t *codes, cons
 static TFB_APART void tfb_dense(const tfb_conv *op, const int8_t *in, int8_t *out, int8_t *scratch,
                                 tfb_sum_blocks blocks) {
   int32_t taps = op->in_h * op->in_w * op->in_c, bits = op->bits, c, i;
-  int32_t block = bits == 8 ? 4 : bits == 4 ? 8 : bits == 3 ? 32 : 16, rest = taps % block;
+  int32_t block = bits == 4 ? 8 : bits == 3 ? 32 : 16, rest = taps % block;
   int32_t bytes = taps * bits / 8, whole = taps - rest;
   uint32_t half = bits == 8 ? 0 : (uint32_t)1 << (bits - 1);
   uint32_t *x = (uint32_t *)(void *)scratch, pair = (uint16_t)-tfb_zero(op) * 0x10001u;

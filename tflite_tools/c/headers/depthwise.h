@@ -12,19 +12,30 @@ typedef struct {
   int32_t filter, plane, down, second, third, fourth;
 } tfb_reach;
 
+static inline uint32_t tfb_half(int32_t x) { return (uint32_t)x & 0xffff; }
+
 /* A row of a filter in words: each of two neighbours from an even place, then of two from an odd
  * one, as the first and the second of two outputs meet them that lie an odd number apart. */
 static inline uint32_t *tfb_pairs_of_row(const tfb_conv *op, const int8_t *row, int32_t words,
                                          uint32_t *to) {
-  int32_t step = op->dilation_w, odd = op->stride_w & 1, k = 0, before = 0, place;
-  for (; words > 0; words--, to += 2) {
-    int32_t two[2] = {0, 0};
-    for (place = 0; place < 2; place++, k++) {
-      if (step == 1 ? k < op->k_w : k % step == 0 && k / step < op->k_w) two[place] = *row++;
+  int32_t step = op->dilation_w, odd = op->stride_w & 1, left = op->k_w, k;
+  uint32_t before = 0;
+  for (k = 0; k < words; k++, to += 2) {
+    uint32_t first = 0, second = 0;
+    if (step == 1) {
+      if (left > 0) first = tfb_half(row[0]);
+      if (left > 1) second = tfb_half(row[1]);
+      left -= 2;
+      row += 2;
+    } else if (2 * k / step < left) {
+      if (2 * k % step == 0) first = tfb_half(row[2 * k / step]);
+      if ((2 * k + 1) % step == 0 && (2 * k + 1) / step < left) {
+        second = tfb_half(row[(2 * k + 1) / step]);
+      }
     }
-    to[0] = (uint16_t)two[0] | (uint32_t)two[1] << 16;
-    to[1] = odd ? (uint16_t)before | (uint32_t)two[0] << 16 : to[0];
-    before = two[1];
+    to[0] = first | second << 16;
+    to[1] = odd ? before | first << 16 : to[0];
+    before = second;
   }
   return to;
 }
@@ -154,6 +165,60 @@ static TFB_APART void tfb_sums_of_3x3(const uint32_t *plane, const tfb_reach *re
     }
   }
 }
+
+/* The same for filters five wide, two outputs at a time. */
+static TFB_APART void tfb_sums_of_5(const uint32_t *plane, const tfb_reach *reach, const uint32_t *w,
+                                    int32_t k_h, int32_t n, int32_t rows, int32_t *sums) {
+  int32_t next = 4 * reach->plane, stride = reach->third, i;
+  for (; rows > 0; rows--, plane += reach->down, sums += n) {
+    for (i = 0; i < n; i += 2) {
+      const uint32_t *p = plane + i / 2 * stride, *q = w;
+      int32_t first = 0, second = 0, left = k_h;
+      uint32_t x, y;
+      if (stride == 1) {
+        __asm__ volatile(
+            "1: ldrd %[x], %[y], [%[p]]\n"
+            "ldm %[q]!, {r2, r3, r4, r5}\n"
+            "smlad %[first], %[x], r2, %[first]\n"
+            "smlad %[second], %[x], r3, %[second]\n"
+            "ldr %[x], [%[p], #8]\n"
+            "ldrd r2, r3, [%[q]], #8\n"
+            "smlad %[first], %[y], r4, %[first]\n"
+            "smlad %[second], %[y], r5, %[second]\n"
+            "add %[p], %[next]\n"
+            "smlad %[first], %[x], r2, %[first]\n"
+            "smlad %[second], %[x], r3, %[second]\n"
+            "subs %[left], #1\n"
+            "bne 1b\n"
+            : [p] "+r"(p), [q] "+r"(q), [left] "+r"(left), [first] "+r"(first),
+              [second] "+r"(second), [x] "=&r"(x), [y] "=&r"(y)
+            : [next] "r"(next)
+            : "r2", "r3", "r4", "r5", "cc", "memory");
+      } else {
+        __asm__ volatile(
+            "1: ldrd %[x], %[y], [%[p]]\n"
+            "ldm %[q]!, {r2, r3, r4, r5}\n"
+            "smlad %[first], %[x], r2, %[first]\n"
+            "smlad %[second], %[y], r2, %[second]\n"
+            "smlad %[first], %[y], r4, %[first]\n"
+            "ldrd %[x], %[y], [%[p], #8]\n"
+            "ldrd r2, r3, [%[q]], #8\n"
+            "smlad %[second], %[x], r4, %[second]\n"
+            "add %[p], %[next]\n"
+            "smlad %[first], %[x], r2, %[first]\n"
+            "smlad %[second], %[y], r2, %[second]\n"
+            "subs %[left], #1\n"
+            "bne 1b\n"
+            : [p] "+r"(p), [q] "+r"(q), [left] "+r"(left), [first] "+r"(first),
+              [second] "+r"(second), [x] "=&r"(x), [y] "=&r"(y)
+            : [next] "r"(next)
+            : "r2", "r3", "r4", "r5", "cc", "memory");
+      }
+      sums[i] = first;
+      sums[i + 1] = second;
+    }
+  }
+}
 #endif
 
 /* Stores n outputs of a filter as tfb_scaled does. */
@@ -192,8 +257,11 @@ static TFB_APART void tfb_wide_channel(const tfb_conv *op, const tfb_filter *fil
       const uint32_t *first = plane + oy * reach->down + ox / 2 * op->stride_w;
       n = tfb_min(op->out_w - ox, TFB_KEPT);
 #if TFB_BY_HAND
-      if (op->k_h == 3 && op->k_w == 3 && op->stride_w <= 2 && op->dilation_w == 1) {
+      int32_t common = op->stride_w <= 2 && op->dilation_w == 1 ? op->k_w : 0;
+      if (common == 3 && op->k_h == 3) {
         tfb_sums_of_3x3(first, reach, w, n, rows, sums);
+      } else if (common == 5) {
+        tfb_sums_of_5(first, reach, w, op->k_h, n, rows, sums);
       } else
 #endif
         tfb_wide_sums(first, reach, w, op->k_h, n, rows, sums);

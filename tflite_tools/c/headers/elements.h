@@ -26,6 +26,11 @@ static inline int32_t tfb_mul(const tfb_pair *op, int32_t a, int32_t b) {
   int32_t product = (a - op->zero_a) * (b - op->zero_b);
   return tfb_scale(product, op->multiplier, op->shift) + op->zero;
 }
+/* The same for a shift of at most 0. */
+static inline int32_t tfb_mul_down(const tfb_pair *op, int32_t a, int32_t b) {
+  int32_t product = (a - op->zero_a) * (b - op->zero_b);
+  return tfb_scale_down(product, op->multiplier, op->shift) + op->zero;
+}
 static inline int32_t tfb_prelu(const tfb_pair *op, int32_t a, int32_t b) {
   int32_t value = a - op->zero_a;
   if (value >= 0) return tfb_scale(value, op->multiplier_a, op->shift_a) + op->zero;
