@@ -68,6 +68,13 @@ def test_the_form_for_dsp_instructions_is_compared_too(folder, two_bits, can_run
     assert report["operators"].verdict is FAILED
 
 
+def test_kernels_that_are_called_in_another_way(folder, two_bits, can_run):
+    older = changed(folder, generate.RUNTIME_HEADER, "#define TFB_CALLS", "#define OTHER")
+    found = verdicts(verify_folder.verify_folder(older, two_bits, samples_count=2))
+    assert found["operators"] is SKIPPED
+    assert found["codes"] is found["tflm"] is PASSED
+
+
 def test_another_networks_c_fails(folder, canonical):
     report = verify_folder.verify_folder(folder, canonical(2, False), samples_count=2)
     assert report["codes"].verdict is FAILED

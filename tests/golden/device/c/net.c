@@ -84,32 +84,32 @@ static union {
 
 void net_run(const int8_t *input0, int8_t *output0) {
   /* DEPTHWISE_CONV_2D: scaled */
-  tfb_depthwise(&op_0, input0, arena.bytes + 0, arena.bytes + 72);
+  tfb_depthwise(&op_0, input0, arena.bytes + 100, arena.bytes + 0);
   /* MAX_POOL_2D: max */
-  tfb_pool_2d(&op_1, 0, arena.bytes + 0, arena.bytes + 72);
+  tfb_pool_2d(&op_1, 0, arena.bytes + 100, arena.bytes + 176);
   /* CONV_2D: conv */
-  tfb_conv_2d(&op_2, arena.bytes + 72, arena.bytes + 0, arena.bytes);
+  tfb_conv_2d(&op_2, arena.bytes + 176, arena.bytes + 196, arena.bytes + 0, 2);
   /* HARD_SWISH: hard */
-  tfb_lookup(data_7, arena.bytes + 0, arena.bytes + 0, 16);
+  tfb_lookup(data_7, arena.bytes + 196, arena.bytes + 196, 16);
   /* STRIDED_SLICE: get_item */
-  tfb_gather_4d(&op_4, arena.bytes + 0, arena.bytes + 16);
+  tfb_gather_4d(&op_4, arena.bytes + 196, arena.bytes + 56);
   /* CONV_2D: left */
-  tfb_conv_2d(&op_5, arena.bytes + 16, arena.bytes + 52, arena.bytes + 24);
+  tfb_conv_2d(&op_5, arena.bytes + 56, arena.bytes + 64, arena.bytes + 72, 1);
   /* DEPTHWISE_CONV_2D: right */
-  tfb_depthwise(&op_6, arena.bytes + 0, arena.bytes + 24, arena.bytes + 40);
+  tfb_depthwise(&op_6, arena.bytes + 196, arena.bytes + 36, arena.bytes + 0);
   /* LOGISTIC: left_sigmoid */
-  tfb_lookup(data_15, arena.bytes + 52, arena.bytes + 0, 8);
+  tfb_lookup(data_15, arena.bytes + 64, arena.bytes + 0, 8);
   /* HARD_SWISH: right_hard_swish */
-  tfb_lookup(data_16, arena.bytes + 24, arena.bytes + 24, 16);
+  tfb_lookup(data_16, arena.bytes + 36, arena.bytes + 36, 16);
   /* MUL: left_silu */
-  tfb_combine(&op_9, tfb_mul, arena.bytes + 52, arena.bytes + 0, arena.bytes + 40);
+  tfb_combine(&op_9, tfb_mul_down, arena.bytes + 64, arena.bytes + 0, arena.bytes + 24);
   /* CONCATENATION: both */
-  tfb_interleave(arena.bytes + 40, arena.bytes + 0 + 0, 4, 2, 6);
-  tfb_interleave(arena.bytes + 24, arena.bytes + 0 + 2, 4, 4, 6);
+  tfb_interleave(arena.bytes + 24, arena.bytes + 0 + 0, 4, 2, 6);
+  tfb_interleave(arena.bytes + 36, arena.bytes + 0 + 2, 4, 4, 6);
   /* MEAN: pool */
   tfb_mean(&op_11, arena.bytes + 0, arena.bytes + 24);
   /* FULLY_CONNECTED: head */
-  tfb_conv_2d(&op_13, arena.bytes + 24, arena.bytes + 0, arena.bytes);
+  tfb_dense(&op_13, arena.bytes + 24, arena.bytes + 16, arena.bytes + 0, tfb_blocks8);
   /* SOFTMAX: head_softmax */
-  tfb_softmax(&op_14, arena.bytes + 0, output0);
+  tfb_softmax(&op_14, arena.bytes + 16, output0);
 }

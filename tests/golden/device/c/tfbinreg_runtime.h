@@ -18,6 +18,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#define TFB_CALLS 2 /* goes up when a network calls these kernels in another way */
+
 /* The innermost loops stay functions of their own, with all registers to themselves. */
 #if defined(__GNUC__)
 #define TFB_APART __attribute__((noinline, unused))
@@ -30,8 +32,8 @@
 #if defined(TFBINREG_EMULATE_DSP)
 #define TFB_DSP 1
 static inline uint32_t tfb_even_plus(uint32_t pair, uint32_t x) {
-  uint32_t low = pair + (uint32_t)(int8_t)x, high = (pair >> 16) + (uint32_t)(int8_t)(x >> 16);
-  return high << 16 | (low & 0xffff);
+  int32_t low = (int8_t)x, high = (int8_t)(x >> 16);
+  return ((pair >> 16) + (uint32_t)high) << 16 | ((pair + (uint32_t)low) & 0xffff);
 }
 static inline uint32_t tfb_odd_plus(uint32_t pair, uint32_t x) {
   return tfb_even_plus(pair, (x >> 8) | (x << 24));
@@ -98,6 +100,27 @@ static inline int32_t tfb_product_of_twice(int32_t a2, int32_t b) {
 #endif
 }
 
+/* tfb_product_of_twice(a2, b) + c */
+static inline int32_t tfb_product_plus(int32_t a2, int32_t b, int32_t c) {
+#if TFB_DSP && defined(__GNUC__) && !defined(TFBINREG_EMULATE_DSP)
+  int32_t result;
+  __asm__("smmlar %0, %1, %2, %3" : "=r"(result) : "r"(a2), "r"(b), "r"(c));
+  return result;
+#else
+  return tfb_product_of_twice(a2, b) + c;
+#endif
+}
+
+/* The nearest number of 8 bits. */
+static inline int8_t tfb_saturated(int32_t x) {
+#if TFB_DSP && defined(__GNUC__) && !defined(TFBINREG_EMULATE_DSP)
+  __asm__("ssat %0, #8, %0" : "+r"(x));
+  return (int8_t)x;
+#else
+  return (int8_t)tfb_clamp(x, -128, 127);
+#endif
+}
+
 /* The same for any two numbers (gemmlowp's SaturatingRoundingDoublingHighMul). */
 static inline int32_t tfb_high_product(int32_t a, int32_t b) {
   return a == INT32_MIN && b == INT32_MIN ? INT32_MAX : tfb_product(a, b);
@@ -115,6 +138,13 @@ static inline int32_t tfb_scale(int32_t x, int32_t multiplier, int32_t shift) {
   int32_t left = tfb_max(shift, 0);
   int32_t scaled = tfb_product((int32_t)((uint32_t)x << left), multiplier);
   return tfb_rounded_shift(scaled, left - shift);
+}
+
+/* The same for a shift of at most 0 and numbers of 30 bits; 0 is rounded to 0 whatever its sign was,
+ * so that the sign before the product does. */
+static inline int32_t tfb_scale_down(int32_t x, int32_t multiplier, int32_t shift) {
+  int32_t sign = -(shift < 0), half = (int32_t)(((uint32_t)1 << -shift) >> 1);
+  return tfb_product_plus(2 * x, multiplier, half + ((x >> 31) & sign)) >> -shift;
 }
 
 /* ---- Packed weights ---- */
@@ -331,8 +361,8 @@ static inline int32_t tfb_bias(const tfb_conv *op, int32_t c) {
   return ((const int32_t *)op->bias)[c];
 }
 
-static inline tfb_filter tfb_filter_of(const tfb_conv *op, int32_t c, tfb_stream *stream,
-                                       int8_t *scratch, int32_t taps) {
+/* What turns the sums of channel c into stored values. */
+static inline tfb_filter tfb_filter_scales(const tfb_conv *op, int32_t c) {
   tfb_filter filter;
   uint32_t multiplier = (uint32_t)op->multiplier[op->form & TFB_EACH_MULTIPLIER ? c : 0];
   int32_t shift = op->shift[op->form & TFB_EACH_SHIFT ? c : 0], left;
@@ -341,14 +371,28 @@ static inline tfb_filter tfb_filter_of(const tfb_conv *op, int32_t c, tfb_stream
     multiplier = (multiplier & 0x3fffffffu) | 0x40000000u;
   }
   left = tfb_max(shift, 0);
-  filter.row = tfb_unpack(stream, op->bits, scratch, taps);
-  filter.outside = tfb_zero(op) != 0 ? tfb_zero(op) * tfb_sum(filter.row, taps) : 0;
+  filter.row = 0;
+  filter.outside = 0;
   filter.factor = (int32_t)op->prescale << (left + 1);
-  filter.base =
-      tfb_bias(op, c) * ((int32_t)2 << left) - (filter.outside >> (8 - op->bits)) * filter.factor;
+  filter.base = tfb_bias(op, c) * ((int32_t)2 << left);
   filter.multiplier = (int32_t)multiplier;
   filter.exponent = left - shift;
   return filter;
+}
+
+/* The filter with the codes in `row`. */
+static inline tfb_filter tfb_filter_with(const tfb_conv *op, int32_t c, const int8_t *row,
+                                         int32_t taps) {
+  tfb_filter filter = tfb_filter_scales(op, c);
+  filter.row = row;
+  filter.outside = tfb_zero(op) != 0 ? tfb_zero(op) * tfb_sum(filter.row, taps) : 0;
+  filter.base -= (filter.outside >> (8 - op->bits)) * filter.factor;
+  return filter;
+}
+
+static inline tfb_filter tfb_filter_of(const tfb_conv *op, int32_t c, tfb_stream *stream,
+                                       int8_t *scratch, int32_t taps) {
+  return tfb_filter_with(op, c, tfb_unpack(stream, op->bits, scratch, taps), taps);
 }
 
 /* Stores n outputs of a filter. The second rounding is that of tfb_rounded_shift, for numbers so
@@ -378,6 +422,869 @@ static inline tfb_range tfb_inside(int32_t start, int32_t k, int32_t dilation, i
   range.last = size > start ? tfb_min(k, (size - start + dilation - 1) / dilation) : 0;
   return range;
 }
+
+/* ---- Blocks of filters on cores with the DSP extension ---- */
+
+#if TFB_DSP
+
+/* The two innermost loops are written by hand: compilers load and store word by word. */
+#if defined(__GNUC__) && defined(__OPTIMIZE__) && !defined(TFBINREG_EMULATE_DSP)
+#define TFB_BY_HAND 1
+#else
+#define TFB_BY_HAND 0
+#endif
+
+/* What turns the sums of a filter into stored values: as in tfb_filter, with an offset that holds
+ * the half of the last rounding and the zero point. Those of two filters follow their weights. */
+typedef struct {
+  int32_t factor, base, multiplier, offset, exponent;
+} tfb_scales;
+
+#define TFB_TWO_SCALES ((int32_t)(2 * sizeof(tfb_scales) / 4)) /* words */
+
+/* From this exponent on the offset and what it is added to could leave 31 bits. */
+#define TFB_MOST_SHIFT 22
+
+/* How a filter's codes are found: times 2^(8 - bits), from a stream that stands before them. */
+typedef const int8_t *(*tfb_row_of)(const void *op, int32_t c, tfb_stream *stream, int8_t *scratch,
+                                    int32_t taps);
+
+static inline const int8_t *tfb_plain_row(const void *op, int32_t c, tfb_stream *stream,
+                                          int8_t *scratch, int32_t taps) {
+  (void)c;
+  return tfb_unpack(stream, ((const tfb_conv *)op)->bits, scratch, taps);
+}
+
+/* Two rows of n values as 16-bit numbers plus those of `pair`, in pairs that take turns: values 0
+ * and 2 of the first row, of the second row, values 1 and 3 of the first, of the second, and so on;
+ * the last one or two are a pair in order. Returns the place behind them. */
+static TFB_APART uint32_t *tfb_widen(uint32_t *to, const int8_t *a, const int8_t *b, int32_t n,
+                                     uint32_t pair) {
+  int32_t left = n & 3, quads = n - left;
+#if TFB_BY_HAND
+  if (quads > 0) {
+    uint32_t x, y, first, second;
+    __asm__ volatile(
+        "1: ldr %[x], [%[a]], #4\n"
+        "ldr %[y], [%[b]], #4\n"
+        "sxtab16 %[first], %[pair], %[x]\n"
+        "sxtab16 %[second], %[pair], %[y]\n"
+        "sxtab16 %[x], %[pair], %[x], ror #8\n"
+        "sxtab16 %[y], %[pair], %[y], ror #8\n"
+        "strd %[first], %[second], [%[to]], #8\n"
+        "subs %[n], #4\n"
+        "strd %[x], %[y], [%[to]], #8\n"
+        "bgt 1b\n"
+        : [to] "+r"(to), [a] "+r"(a), [b] "+r"(b), [n] "+r"(quads), [x] "=&r"(x), [y] "=&r"(y),
+          [first] "=&r"(first), [second] "=&r"(second)
+        : [pair] "r"(pair)
+        : "cc", "memory");
+  }
+#else
+  for (; quads > 0; quads -= 4, a += 4, b += 4, to += 4) {
+    uint32_t x = tfb_word(a), y = tfb_word(b);
+    to[0] = tfb_even_plus(pair, x);
+    to[1] = tfb_even_plus(pair, y);
+    to[2] = tfb_odd_plus(pair, x);
+    to[3] = tfb_odd_plus(pair, y);
+  }
+#endif
+  if (left > 0) {
+    uint32_t x = (uint8_t)a[0], y = (uint8_t)b[0];
+    if (left > 1) {
+      x |= (uint32_t)(uint8_t)a[left - 1] << 16;
+      y |= (uint32_t)(uint8_t)b[left - 1] << 16;
+    }
+    *to++ = tfb_even_plus(pair, x);
+    *to++ = tfb_even_plus(pair, y);
+    if (left > 2) {
+      *to++ = tfb_even_plus(pair, (uint8_t)a[1]);
+      *to++ = tfb_even_plus(pair, (uint8_t)b[1]);
+    }
+  }
+  return to;
+}
+
+/* Stores the outputs of two positions, `next` apart, for pairs of filters. Eight SMLAD, which are 16
+ * products, take three loads. The last rounding takes 1 off a negative number; it may go by the sign
+ * before the product, for 0 is rounded to 0 either way. */
+#if TFB_BY_HAND
+#define TFB_PAIR(w0, w1)               \
+  "ldrd r6, %[b], [%[x]], #8\n"        \
+  "smlad %[s0], r6, " w0 ", %[s0]\n"   \
+  "smlad %[s1], r6, " w1 ", %[s1]\n"   \
+  "smlad %[s2], %[b], " w0 ", %[s2]\n" \
+  "smlad %[s3], %[b], " w1 ", %[s3]\n"
+#define TFB_TWO_PAIRS "ldm %[w]!, {r2, r3, r4, r5}\n" TFB_PAIR("r2", "r3") TFB_PAIR("r4", "r5")
+#define TFB_SCALE(s, t)                   \
+  "ldm %[w]!, {r2, r3, r4, r5, r6}\n"     \
+  "mla " s ", " s ", r2, r3\n"            \
+  "mla " t ", " t ", r2, r3\n"            \
+  "add r2, r5, " s ", asr #31\n"          \
+  "add r3, r5, " t ", asr #31\n"          \
+  "smmlar " s ", " s ", r4, r2\n"         \
+  "smmlar " t ", " t ", r4, r3\n"         \
+  "asr " s ", " s ", r6\n"                \
+  "asr " t ", " t ", r6\n"
+#define TFB_LIMIT(s) "cmp " s ", r2\nit lt\nmovlt " s ", r2\ncmp " s ", r3\nit gt\nmovgt " s ", r3\n"
+static TFB_APART void tfb_tile(const tfb_conv *op, const uint32_t *w, const uint32_t *x,
+                               int32_t taps, int32_t pairs, int8_t *out, int32_t next) {
+  struct {
+    const uint32_t *x;
+    int32_t taps;
+    int8_t *out;
+    int32_t next;
+    const int8_t *end;
+    int32_t limits[2], clipped;
+  } kept;
+  int32_t n, b, s0, s1, s2, s3;
+  if (pairs == 0) return;
+  kept.x = x;
+  kept.taps = taps;
+  kept.out = out;
+  kept.next = next;
+  kept.end = out + 2 * pairs;
+  kept.limits[0] = op->low;
+  kept.limits[1] = op->high;
+  kept.clipped = op->low > -128 || op->high < 127;
+  __asm__ volatile(
+      "1: ldrd %[x], %[n], %[from]\n"
+      "movs %[s0], #0\n"
+      "mov %[s1], %[s0]\n"
+      "mov %[s2], %[s0]\n"
+      "mov %[s3], %[s0]\n"
+      "subs %[n], #8\n"
+      "blt 3f\n"
+      "2:\n" /* eight taps */
+      TFB_TWO_PAIRS TFB_TWO_PAIRS
+      "subs %[n], #8\n"
+      "bge 2b\n"
+      "3: lsls %[n], %[n], #30\n" /* carry if four more are left, negative if two more are */
+      "bcc 4f\n"
+      TFB_TWO_PAIRS
+      "4: bpl 5f\n"
+      "ldm %[w]!, {r2, r3}\n"
+      TFB_PAIR("r2", "r3")
+      "5:\n"
+      TFB_SCALE("%[s0]", "%[s2]")
+      TFB_SCALE("%[s1]", "%[s3]")
+      "ldr r2, %[clipped]\n"
+      "cbz r2, 6f\n"
+      "ldrd r2, r3, %[limits]\n"
+      TFB_LIMIT("%[s0]") TFB_LIMIT("%[s1]") TFB_LIMIT("%[s2]") TFB_LIMIT("%[s3]")
+      "6: ldrd r2, r3, %[to]\n"
+      "ssat %[s0], #8, %[s0]\n"
+      "ssat %[s1], #8, %[s1]\n"
+      "ssat %[s2], #8, %[s2]\n"
+      "ssat %[s3], #8, %[s3]\n"
+      "strb %[s0], [r2], #1\n"
+      "add r3, r2\n"
+      "strb %[s1], [r2], #1\n"
+      "ldr r4, %[end]\n"
+      "strb %[s2], [r3, #-1]\n"
+      "strb %[s3], [r3]\n"
+      "str r2, %[to]\n"
+      "cmp r2, r4\n"
+      "bne 1b\n"
+      : [w] "+r"(w), [x] "=&r"(x), [n] "=&r"(n), [s0] "=&l"(s0), [s1] "=&r"(s1), [s2] "=&r"(s2),
+        [s3] "=&r"(s3), [b] "=&r"(b), [to] "+m"(kept.out)
+      : [from] "m"(kept.x), [end] "m"(kept.end), [limits] "m"(kept.limits[0]),
+        [clipped] "m"(kept.clipped)
+      : "r2", "r3", "r4", "r5", "r6", "cc", "memory");
+}
+#else
+static inline int8_t tfb_scaled(const tfb_conv *op, const tfb_scales *scales, int32_t sum) {
+  int32_t twice = sum * scales->factor + scales->base;
+  twice = tfb_product_plus(twice, scales->multiplier, scales->offset + (twice >> 31));
+  return tfb_saturated(tfb_clamp(twice >> scales->exponent, op->low, op->high));
+}
+
+static TFB_APART void tfb_tile(const tfb_conv *op, const uint32_t *w, const uint32_t *x,
+                               int32_t taps, int32_t pairs, int8_t *out, int32_t next) {
+  for (; pairs > 0; pairs--, w += taps + TFB_TWO_SCALES, out += 2) {
+    const tfb_scales *scales = (const tfb_scales *)(const void *)(w + taps);
+    int32_t s0 = 0, s1 = 0, s2 = 0, s3 = 0, i;
+    for (i = 0; i < taps; i += 2) {
+      s0 = tfb_smlad(x[i], w[i], s0);
+      s1 = tfb_smlad(x[i], w[i + 1], s1);
+      s2 = tfb_smlad(x[i + 1], w[i], s2);
+      s3 = tfb_smlad(x[i + 1], w[i + 1], s3);
+    }
+    out[0] = tfb_scaled(op, scales, s0);
+    out[1] = tfb_scaled(op, scales + 1, s1);
+    out[next] = tfb_scaled(op, scales, s2);
+    out[next + 1] = tfb_scaled(op, scales + 1, s3);
+  }
+}
+#endif
+
+/* The same for n filters of which some have no offset, or one of which the last has no second. */
+static TFB_APART void tfb_careful_tile(const tfb_conv *op, const uint32_t *w, const uint32_t *x,
+                                       int32_t taps, int32_t n, int8_t *out, int32_t next) {
+  int32_t c, position, i;
+  for (c = 0; c < n; c++, w += c % 2 ? 0 : taps + TFB_TWO_SCALES) {
+    const tfb_scales *scales = (const tfb_scales *)(const void *)(w + taps) + c % 2;
+    for (position = 0; position < 2; position++) {
+      int32_t value = 0;
+      for (i = 0; i < taps; i += 2) value = tfb_smlad(x[i + position], w[i + c % 2], value);
+      value = tfb_product_of_twice(value * scales->factor + scales->base, scales->multiplier);
+      value = tfb_rounded_shift(value, scales->exponent) + op->out_zero;
+      out[c + position * next] = (int8_t)tfb_clamp(value, op->low, op->high);
+    }
+  }
+}
+
+/* Filters c and c + 1 (c alone twice if it is the last): their widened weights, and behind them what
+ * scales their sums. Notes in `careful` whether one has no offset. */
+static TFB_APART uint32_t *tfb_two_filters(const tfb_conv *op, tfb_row_of row_of, const void *source,
+                                           int32_t c, int32_t taps, tfb_stream *stream,
+                                           int8_t *bytes, uint32_t *w, int32_t *careful) {
+  tfb_scales *scales = (tfb_scales *)(void *)(w + ((taps + 1) & ~1));
+  const int8_t *rows[2] = {bytes, bytes};
+  int32_t i, k, drop = 8 - op->bits, count = tfb_min(2, op->out_c - c);
+  for (i = 0; i < count; i++, scales++) {
+    tfb_filter filter = tfb_filter_scales(op, c + i);
+    int8_t *row = bytes + i * ((taps + 3) & ~3);
+    rows[i] = row_of(source, c + i, stream, row, taps);
+    if (filter.factor & ((1 << drop) - 1)) { /* the codes' places below 1 do not fit in */
+      for (k = 0; k < taps; k++) row[k] = (int8_t)(row[k] >> drop);
+    } else {
+      filter.factor >>= drop;
+    }
+    scales->factor = filter.factor;
+    scales->base = filter.base;
+    scales->multiplier = filter.multiplier;
+    scales->exponent = filter.exponent;
+    if (filter.exponent > 0 && filter.exponent < TFB_MOST_SHIFT) {
+      scales->offset = (op->out_zero * 2 + 1) * (1 << (filter.exponent - 1));
+    } else {
+      *careful = 1;
+    }
+  }
+  if (count == 1) rows[1] = rows[0];
+  return tfb_widen(w, rows[0], rows[1], taps, 0) + TFB_TWO_SCALES;
+}
+
+/* Where a filter lies: its first row and column in an image. */
+typedef struct {
+  const int8_t *image;
+  int32_t y, x;
+} tfb_spot;
+
+/* Copies n bytes, most of them as words. */
+static inline int8_t *tfb_copied(int8_t *to, const int8_t *from, int32_t n) {
+  for (; n >= 4; n -= 4, to += 4, from += 4) tfb_put(to, tfb_word(from));
+  for (; n > 0; n--) *to++ = *from++;
+  return to;
+}
+
+/* n bytes of the input's zero point. */
+static inline int8_t *tfb_zeros(const tfb_conv *op, int8_t *to, int32_t n) {
+  uint32_t four = (uint8_t)op->in_zero * 0x1010101u;
+  for (; n >= 4; n -= 4, to += 4) tfb_put(to, four);
+  for (; n > 0; n--) *to++ = op->in_zero;
+  return to;
+}
+
+/* What a filter sees, as a row of bytes; the zero point around the image. */
+static TFB_APART void tfb_patch(const tfb_conv *op, const tfb_spot *spot, int8_t *row) {
+  int32_t ky, kx, c = op->in_c, y = spot->y;
+  tfb_range rows = tfb_inside(y, op->k_h, op->dilation_h, op->in_h);
+  tfb_range columns = tfb_inside(spot->x, op->k_w, op->dilation_w, op->in_w);
+  int32_t step = op->dilation_w == 1 ? tfb_max(columns.last - columns.first, 0) : 1;
+  if (columns.first >= columns.last) columns.first = columns.last = op->k_w;
+  for (ky = 0; ky < op->k_h; ky++, y += op->dilation_h) {
+    if (ky < rows.first || ky >= rows.last) {
+      row = tfb_zeros(op, row, op->k_w * c);
+      continue;
+    }
+    row = tfb_zeros(op, row, columns.first * c);
+    for (kx = columns.first; kx < columns.last; kx += step) {
+      int32_t x = spot->x + kx * op->dilation_w;
+      row = tfb_copied(row, spot->image + (y * op->in_w + x) * c, step * c);
+    }
+    row = tfb_zeros(op, row, (op->k_w - columns.last) * c);
+  }
+}
+
+static inline int32_t tfb_lies_inside(const tfb_conv *op, const tfb_spot *spot) {
+  return spot->y >= 0 && spot->x >= 0 && spot->y + (op->k_h - 1) * op->dilation_h < op->in_h &&
+         spot->x + (op->k_w - 1) * op->dilation_w < op->in_w;
+}
+
+/* What two filters see, widened: straight from the image where whole words lie one behind the other,
+ * else by way of rows of bytes. */
+static TFB_APART void tfb_two_patches(const tfb_conv *op, const tfb_spot *spots, int32_t taps,
+                                      int8_t *bytes, uint32_t *x, uint32_t pair) {
+  int32_t run = op->k_w * op->in_c, line = op->dilation_h * op->in_w * op->in_c, i, ky;
+  int32_t straight = op->dilation_w == 1 || op->k_w == 1;
+  int8_t *row = bytes;
+  if (straight && (run % 4 == 0 || op->k_h == 1) && tfb_lies_inside(op, spots) &&
+      tfb_lies_inside(op, spots + 1)) {
+    const int8_t *a = spots[0].image + (spots[0].y * op->in_w + spots[0].x) * op->in_c;
+    const int8_t *b = spots[1].image + (spots[1].y * op->in_w + spots[1].x) * op->in_c;
+    for (ky = op->k_h; ky > 0; ky--, a += line, b += line) x = tfb_widen(x, a, b, run, pair);
+    return;
+  }
+  for (i = 0; i < 2; i++, row = bytes + ((taps + 3) & ~3)) {
+    if (straight && tfb_lies_inside(op, spots + i)) {
+      const int8_t *a = spots[i].image + (spots[i].y * op->in_w + spots[i].x) * op->in_c;
+      for (ky = op->k_h; ky > 0; ky--, a += line) row = tfb_copied(row, a, run);
+    } else {
+      tfb_patch(op, spots + i, row);
+    }
+  }
+  tfb_widen(x, bytes, bytes + ((taps + 3) & ~3), taps, pair);
+}
+
+/* Runs a block of n filters over all positions, two at a time; the last alone twice. */
+static TFB_APART void tfb_positions(const tfb_conv *op, const uint32_t *w, int32_t n,
+                                    int32_t careful, int32_t taps, const int8_t *in, int8_t *out,
+                                    uint32_t *x, int8_t *bytes) {
+  int32_t left = op->batch * op->out_h * op->out_w, ox = 0, oy = 0, next = op->out_c, i;
+  int32_t even = (taps + 1) & ~1, image = op->in_h * op->in_w * op->in_c;
+  int32_t flat = op->k_h * op->k_w * op->stride_h * op->stride_w == 1;
+  int32_t pairs = careful ? 0 : n / 2, rest = n - 2 * pairs;
+  const uint32_t *last = w + pairs * (even + TFB_TWO_SCALES);
+  uint32_t pair = (uint16_t)-tfb_zero(op) * 0x10001u;
+  tfb_spot spots[2];
+  for (; left > 0; left -= 2, out += 2 * next) {
+    if (left == 1) next = 0;
+    if (flat) {
+      tfb_widen(x, in, left == 1 ? in : in + taps, taps, pair);
+      in += 2 * taps;
+    } else {
+      for (i = 0; i < tfb_min(left, 2); i++) {
+        spots[i].image = in;
+        spots[i].y = oy * op->stride_h - op->pad_h;
+        spots[i].x = ox * op->stride_w - op->pad_w;
+        if (++ox < op->out_w) continue;
+        ox = 0;
+        if (++oy < op->out_h) continue;
+        oy = 0;
+        in += image;
+      }
+      if (left == 1) spots[1] = spots[0];
+      tfb_two_patches(op, spots, taps, bytes, x, pair);
+    }
+    tfb_tile(op, w, x, even, pairs, out, next);
+    if (rest > 0) tfb_careful_tile(op, last, x, even, rest, out + 2 * pairs, next);
+  }
+}
+
+/* A convolution in blocks of so many pairs of filters. `scratch` holds what two filters see, widened,
+ * the filters of a block, and where filters reach over the border or see no whole words two rows of
+ * bytes. */
+static TFB_APART void tfb_blocks(const tfb_conv *op, tfb_row_of row_of, const void *source,
+                              const int8_t *in, int8_t *out, int8_t *scratch, int32_t pairs) {
+  int32_t taps = op->k_h * op->k_w * op->in_c, even = (taps + 1) & ~1, c, i;
+  uint32_t *x = (uint32_t *)(void *)scratch, *w = x + even;
+  int8_t *bytes = (int8_t *)(w + pairs * (even + TFB_TWO_SCALES));
+  tfb_stream stream = {0, 0, 0};
+  stream.next = op->weights;
+  for (c = 0; c < op->out_c; c += 2 * pairs) {
+    int32_t n = tfb_min(2 * pairs, op->out_c - c), careful = 0;
+    uint32_t *to = w;
+    for (i = 0; i < n; i += 2) {
+      to = tfb_two_filters(op, row_of, source, c + i, taps, &stream, (int8_t *)x, to, &careful);
+    }
+    tfb_positions(op, w, n, careful, taps, in, out + c, x, bytes);
+  }
+}
+#endif
+
+/* ---- Filters that are used once, on cores with the DSP extension ---- */
+
+#if TFB_DSP
+
+/* n values plus those of `pair`, as 16-bit numbers in pairs: of every four the first and third, then
+ * the second and fourth. Returns their sum; behind the last stand zeros up to a whole four. */
+static TFB_APART int32_t tfb_widen_one(uint32_t *to, const int8_t *x, int32_t n, uint32_t pair) {
+  int32_t sum = 0, i;
+  for (; n >= 4; n -= 4, x += 4, to += 2) {
+    uint32_t word = tfb_word(x);
+    to[0] = tfb_even_plus(pair, word);
+    to[1] = tfb_odd_plus(pair, word);
+    sum = tfb_smlad(to[0], 0x10001u, tfb_smlad(to[1], 0x10001u, sum));
+  }
+  if (n > 0) {
+    int32_t left[4] = {0, 0, 0, 0};
+    for (i = 0; i < n; i++) sum += left[i] = x[i] + (int16_t)pair;
+    to[0] = (uint16_t)left[0] | (uint32_t)left[2] << 16;
+    to[1] = (uint16_t)left[1] | (uint32_t)left[3] << 16;
+  }
+  return sum;
+}
+
+/* A number that is not made anew wherever it is used, so that an AND can shift its other operand. */
+static inline uint32_t tfb_in_register(uint32_t x) {
+#if TFB_BY_HAND
+  __asm__("" : "+r"(x));
+#endif
+  return x;
+}
+
+/* Codes of a filter as they are stored, and the products that they are summed to. */
+typedef struct {
+  const uint8_t *next;
+  int32_t sum;
+} tfb_run;
+
+typedef void (*tfb_sum_blocks)(const uint32_t *x, tfb_run *runs, int32_t blocks);
+
+/* Four codes of either of two filters, as pairs of numbers that are added to the sums. */
+#define TFB_FOUR(x, even0, odd0, even1, odd1)              \
+  do {                                                     \
+    uint32_t first_ = (x)[0], second_ = (x)[1];            \
+    a = tfb_smlad(second_, odd0, tfb_smlad(first_, even0, a)); \
+    b = tfb_smlad(second_, odd1, tfb_smlad(first_, even1, b)); \
+  } while (0)
+/* The same for codes below a mask that start at a bit of each byte of the words u and v. */
+#define TFB_FOUR_AT(x, bit, mask)                                                     \
+  TFB_FOUR(x, u >> (bit) & (mask), u >> ((bit) + 8) & (mask), v >> (bit) & (mask), \
+           v >> ((bit) + 8) & (mask))
+
+/* The same for codes of 8 bits. */
+#define TFB_FOUR_BYTES(x, four0, four1)                               \
+  do {                                                                \
+    uint32_t u = four0, v = four1;                                    \
+    TFB_FOUR(x, tfb_even(u), tfb_odd(u), tfb_even(v), tfb_odd(v));    \
+  } while (0)
+
+/* Blocks as tfb_block2, 3 and 4 unpack them, and of 16 codes of 8 bits. A code's sign is turned, which
+ * makes it larger by half its range and never negative: it needs a mask and no more. */
+static TFB_APART void tfb_blocks8(const uint32_t *x, tfb_run *runs, int32_t blocks) {
+  const uint8_t *p = runs[0].next, *q = runs[1].next;
+  int32_t a = 0, b = 0;
+  for (; blocks > 0; blocks--, p += 16, q += 16, x += 8) {
+    TFB_FOUR_BYTES(x, tfb_word(p), tfb_word(q));
+    TFB_FOUR_BYTES(x + 2, tfb_word(p + 4), tfb_word(q + 4));
+    TFB_FOUR_BYTES(x + 4, tfb_word(p + 8), tfb_word(q + 8));
+    TFB_FOUR_BYTES(x + 6, tfb_word(p + 12), tfb_word(q + 12));
+  }
+  runs[0].sum = a;
+  runs[1].sum = b;
+}
+static TFB_APART void tfb_blocks4(const uint32_t *x, tfb_run *runs, int32_t blocks) {
+  const uint8_t *p = runs[0].next, *q = runs[1].next;
+  uint32_t mask = tfb_in_register(0xf000fu);
+  int32_t a = 0, b = 0;
+  for (; blocks > 0; blocks--, p += 4, q += 4, x += 4) {
+    uint32_t u = tfb_word(p) ^ 0x88888888u, v = tfb_word(q) ^ 0x88888888u;
+    TFB_FOUR_AT(x, 0, mask);
+    TFB_FOUR_AT(x + 2, 4, mask);
+  }
+  runs[0].sum = a;
+  runs[1].sum = b;
+}
+static TFB_APART void tfb_blocks3(const uint32_t *x, tfb_run *runs, int32_t blocks) {
+  const uint8_t *p = runs[0].next, *q = runs[1].next;
+  uint32_t mask = tfb_in_register(0x70007u);
+  uint32_t upper = 0x06060606u, lowest = 0x01010101u;
+  int32_t a = 0, b = 0;
+  for (; blocks > 0; blocks--, p += 12, q += 12, x += 16) {
+    uint32_t u = tfb_word(p) ^ 0xa4a4a4a4u, v = tfb_word(q) ^ 0xa4a4a4a4u, u6, v6, u7, v7;
+    TFB_FOUR_AT(x, 0, mask);
+    TFB_FOUR_AT(x + 2, 3, mask);
+    u6 = u >> 5 & upper, v6 = v >> 5 & upper;
+    u = tfb_word(p + 4) ^ 0x24242424u, v = tfb_word(q + 4) ^ 0x24242424u;
+    TFB_FOUR_AT(x + 4, 0, mask);
+    TFB_FOUR_AT(x + 6, 3, mask);
+    u6 |= u >> 6 & lowest, v6 |= v >> 6 & lowest;
+    u7 = u >> 7 & lowest, v7 = v >> 7 & lowest;
+    u = tfb_word(p + 8) ^ 0xa4a4a4a4u, v = tfb_word(q + 8) ^ 0xa4a4a4a4u;
+    TFB_FOUR_AT(x + 8, 0, mask);
+    TFB_FOUR_AT(x + 10, 3, mask);
+    u7 |= u >> 5 & upper, v7 |= v >> 5 & upper;
+    u = u6, v = v6;
+    TFB_FOUR_AT(x + 12, 0, mask);
+    u = u7, v = v7;
+    TFB_FOUR_AT(x + 14, 0, mask);
+  }
+  runs[0].sum = a;
+  runs[1].sum = b;
+}
+static TFB_APART void tfb_blocks2(const uint32_t *x, tfb_run *runs, int32_t blocks) {
+  const uint8_t *p = runs[0].next, *q = runs[1].next;
+  uint32_t mask = tfb_in_register(0x30003u);
+  int32_t a = 0, b = 0;
+  for (; blocks > 0; blocks--, p += 4, q += 4, x += 8) {
+    uint32_t u = tfb_word(p) ^ 0xaaaaaaaau, v = tfb_word(q) ^ 0xaaaaaaaau;
+    TFB_FOUR_AT(x, 0, mask);
+    TFB_FOUR_AT(x + 2, 2, mask);
+    TFB_FOUR_AT(x + 4, 4, mask);
+    TFB_FOUR_AT(x + 6, 6, mask);
+  }
+  runs[0].sum = a;
+  runs[1].sum = b;
+}
+
+/* The products of the n codes, below 32, behind a row's last block. */
+static TFB_APART int32_t tfb_rest(const tfb_conv *op, const uint8_t *codes, const uint32_t *x,
+                                  int32_t n) {
+  int8_t row[32];
+  int32_t sum = 0, i;
+  tfb_stream stream = {0, 0, 0};
+  stream.next = codes;
+  if (op->bits == 8) {
+    for (i = 0; i < n; i++) row[i] = (int8_t)codes[i];
+  } else {
+    tfb_unpack(&stream, op->bits, row, n);
+  }
+  for (i = n; i % 4 != 0; i++) row[i] = 0;
+  for (i = 0; i < n; i += 4, x += 2) {
+    uint32_t four = tfb_word(row + i);
+    sum = tfb_smlad(x[1], tfb_odd(four), tfb_smlad(x[0], tfb_even(four), sum));
+  }
+  return sum >> (8 - op->bits);
+}
+
+/* A convolution whose filters each see the whole input, in order; every filter begins with a byte.
+ * `scratch` holds the input as 16-bit numbers, `blocks` is the function for the codes' width. */
+static TFB_APART void tfb_dense(const tfb_conv *op, const int8_t *in, int8_t *out, int8_t *scratch,
+                                tfb_sum_blocks blocks) {
+  int32_t taps = op->in_h * op->in_w * op->in_c, bits = op->bits, c, i;
+  int32_t block = bits == 4 ? 8 : bits == 3 ? 32 : 16, rest = taps % block;
+  int32_t bytes = taps * bits / 8, whole = taps - rest;
+  uint32_t half = bits == 8 ? 0 : (uint32_t)1 << (bits - 1);
+  uint32_t *x = (uint32_t *)(void *)scratch, pair = (uint16_t)-tfb_zero(op) * 0x10001u;
+  uint32_t taken = (uint32_t)tfb_widen_one(x, in, whole, pair) * half;
+  const uint8_t *row = op->weights;
+  tfb_widen_one(x + whole / 2, in + whole, rest, pair);
+  for (c = 0; c < op->out_c; c += 2) {
+    int32_t count = tfb_min(2, op->out_c - c);
+    tfb_run runs[2];
+    runs[0].next = row;
+    runs[1].next = count == 2 ? row + bytes : row;
+    blocks(x, runs, whole / block);
+    for (i = 0; i < count; i++, row += bytes) {
+      tfb_filter filter = tfb_filter_scales(op, c + i);
+      int32_t value = (int32_t)((uint32_t)runs[i].sum - taken);
+      if (rest > 0) value += tfb_rest(op, row + whole * bits / 8, x + whole / 2, rest);
+      value = tfb_product_of_twice(value * filter.factor + filter.base, filter.multiplier);
+      value = tfb_rounded_shift(value, filter.exponent) + op->out_zero;
+      *out++ = (int8_t)tfb_clamp(value, op->low, op->high);
+    }
+  }
+}
+#endif
+
+/* ---- Depthwise convolutions on cores with the DSP extension ---- */
+
+#if TFB_DSP
+
+/* Sums that are kept, and what is summed with them beyond the end of a row. */
+#define TFB_KEPT 64
+
+/* How a filter reads a plane, in words of two numbers: in a row of the filter, from one of its rows to
+ * the next in the plane, from a row of outputs to the next, and how much further the second, third
+ * and fourth output in a row are. */
+typedef struct {
+  int32_t filter, plane, down, second, third, fourth;
+} tfb_reach;
+
+static inline uint32_t tfb_half(int32_t x) { return (uint32_t)x & 0xffff; }
+
+/* A row of a filter in words: each of two neighbours from an even place, then of two from an odd
+ * one, as the first and the second of two outputs meet them that lie an odd number apart. */
+static inline uint32_t *tfb_pairs_of_row(const tfb_conv *op, const int8_t *row, int32_t words,
+                                         uint32_t *to) {
+  int32_t step = op->dilation_w, odd = op->stride_w & 1, left = op->k_w, k;
+  uint32_t before = 0;
+  for (k = 0; k < words; k++, to += 2) {
+    uint32_t first = 0, second = 0;
+    if (step == 1) {
+      if (left > 0) first = tfb_half(row[0]);
+      if (left > 1) second = tfb_half(row[1]);
+      left -= 2;
+      row += 2;
+    } else if (2 * k / step < left) {
+      if (2 * k % step == 0) first = tfb_half(row[2 * k / step]);
+      if ((2 * k + 1) % step == 0 && (2 * k + 1) / step < left) {
+        second = tfb_half(row[(2 * k + 1) / step]);
+      }
+    }
+    to[0] = first | second << 16;
+    to[1] = odd ? before | first << 16 : to[0];
+    before = second;
+  }
+  return to;
+}
+
+/* Copies a channel of an image into the rows of a plane of 16-bit numbers, inside its border. */
+static TFB_APART void tfb_wide_plane(const tfb_conv *op, const int8_t *channel, int32_t height,
+                                     int32_t width, int32_t size, int16_t *plane) {
+  int32_t rows = tfb_min(op->in_h, height - op->pad_h), next = op->in_c;
+  int32_t columns = tfb_min(op->in_w, width - op->pad_w);
+  plane += op->pad_h * size + op->pad_w;
+  for (; rows > 0; rows--, channel += op->in_w * next, plane += size) {
+    const int8_t *pixel = channel;
+    int16_t *to = plane;
+    int32_t n = columns;
+    for (; n >= 4; n -= 4, to += 4, pixel += 4 * next) {
+      to[0] = pixel[0];
+      to[1] = pixel[next];
+      to[2] = pixel[2 * next];
+      to[3] = pixel[3 * next];
+    }
+    for (; n > 0; n--, pixel += next) *to++ = *pixel;
+  }
+}
+
+/* The sums of n outputs in each of some rows; what is too much lies behind the last, or is
+ * overwritten by the next row. */
+static TFB_APART void tfb_wide_sums(const uint32_t *plane, const tfb_reach *reach, const uint32_t *w,
+                                    int32_t k_h, int32_t n, int32_t rows, int32_t *sums) {
+  int32_t second = reach->second, third = reach->third, fourth = reach->fourth, i, y, j;
+  for (; rows > 0; rows--, plane += reach->down, sums += n) {
+    for (i = 0; i < n; i += 4) {
+      int32_t s0 = 0, s1 = 0, s2 = 0, s3 = 0;
+      const uint32_t *first = plane + i / 2 * third, *q = w;
+      for (y = k_h; y > 0; y--, first += reach->plane) {
+        const uint32_t *p = first;
+        for (j = reach->filter; j > 0; j--, p++, q += 2) {
+          uint32_t even = q[0], odd = q[1];
+          s0 = tfb_smlad(p[0], even, s0);
+          s1 = tfb_smlad(p[second], odd, s1);
+          s2 = tfb_smlad(p[third], even, s2);
+          s3 = tfb_smlad(p[fourth], odd, s3);
+        }
+      }
+      sums[i] = s0;
+      sums[i + 1] = s1;
+      sums[i + 2] = s2;
+      sums[i + 3] = s3;
+    }
+  }
+}
+
+#if TFB_BY_HAND
+/* The same for filters of 3x3 at stride 1 or 2, two outputs at a time. Of (w0, w1) and (w1, w2) in a
+ * filter row, at stride 1 the first output takes both of one and the upper half of the other. */
+static TFB_APART void tfb_sums_of_3x3(const uint32_t *plane, const tfb_reach *reach,
+                                      const uint32_t *w, int32_t n, int32_t rows, int32_t *sums) {
+  uint32_t x, y, a0 = w[0], a1 = w[4], a2 = w[8], b0 = w[3], b1 = w[7], b2 = w[11];
+  int32_t next = 4 * reach->plane, stride = reach->third, first, second;
+  if (stride == 2) { /* the second output's words are whole too */
+    b0 = w[2];
+    b1 = w[6];
+    b2 = w[10];
+  }
+  for (; rows > 0; rows--, plane += reach->down, sums += n) {
+    const uint32_t *p = plane;
+    int32_t *to = sums, *end = sums + ((n + 1) & ~1);
+    if (stride == 1) {
+      __asm__ volatile(
+          "1: ldrd %[x], %[y], [%[p]], #4\n"
+          "smuad %[first], %[x], %[a0]\n"
+          "smultb %[second], %[x], %[a0]\n"
+          "smlabt %[first], %[y], %[b0], %[first]\n"
+          "smlad %[second], %[y], %[b0], %[second]\n"
+          "add %[x], %[p], %[next]\n"
+          "ldrd %[x], %[y], [%[x], #-4]\n"
+          "smlad %[first], %[x], %[a1], %[first]\n"
+          "smlatb %[second], %[x], %[a1], %[second]\n"
+          "smlabt %[first], %[y], %[b1], %[first]\n"
+          "smlad %[second], %[y], %[b1], %[second]\n"
+          "add %[x], %[p], %[next], lsl #1\n"
+          "ldrd %[x], %[y], [%[x], #-4]\n"
+          "smlad %[first], %[x], %[a2], %[first]\n"
+          "smlatb %[second], %[x], %[a2], %[second]\n"
+          "smlabt %[first], %[y], %[b2], %[first]\n"
+          "smlad %[second], %[y], %[b2], %[second]\n"
+          "ldr %[x], %[end]\n"
+          "strd %[first], %[second], [%[to]], #8\n"
+          "cmp %[to], %[x]\n"
+          "bne 1b\n"
+          : [p] "+r"(p), [to] "+r"(to), [x] "=&r"(x), [y] "=&r"(y), [first] "=&r"(first),
+            [second] "=&r"(second)
+          : [a0] "r"(a0), [b0] "r"(b0), [a1] "r"(a1), [b1] "r"(b1), [a2] "r"(a2), [b2] "r"(b2),
+            [next] "r"(next), [end] "m"(end)
+          : "cc", "memory");
+    } else {
+      __asm__ volatile(
+          "1: ldrd %[x], %[y], [%[p]], #8\n"
+          "smuad %[first], %[x], %[a0]\n"
+          "smuad %[second], %[y], %[a0]\n"
+          "ldr %[x], [%[p]]\n"
+          "smlad %[first], %[y], %[b0], %[first]\n"
+          "smlad %[second], %[x], %[b0], %[second]\n"
+          "add %[x], %[p], %[next]\n"
+          "ldrd %[x], %[y], [%[x], #-8]\n"
+          "smlad %[first], %[x], %[a1], %[first]\n"
+          "ldr %[x], [%[p], %[next]]\n"
+          "smlad %[second], %[y], %[a1], %[second]\n"
+          "smlad %[first], %[y], %[b1], %[first]\n"
+          "smlad %[second], %[x], %[b1], %[second]\n"
+          "add %[y], %[p], %[next], lsl #1\n"
+          "ldr %[x], [%[y], #-8]\n"
+          "smlad %[first], %[x], %[a2], %[first]\n"
+          "ldr %[x], [%[y], #-4]\n"
+          "smlad %[second], %[x], %[a2], %[second]\n"
+          "smlad %[first], %[x], %[b2], %[first]\n"
+          "ldr %[x], [%[y]]\n"
+          "smlad %[second], %[x], %[b2], %[second]\n"
+          "ldr %[x], %[end]\n"
+          "strd %[first], %[second], [%[to]], #8\n"
+          "cmp %[to], %[x]\n"
+          "bne 1b\n"
+          : [p] "+r"(p), [to] "+r"(to), [x] "=&r"(x), [y] "=&r"(y), [first] "=&r"(first),
+            [second] "=&r"(second)
+          : [a0] "r"(a0), [b0] "r"(b0), [a1] "r"(a1), [b1] "r"(b1), [a2] "r"(a2), [b2] "r"(b2),
+            [next] "r"(next), [end] "m"(end)
+          : "cc", "memory");
+    }
+  }
+}
+
+/* The same for filters five wide, two outputs at a time. */
+static TFB_APART void tfb_sums_of_5(const uint32_t *plane, const tfb_reach *reach, const uint32_t *w,
+                                    int32_t k_h, int32_t n, int32_t rows, int32_t *sums) {
+  int32_t next = 4 * reach->plane, stride = reach->third, i;
+  for (; rows > 0; rows--, plane += reach->down, sums += n) {
+    for (i = 0; i < n; i += 2) {
+      const uint32_t *p = plane + i / 2 * stride, *q = w;
+      int32_t first = 0, second = 0, left = k_h;
+      uint32_t x, y;
+      if (stride == 1) {
+        __asm__ volatile(
+            "1: ldrd %[x], %[y], [%[p]]\n"
+            "ldm %[q]!, {r2, r3, r4, r5}\n"
+            "smlad %[first], %[x], r2, %[first]\n"
+            "smlad %[second], %[x], r3, %[second]\n"
+            "ldr %[x], [%[p], #8]\n"
+            "ldrd r2, r3, [%[q]], #8\n"
+            "smlad %[first], %[y], r4, %[first]\n"
+            "smlad %[second], %[y], r5, %[second]\n"
+            "add %[p], %[next]\n"
+            "smlad %[first], %[x], r2, %[first]\n"
+            "smlad %[second], %[x], r3, %[second]\n"
+            "subs %[left], #1\n"
+            "bne 1b\n"
+            : [p] "+r"(p), [q] "+r"(q), [left] "+r"(left), [first] "+r"(first),
+              [second] "+r"(second), [x] "=&r"(x), [y] "=&r"(y)
+            : [next] "r"(next)
+            : "r2", "r3", "r4", "r5", "cc", "memory");
+      } else {
+        __asm__ volatile(
+            "1: ldrd %[x], %[y], [%[p]]\n"
+            "ldm %[q]!, {r2, r3, r4, r5}\n"
+            "smlad %[first], %[x], r2, %[first]\n"
+            "smlad %[second], %[y], r2, %[second]\n"
+            "smlad %[first], %[y], r4, %[first]\n"
+            "ldrd %[x], %[y], [%[p], #8]\n"
+            "ldrd r2, r3, [%[q]], #8\n"
+            "smlad %[second], %[x], r4, %[second]\n"
+            "add %[p], %[next]\n"
+            "smlad %[first], %[x], r2, %[first]\n"
+            "smlad %[second], %[y], r2, %[second]\n"
+            "subs %[left], #1\n"
+            "bne 1b\n"
+            : [p] "+r"(p), [q] "+r"(q), [left] "+r"(left), [first] "+r"(first),
+              [second] "+r"(second), [x] "=&r"(x), [y] "=&r"(y)
+            : [next] "r"(next)
+            : "r2", "r3", "r4", "r5", "cc", "memory");
+      }
+      sums[i] = first;
+      sums[i + 1] = second;
+    }
+  }
+}
+#endif
+
+/* Stores n outputs of a filter as tfb_scaled does. */
+static TFB_APART void tfb_store_scaled(const tfb_conv *op, const tfb_filter *filter,
+                                       const int32_t *sums, int32_t n, int8_t *out) {
+  int32_t factor = filter->factor >> (8 - op->bits), base = filter->base;
+  int32_t multiplier = filter->multiplier, exponent = filter->exponent, next = op->out_c;
+  int32_t offset = (op->out_zero * 2 + 1) * (1 << (exponent - 1)), low = op->low, high = op->high;
+  const int32_t *end = sums + n;
+  if (low > -128 || high < 127) {
+    for (; sums != end; out += next) {
+      int32_t twice = *sums++ * factor + base;
+      twice = tfb_product_plus(twice, multiplier, offset + (twice >> 31)) >> exponent;
+      *out = (int8_t)tfb_clamp(twice, low, high);
+    }
+    return;
+  }
+  for (; sums != end; out += next) {
+    int32_t twice = *sums++ * factor + base;
+    twice = tfb_product_plus(twice, multiplier, offset + (twice >> 31)) >> exponent;
+    *out = tfb_saturated(twice);
+  }
+}
+
+/* All outputs of one filter, from a channel with its border. */
+static TFB_APART void tfb_wide_channel(const tfb_conv *op, const tfb_filter *filter,
+                                       const uint32_t *plane, const tfb_reach *reach,
+                                       const uint32_t *w, int8_t *out) {
+  int32_t n = tfb_min(op->out_w, TFB_KEPT), drop = 8 - op->bits, oy, ox, sums[TFB_KEPT + 3];
+  int32_t rows = n == op->out_w ? TFB_KEPT / n : 1;
+  int32_t plain = filter->exponent > 0 && filter->exponent < TFB_MOST_SHIFT &&
+                  (filter->factor & ((1 << drop) - 1)) == 0;
+  for (oy = 0; oy < op->out_h; oy += rows) {
+    rows = tfb_min(rows, op->out_h - oy);
+    for (ox = 0; ox < op->out_w; ox += TFB_KEPT) {
+      const uint32_t *first = plane + oy * reach->down + ox / 2 * op->stride_w;
+      n = tfb_min(op->out_w - ox, TFB_KEPT);
+#if TFB_BY_HAND
+      int32_t common = op->stride_w <= 2 && op->dilation_w == 1 ? op->k_w : 0;
+      if (common == 3 && op->k_h == 3) {
+        tfb_sums_of_3x3(first, reach, w, n, rows, sums);
+      } else if (common == 5) {
+        tfb_sums_of_5(first, reach, w, op->k_h, n, rows, sums);
+      } else
+#endif
+        tfb_wide_sums(first, reach, w, op->k_h, n, rows, sums);
+      if (plain) {
+        tfb_store_scaled(op, filter, sums, n * rows, out);
+      } else {
+        tfb_store(op, filter, sums, n * rows, out);
+      }
+      out += n * rows * op->out_c;
+    }
+  }
+}
+
+/* Channel by channel. `scratch` holds a filter's codes as bytes, its words, and one channel with its
+ * border as 16-bit numbers: every position sees a whole filter. */
+static TFB_APART void tfb_wide_depthwise(const tfb_conv *op, tfb_row_of row_of, const void *source,
+                                         const int8_t *in, int8_t *out, int8_t *scratch) {
+  int32_t multiple = op->out_c / op->in_c, taps = op->k_h * op->k_w, b, c, i, n;
+  int32_t reach_w = (op->k_w - 1) * op->dilation_w + 1, stride = op->stride_w;
+  int32_t height = (op->out_h - 1) * op->stride_h + (op->k_h - 1) * op->dilation_h + 1;
+  int32_t width = (op->out_w - 1) * stride + reach_w, size = (width + 1) & ~1;
+  uint32_t *w = (uint32_t *)(void *)(scratch + ((taps + 3) & ~3));
+  tfb_reach reach;
+  int16_t *plane;
+  reach.filter = reach_w / 2 + 1;
+  reach.plane = size / 2 * op->dilation_h;
+  reach.down = size / 2 * op->stride_h;
+  reach.second = stride / 2;
+  reach.third = stride;
+  reach.fourth = 3 * stride / 2;
+  plane = (int16_t *)(void *)(w + 2 * op->k_h * reach.filter);
+  n = height * size + 6 * stride + 2;
+  for (i = 0; i < n; i++) plane[i] = op->in_zero;
+  for (b = 0; b < op->batch; b++, in += op->in_h * op->in_w * op->in_c) {
+    tfb_stream stream = {0, 0, 0};
+    stream.next = op->weights;
+    for (c = 0; c < op->out_c; c++) {
+      tfb_filter filter =
+          tfb_filter_with(op, c, row_of(source, c, &stream, scratch, taps), taps);
+      uint32_t *to = w;
+      for (i = 0; i < op->k_h; i++) {
+        to = tfb_pairs_of_row(op, filter.row + i * op->k_w, reach.filter, to);
+      }
+      if (c % multiple == 0) {
+        tfb_wide_plane(op, in + c / multiple, height, width, size, plane);
+      }
+      tfb_wide_channel(op, &filter, (const uint32_t *)(const void *)plane, &reach, w,
+                       out + b * op->out_h * op->out_w * op->out_c + c);
+    }
+  }
+}
+#endif
 
 /* The positions of an output row at which the whole filter lies inside, if it does vertically. */
 static inline tfb_range tfb_whole(const tfb_conv *op, tfb_range rows) {
@@ -461,11 +1368,21 @@ static inline void tfb_conv_line(const tfb_conv *op, const int8_t *image, const 
   }
 }
 
-/* CONV_2D; FULLY_CONNECTED as a 1x1 convolution over a row of samples. */
-static inline void tfb_conv_2d(const tfb_conv *op, const int8_t *in, int8_t *out, int8_t *scratch) {
-  int32_t taps = op->k_h * op->k_w * op->in_c;
-  tfb_filters(op, tfb_conv_line, taps, in, out, scratch);
+/* CONV_2D; FULLY_CONNECTED as a 1x1 convolution over a row of samples. With DSP instructions it is
+ * computed in blocks of so many pairs of filters. */
+static inline void tfb_conv_2d(const tfb_conv *op, const int8_t *in, int8_t *out, int8_t *scratch,
+                               int32_t pairs) {
+#if TFB_DSP
+  tfb_blocks(op, tfb_plain_row, op, in, out, scratch, pairs);
+#else
+  (void)pairs;
+  tfb_filters(op, tfb_conv_line, op->k_h * op->k_w * op->in_c, in, out, scratch);
+#endif
 }
+
+#if !TFB_DSP
+#define tfb_dense(op, in, out, scratch, blocks) tfb_conv_2d(op, in, out, scratch, 0)
+#endif
 
 /* Sums of a depthwise filter that are kept. */
 #define TFB_PLANE_CHUNK 32
@@ -532,6 +1449,9 @@ static inline void tfb_depthwise_plane(const tfb_conv *op, const int8_t *plane, 
  * `scratch` holds one channel with its border: every position sees a whole filter, in a run. */
 static inline void tfb_depthwise(const tfb_conv *op, const int8_t *in, int8_t *out,
                                  int8_t *scratch) {
+#if TFB_DSP
+  tfb_wide_depthwise(op, tfb_plain_row, op, in, out, scratch);
+#else
   int32_t multiple = op->out_c / op->in_c, taps = op->k_h * op->k_w, b, c;
   int32_t height = (op->out_h - 1) * op->stride_h + (op->k_h - 1) * op->dilation_h + 1;
   int32_t width = (op->out_w - 1) * op->stride_w + (op->k_w - 1) * op->dilation_w + 1;
@@ -547,6 +1467,7 @@ static inline void tfb_depthwise(const tfb_conv *op, const int8_t *in, int8_t *o
                           out + b * op->out_h * op->out_w * op->out_c + c);
     }
   }
+#endif
 }
 
 /* TRANSPOSE_CONV: each output is the sum over the inputs at which a tap lands there. */
@@ -593,18 +1514,23 @@ typedef int32_t (*tfb_pair_function)(const tfb_pair *op, int32_t a, int32_t b);
 
 /* Operands are compared at a common scale, 20 bits finer. */
 static inline int32_t tfb_add(const tfb_pair *op, int32_t a, int32_t b) {
-  int32_t first = tfb_scale((a - op->zero_a) * (1 << 20), op->multiplier_a, op->shift_a);
-  int32_t second = tfb_scale((b - op->zero_b) * (1 << 20), op->multiplier_b, op->shift_b);
-  return tfb_scale(first + second, op->multiplier, op->shift) + op->zero;
+  int32_t first = tfb_scale_down((a - op->zero_a) * (1 << 20), op->multiplier_a, op->shift_a);
+  int32_t second = tfb_scale_down((b - op->zero_b) * (1 << 20), op->multiplier_b, op->shift_b);
+  return tfb_scale_down(first + second, op->multiplier, op->shift) + op->zero;
 }
 static inline int32_t tfb_sub(const tfb_pair *op, int32_t a, int32_t b) {
-  int32_t first = tfb_scale((a - op->zero_a) * (1 << 20), op->multiplier_a, op->shift_a);
-  int32_t second = tfb_scale((b - op->zero_b) * (1 << 20), op->multiplier_b, op->shift_b);
-  return tfb_scale(first - second, op->multiplier, op->shift) + op->zero;
+  int32_t first = tfb_scale_down((a - op->zero_a) * (1 << 20), op->multiplier_a, op->shift_a);
+  int32_t second = tfb_scale_down((b - op->zero_b) * (1 << 20), op->multiplier_b, op->shift_b);
+  return tfb_scale_down(first - second, op->multiplier, op->shift) + op->zero;
 }
 static inline int32_t tfb_mul(const tfb_pair *op, int32_t a, int32_t b) {
   int32_t product = (a - op->zero_a) * (b - op->zero_b);
   return tfb_scale(product, op->multiplier, op->shift) + op->zero;
+}
+/* The same for a shift of at most 0. */
+static inline int32_t tfb_mul_down(const tfb_pair *op, int32_t a, int32_t b) {
+  int32_t product = (a - op->zero_a) * (b - op->zero_b);
+  return tfb_scale_down(product, op->multiplier, op->shift) + op->zero;
 }
 static inline int32_t tfb_prelu(const tfb_pair *op, int32_t a, int32_t b) {
   int32_t value = a - op->zero_a;
@@ -620,8 +1546,10 @@ static inline int32_t tfb_minimum(const tfb_pair *op, int32_t a, int32_t b) {
   return tfb_min(a, b);
 }
 
-static inline void tfb_combine(const tfb_pair *op, tfb_pair_function function, const int8_t *a,
-                               const int8_t *b, int8_t *out) {
+/* A copy of the parameters: the compiler cannot know that `out` is not among them. */
+static inline void tfb_combine(const tfb_pair *parameters, tfb_pair_function function,
+                               const int8_t *a, const int8_t *b, int8_t *out) {
+  const tfb_pair copy = *parameters, *op = &copy;
   int32_t i, j, k, l;
   const int32_t *step_a = op->step_a, *step_b = op->step_b;
   for (i = 0; i < op->size[0]; i++) {
@@ -634,6 +1562,27 @@ static inline void tfb_combine(const tfb_pair *op, tfb_pair_function function, c
         }
       }
     }
+  }
+}
+
+/* ADD of n values each, the first with the larger scale: its factor is one half, without rounding.
+ * As in tfb_scale_down the sign before a product decides how it is rounded, and the offset of the
+ * last rounding has the zero point in it. */
+static TFB_APART void tfb_add_equal(const tfb_pair *op, const int8_t *a, const int8_t *b,
+                                    int8_t *out, int32_t n) {
+  int32_t multiplier_b = op->multiplier_b, exponent_b = -op->shift_b, sign_b = -(exponent_b > 0);
+  int32_t half_b = (int32_t)(((uint32_t)1 << exponent_b) >> 1), zero_b = op->zero_b * (1 << 21);
+  int32_t multiplier = op->multiplier, exponent = -op->shift, zero_a = op->zero_a * (1 << 20);
+  int32_t offset = (op->zero * 2 + 1) * (1 << (exponent - 1)), low = op->low, high = op->high;
+  int32_t clipped = low > -128 || high < 127;
+  const int8_t *end = a + n;
+  while (a != end) {
+    int32_t second = *b++ * (1 << 21) - zero_b, twice = *a++ * (1 << 20) - zero_a;
+    second = tfb_product_plus(second, multiplier_b, half_b + ((second >> 31) & sign_b));
+    twice += (second >> exponent_b) * 2;
+    twice = tfb_product_plus(twice, multiplier, offset + (twice >> 31)) >> exponent;
+    if (clipped) twice = tfb_clamp(twice, low, high);
+    *out++ = tfb_saturated(twice);
   }
 }
 
