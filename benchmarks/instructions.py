@@ -62,15 +62,18 @@ def row(name: str, bits: int, cpus: Sequence[str], folder: str | None) -> list[s
             f"{sources.arena_bytes}"]  # fmt: skip
 
 
+def stepped(model: Model) -> list[Op]:
+    """The operators that take steps in the C: not those whose result is their input."""
+    return [op for op in model.main.ops if op.name not in ("RESHAPE", "SQUEEZE", "EXPAND_DIMS")]
+
+
 def steps(name: str, bits: int, cpus: Sequence[str], folder: str | None) -> str:
     """The operators of a net: what each takes on each processor."""
     model = device_nets.file(name, bits, folder)
     sources, inputs = generate.generate(model), noise(model)
     runs = [cortex_m.run(sources, model, inputs, cpu=cpu, by_step=True).steps for cpu in cpus]
-    ops = [op for op in model.main.ops if f"  /* {op.name}: " in sources.files["model.c"]]
-    ops = [op for op in ops if op.name not in ("RESHAPE", "SQUEEZE")]
     rows = []
-    for op, *counts in zip(ops, *runs, strict=True):
+    for op, *counts in zip(stepped(model), *runs, strict=True):
         made, own = model.main.tensors[op.outputs[0]], products(model, op)
         cells = [f"{n}" + (f" ({n / own:.2f})" if own else "") for n in counts]
         rows.append([op.name, f"{list(made.shape)}", f"{own}" if own else "", *cells])

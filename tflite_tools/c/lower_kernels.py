@@ -246,7 +246,9 @@ def _step(
         return op.step(call, source, scratch=scratch)
     growth, beside = _block(kernel.rows.shape, fields, bool(inside))
     scratch = max(scratch, beside + growth.least * growth.unit)
-    call = f"{function}({record}, {places}, {{units}});"
+    bits = kernel.packed.bits
+    widen = "" if coded is not None else ", 0" if bits == 8 else f", tfb_widen{bits}"
+    call = f"{function}({record}, {places}, {{units}}{widen});"
     return op.step(call, source, scratch=scratch, growth=growth)
 
 

@@ -9,6 +9,79 @@
 #define TFB_BY_HAND 0
 #endif
 
+/* A number that is not made anew wherever it is used, so that an AND can shift its other operand. */
+static inline uint32_t tfb_in_register(uint32_t x) {
+#if TFB_BY_HAND
+  __asm__("" : "+r"(x));
+#endif
+  return x;
+}
+
+/* Puts two words; returns the place behind them. */
+static inline uint32_t *tfb_put_words(uint32_t *to, uint32_t first, uint32_t second) {
+#if TFB_BY_HAND
+  __asm__ volatile("strd %1, %2, [%0], #8" : "+r"(to) : "r"(first), "r"(second) : "memory");
+  return to;
+#else
+  to[0] = first;
+  to[1] = second;
+  return to + 2;
+#endif
+}
+
+/* Four values of two rows as tfb_widen has them. */
+static inline uint32_t *tfb_put_fours(uint32_t *to, uint32_t a, uint32_t b) {
+  to = tfb_put_words(to, tfb_even(a), tfb_even(b));
+  return tfb_put_words(to, tfb_odd(a), tfb_odd(b));
+}
+
+/* Widens blocks of packed codes of two rows, as tfb_unpack would unpack them before. */
+typedef uint32_t *(*tfb_widen_codes)(uint32_t *to, const uint8_t *p, const uint8_t *q,
+                                     int32_t blocks);
+
+static TFB_APART uint32_t *tfb_widen2(uint32_t *to, const uint8_t *p, const uint8_t *q,
+                                      int32_t blocks) {
+  uint32_t mask = tfb_in_register(0xc0c0c0c0u);
+  for (; blocks > 0; blocks--, p += 4, q += 4) {
+    uint32_t u = tfb_word(p), v = tfb_word(q);
+    to = tfb_put_fours(to, u << 6 & mask, v << 6 & mask);
+    to = tfb_put_fours(to, u << 4 & mask, v << 4 & mask);
+    to = tfb_put_fours(to, u << 2 & mask, v << 2 & mask);
+    to = tfb_put_fours(to, u & mask, v & mask);
+  }
+  return to;
+}
+static TFB_APART uint32_t *tfb_widen3(uint32_t *to, const uint8_t *p, const uint8_t *q,
+                                      int32_t blocks) {
+  uint32_t mask = tfb_in_register(0xe0e0e0e0u), upper = 0xc0c0c0c0u, lowest = 0x20202020u, k;
+  for (; blocks > 0; blocks--, p += 12, q += 12) {
+    uint32_t u6, v6, u7, v7;
+    for (k = 0; k < 12; k += 4) {
+      uint32_t u = tfb_word(p + k), v = tfb_word(q + k);
+      to = tfb_put_fours(to, u << 5 & mask, v << 5 & mask);
+      to = tfb_put_fours(to, u << 2 & mask, v << 2 & mask);
+    }
+    u6 = tfb_word(p + 4), v6 = tfb_word(q + 4);
+    u7 = (tfb_word(p + 8) & upper) | (u6 >> 2 & lowest);
+    v7 = (tfb_word(q + 8) & upper) | (v6 >> 2 & lowest);
+    u6 = (tfb_word(p) & upper) | (u6 >> 1 & lowest);
+    v6 = (tfb_word(q) & upper) | (v6 >> 1 & lowest);
+    to = tfb_put_fours(to, u6, v6);
+    to = tfb_put_fours(to, u7, v7);
+  }
+  return to;
+}
+static TFB_APART uint32_t *tfb_widen4(uint32_t *to, const uint8_t *p, const uint8_t *q,
+                                      int32_t blocks) {
+  uint32_t mask = tfb_in_register(0xf0f0f0f0u);
+  for (; blocks > 0; blocks--, p += 4, q += 4) {
+    uint32_t u = tfb_word(p), v = tfb_word(q);
+    to = tfb_put_fours(to, u << 4 & mask, v << 4 & mask);
+    to = tfb_put_fours(to, u & mask, v & mask);
+  }
+  return to;
+}
+
 /* What turns the sums of a filter into stored values: as in tfb_filter, with an offset that holds
  * the half of the last rounding and the zero point. Those of two filters follow their weights. */
 typedef struct {
@@ -209,20 +282,59 @@ static TFB_APART void tfb_careful_tile(const tfb_conv *op, const uint32_t *w, co
   }
 }
 
+/* What a convolution's weights are: its own packed codes, with a function for whole blocks of them
+ * if they have less than 8 bits, or rows that are decoded by another function. */
+typedef struct {
+  tfb_row_of row_of;
+  const void *source; /* that function's */
+  tfb_widen_codes widen;
+} tfb_weights;
+
+/* The widened codes of filters c and c + 1, or of c twice. Rows that begin with a byte are not
+ * unpacked to bytes but for what is behind their last block. */
+static TFB_APART uint32_t *tfb_two_rows(const tfb_conv *op, const tfb_weights *weights, int32_t c,
+                                        int32_t count, int32_t taps, tfb_stream *stream,
+                                        int8_t *bytes, uint32_t *w) {
+  int8_t *other = bytes + ((taps + 3) & ~3);
+  const int8_t *a, *b;
+  int32_t bits = op->bits;
+  if (weights->widen && taps * bits % 8 == 0) {
+    int32_t size = taps * bits / 8, block = bits == 4 ? 8 : bits == 3 ? 32 : 16;
+    int32_t blocks = taps / block;
+    const uint8_t *p = stream->next, *q = count == 2 ? p + size : p;
+    stream->next = q + size;
+    w = weights->widen(w, p, q, blocks);
+    if (taps % block == 0) return w;
+    taps %= block;
+    {
+      tfb_stream first = {0, 0, 0}, second = {0, 0, 0};
+      first.next = p + blocks * block * bits / 8;
+      second.next = q + blocks * block * bits / 8;
+      a = tfb_unpack(&first, bits, bytes, taps);
+      b = tfb_unpack(&second, bits, other, taps);
+    }
+  } else {
+    a = b = weights->row_of(weights->source, c, stream, bytes, taps);
+    if (count == 2) b = weights->row_of(weights->source, c + 1, stream, other, taps);
+  }
+  return tfb_widen(w, a, b, taps, 0);
+}
+
 /* Filters c and c + 1 (c alone twice if it is the last): their widened weights, and behind them what
  * scales their sums. Notes in `careful` whether one has no offset. */
-static TFB_APART uint32_t *tfb_two_filters(const tfb_conv *op, tfb_row_of row_of, const void *source,
-                                           int32_t c, int32_t taps, tfb_stream *stream,
-                                           int8_t *bytes, uint32_t *w, int32_t *careful) {
-  tfb_scales *scales = (tfb_scales *)(void *)(w + ((taps + 1) & ~1));
-  const int8_t *rows[2] = {bytes, bytes};
+static TFB_APART uint32_t *tfb_two_filters(const tfb_conv *op, const tfb_weights *weights, int32_t c,
+                                           int32_t taps, tfb_stream *stream, int8_t *bytes,
+                                           uint32_t *w, int32_t *careful) {
   int32_t i, k, drop = 8 - op->bits, count = tfb_min(2, op->out_c - c);
+  uint32_t *end = tfb_two_rows(op, weights, c, count, taps, stream, bytes, w);
+  tfb_scales *scales = (tfb_scales *)(void *)end;
   for (i = 0; i < count; i++, scales++) {
     tfb_filter filter = tfb_filter_scales(op, c + i);
-    int8_t *row = bytes + i * ((taps + 3) & ~3);
-    rows[i] = row_of(source, c + i, stream, row, taps);
     if (filter.factor & ((1 << drop) - 1)) { /* the codes' places below 1 do not fit in */
-      for (k = 0; k < taps; k++) row[k] = (int8_t)(row[k] >> drop);
+      for (k = i; w + k < end; k += 2) {
+        int32_t first = (int16_t)w[k] >> drop, second = (int16_t)(w[k] >> 16) >> drop;
+        w[k] = ((uint32_t)first & 0xffff) | (uint32_t)second << 16;
+      }
     } else {
       filter.factor >>= drop;
     }
@@ -236,8 +348,7 @@ static TFB_APART uint32_t *tfb_two_filters(const tfb_conv *op, tfb_row_of row_of
       *careful = 1;
     }
   }
-  if (count == 1) rows[1] = rows[0];
-  return tfb_widen(w, rows[0], rows[1], taps, 0) + TFB_TWO_SCALES;
+  return end + TFB_TWO_SCALES;
 }
 
 /* Where a filter lies: its first row and column in an image. */
@@ -246,40 +357,15 @@ typedef struct {
   int32_t y, x;
 } tfb_spot;
 
-/* Copies n bytes, most of them as words. */
-static inline int8_t *tfb_copied(int8_t *to, const int8_t *from, int32_t n) {
-  for (; n >= 4; n -= 4, to += 4, from += 4) tfb_put(to, tfb_word(from));
-  for (; n > 0; n--) *to++ = *from++;
-  return to;
-}
-
-/* n bytes of the input's zero point. */
-static inline int8_t *tfb_zeros(const tfb_conv *op, int8_t *to, int32_t n) {
-  uint32_t four = (uint8_t)op->in_zero * 0x1010101u;
-  for (; n >= 4; n -= 4, to += 4) tfb_put(to, four);
-  for (; n > 0; n--) *to++ = op->in_zero;
-  return to;
-}
-
-/* What a filter sees, as a row of bytes; the zero point around the image. */
-static TFB_APART void tfb_patch(const tfb_conv *op, const tfb_spot *spot, int8_t *row) {
-  int32_t ky, kx, c = op->in_c, y = spot->y;
-  tfb_range rows = tfb_inside(y, op->k_h, op->dilation_h, op->in_h);
-  tfb_range columns = tfb_inside(spot->x, op->k_w, op->dilation_w, op->in_w);
-  int32_t step = op->dilation_w == 1 ? tfb_max(columns.last - columns.first, 0) : 1;
-  if (columns.first >= columns.last) columns.first = columns.last = op->k_w;
-  for (ky = 0; ky < op->k_h; ky++, y += op->dilation_h) {
-    if (ky < rows.first || ky >= rows.last) {
-      row = tfb_zeros(op, row, op->k_w * c);
-      continue;
-    }
-    row = tfb_zeros(op, row, columns.first * c);
-    for (kx = columns.first; kx < columns.last; kx += step) {
-      int32_t x = spot->x + kx * op->dilation_w;
-      row = tfb_copied(row, spot->image + (y * op->in_w + x) * c, step * c);
-    }
-    row = tfb_zeros(op, row, (op->k_w - columns.last) * c);
+/* n bytes of an image, or of the zero point for none; returns the place behind them. */
+static TFB_APART int8_t *tfb_put_bytes(const tfb_conv *op, int8_t *to, const int8_t *from,
+                                       int32_t n) {
+  if (from) {
+    memcpy(to, from, (size_t)n);
+  } else {
+    memset(to, op->in_zero, (size_t)n);
   }
+  return to + n;
 }
 
 static inline int32_t tfb_lies_inside(const tfb_conv *op, const tfb_spot *spot) {
@@ -287,29 +373,46 @@ static inline int32_t tfb_lies_inside(const tfb_conv *op, const tfb_spot *spot) 
          spot->x + (op->k_w - 1) * op->dilation_w < op->in_w;
 }
 
+/* What a filter sees, as a row of bytes; the zero point around the image. */
+static TFB_APART void tfb_patch(const tfb_conv *op, const tfb_spot *spot, int8_t *row) {
+  int32_t ky, kx, c = op->in_c, y = spot->y, step = 1;
+  tfb_range rows = {0, op->k_h}, columns = {0, op->k_w};
+  if (!tfb_lies_inside(op, spot)) {
+    rows = tfb_inside(y, op->k_h, op->dilation_h, op->in_h);
+    columns = tfb_inside(spot->x, op->k_w, op->dilation_w, op->in_w);
+    if (columns.first >= columns.last) columns.first = columns.last = op->k_w;
+  }
+  if (op->dilation_w == 1) step = tfb_max(columns.last - columns.first, 1);
+  for (ky = 0; ky < op->k_h; ky++, y += op->dilation_h) {
+    if (ky < rows.first || ky >= rows.last) {
+      row = tfb_put_bytes(op, row, 0, op->k_w * c);
+      continue;
+    }
+    if (columns.first > 0) row = tfb_put_bytes(op, row, 0, columns.first * c);
+    for (kx = columns.first; kx < columns.last; kx += step) {
+      int32_t x = spot->x + kx * op->dilation_w;
+      row = tfb_put_bytes(op, row, spot->image + (y * op->in_w + x) * c, step * c);
+    }
+    if (columns.last < op->k_w) row = tfb_put_bytes(op, row, 0, (op->k_w - columns.last) * c);
+  }
+}
+
 /* What two filters see, widened: straight from the image where whole words lie one behind the other,
  * else by way of rows of bytes. */
 static TFB_APART void tfb_two_patches(const tfb_conv *op, const tfb_spot *spots, int32_t taps,
                                       int8_t *bytes, uint32_t *x, uint32_t pair) {
-  int32_t run = op->k_w * op->in_c, line = op->dilation_h * op->in_w * op->in_c, i, ky;
-  int32_t straight = op->dilation_w == 1 || op->k_w == 1;
-  int8_t *row = bytes;
-  if (straight && (run % 4 == 0 || op->k_h == 1) && tfb_lies_inside(op, spots) &&
-      tfb_lies_inside(op, spots + 1)) {
+  int32_t run = op->k_w * op->in_c, line = op->dilation_h * op->in_w * op->in_c, ky;
+  if ((op->dilation_w == 1 || op->k_w == 1) && (run % 4 == 0 || op->k_h == 1) &&
+      tfb_lies_inside(op, spots) && tfb_lies_inside(op, spots + 1)) {
     const int8_t *a = spots[0].image + (spots[0].y * op->in_w + spots[0].x) * op->in_c;
     const int8_t *b = spots[1].image + (spots[1].y * op->in_w + spots[1].x) * op->in_c;
     for (ky = op->k_h; ky > 0; ky--, a += line, b += line) x = tfb_widen(x, a, b, run, pair);
-    return;
+  } else {
+    int8_t *second = bytes + ((taps + 3) & ~3);
+    tfb_patch(op, spots, bytes);
+    tfb_patch(op, spots + 1, second);
+    tfb_widen(x, bytes, second, taps, pair);
   }
-  for (i = 0; i < 2; i++, row = bytes + ((taps + 3) & ~3)) {
-    if (straight && tfb_lies_inside(op, spots + i)) {
-      const int8_t *a = spots[i].image + (spots[i].y * op->in_w + spots[i].x) * op->in_c;
-      for (ky = op->k_h; ky > 0; ky--, a += line) row = tfb_copied(row, a, run);
-    } else {
-      tfb_patch(op, spots + i, row);
-    }
-  }
-  tfb_widen(x, bytes, bytes + ((taps + 3) & ~3), taps, pair);
 }
 
 /* Runs a block of n filters over all positions, two at a time; the last alone twice. */
@@ -350,8 +453,8 @@ static TFB_APART void tfb_positions(const tfb_conv *op, const uint32_t *w, int32
 /* A convolution in blocks of so many pairs of filters. `scratch` holds what two filters see, widened,
  * the filters of a block, and where filters reach over the border or see no whole words two rows of
  * bytes. */
-static TFB_APART void tfb_blocks(const tfb_conv *op, tfb_row_of row_of, const void *source,
-                              const int8_t *in, int8_t *out, int8_t *scratch, int32_t pairs) {
+static inline void tfb_blocks(const tfb_conv *op, const tfb_weights *weights, const int8_t *in,
+                              int8_t *out, int8_t *scratch, int32_t pairs) {
   int32_t taps = op->k_h * op->k_w * op->in_c, even = (taps + 1) & ~1, c, i;
   uint32_t *x = (uint32_t *)(void *)scratch, *w = x + even;
   int8_t *bytes = (int8_t *)(w + pairs * (even + TFB_TWO_SCALES));
@@ -361,7 +464,7 @@ static TFB_APART void tfb_blocks(const tfb_conv *op, tfb_row_of row_of, const vo
     int32_t n = tfb_min(2 * pairs, op->out_c - c), careful = 0;
     uint32_t *to = w;
     for (i = 0; i < n; i += 2) {
-      to = tfb_two_filters(op, row_of, source, c + i, taps, &stream, (int8_t *)x, to, &careful);
+      to = tfb_two_filters(op, weights, c + i, taps, &stream, (int8_t *)x, to, &careful);
     }
     tfb_positions(op, w, n, careful, taps, in, out + c, x, bytes);
   }

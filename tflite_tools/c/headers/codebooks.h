@@ -87,10 +87,14 @@ static inline void tfb_coded_filters(const tfb_coded *coded, tfb_line line, int3
   }
 }
 
-static inline void tfb_coded_conv_2d(const tfb_coded *coded, const int8_t *in, int8_t *out,
-                                     int8_t *scratch, int32_t pairs) {
+static TFB_APART void tfb_coded_conv_2d(const tfb_coded *coded, const int8_t *in, int8_t *out,
+                                        int8_t *scratch, int32_t pairs) {
 #if TFB_DSP
-  tfb_blocks(coded->conv, tfb_coded_row, coded, in, out, scratch, pairs);
+  tfb_weights weights;
+  weights.row_of = tfb_coded_row;
+  weights.source = coded;
+  weights.widen = 0;
+  tfb_blocks(coded->conv, &weights, in, out, scratch, pairs);
 #else
   int32_t taps = coded->conv->k_h * coded->conv->k_w * coded->conv->in_c;
   (void)pairs;

@@ -81,19 +81,24 @@ static inline void tfb_conv_line(const tfb_conv *op, const int8_t *image, const 
 }
 
 /* CONV_2D; FULLY_CONNECTED as a 1x1 convolution over a row of samples. With DSP instructions it is
- * computed in blocks of so many pairs of filters. */
-static inline void tfb_conv_2d(const tfb_conv *op, const int8_t *in, int8_t *out, int8_t *scratch,
-                               int32_t pairs) {
+ * computed in blocks of so many pairs of filters; `widen` is the function for the codes' width, none
+ * for 8 bits. */
 #if TFB_DSP
-  tfb_blocks(op, tfb_plain_row, op, in, out, scratch, pairs);
-#else
-  (void)pairs;
-  tfb_filters(op, tfb_conv_line, op->k_h * op->k_w * op->in_c, in, out, scratch);
-#endif
+static TFB_APART void tfb_conv_2d(const tfb_conv *op, const int8_t *in, int8_t *out,
+                                  int8_t *scratch, int32_t pairs, tfb_widen_codes widen) {
+  tfb_weights weights;
+  weights.row_of = tfb_plain_row;
+  weights.source = op;
+  weights.widen = widen;
+  tfb_blocks(op, &weights, in, out, scratch, pairs);
 }
-
-#if !TFB_DSP
-#define tfb_dense(op, in, out, scratch, blocks) tfb_conv_2d(op, in, out, scratch, 0)
+#else
+static inline void tfb_all_filters(const tfb_conv *op, const int8_t *in, int8_t *out,
+                                   int8_t *scratch) {
+  tfb_filters(op, tfb_conv_line, op->k_h * op->k_w * op->in_c, in, out, scratch);
+}
+#define tfb_conv_2d(op, in, out, scratch, pairs, widen) tfb_all_filters(op, in, out, scratch)
+#define tfb_dense(op, in, out, scratch, blocks) tfb_all_filters(op, in, out, scratch)
 #endif
 
 /* Sums of a depthwise filter that are kept. */

@@ -3,30 +3,17 @@
 #if TFB_DSP
 
 /* n values plus those of `pair`, as 16-bit numbers in pairs: of every four the first and third, then
- * the second and fourth. Returns their sum; behind the last stand zeros up to a whole four. */
+ * the second and fourth. Returns the sum of whole fours; behind the last value anything may stand. */
 static TFB_APART int32_t tfb_widen_one(uint32_t *to, const int8_t *x, int32_t n, uint32_t pair) {
-  int32_t sum = 0, i;
-  for (; n >= 4; n -= 4, x += 4, to += 2) {
-    uint32_t word = tfb_word(x);
+  int32_t sum = 0;
+  for (; n > 0; n -= 4, x += 4, to += 2) {
+    uint32_t word = 0;
+    memcpy(&word, x, n < 4 ? (size_t)n : 4);
     to[0] = tfb_even_plus(pair, word);
     to[1] = tfb_odd_plus(pair, word);
     sum = tfb_smlad(to[0], 0x10001u, tfb_smlad(to[1], 0x10001u, sum));
   }
-  if (n > 0) {
-    int32_t left[4] = {0, 0, 0, 0};
-    for (i = 0; i < n; i++) sum += left[i] = x[i] + (int16_t)pair;
-    to[0] = (uint16_t)left[0] | (uint32_t)left[2] << 16;
-    to[1] = (uint16_t)left[1] | (uint32_t)left[3] << 16;
-  }
   return sum;
-}
-
-/* A number that is not made anew wherever it is used, so that an AND can shift its other operand. */
-static inline uint32_t tfb_in_register(uint32_t x) {
-#if TFB_BY_HAND
-  __asm__("" : "+r"(x));
-#endif
-  return x;
 }
 
 /* Codes of a filter as they are stored, and the products that they are summed to. */
@@ -132,7 +119,7 @@ static TFB_APART int32_t tfb_rest(const tfb_conv *op, const uint8_t *codes, cons
   tfb_stream stream = {0, 0, 0};
   stream.next = codes;
   if (op->bits == 8) {
-    for (i = 0; i < n; i++) row[i] = (int8_t)codes[i];
+    memcpy(row, codes, (size_t)n);
   } else {
     tfb_unpack(&stream, op->bits, row, n);
   }
@@ -155,6 +142,8 @@ static TFB_APART void tfb_dense(const tfb_conv *op, const int8_t *in, int8_t *ou
   uint32_t *x = (uint32_t *)(void *)scratch, pair = (uint16_t)-tfb_zero(op) * 0x10001u;
   uint32_t taken = (uint32_t)tfb_widen_one(x, in, whole, pair) * half;
   const uint8_t *row = op->weights;
+  tfb_filter filter = tfb_filter_scales(op, 0);
+  int32_t unit = filter.factor / op->prescale;
   tfb_widen_one(x + whole / 2, in + whole, rest, pair);
   for (c = 0; c < op->out_c; c += 2) {
     int32_t count = tfb_min(2, op->out_c - c);
@@ -163,12 +152,16 @@ static TFB_APART void tfb_dense(const tfb_conv *op, const int8_t *in, int8_t *ou
     runs[1].next = count == 2 ? row + bytes : row;
     blocks(x, runs, whole / block);
     for (i = 0; i < count; i++, row += bytes) {
-      tfb_filter filter = tfb_filter_scales(op, c + i);
       int32_t value = (int32_t)((uint32_t)runs[i].sum - taken);
       if (rest > 0) value += tfb_rest(op, row + whole * bits / 8, x + whole / 2, rest);
+      if (op->form & (TFB_EACH_MULTIPLIER | TFB_EACH_SHIFT)) {
+        filter = tfb_filter_scales(op, c + i);
+      } else {
+        filter.base = tfb_bias(op, c + i) * unit;
+      }
       value = tfb_product_of_twice(value * filter.factor + filter.base, filter.multiplier);
-      value = tfb_rounded_shift(value, filter.exponent) + op->out_zero;
-      *out++ = (int8_t)tfb_clamp(value, op->low, op->high);
+      value += (int32_t)(((uint32_t)1 << filter.exponent) >> 1) - (filter.exponent > 0 && value < 0);
+      *out++ = (int8_t)tfb_clamp((value >> filter.exponent) + op->out_zero, op->low, op->high);
     }
   }
 }

@@ -243,14 +243,35 @@ static TFB_APART void tfb_store_scaled(const tfb_conv *op, const tfb_filter *fil
   }
 }
 
+/* The same where there is an offset for that, else as for other kernels. */
+static inline void tfb_store_wide(const tfb_conv *op, const tfb_filter *filter,
+                                  const int32_t *sums, int32_t n, int8_t *out) {
+  if (filter->exponent > 0 && filter->exponent < TFB_MOST_SHIFT &&
+      (filter->factor & ((1 << (8 - op->bits)) - 1)) == 0) {
+    tfb_store_scaled(op, filter, sums, n, out);
+  } else {
+    tfb_store(op, filter, sums, n, out);
+  }
+}
+
+/* All outputs of a filter of one tap at stride 1, straight from a channel of the image. */
+static TFB_APART void tfb_one_tap(const tfb_conv *op, const tfb_filter *filter,
+                                  const int8_t *channel, int8_t *out) {
+  int32_t left = op->out_h * op->out_w, next = op->in_c, weight = filter->row[0], n, i;
+  int32_t sums[TFB_KEPT];
+  for (; left > 0; left -= n, out += n * op->out_c) {
+    n = tfb_min(left, TFB_KEPT);
+    for (i = 0; i < n; i++, channel += next) sums[i] = *channel * weight;
+    tfb_store_wide(op, filter, sums, n, out);
+  }
+}
+
 /* All outputs of one filter, from a channel with its border. */
 static TFB_APART void tfb_wide_channel(const tfb_conv *op, const tfb_filter *filter,
                                        const uint32_t *plane, const tfb_reach *reach,
                                        const uint32_t *w, int8_t *out) {
-  int32_t n = tfb_min(op->out_w, TFB_KEPT), drop = 8 - op->bits, oy, ox, sums[TFB_KEPT + 3];
+  int32_t n = tfb_min(op->out_w, TFB_KEPT), oy, ox, sums[TFB_KEPT + 3];
   int32_t rows = n == op->out_w ? TFB_KEPT / n : 1;
-  int32_t plain = filter->exponent > 0 && filter->exponent < TFB_MOST_SHIFT &&
-                  (filter->factor & ((1 << drop) - 1)) == 0;
   for (oy = 0; oy < op->out_h; oy += rows) {
     rows = tfb_min(rows, op->out_h - oy);
     for (ox = 0; ox < op->out_w; ox += TFB_KEPT) {
@@ -265,11 +286,7 @@ static TFB_APART void tfb_wide_channel(const tfb_conv *op, const tfb_filter *fil
       } else
 #endif
         tfb_wide_sums(first, reach, w, op->k_h, n, rows, sums);
-      if (plain) {
-        tfb_store_scaled(op, filter, sums, n * rows, out);
-      } else {
-        tfb_store(op, filter, sums, n * rows, out);
-      }
+      tfb_store_wide(op, filter, sums, n * rows, out);
       out += n * rows * op->out_c;
     }
   }
@@ -301,15 +318,19 @@ static TFB_APART void tfb_wide_depthwise(const tfb_conv *op, tfb_row_of row_of, 
     for (c = 0; c < op->out_c; c++) {
       tfb_filter filter =
           tfb_filter_with(op, c, row_of(source, c, &stream, scratch, taps), taps);
+      int8_t *made = out + b * op->out_h * op->out_w * op->out_c + c;
       uint32_t *to = w;
+      if (taps * stride * op->stride_h == 1) {
+        tfb_one_tap(op, &filter, in + c / multiple, made);
+        continue;
+      }
       for (i = 0; i < op->k_h; i++) {
         to = tfb_pairs_of_row(op, filter.row + i * op->k_w, reach.filter, to);
       }
       if (c % multiple == 0) {
         tfb_wide_plane(op, in + c / multiple, height, width, size, plane);
       }
-      tfb_wide_channel(op, &filter, (const uint32_t *)(const void *)plane, &reach, w,
-                       out + b * op->out_h * op->out_w * op->out_c + c);
+      tfb_wide_channel(op, &filter, (const uint32_t *)(const void *)plane, &reach, w, made);
     }
   }
 }

@@ -88,13 +88,13 @@ void net_run(const int8_t *input0, int8_t *output0) {
   /* MAX_POOL_2D: max */
   tfb_pool_2d(&op_1, 0, arena.bytes + 100, arena.bytes + 176);
   /* CONV_2D: conv */
-  tfb_conv_2d(&op_2, arena.bytes + 176, arena.bytes + 196, arena.bytes + 0, 2);
+  tfb_conv_2d(&op_2, arena.bytes + 176, arena.bytes + 196, arena.bytes + 0, 2, 0);
   /* HARD_SWISH: hard */
   tfb_lookup(data_7, arena.bytes + 196, arena.bytes + 196, 16);
   /* STRIDED_SLICE: get_item */
   tfb_gather_4d(&op_4, arena.bytes + 196, arena.bytes + 56);
   /* CONV_2D: left */
-  tfb_conv_2d(&op_5, arena.bytes + 56, arena.bytes + 64, arena.bytes + 72, 1);
+  tfb_conv_2d(&op_5, arena.bytes + 56, arena.bytes + 64, arena.bytes + 72, 1, tfb_widen2);
   /* DEPTHWISE_CONV_2D: right */
   tfb_depthwise(&op_6, arena.bytes + 196, arena.bytes + 36, arena.bytes + 0);
   /* LOGISTIC: left_sigmoid */

@@ -434,6 +434,79 @@ static inline tfb_range tfb_inside(int32_t start, int32_t k, int32_t dilation, i
 #define TFB_BY_HAND 0
 #endif
 
+/* A number that is not made anew wherever it is used, so that an AND can shift its other operand. */
+static inline uint32_t tfb_in_register(uint32_t x) {
+#if TFB_BY_HAND
+  __asm__("" : "+r"(x));
+#endif
+  return x;
+}
+
+/* Puts two words; returns the place behind them. */
+static inline uint32_t *tfb_put_words(uint32_t *to, uint32_t first, uint32_t second) {
+#if TFB_BY_HAND
+  __asm__ volatile("strd %1, %2, [%0], #8" : "+r"(to) : "r"(first), "r"(second) : "memory");
+  return to;
+#else
+  to[0] = first;
+  to[1] = second;
+  return to + 2;
+#endif
+}
+
+/* Four values of two rows as tfb_widen has them. */
+static inline uint32_t *tfb_put_fours(uint32_t *to, uint32_t a, uint32_t b) {
+  to = tfb_put_words(to, tfb_even(a), tfb_even(b));
+  return tfb_put_words(to, tfb_odd(a), tfb_odd(b));
+}
+
+/* Widens blocks of packed codes of two rows, as tfb_unpack would unpack them before. */
+typedef uint32_t *(*tfb_widen_codes)(uint32_t *to, const uint8_t *p, const uint8_t *q,
+                                     int32_t blocks);
+
+static TFB_APART uint32_t *tfb_widen2(uint32_t *to, const uint8_t *p, const uint8_t *q,
+                                      int32_t blocks) {
+  uint32_t mask = tfb_in_register(0xc0c0c0c0u);
+  for (; blocks > 0; blocks--, p += 4, q += 4) {
+    uint32_t u = tfb_word(p), v = tfb_word(q);
+    to = tfb_put_fours(to, u << 6 & mask, v << 6 & mask);
+    to = tfb_put_fours(to, u << 4 & mask, v << 4 & mask);
+    to = tfb_put_fours(to, u << 2 & mask, v << 2 & mask);
+    to = tfb_put_fours(to, u & mask, v & mask);
+  }
+  return to;
+}
+static TFB_APART uint32_t *tfb_widen3(uint32_t *to, const uint8_t *p, const uint8_t *q,
+                                      int32_t blocks) {
+  uint32_t mask = tfb_in_register(0xe0e0e0e0u), upper = 0xc0c0c0c0u, lowest = 0x20202020u, k;
+  for (; blocks > 0; blocks--, p += 12, q += 12) {
+    uint32_t u6, v6, u7, v7;
+    for (k = 0; k < 12; k += 4) {
+      uint32_t u = tfb_word(p + k), v = tfb_word(q + k);
+      to = tfb_put_fours(to, u << 5 & mask, v << 5 & mask);
+      to = tfb_put_fours(to, u << 2 & mask, v << 2 & mask);
+    }
+    u6 = tfb_word(p + 4), v6 = tfb_word(q + 4);
+    u7 = (tfb_word(p + 8) & upper) | (u6 >> 2 & lowest);
+    v7 = (tfb_word(q + 8) & upper) | (v6 >> 2 & lowest);
+    u6 = (tfb_word(p) & upper) | (u6 >> 1 & lowest);
+    v6 = (tfb_word(q) & upper) | (v6 >> 1 & lowest);
+    to = tfb_put_fours(to, u6, v6);
+    to = tfb_put_fours(to, u7, v7);
+  }
+  return to;
+}
+static TFB_APART uint32_t *tfb_widen4(uint32_t *to, const uint8_t *p, const uint8_t *q,
+                                      int32_t blocks) {
+  uint32_t mask = tfb_in_register(0xf0f0f0f0u);
+  for (; blocks > 0; blocks--, p += 4, q += 4) {
+    uint32_t u = tfb_word(p), v = tfb_word(q);
+    to = tfb_put_fours(to, u << 4 & mask, v << 4 & mask);
+    to = tfb_put_fours(to, u & mask, v & mask);
+  }
+  return to;
+}
+
 /* What turns the sums of a filter into stored values: as in tfb_filter, with an offset that holds
  * the half of the last rounding and the zero point. Those of two filters follow their weights. */
 typedef struct {
@@ -634,20 +707,59 @@ static TFB_APART void tfb_careful_tile(const tfb_conv *op, const uint32_t *w, co
   }
 }
 
+/* What a convolution's weights are: its own packed codes, with a function for whole blocks of them
+ * if they have less than 8 bits, or rows that are decoded by another function. */
+typedef struct {
+  tfb_row_of row_of;
+  const void *source; /* that function's */
+  tfb_widen_codes widen;
+} tfb_weights;
+
+/* The widened codes of filters c and c + 1, or of c twice. Rows that begin with a byte are not
+ * unpacked to bytes but for what is behind their last block. */
+static TFB_APART uint32_t *tfb_two_rows(const tfb_conv *op, const tfb_weights *weights, int32_t c,
+                                        int32_t count, int32_t taps, tfb_stream *stream,
+                                        int8_t *bytes, uint32_t *w) {
+  int8_t *other = bytes + ((taps + 3) & ~3);
+  const int8_t *a, *b;
+  int32_t bits = op->bits;
+  if (weights->widen && taps * bits % 8 == 0) {
+    int32_t size = taps * bits / 8, block = bits == 4 ? 8 : bits == 3 ? 32 : 16;
+    int32_t blocks = taps / block;
+    const uint8_t *p = stream->next, *q = count == 2 ? p + size : p;
+    stream->next = q + size;
+    w = weights->widen(w, p, q, blocks);
+    if (taps % block == 0) return w;
+    taps %= block;
+    {
+      tfb_stream first = {0, 0, 0}, second = {0, 0, 0};
+      first.next = p + blocks * block * bits / 8;
+      second.next = q + blocks * block * bits / 8;
+      a = tfb_unpack(&first, bits, bytes, taps);
+      b = tfb_unpack(&second, bits, other, taps);
+    }
+  } else {
+    a = b = weights->row_of(weights->source, c, stream, bytes, taps);
+    if (count == 2) b = weights->row_of(weights->source, c + 1, stream, other, taps);
+  }
+  return tfb_widen(w, a, b, taps, 0);
+}
+
 /* Filters c and c + 1 (c alone twice if it is the last): their widened weights, and behind them what
  * scales their sums. Notes in `careful` whether one has no offset. */
-static TFB_APART uint32_t *tfb_two_filters(const tfb_conv *op, tfb_row_of row_of, const void *source,
-                                           int32_t c, int32_t taps, tfb_stream *stream,
-                                           int8_t *bytes, uint32_t *w, int32_t *careful) {
-  tfb_scales *scales = (tfb_scales *)(void *)(w + ((taps + 1) & ~1));
-  const int8_t *rows[2] = {bytes, bytes};
+static TFB_APART uint32_t *tfb_two_filters(const tfb_conv *op, const tfb_weights *weights, int32_t c,
+                                           int32_t taps, tfb_stream *stream, int8_t *bytes,
+                                           uint32_t *w, int32_t *careful) {
   int32_t i, k, drop = 8 - op->bits, count = tfb_min(2, op->out_c - c);
+  uint32_t *end = tfb_two_rows(op, weights, c, count, taps, stream, bytes, w);
+  tfb_scales *scales = (tfb_scales *)(void *)end;
   for (i = 0; i < count; i++, scales++) {
     tfb_filter filter = tfb_filter_scales(op, c + i);
-    int8_t *row = bytes + i * ((taps + 3) & ~3);
-    rows[i] = row_of(source, c + i, stream, row, taps);
     if (filter.factor & ((1 << drop) - 1)) { /* the codes' places below 1 do not fit in */
-      for (k = 0; k < taps; k++) row[k] = (int8_t)(row[k] >> drop);
+      for (k = i; w + k < end; k += 2) {
+        int32_t first = (int16_t)w[k] >> drop, second = (int16_t)(w[k] >> 16) >> drop;
+        w[k] = ((uint32_t)first & 0xffff) | (uint32_t)second << 16;
+      }
     } else {
       filter.factor >>= drop;
     }
@@ -661,8 +773,7 @@ static TFB_APART uint32_t *tfb_two_filters(const tfb_conv *op, tfb_row_of row_of
       *careful = 1;
     }
   }
-  if (count == 1) rows[1] = rows[0];
-  return tfb_widen(w, rows[0], rows[1], taps, 0) + TFB_TWO_SCALES;
+  return end + TFB_TWO_SCALES;
 }
 
 /* Where a filter lies: its first row and column in an image. */
@@ -671,40 +782,15 @@ typedef struct {
   int32_t y, x;
 } tfb_spot;
 
-/* Copies n bytes, most of them as words. */
-static inline int8_t *tfb_copied(int8_t *to, const int8_t *from, int32_t n) {
-  for (; n >= 4; n -= 4, to += 4, from += 4) tfb_put(to, tfb_word(from));
-  for (; n > 0; n--) *to++ = *from++;
-  return to;
-}
-
-/* n bytes of the input's zero point. */
-static inline int8_t *tfb_zeros(const tfb_conv *op, int8_t *to, int32_t n) {
-  uint32_t four = (uint8_t)op->in_zero * 0x1010101u;
-  for (; n >= 4; n -= 4, to += 4) tfb_put(to, four);
-  for (; n > 0; n--) *to++ = op->in_zero;
-  return to;
-}
-
-/* What a filter sees, as a row of bytes; the zero point around the image. */
-static TFB_APART void tfb_patch(const tfb_conv *op, const tfb_spot *spot, int8_t *row) {
-  int32_t ky, kx, c = op->in_c, y = spot->y;
-  tfb_range rows = tfb_inside(y, op->k_h, op->dilation_h, op->in_h);
-  tfb_range columns = tfb_inside(spot->x, op->k_w, op->dilation_w, op->in_w);
-  int32_t step = op->dilation_w == 1 ? tfb_max(columns.last - columns.first, 0) : 1;
-  if (columns.first >= columns.last) columns.first = columns.last = op->k_w;
-  for (ky = 0; ky < op->k_h; ky++, y += op->dilation_h) {
-    if (ky < rows.first || ky >= rows.last) {
-      row = tfb_zeros(op, row, op->k_w * c);
-      continue;
-    }
-    row = tfb_zeros(op, row, columns.first * c);
-    for (kx = columns.first; kx < columns.last; kx += step) {
-      int32_t x = spot->x + kx * op->dilation_w;
-      row = tfb_copied(row, spot->image + (y * op->in_w + x) * c, step * c);
-    }
-    row = tfb_zeros(op, row, (op->k_w - columns.last) * c);
+/* n bytes of an image, or of the zero point for none; returns the place behind them. */
+static TFB_APART int8_t *tfb_put_bytes(const tfb_conv *op, int8_t *to, const int8_t *from,
+                                       int32_t n) {
+  if (from) {
+    memcpy(to, from, (size_t)n);
+  } else {
+    memset(to, op->in_zero, (size_t)n);
   }
+  return to + n;
 }
 
 static inline int32_t tfb_lies_inside(const tfb_conv *op, const tfb_spot *spot) {
@@ -712,29 +798,46 @@ static inline int32_t tfb_lies_inside(const tfb_conv *op, const tfb_spot *spot) 
          spot->x + (op->k_w - 1) * op->dilation_w < op->in_w;
 }
 
+/* What a filter sees, as a row of bytes; the zero point around the image. */
+static TFB_APART void tfb_patch(const tfb_conv *op, const tfb_spot *spot, int8_t *row) {
+  int32_t ky, kx, c = op->in_c, y = spot->y, step = 1;
+  tfb_range rows = {0, op->k_h}, columns = {0, op->k_w};
+  if (!tfb_lies_inside(op, spot)) {
+    rows = tfb_inside(y, op->k_h, op->dilation_h, op->in_h);
+    columns = tfb_inside(spot->x, op->k_w, op->dilation_w, op->in_w);
+    if (columns.first >= columns.last) columns.first = columns.last = op->k_w;
+  }
+  if (op->dilation_w == 1) step = tfb_max(columns.last - columns.first, 1);
+  for (ky = 0; ky < op->k_h; ky++, y += op->dilation_h) {
+    if (ky < rows.first || ky >= rows.last) {
+      row = tfb_put_bytes(op, row, 0, op->k_w * c);
+      continue;
+    }
+    if (columns.first > 0) row = tfb_put_bytes(op, row, 0, columns.first * c);
+    for (kx = columns.first; kx < columns.last; kx += step) {
+      int32_t x = spot->x + kx * op->dilation_w;
+      row = tfb_put_bytes(op, row, spot->image + (y * op->in_w + x) * c, step * c);
+    }
+    if (columns.last < op->k_w) row = tfb_put_bytes(op, row, 0, (op->k_w - columns.last) * c);
+  }
+}
+
 /* What two filters see, widened: straight from the image where whole words lie one behind the other,
  * else by way of rows of bytes. */
 static TFB_APART void tfb_two_patches(const tfb_conv *op, const tfb_spot *spots, int32_t taps,
                                       int8_t *bytes, uint32_t *x, uint32_t pair) {
-  int32_t run = op->k_w * op->in_c, line = op->dilation_h * op->in_w * op->in_c, i, ky;
-  int32_t straight = op->dilation_w == 1 || op->k_w == 1;
-  int8_t *row = bytes;
-  if (straight && (run % 4 == 0 || op->k_h == 1) && tfb_lies_inside(op, spots) &&
-      tfb_lies_inside(op, spots + 1)) {
+  int32_t run = op->k_w * op->in_c, line = op->dilation_h * op->in_w * op->in_c, ky;
+  if ((op->dilation_w == 1 || op->k_w == 1) && (run % 4 == 0 || op->k_h == 1) &&
+      tfb_lies_inside(op, spots) && tfb_lies_inside(op, spots + 1)) {
     const int8_t *a = spots[0].image + (spots[0].y * op->in_w + spots[0].x) * op->in_c;
     const int8_t *b = spots[1].image + (spots[1].y * op->in_w + spots[1].x) * op->in_c;
     for (ky = op->k_h; ky > 0; ky--, a += line, b += line) x = tfb_widen(x, a, b, run, pair);
-    return;
+  } else {
+    int8_t *second = bytes + ((taps + 3) & ~3);
+    tfb_patch(op, spots, bytes);
+    tfb_patch(op, spots + 1, second);
+    tfb_widen(x, bytes, second, taps, pair);
   }
-  for (i = 0; i < 2; i++, row = bytes + ((taps + 3) & ~3)) {
-    if (straight && tfb_lies_inside(op, spots + i)) {
-      const int8_t *a = spots[i].image + (spots[i].y * op->in_w + spots[i].x) * op->in_c;
-      for (ky = op->k_h; ky > 0; ky--, a += line) row = tfb_copied(row, a, run);
-    } else {
-      tfb_patch(op, spots + i, row);
-    }
-  }
-  tfb_widen(x, bytes, bytes + ((taps + 3) & ~3), taps, pair);
 }
 
 /* Runs a block of n filters over all positions, two at a time; the last alone twice. */
@@ -775,8 +878,8 @@ static TFB_APART void tfb_positions(const tfb_conv *op, const uint32_t *w, int32
 /* A convolution in blocks of so many pairs of filters. `scratch` holds what two filters see, widened,
  * the filters of a block, and where filters reach over the border or see no whole words two rows of
  * bytes. */
-static TFB_APART void tfb_blocks(const tfb_conv *op, tfb_row_of row_of, const void *source,
-                              const int8_t *in, int8_t *out, int8_t *scratch, int32_t pairs) {
+static inline void tfb_blocks(const tfb_conv *op, const tfb_weights *weights, const int8_t *in,
+                              int8_t *out, int8_t *scratch, int32_t pairs) {
   int32_t taps = op->k_h * op->k_w * op->in_c, even = (taps + 1) & ~1, c, i;
   uint32_t *x = (uint32_t *)(void *)scratch, *w = x + even;
   int8_t *bytes = (int8_t *)(w + pairs * (even + TFB_TWO_SCALES));
@@ -786,7 +889,7 @@ static TFB_APART void tfb_blocks(const tfb_conv *op, tfb_row_of row_of, const vo
     int32_t n = tfb_min(2 * pairs, op->out_c - c), careful = 0;
     uint32_t *to = w;
     for (i = 0; i < n; i += 2) {
-      to = tfb_two_filters(op, row_of, source, c + i, taps, &stream, (int8_t *)x, to, &careful);
+      to = tfb_two_filters(op, weights, c + i, taps, &stream, (int8_t *)x, to, &careful);
     }
     tfb_positions(op, w, n, careful, taps, in, out + c, x, bytes);
   }
@@ -798,30 +901,17 @@ static TFB_APART void tfb_blocks(const tfb_conv *op, tfb_row_of row_of, const vo
 #if TFB_DSP
 
 /* n values plus those of `pair`, as 16-bit numbers in pairs: of every four the first and third, then
- * the second and fourth. Returns their sum; behind the last stand zeros up to a whole four. */
+ * the second and fourth. Returns the sum of whole fours; behind the last value anything may stand. */
 static TFB_APART int32_t tfb_widen_one(uint32_t *to, const int8_t *x, int32_t n, uint32_t pair) {
-  int32_t sum = 0, i;
-  for (; n >= 4; n -= 4, x += 4, to += 2) {
-    uint32_t word = tfb_word(x);
+  int32_t sum = 0;
+  for (; n > 0; n -= 4, x += 4, to += 2) {
+    uint32_t word = 0;
+    memcpy(&word, x, n < 4 ? (size_t)n : 4);
     to[0] = tfb_even_plus(pair, word);
     to[1] = tfb_odd_plus(pair, word);
     sum = tfb_smlad(to[0], 0x10001u, tfb_smlad(to[1], 0x10001u, sum));
   }
-  if (n > 0) {
-    int32_t left[4] = {0, 0, 0, 0};
-    for (i = 0; i < n; i++) sum += left[i] = x[i] + (int16_t)pair;
-    to[0] = (uint16_t)left[0] | (uint32_t)left[2] << 16;
-    to[1] = (uint16_t)left[1] | (uint32_t)left[3] << 16;
-  }
   return sum;
-}
-
-/* A number that is not made anew wherever it is used, so that an AND can shift its other operand. */
-static inline uint32_t tfb_in_register(uint32_t x) {
-#if TFB_BY_HAND
-  __asm__("" : "+r"(x));
-#endif
-  return x;
 }
 
 /* Codes of a filter as they are stored, and the products that they are summed to. */
@@ -927,7 +1017,7 @@ static TFB_APART int32_t tfb_rest(const tfb_conv *op, const uint8_t *codes, cons
   tfb_stream stream = {0, 0, 0};
   stream.next = codes;
   if (op->bits == 8) {
-    for (i = 0; i < n; i++) row[i] = (int8_t)codes[i];
+    memcpy(row, codes, (size_t)n);
   } else {
     tfb_unpack(&stream, op->bits, row, n);
   }
@@ -950,6 +1040,8 @@ static TFB_APART void tfb_dense(const tfb_conv *op, const int8_t *in, int8_t *ou
   uint32_t *x = (uint32_t *)(void *)scratch, pair = (uint16_t)-tfb_zero(op) * 0x10001u;
   uint32_t taken = (uint32_t)tfb_widen_one(x, in, whole, pair) * half;
   const uint8_t *row = op->weights;
+  tfb_filter filter = tfb_filter_scales(op, 0);
+  int32_t unit = filter.factor / op->prescale;
   tfb_widen_one(x + whole / 2, in + whole, rest, pair);
   for (c = 0; c < op->out_c; c += 2) {
     int32_t count = tfb_min(2, op->out_c - c);
@@ -958,12 +1050,16 @@ static TFB_APART void tfb_dense(const tfb_conv *op, const int8_t *in, int8_t *ou
     runs[1].next = count == 2 ? row + bytes : row;
     blocks(x, runs, whole / block);
     for (i = 0; i < count; i++, row += bytes) {
-      tfb_filter filter = tfb_filter_scales(op, c + i);
       int32_t value = (int32_t)((uint32_t)runs[i].sum - taken);
       if (rest > 0) value += tfb_rest(op, row + whole * bits / 8, x + whole / 2, rest);
+      if (op->form & (TFB_EACH_MULTIPLIER | TFB_EACH_SHIFT)) {
+        filter = tfb_filter_scales(op, c + i);
+      } else {
+        filter.base = tfb_bias(op, c + i) * unit;
+      }
       value = tfb_product_of_twice(value * filter.factor + filter.base, filter.multiplier);
-      value = tfb_rounded_shift(value, filter.exponent) + op->out_zero;
-      *out++ = (int8_t)tfb_clamp(value, op->low, op->high);
+      value += (int32_t)(((uint32_t)1 << filter.exponent) >> 1) - (filter.exponent > 0 && value < 0);
+      *out++ = (int8_t)tfb_clamp((value >> filter.exponent) + op->out_zero, op->low, op->high);
     }
   }
 }
@@ -1214,14 +1310,35 @@ static TFB_APART void tfb_store_scaled(const tfb_conv *op, const tfb_filter *fil
   }
 }
 
+/* The same where there is an offset for that, else as for other kernels. */
+static inline void tfb_store_wide(const tfb_conv *op, const tfb_filter *filter,
+                                  const int32_t *sums, int32_t n, int8_t *out) {
+  if (filter->exponent > 0 && filter->exponent < TFB_MOST_SHIFT &&
+      (filter->factor & ((1 << (8 - op->bits)) - 1)) == 0) {
+    tfb_store_scaled(op, filter, sums, n, out);
+  } else {
+    tfb_store(op, filter, sums, n, out);
+  }
+}
+
+/* All outputs of a filter of one tap at stride 1, straight from a channel of the image. */
+static TFB_APART void tfb_one_tap(const tfb_conv *op, const tfb_filter *filter,
+                                  const int8_t *channel, int8_t *out) {
+  int32_t left = op->out_h * op->out_w, next = op->in_c, weight = filter->row[0], n, i;
+  int32_t sums[TFB_KEPT];
+  for (; left > 0; left -= n, out += n * op->out_c) {
+    n = tfb_min(left, TFB_KEPT);
+    for (i = 0; i < n; i++, channel += next) sums[i] = *channel * weight;
+    tfb_store_wide(op, filter, sums, n, out);
+  }
+}
+
 /* All outputs of one filter, from a channel with its border. */
 static TFB_APART void tfb_wide_channel(const tfb_conv *op, const tfb_filter *filter,
                                        const uint32_t *plane, const tfb_reach *reach,
                                        const uint32_t *w, int8_t *out) {
-  int32_t n = tfb_min(op->out_w, TFB_KEPT), drop = 8 - op->bits, oy, ox, sums[TFB_KEPT + 3];
+  int32_t n = tfb_min(op->out_w, TFB_KEPT), oy, ox, sums[TFB_KEPT + 3];
   int32_t rows = n == op->out_w ? TFB_KEPT / n : 1;
-  int32_t plain = filter->exponent > 0 && filter->exponent < TFB_MOST_SHIFT &&
-                  (filter->factor & ((1 << drop) - 1)) == 0;
   for (oy = 0; oy < op->out_h; oy += rows) {
     rows = tfb_min(rows, op->out_h - oy);
     for (ox = 0; ox < op->out_w; ox += TFB_KEPT) {
@@ -1236,11 +1353,7 @@ static TFB_APART void tfb_wide_channel(const tfb_conv *op, const tfb_filter *fil
       } else
 #endif
         tfb_wide_sums(first, reach, w, op->k_h, n, rows, sums);
-      if (plain) {
-        tfb_store_scaled(op, filter, sums, n * rows, out);
-      } else {
-        tfb_store(op, filter, sums, n * rows, out);
-      }
+      tfb_store_wide(op, filter, sums, n * rows, out);
       out += n * rows * op->out_c;
     }
   }
@@ -1272,15 +1385,19 @@ static TFB_APART void tfb_wide_depthwise(const tfb_conv *op, tfb_row_of row_of, 
     for (c = 0; c < op->out_c; c++) {
       tfb_filter filter =
           tfb_filter_with(op, c, row_of(source, c, &stream, scratch, taps), taps);
+      int8_t *made = out + b * op->out_h * op->out_w * op->out_c + c;
       uint32_t *to = w;
+      if (taps * stride * op->stride_h == 1) {
+        tfb_one_tap(op, &filter, in + c / multiple, made);
+        continue;
+      }
       for (i = 0; i < op->k_h; i++) {
         to = tfb_pairs_of_row(op, filter.row + i * op->k_w, reach.filter, to);
       }
       if (c % multiple == 0) {
         tfb_wide_plane(op, in + c / multiple, height, width, size, plane);
       }
-      tfb_wide_channel(op, &filter, (const uint32_t *)(const void *)plane, &reach, w,
-                       out + b * op->out_h * op->out_w * op->out_c + c);
+      tfb_wide_channel(op, &filter, (const uint32_t *)(const void *)plane, &reach, w, made);
     }
   }
 }
@@ -1369,19 +1486,24 @@ static inline void tfb_conv_line(const tfb_conv *op, const int8_t *image, const 
 }
 
 /* CONV_2D; FULLY_CONNECTED as a 1x1 convolution over a row of samples. With DSP instructions it is
- * computed in blocks of so many pairs of filters. */
-static inline void tfb_conv_2d(const tfb_conv *op, const int8_t *in, int8_t *out, int8_t *scratch,
-                               int32_t pairs) {
+ * computed in blocks of so many pairs of filters; `widen` is the function for the codes' width, none
+ * for 8 bits. */
 #if TFB_DSP
-  tfb_blocks(op, tfb_plain_row, op, in, out, scratch, pairs);
-#else
-  (void)pairs;
-  tfb_filters(op, tfb_conv_line, op->k_h * op->k_w * op->in_c, in, out, scratch);
-#endif
+static TFB_APART void tfb_conv_2d(const tfb_conv *op, const int8_t *in, int8_t *out,
+                                  int8_t *scratch, int32_t pairs, tfb_widen_codes widen) {
+  tfb_weights weights;
+  weights.row_of = tfb_plain_row;
+  weights.source = op;
+  weights.widen = widen;
+  tfb_blocks(op, &weights, in, out, scratch, pairs);
 }
-
-#if !TFB_DSP
-#define tfb_dense(op, in, out, scratch, blocks) tfb_conv_2d(op, in, out, scratch, 0)
+#else
+static inline void tfb_all_filters(const tfb_conv *op, const int8_t *in, int8_t *out,
+                                   int8_t *scratch) {
+  tfb_filters(op, tfb_conv_line, op->k_h * op->k_w * op->in_c, in, out, scratch);
+}
+#define tfb_conv_2d(op, in, out, scratch, pairs, widen) tfb_all_filters(op, in, out, scratch)
+#define tfb_dense(op, in, out, scratch, blocks) tfb_all_filters(op, in, out, scratch)
 #endif
 
 /* Sums of a depthwise filter that are kept. */
