@@ -7,6 +7,7 @@ import pytest
 
 pytest.importorskip("tensorflow")
 import tf_keras as keras
+from dsp_layers import KINDS
 from file_maker import Maker, convolution, power_of_two, samples
 
 import tfbinreg
@@ -79,6 +80,27 @@ def test_scales_that_are_powers_of_two(kind):
     maker.op("ADD", [a, b], (1, 4, 4, 4), grids[2], kind="AddOptions")
     sources, *_ = check(maker.file(), cortex_m.CPUS)
     assert "#define TFB_SHIFT_STEPS 2" in sources.files["model.c"]
+
+
+@pytest.mark.device
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+@pytest.mark.parametrize("kind", KINDS)
+def test_kernels_at_their_edges(kind, bits):
+    check(KINDS[kind](bits), cortex_m.CPUS)
+
+
+@pytest.mark.device
+def test_every_operator_is_counted():
+    maker, random = Maker(), np.random.default_rng(0)
+    for _ in range(3):
+        convolution(maker, random, "CONV_2D", 4, True)
+    model = maker.file()
+    whole = cortex_m.run(generate.generate(model), model, samples(model, 2))
+    parts = cortex_m.run(generate.generate(model), model, samples(model, 2), by_step=True)
+    assert whole.steps == () and len(parts.steps) == 3
+    assert whole.instructions <= sum(parts.steps) < whole.instructions + 200
+    for ours, theirs in zip(whole.outputs, parts.outputs, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
 
 
 def net():

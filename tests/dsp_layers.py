@@ -1,0 +1,84 @@
+"""Layers at the edges of what the kernels for DSP instructions take, as files."""
+
+import numpy as np
+from file_maker import PRESCALES, Maker
+
+OPTIONS = {"CONV_2D": "Conv2DOptions", "DEPTHWISE_CONV_2D": "DepthwiseConv2DOptions"}
+
+
+def conv(maker, image, codes, bits, *, stride=1, padding=0, dilation=1, zero=5, factor=None):
+    """A CONV_2D, or a DEPTHWISE_CONV_2D for codes (1, h, w, channels); products of codes and inputs
+    are scaled by `factor` and up to twice that."""
+    factor = 0.4 / 2**bits if factor is None else factor
+    depthwise = codes.shape[0] == 1 and codes.shape[3] > image[2]
+    name, axis = ("DEPTHWISE_CONV_2D", 3) if depthwise else ("CONV_2D", 0)
+    channels, prescale = codes.shape[axis], PRESCALES[bits]
+    scales = np.linspace(1.0, 2.0, channels).astype(np.float32) * np.float32(0.01 / prescale)
+    source = maker.input((1, *image), (0.5, zero))
+    weights = maker.weights(codes, bits, prescale, scales, axis)
+    bias = np.arange(-channels, channels, 2).astype(np.int32) * 50 * prescale
+    places = [source, weights, maker.tensor(bias.shape, (scales * 0.5, 0), data=bias)]
+    reach = [(size - 1) * dilation + 1 for size in codes.shape[1:3]]
+    sizes = [
+        -(-size // stride) if padding == 0 else (size - r) // stride + 1
+        for size, r in zip(image, reach, strict=False)
+    ]
+    options = {"strideH": stride, "strideW": stride, "padding": padding}
+    options |= {"dilationHFactor": dilation, "dilationWFactor": dilation}
+    if depthwise:
+        options["depthMultiplier"] = channels // image[2]
+    grid = (float(np.float32(0.005 / factor)), -9)
+    maker.op(name, places, (1, *sizes, channels), grid, options, kind=OPTIONS[name])
+
+
+def random_codes(random, bits, shape):
+    high = 2 ** (bits - 1)
+    return random.integers(-high + (bits == 8), high, shape)
+
+
+def blocks(bits):
+    """Every remainder of taps, filters and positions."""
+    maker, random = Maker(), np.random.default_rng(bits)
+    for depth in (1, 2, 3, 4, 5, 8, 11, 32, 40):  # 1x1: taps, odd filters, odd and even positions
+        codes = random_codes(random, bits, (depth + 2, 1, 1, depth))
+        conv(maker, (3, 3 + depth % 2, depth), codes, bits)
+    for depth in (1, 3, 4, 8):  # 3x3: straight from the image, by way of bytes, and at the border
+        shape = (6, 3, 3, depth)
+        conv(maker, (7, 6, depth), random_codes(random, bits, shape), bits)
+        conv(maker, (7, 7, depth), random_codes(random, bits, shape), bits, stride=2, padding=1)
+        conv(maker, (9, 8, depth), random_codes(random, bits, shape), bits, dilation=2)
+    return maker.file()
+
+
+def used_once(bits):
+    """Filters that see the whole input; eight of them begin with a byte."""
+    maker, random = Maker(), np.random.default_rng(bits)
+    for depth, channels in ((8, 5), (16, 2), (24, 3), (32, 1), (40, 4), (72, 7), (128, 2)):
+        conv(maker, (1, 1, depth), random_codes(random, bits, (channels, 1, 1, depth)), bits)
+    conv(maker, (4, 2, 4), random_codes(random, bits, (3, 4, 2, 4)), bits, padding=1)
+    return maker.file()
+
+
+def depthwise(bits):
+    """Windows of several sizes, steps and jumps, and rows that are longer than what is kept."""
+    maker, random = Maker(), np.random.default_rng(bits)
+    windows = (
+        (3, 1, 1),
+        (3, 2, 1),
+        (5, 1, 1),
+        (5, 2, 1),
+        (2, 3, 1),
+        (3, 1, 3),
+        (1, 1, 1),
+        (4, 1, 2),
+    )
+    for size, stride, dilation in windows:
+        for width in (6, 9):
+            codes = random_codes(random, bits, (1, size, size, 4))
+            conv(maker, (11, width, 2), codes, bits, stride=stride, dilation=dilation)
+    conv(maker, (4, 67, 1), random_codes(random, bits, (1, 3, 3, 2)), bits)
+    conv(maker, (5, 133, 1), random_codes(random, bits, (1, 3, 3, 2)), bits, stride=2)
+    return maker.file()
+
+
+KINDS = {"blocks": blocks, "used once": used_once, "depthwise": depthwise}
