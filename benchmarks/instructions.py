@@ -4,7 +4,8 @@
 
 The nets of device_nets.py at 2, 3, 4 and 8 bits. Instructions of one inference are counted in QEMU
 at -O2, and divided by the multiplications of the layers with weights; outputs are compared with
-TFLM's; a dash is a net that an emulated board cannot hold. --steps prints every operator. --folder keeps the files of the nets.
+TFLM's. A dash is a net that an emulated board cannot hold. --steps prints every operator, --folder
+keeps the files of the nets.
 """
 
 from __future__ import annotations
