@@ -20,7 +20,7 @@ from tflite_tools.schema.contents import Model
 
 _GCC, _SIZE, _QEMU = "arm-none-eabi-gcc", "arm-none-eabi-size", "qemu-system-arm"
 _HARNESS = pathlib.Path(__file__).parent / "board"
-_FLAGS = ("-std=c99", "-Wall", "-Wextra", "-Werror", "-mthumb", "-mfloat-abi=soft")
+_FLAGS = ("-std=c99", "-Wall", "-Wextra", "-Werror", "-mthumb")
 _LINK = ("-nostartfiles", "--specs=nano.specs", "-Wl,--gc-sections")
 _COMPILE_LIMIT = 300.0
 _CALIBRATION = 2_000_000  # instructions, as in the harness
@@ -46,12 +46,14 @@ class Board:
         code_start: first address of the memory for code and constants.
         ram_start: first address of the memory for variables.
         size: bytes of each of the two.
+        flags: of the compiler.
     """
 
     machine: str
     code_start: int
     ram_start: int
     size: int
+    flags: tuple[str, ...] = ("-mfloat-abi=soft",)
 
 
 # Processor, as the compiler calls it -> board.
@@ -60,7 +62,7 @@ CPUS: Mapping[str, Board] = {
     "cortex-m4": Board("mps2-an386", 0x00000000, 0x20000000, 2**22),
     "cortex-m7": Board("mps2-an500", 0x00000000, 0x20000000, 2**22),
     "cortex-m33": Board("mps2-an505", 0x10000000, 0x38000000, 2**22),
-    "cortex-m55": Board("mps3-an547", 0x00000000, 0x20000000, 2**19),
+    "cortex-m55": Board("mps3-an547", 0x00000000, 0x20000000, 2**19, ("-mfloat-abi=hard",)),
 }
 
 
@@ -170,11 +172,21 @@ def size(sources: Sources, *, cpu: str = "cortex-m4", flags: Sequence[str] = ("-
         ValueError: if there is no such processor.
         CompilerError: if a tool is missing or refuses.
     """
-    _board(cpu)
+    board = _board(cpu)
     with tempfile.TemporaryDirectory(prefix="tflite_tools_device_") as path:
         folder = pathlib.Path(path)
         (unit,) = _network_units(folder, sources)
-        command = [_GCC, *_FLAGS, f"-mcpu={cpu}", *flags, "-c", unit, "-o", "network.o"]
+        command = [
+            _GCC,
+            *_FLAGS,
+            f"-mcpu={cpu}",
+            *board.flags,
+            *flags,
+            "-c",
+            unit,
+            "-o",
+            "network.o",
+        ]
         _call(command, folder, _COMPILE_LIMIT)
         return parse(_call([_SIZE, "-A", "network.o"], folder, _COMPILE_LIMIT))
 
@@ -237,7 +249,7 @@ def _build(
     )
     (folder / "device.ld").write_text(script)
     units += ["startup.c", "harness.c"]
-    command = [_GCC, *_FLAGS, f"-mcpu={cpu}", *flags, *_LINK, "-T", "device.ld"]
+    command = [_GCC, *_FLAGS, f"-mcpu={cpu}", *board.flags, *flags, *_LINK, "-T", "device.ld"]
     _call([*command, *units, "-o", "program.elf"], folder, _COMPILE_LIMIT)
 
 

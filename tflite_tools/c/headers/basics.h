@@ -10,7 +10,8 @@
  * little-endian.
  *
  * With the DSP extension of Armv7E-M and Armv8-M two products are summed per instruction;
- * TFBINREG_EMULATE_DSP runs the same path with functions in place of the instructions.
+ * TFBINREG_EMULATE_DSP runs the same path with functions in place of the instructions. With Helium
+ * (MVE) it is sixteen, in the kernels that other processors run.
  */
 #include <stdint.h>
 #include <string.h>
@@ -26,7 +27,16 @@
 
 /* tfb_even and tfb_odd: bytes 0 and 2, or 1 and 3, of a word as two signed 16-bit numbers;
  * tfb_even_plus and tfb_odd_plus add those of `pair`. */
-#if defined(TFBINREG_EMULATE_DSP)
+#if defined(__ARM_FEATURE_MVE)
+#define TFB_DSP 0
+#define TFB_MVE 1
+#include <arm_mve.h>
+#else
+#define TFB_MVE 0
+#endif
+
+#if TFB_MVE
+#elif defined(TFBINREG_EMULATE_DSP)
 #define TFB_DSP 1
 static inline uint32_t tfb_even_plus(uint32_t pair, uint32_t x) {
   int32_t low = (int8_t)x, high = (int8_t)(x >> 16);
@@ -88,7 +98,7 @@ static inline int32_t tfb_product(int32_t a, int32_t b) {
 
 /* The same with twice a, which saves shifts. */
 static inline int32_t tfb_product_of_twice(int32_t a2, int32_t b) {
-#if TFB_DSP && defined(__GNUC__) && !defined(TFBINREG_EMULATE_DSP)
+#if (TFB_DSP || TFB_MVE) && defined(__GNUC__) && !defined(TFBINREG_EMULATE_DSP)
   int32_t result;
   __asm__("smmulr %0, %1, %2" : "=r"(result) : "r"(a2), "r"(b));
   return result;
@@ -99,7 +109,7 @@ static inline int32_t tfb_product_of_twice(int32_t a2, int32_t b) {
 
 /* tfb_product_of_twice(a2, b) + c */
 static inline int32_t tfb_product_plus(int32_t a2, int32_t b, int32_t c) {
-#if TFB_DSP && defined(__GNUC__) && !defined(TFBINREG_EMULATE_DSP)
+#if (TFB_DSP || TFB_MVE) && defined(__GNUC__) && !defined(TFBINREG_EMULATE_DSP)
   int32_t result;
   __asm__("smmlar %0, %1, %2, %3" : "=r"(result) : "r"(a2), "r"(b), "r"(c));
   return result;
@@ -110,7 +120,7 @@ static inline int32_t tfb_product_plus(int32_t a2, int32_t b, int32_t c) {
 
 /* The nearest number of 8 bits. */
 static inline int8_t tfb_saturated(int32_t x) {
-#if TFB_DSP && defined(__GNUC__) && !defined(TFBINREG_EMULATE_DSP)
+#if (TFB_DSP || TFB_MVE) && defined(__GNUC__) && !defined(TFBINREG_EMULATE_DSP)
   __asm__("ssat %0, #8, %0" : "+r"(x));
   return (int8_t)x;
 #else

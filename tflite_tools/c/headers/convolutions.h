@@ -125,6 +125,18 @@ static TFB_APART void tfb_depthwise4(const tfb_conv *op, const int8_t *plane, in
   for (; rows > 0; rows--, plane += op->stride_h * width, sums += n) {
     const int8_t *pixel = plane;
     for (i = 0; i < n; i += 4, pixel += 4 * next) {
+#if TFB_MVE
+      uint32x4_t places = vmulq_n_u32(vidupq_n_u32(0, 1), (uint32_t)next);
+      int32x4_t four = vdupq_n_s32(0);
+      const int8_t *first = pixel, *w = row;
+      for (ky = op->k_h; ky > 0; ky--, first += line) {
+        const int8_t *p = first;
+        for (kx = op->k_w; kx > 0; kx--, p += tap) {
+          four = vmlaq_n_s32(four, vldrbq_gather_offset_s32(p, places), *w++);
+        }
+      }
+      vstrwq_s32(sums + i, four);
+#else
       int32_t s0 = 0, s1 = 0, s2 = 0, s3 = 0;
       const int8_t *first = pixel, *w = row;
       for (ky = op->k_h; ky > 0; ky--, first += line) {
@@ -141,6 +153,7 @@ static TFB_APART void tfb_depthwise4(const tfb_conv *op, const int8_t *plane, in
       sums[i + 1] = s1;
       sums[i + 2] = s2;
       sums[i + 3] = s3;
+#endif
     }
   }
 }

@@ -78,6 +78,26 @@ static inline tfb_filter tfb_filter_of(const tfb_conv *op, int32_t c, tfb_stream
 
 /* Stores n outputs of a filter. The second rounding is that of tfb_rounded_shift, for numbers so
  * small that the half can be added. */
+#if TFB_MVE
+static TFB_APART void tfb_store(const tfb_conv *op, const tfb_filter *filter, const int32_t *sums,
+                                int32_t n, int8_t *out) {
+  int32_t factor = filter->factor / 2, next = op->out_c;
+  int32x4_t drop = vdupq_n_s32(op->bits - 8), base = vdupq_n_s32(filter->base / 2);
+  int32x4_t exponent = vdupq_n_s32(-filter->exponent);
+  int32x4_t sign = vdupq_n_s32(-(filter->exponent > 0)), zero = vdupq_n_s32(op->out_zero);
+  int32x4_t low = vdupq_n_s32(op->low), high = vdupq_n_s32(op->high);
+  uint32x4_t places = vmulq_n_u32(vidupq_n_u32(0, 1), (uint32_t)next);
+  for (; n > 0; n -= 4, sums += 4, out += 4 * next) {
+    mve_pred16_t left = vctp32q((uint32_t)n);
+    int32x4_t value = vshlq_s32(vldrwq_z_s32(sums, left), drop);
+    value = vqrdmulhq_n_s32(vaddq_s32(vmulq_n_s32(value, factor), base), filter->multiplier);
+    value = vaddq_s32(value, vandq_s32(vshrq_n_s32(value, 31), sign));
+    value = vaddq_s32(vrshlq_s32(value, exponent), zero);
+    value = vminq_s32(vmaxq_s32(value, low), high);
+    vstrbq_scatter_offset_p_s32(out, places, value, left);
+  }
+}
+#else
 static TFB_APART void tfb_store(const tfb_conv *op, const tfb_filter *filter, const int32_t *sums,
                                 int32_t n, int8_t *out) {
   int32_t drop = 8 - op->bits, zero = op->out_zero, low = op->low, high = op->high;
@@ -90,6 +110,7 @@ static TFB_APART void tfb_store(const tfb_conv *op, const tfb_filter *filter, co
     *out = (int8_t)tfb_clamp(value + zero, low, high);
   }
 }
+#endif
 
 /* Numbers from `first` on and below `last`. */
 typedef struct {
