@@ -93,16 +93,6 @@ typedef struct {
 /* From this exponent on the offset and what it is added to could leave 31 bits. */
 #define TFB_MOST_SHIFT 22
 
-/* How a filter's codes are found: times 2^(8 - bits), from a stream that stands before them. */
-typedef const int8_t *(*tfb_row_of)(const void *op, int32_t c, tfb_stream *stream, int8_t *scratch,
-                                    int32_t taps);
-
-static inline const int8_t *tfb_plain_row(const void *op, int32_t c, tfb_stream *stream,
-                                          int8_t *scratch, int32_t taps) {
-  (void)c;
-  return tfb_unpack(stream, ((const tfb_conv *)op)->bits, scratch, taps);
-}
-
 /* Two rows of n values as 16-bit numbers plus those of `pair`, in pairs that take turns: values 0
  * and 2 of the first row, of the second row, values 1 and 3 of the first, of the second, and so on;
  * the last one or two are a pair in order. Returns the place behind them. */
@@ -349,52 +339,6 @@ static TFB_APART uint32_t *tfb_two_filters(const tfb_conv *op, const tfb_weights
     }
   }
   return end + TFB_TWO_SCALES;
-}
-
-/* Where a filter lies: its first row and column in an image. */
-typedef struct {
-  const int8_t *image;
-  int32_t y, x;
-} tfb_spot;
-
-/* n bytes of an image, or of the zero point for none; returns the place behind them. */
-static TFB_APART int8_t *tfb_put_bytes(const tfb_conv *op, int8_t *to, const int8_t *from,
-                                       int32_t n) {
-  if (from) {
-    memcpy(to, from, (size_t)n);
-  } else {
-    memset(to, op->in_zero, (size_t)n);
-  }
-  return to + n;
-}
-
-static inline int32_t tfb_lies_inside(const tfb_conv *op, const tfb_spot *spot) {
-  return spot->y >= 0 && spot->x >= 0 && spot->y + (op->k_h - 1) * op->dilation_h < op->in_h &&
-         spot->x + (op->k_w - 1) * op->dilation_w < op->in_w;
-}
-
-/* What a filter sees, as a row of bytes; the zero point around the image. */
-static TFB_APART void tfb_patch(const tfb_conv *op, const tfb_spot *spot, int8_t *row) {
-  int32_t ky, kx, c = op->in_c, y = spot->y, step = 1;
-  tfb_range rows = {0, op->k_h}, columns = {0, op->k_w};
-  if (!tfb_lies_inside(op, spot)) {
-    rows = tfb_inside(y, op->k_h, op->dilation_h, op->in_h);
-    columns = tfb_inside(spot->x, op->k_w, op->dilation_w, op->in_w);
-    if (columns.first >= columns.last) columns.first = columns.last = op->k_w;
-  }
-  if (op->dilation_w == 1) step = tfb_max(columns.last - columns.first, 1);
-  for (ky = 0; ky < op->k_h; ky++, y += op->dilation_h) {
-    if (ky < rows.first || ky >= rows.last) {
-      row = tfb_put_bytes(op, row, 0, op->k_w * c);
-      continue;
-    }
-    if (columns.first > 0) row = tfb_put_bytes(op, row, 0, columns.first * c);
-    for (kx = columns.first; kx < columns.last; kx += step) {
-      int32_t x = spot->x + kx * op->dilation_w;
-      row = tfb_put_bytes(op, row, spot->image + (y * op->in_w + x) * c, step * c);
-    }
-    if (columns.last < op->k_w) row = tfb_put_bytes(op, row, 0, (op->k_w - columns.last) * c);
-  }
 }
 
 /* What two filters see, widened: straight from the image where whole words lie one behind the other,

@@ -93,11 +93,22 @@ static TFB_APART void tfb_conv_2d(const tfb_conv *op, const int8_t *in, int8_t *
   tfb_blocks(op, &weights, in, out, scratch, pairs);
 }
 #else
+#if TFB_MVE
+static TFB_APART void tfb_conv_2d_in_blocks(const tfb_conv *op, const int8_t *in, int8_t *out,
+                                            int8_t *scratch, int32_t pairs) {
+  tfb_blocks(op, tfb_plain_row, op, in, out, scratch, pairs);
+}
+#endif
 static inline void tfb_all_filters(const tfb_conv *op, const int8_t *in, int8_t *out,
                                    int8_t *scratch) {
   tfb_filters(op, tfb_conv_line, op->k_h * op->k_w * op->in_c, in, out, scratch);
 }
+#if TFB_MVE
+#define tfb_conv_2d(op, in, out, scratch, pairs, widen) \
+  tfb_conv_2d_in_blocks(op, in, out, scratch, pairs)
+#else
 #define tfb_conv_2d(op, in, out, scratch, pairs, widen) tfb_all_filters(op, in, out, scratch)
+#endif
 #define tfb_dense(op, in, out, scratch, blocks) tfb_all_filters(op, in, out, scratch)
 #endif
 

@@ -13,7 +13,8 @@
  * little-endian.
  *
  * With the DSP extension of Armv7E-M and Armv8-M two products are summed per instruction;
- * TFBINREG_EMULATE_DSP runs the same path with functions in place of the instructions.
+ * TFBINREG_EMULATE_DSP runs the same path with functions in place of the instructions. With Helium
+ * (MVE) it is sixteen, in the kernels that other processors run.
  */
 #include <stdint.h>
 #include <string.h>
@@ -29,7 +30,16 @@
 
 /* tfb_even and tfb_odd: bytes 0 and 2, or 1 and 3, of a word as two signed 16-bit numbers;
  * tfb_even_plus and tfb_odd_plus add those of `pair`. */
-#if defined(TFBINREG_EMULATE_DSP)
+#if defined(__ARM_FEATURE_MVE)
+#define TFB_DSP 0
+#define TFB_MVE 1
+#include <arm_mve.h>
+#else
+#define TFB_MVE 0
+#endif
+
+#if TFB_MVE
+#elif defined(TFBINREG_EMULATE_DSP)
 #define TFB_DSP 1
 static inline uint32_t tfb_even_plus(uint32_t pair, uint32_t x) {
   int32_t low = (int8_t)x, high = (int8_t)(x >> 16);
@@ -91,7 +101,7 @@ static inline int32_t tfb_product(int32_t a, int32_t b) {
 
 /* The same with twice a, which saves shifts. */
 static inline int32_t tfb_product_of_twice(int32_t a2, int32_t b) {
-#if TFB_DSP && defined(__GNUC__) && !defined(TFBINREG_EMULATE_DSP)
+#if (TFB_DSP || TFB_MVE) && defined(__GNUC__) && !defined(TFBINREG_EMULATE_DSP)
   int32_t result;
   __asm__("smmulr %0, %1, %2" : "=r"(result) : "r"(a2), "r"(b));
   return result;
@@ -102,7 +112,7 @@ static inline int32_t tfb_product_of_twice(int32_t a2, int32_t b) {
 
 /* tfb_product_of_twice(a2, b) + c */
 static inline int32_t tfb_product_plus(int32_t a2, int32_t b, int32_t c) {
-#if TFB_DSP && defined(__GNUC__) && !defined(TFBINREG_EMULATE_DSP)
+#if (TFB_DSP || TFB_MVE) && defined(__GNUC__) && !defined(TFBINREG_EMULATE_DSP)
   int32_t result;
   __asm__("smmlar %0, %1, %2, %3" : "=r"(result) : "r"(a2), "r"(b), "r"(c));
   return result;
@@ -113,7 +123,7 @@ static inline int32_t tfb_product_plus(int32_t a2, int32_t b, int32_t c) {
 
 /* The nearest number of 8 bits. */
 static inline int8_t tfb_saturated(int32_t x) {
-#if TFB_DSP && defined(__GNUC__) && !defined(TFBINREG_EMULATE_DSP)
+#if (TFB_DSP || TFB_MVE) && defined(__GNUC__) && !defined(TFBINREG_EMULATE_DSP)
   __asm__("ssat %0, #8, %0" : "+r"(x));
   return (int8_t)x;
 #else
@@ -249,6 +259,61 @@ static TFB_APART const int8_t *tfb_unpack(tfb_stream *stream, int32_t bits, int8
 /* Sums of this many positions are kept, those of a second filter behind them; an even number. */
 #define TFB_CHUNK 16
 
+#if TFB_MVE
+
+/* Adds to sums[0] and [TFB_CHUNK] the sums of (x - zero) * w, with the weights at w and w + row. */
+static TFB_APART void tfb_dot2(const int8_t *x, const int8_t *w, int32_t row, int32_t n,
+                               int32_t zero, int32_t *sums) {
+  int32_t first = sums[0], second = sums[TFB_CHUNK], all_first = 0, all_second = 0;
+  for (; n > 0; n -= 16, x += 16, w += 16) {
+    mve_pred16_t left = vctp8q((uint32_t)n);
+    int8x16_t a = vldrbq_z_s8(x, left), b = vldrbq_z_s8(w, left), c = vldrbq_z_s8(w + row, left);
+    first = vmladavaq_s8(first, a, b);
+    second = vmladavaq_s8(second, a, c);
+    all_first = vaddvaq_s8(all_first, b);
+    all_second = vaddvaq_s8(all_second, c);
+  }
+  sums[0] = first - zero * all_first;
+  sums[TFB_CHUNK] = second - zero * all_second;
+}
+
+/* The same without a zero for 2 * pairs inputs, `step` apart: every load is used twice. */
+static TFB_APART void tfb_dot4(const int8_t *x, int32_t step, const int8_t *w, int32_t row,
+                               int32_t n, int32_t pairs, int32_t *sums) {
+  for (; pairs > 0; pairs--, x += 2 * step, sums += 2) {
+    int32_t s0 = sums[0], s1 = sums[TFB_CHUNK], s2 = sums[1], s3 = sums[TFB_CHUNK + 1], i = n / 16;
+    const int8_t *p = x, *q = w, *r = x + step, *s = w + row;
+    for (; i > 0; i--, p += 16, q += 16, r += 16, s += 16) {
+      int8x16_t a = vldrbq_s8(p), b = vldrbq_s8(r), c = vldrbq_s8(q), d = vldrbq_s8(s);
+      s0 = vmladavaq_s8(s0, a, c);
+      s1 = vmladavaq_s8(s1, a, d);
+      s2 = vmladavaq_s8(s2, b, c);
+      s3 = vmladavaq_s8(s3, b, d);
+    }
+    if (n % 16 != 0) {
+      mve_pred16_t left = vctp8q((uint32_t)n % 16);
+      int8x16_t a = vldrbq_z_s8(p, left), b = vldrbq_z_s8(r, left);
+      int8x16_t c = vldrbq_z_s8(q, left), d = vldrbq_z_s8(s, left);
+      s0 = vmladavaq_s8(s0, a, c);
+      s1 = vmladavaq_s8(s1, a, d);
+      s2 = vmladavaq_s8(s2, b, c);
+      s3 = vmladavaq_s8(s3, b, d);
+    }
+    sums[0] = s0;
+    sums[1] = s2;
+    sums[TFB_CHUNK] = s1;
+    sums[TFB_CHUNK + 1] = s3;
+  }
+}
+
+static TFB_APART int32_t tfb_sum(const int8_t *w, int32_t n) {
+  int32_t sum = 0;
+  for (; n > 0; n -= 16, w += 16) sum = vaddvaq_s8(sum, vldrbq_z_s8(w, vctp8q((uint32_t)n)));
+  return sum;
+}
+
+#else
+
 /* Adds to sums[0] and [TFB_CHUNK] the sums of (x - zero) * w, with the weights at w and w + row. */
 static TFB_APART void tfb_dot2(const int8_t *x, const int8_t *w, int32_t row, int32_t n,
                                int32_t zero, int32_t *sums) {
@@ -316,6 +381,8 @@ static TFB_APART int32_t tfb_sum(const int8_t *w, int32_t n) {
   for (; n > 0; n--) sum += *w++;
   return sum;
 }
+
+#endif
 
 /* ---- Convolutions ---- */
 
@@ -397,6 +464,26 @@ static inline tfb_filter tfb_filter_of(const tfb_conv *op, int32_t c, tfb_stream
 
 /* Stores n outputs of a filter. The second rounding is that of tfb_rounded_shift, for numbers so
  * small that the half can be added. */
+#if TFB_MVE
+static TFB_APART void tfb_store(const tfb_conv *op, const tfb_filter *filter, const int32_t *sums,
+                                int32_t n, int8_t *out) {
+  int32_t factor = filter->factor / 2, next = op->out_c;
+  int32x4_t drop = vdupq_n_s32(op->bits - 8), base = vdupq_n_s32(filter->base / 2);
+  int32x4_t exponent = vdupq_n_s32(-filter->exponent);
+  int32x4_t sign = vdupq_n_s32(-(filter->exponent > 0)), zero = vdupq_n_s32(op->out_zero);
+  int32x4_t low = vdupq_n_s32(op->low), high = vdupq_n_s32(op->high);
+  uint32x4_t places = vmulq_n_u32(vidupq_n_u32(0, 1), (uint32_t)next);
+  for (; n > 0; n -= 4, sums += 4, out += 4 * next) {
+    mve_pred16_t left = vctp32q((uint32_t)n);
+    int32x4_t value = vshlq_s32(vldrwq_z_s32(sums, left), drop);
+    value = vqrdmulhq_n_s32(vaddq_s32(vmulq_n_s32(value, factor), base), filter->multiplier);
+    value = vaddq_s32(value, vandq_s32(vshrq_n_s32(value, 31), sign));
+    value = vaddq_s32(vrshlq_s32(value, exponent), zero);
+    value = vminq_s32(vmaxq_s32(value, low), high);
+    vstrbq_scatter_offset_p_s32(out, places, value, left);
+  }
+}
+#else
 static TFB_APART void tfb_store(const tfb_conv *op, const tfb_filter *filter, const int32_t *sums,
                                 int32_t n, int8_t *out) {
   int32_t drop = 8 - op->bits, zero = op->out_zero, low = op->low, high = op->high;
@@ -409,6 +496,7 @@ static TFB_APART void tfb_store(const tfb_conv *op, const tfb_filter *filter, co
     *out = (int8_t)tfb_clamp(value + zero, low, high);
   }
 }
+#endif
 
 /* Numbers from `first` on and below `last`. */
 typedef struct {
@@ -422,6 +510,80 @@ static inline tfb_range tfb_inside(int32_t start, int32_t k, int32_t dilation, i
   range.last = size > start ? tfb_min(k, (size - start + dilation - 1) / dilation) : 0;
   return range;
 }
+
+/* ---- Rows of codes, and what a filter sees ---- */
+
+#if TFB_DSP || TFB_MVE
+
+/* How a filter's codes are found: times 2^(8 - bits), from a stream that stands before them. */
+typedef const int8_t *(*tfb_row_of)(const void *op, int32_t c, tfb_stream *stream, int8_t *scratch,
+                                    int32_t taps);
+
+static inline const int8_t *tfb_plain_row(const void *op, int32_t c, tfb_stream *stream,
+                                          int8_t *scratch, int32_t taps) {
+  (void)c;
+  return tfb_unpack(stream, ((const tfb_conv *)op)->bits, scratch, taps);
+}
+
+/* Where a filter lies: its first row and column in an image. */
+typedef struct {
+  const int8_t *image;
+  int32_t y, x;
+} tfb_spot;
+
+/* n bytes of an image, or of the zero point for none; returns the place behind them. */
+static TFB_APART int8_t *tfb_put_bytes(const tfb_conv *op, int8_t *to, const int8_t *from,
+                                       int32_t n) {
+  int8_t *end = to + n;
+#if TFB_MVE
+  for (; n > 0; n -= 16, to += 16) {
+    mve_pred16_t left = vctp8q((uint32_t)n);
+    int8x16_t some = vdupq_n_s8(op->in_zero);
+    if (from) {
+      some = vldrbq_z_s8(from, left);
+      from += 16;
+    }
+    vstrbq_p_s8(to, some, left);
+  }
+#else
+  if (from) {
+    memcpy(to, from, (size_t)n);
+  } else {
+    memset(to, op->in_zero, (size_t)n);
+  }
+#endif
+  return end;
+}
+
+static inline int32_t tfb_lies_inside(const tfb_conv *op, const tfb_spot *spot) {
+  return spot->y >= 0 && spot->x >= 0 && spot->y + (op->k_h - 1) * op->dilation_h < op->in_h &&
+         spot->x + (op->k_w - 1) * op->dilation_w < op->in_w;
+}
+
+/* What a filter sees, as a row of bytes; the zero point around the image. */
+static TFB_APART void tfb_patch(const tfb_conv *op, const tfb_spot *spot, int8_t *row) {
+  int32_t ky, kx, c = op->in_c, y = spot->y, step = 1;
+  tfb_range rows = {0, op->k_h}, columns = {0, op->k_w};
+  if (!tfb_lies_inside(op, spot)) {
+    rows = tfb_inside(y, op->k_h, op->dilation_h, op->in_h);
+    columns = tfb_inside(spot->x, op->k_w, op->dilation_w, op->in_w);
+    if (columns.first >= columns.last) columns.first = columns.last = op->k_w;
+  }
+  if (op->dilation_w == 1) step = tfb_max(columns.last - columns.first, 1);
+  for (ky = 0; ky < op->k_h; ky++, y += op->dilation_h) {
+    if (ky < rows.first || ky >= rows.last) {
+      row = tfb_put_bytes(op, row, 0, op->k_w * c);
+      continue;
+    }
+    if (columns.first > 0) row = tfb_put_bytes(op, row, 0, columns.first * c);
+    for (kx = columns.first; kx < columns.last; kx += step) {
+      int32_t x = spot->x + kx * op->dilation_w;
+      row = tfb_put_bytes(op, row, spot->image + (y * op->in_w + x) * c, step * c);
+    }
+    if (columns.last < op->k_w) row = tfb_put_bytes(op, row, 0, (op->k_w - columns.last) * c);
+  }
+}
+#endif
 
 /* ---- Blocks of filters on cores with the DSP extension ---- */
 
@@ -517,16 +679,6 @@ typedef struct {
 
 /* From this exponent on the offset and what it is added to could leave 31 bits. */
 #define TFB_MOST_SHIFT 22
-
-/* How a filter's codes are found: times 2^(8 - bits), from a stream that stands before them. */
-typedef const int8_t *(*tfb_row_of)(const void *op, int32_t c, tfb_stream *stream, int8_t *scratch,
-                                    int32_t taps);
-
-static inline const int8_t *tfb_plain_row(const void *op, int32_t c, tfb_stream *stream,
-                                          int8_t *scratch, int32_t taps) {
-  (void)c;
-  return tfb_unpack(stream, ((const tfb_conv *)op)->bits, scratch, taps);
-}
 
 /* Two rows of n values as 16-bit numbers plus those of `pair`, in pairs that take turns: values 0
  * and 2 of the first row, of the second row, values 1 and 3 of the first, of the second, and so on;
@@ -776,52 +928,6 @@ static TFB_APART uint32_t *tfb_two_filters(const tfb_conv *op, const tfb_weights
   return end + TFB_TWO_SCALES;
 }
 
-/* Where a filter lies: its first row and column in an image. */
-typedef struct {
-  const int8_t *image;
-  int32_t y, x;
-} tfb_spot;
-
-/* n bytes of an image, or of the zero point for none; returns the place behind them. */
-static TFB_APART int8_t *tfb_put_bytes(const tfb_conv *op, int8_t *to, const int8_t *from,
-                                       int32_t n) {
-  if (from) {
-    memcpy(to, from, (size_t)n);
-  } else {
-    memset(to, op->in_zero, (size_t)n);
-  }
-  return to + n;
-}
-
-static inline int32_t tfb_lies_inside(const tfb_conv *op, const tfb_spot *spot) {
-  return spot->y >= 0 && spot->x >= 0 && spot->y + (op->k_h - 1) * op->dilation_h < op->in_h &&
-         spot->x + (op->k_w - 1) * op->dilation_w < op->in_w;
-}
-
-/* What a filter sees, as a row of bytes; the zero point around the image. */
-static TFB_APART void tfb_patch(const tfb_conv *op, const tfb_spot *spot, int8_t *row) {
-  int32_t ky, kx, c = op->in_c, y = spot->y, step = 1;
-  tfb_range rows = {0, op->k_h}, columns = {0, op->k_w};
-  if (!tfb_lies_inside(op, spot)) {
-    rows = tfb_inside(y, op->k_h, op->dilation_h, op->in_h);
-    columns = tfb_inside(spot->x, op->k_w, op->dilation_w, op->in_w);
-    if (columns.first >= columns.last) columns.first = columns.last = op->k_w;
-  }
-  if (op->dilation_w == 1) step = tfb_max(columns.last - columns.first, 1);
-  for (ky = 0; ky < op->k_h; ky++, y += op->dilation_h) {
-    if (ky < rows.first || ky >= rows.last) {
-      row = tfb_put_bytes(op, row, 0, op->k_w * c);
-      continue;
-    }
-    if (columns.first > 0) row = tfb_put_bytes(op, row, 0, columns.first * c);
-    for (kx = columns.first; kx < columns.last; kx += step) {
-      int32_t x = spot->x + kx * op->dilation_w;
-      row = tfb_put_bytes(op, row, spot->image + (y * op->in_w + x) * c, step * c);
-    }
-    if (columns.last < op->k_w) row = tfb_put_bytes(op, row, 0, (op->k_w - columns.last) * c);
-  }
-}
-
 /* What two filters see, widened: straight from the image where whole words lie one behind the other,
  * else by way of rows of bytes. */
 static TFB_APART void tfb_two_patches(const tfb_conv *op, const tfb_spot *spots, int32_t taps,
@@ -892,6 +998,149 @@ static inline void tfb_blocks(const tfb_conv *op, const tfb_weights *weights, co
       to = tfb_two_filters(op, weights, c + i, taps, &stream, (int8_t *)x, to, &careful);
     }
     tfb_positions(op, w, n, careful, taps, in, out + c, x, bytes);
+  }
+}
+#endif
+
+/* ---- Blocks of filters with Helium ---- */
+
+#if TFB_MVE
+
+/* Sums of two positions with filters a and b, and with others. */
+typedef struct {
+  int32_t first[4], second[4];
+} tfb_sums;
+
+/* What turns the sums of n filters into stored values: as in tfb_filter, each in a row of n; factors
+ * and bases are not doubled, exponents are negative. */
+typedef struct {
+  int32_t *factor, *base, *multiplier, *exponent;
+} tfb_lanes;
+
+static inline void tfb_two_by_two(const int8_t *x, const int8_t *y, const int8_t *a,
+                                  const int8_t *b, int32_t n, int32_t *first, int32_t *second) {
+  int32_t s0 = 0, s1 = 0, s2 = 0, s3 = 0, i = n / 16;
+  for (; i > 0; i--, x += 16, y += 16, a += 16, b += 16) {
+    int8x16_t p = vldrbq_s8(x), q = vldrbq_s8(y), c = vldrbq_s8(a), d = vldrbq_s8(b);
+    s0 = vmladavaq_s8(s0, p, c);
+    s1 = vmladavaq_s8(s1, p, d);
+    s2 = vmladavaq_s8(s2, q, c);
+    s3 = vmladavaq_s8(s3, q, d);
+  }
+  if (n % 16 != 0) {
+    mve_pred16_t left = vctp8q((uint32_t)n % 16);
+    int8x16_t p = vldrbq_z_s8(x, left), q = vldrbq_z_s8(y, left);
+    int8x16_t c = vldrbq_z_s8(a, left), d = vldrbq_z_s8(b, left);
+    s0 = vmladavaq_s8(s0, p, c);
+    s1 = vmladavaq_s8(s1, p, d);
+    s2 = vmladavaq_s8(s2, q, c);
+    s3 = vmladavaq_s8(s3, q, d);
+  }
+  first[0] = s0;
+  first[1] = s1;
+  second[0] = s2;
+  second[1] = s3;
+}
+
+/* Stores a position's outputs of up to four filters from c on. */
+static inline void tfb_store_lanes(const tfb_conv *op, const tfb_lanes *lanes, int32_t c,
+                                   mve_pred16_t left, const int32_t *sums, int8_t *out) {
+  int32x4_t value = vmulq_s32(vldrwq_s32(sums), vldrwq_z_s32(lanes->factor + c, left));
+  int32x4_t exponent = vldrwq_z_s32(lanes->exponent + c, left);
+  value = vaddq_s32(value, vldrwq_z_s32(lanes->base + c, left));
+  value = vqrdmulhq_s32(value, vldrwq_z_s32(lanes->multiplier + c, left));
+  /* the last rounding takes 1 off a negative number, where there is one: exponents are negative */
+  value = vaddq_s32(value, vandq_s32(vshrq_n_s32(value, 31), vshrq_n_s32(exponent, 31)));
+  value = vaddq_n_s32(vrshlq_s32(value, exponent), op->out_zero);
+  value = vmaxq_s32(vminq_s32(value, vdupq_n_s32(op->high)), vdupq_n_s32(op->low));
+  vstrbq_p_s32(out, value, left);
+}
+
+/* Stores the outputs of two positions, `next` apart, for n filters. */
+static TFB_APART void tfb_tile(const tfb_conv *op, const tfb_lanes *lanes, const int8_t *w,
+                               int32_t n, int32_t taps, const int8_t *x, const int8_t *y,
+                               int8_t *out, int32_t next) {
+  int32_t c;
+  for (c = 0; c < n; c += 4, w += 4 * taps) {
+    mve_pred16_t left = vctp32q((uint32_t)(n - c));
+    int32_t last = tfb_min(n - c, 4) - 1;
+    tfb_sums sums;
+    tfb_two_by_two(x, y, w, w + tfb_min(1, last) * taps, taps, sums.first, sums.second);
+    tfb_two_by_two(x, y, w + tfb_min(2, last) * taps, w + last * taps, taps, sums.first + 2,
+                   sums.second + 2);
+    tfb_store_lanes(op, lanes, c, left, sums.first, out + c);
+    tfb_store_lanes(op, lanes, c, left, sums.second, out + next + c);
+  }
+}
+
+/* Runs n filters over all positions, two at a time; the last alone twice. */
+static TFB_APART void tfb_positions(const tfb_conv *op, const tfb_lanes *lanes, const int8_t *w,
+                                    int32_t n, int32_t taps, const int8_t *in, int8_t *out,
+                                    int8_t *bytes) {
+  int32_t left = op->batch * op->out_h * op->out_w, ox = 0, oy = 0, next = op->out_c, i;
+  int32_t image = op->in_h * op->in_w * op->in_c;
+  int32_t flat = op->k_h * op->k_w * op->stride_h * op->stride_w == 1;
+  for (; left > 0; left -= 2, out += 2 * next) {
+    const int8_t *x = bytes, *y = bytes + taps;
+    if (left == 1) next = 0;
+    if (flat) {
+      x = in;
+      y = left == 1 ? in : in + taps;
+      in += 2 * taps;
+    } else {
+      for (i = 0; i < tfb_min(left, 2); i++) {
+        tfb_spot spot;
+        spot.image = in;
+        spot.y = oy * op->stride_h - op->pad_h;
+        spot.x = ox * op->stride_w - op->pad_w;
+        tfb_patch(op, &spot, bytes + i * taps);
+        if (++ox < op->out_w) continue;
+        ox = 0;
+        if (++oy < op->out_h) continue;
+        oy = 0;
+        in += image;
+      }
+      if (left == 1) y = x;
+    }
+    tfb_tile(op, lanes, w, n, taps, x, y, out, next);
+  }
+}
+
+/* A convolution in blocks of filters: as many as fit where other cores keep so many pairs, widened.
+ * `scratch` holds what turns their sums into stored values, what two filters see, and the filters
+ * unless they are stored as bytes. */
+static inline void tfb_blocks(const tfb_conv *op, tfb_row_of row_of, const void *source,
+                              const int8_t *in, int8_t *out, int8_t *scratch, int32_t pairs) {
+  int32_t taps = op->k_h * op->k_w * op->in_c, drop = 8 - op->bits, c, i, k;
+  int32_t wide = 4 * ((taps + 1) & ~1), room = wide + pairs * (wide + 40) - 2 * taps;
+  int32_t most = tfb_min(op->out_c, room / (16 + (op->bits < 8 ? taps : 0)));
+  int8_t *bytes = scratch + 16 * most, *block = bytes + 2 * taps;
+  tfb_stream stream = {0, 0, 0};
+  tfb_lanes lanes;
+  lanes.factor = (int32_t *)(void *)scratch;
+  lanes.base = lanes.factor + most;
+  lanes.multiplier = lanes.base + most;
+  lanes.exponent = lanes.multiplier + most;
+  stream.next = op->weights;
+  for (c = 0; c < op->out_c; c += most) {
+    int32_t n = tfb_min(most, op->out_c - c);
+    const int8_t *w = block;
+    for (i = 0; i < n; i++) {
+      int8_t *row = block + i * taps;
+      const int8_t *codes = row_of(source, c + i, &stream, row, taps);
+      tfb_filter filter = tfb_filter_with(op, c + i, codes, taps);
+      if (filter.factor / 2 & ((1 << drop) - 1)) {
+        for (k = 0; k < taps; k++) row[k] = (int8_t)(row[k] >> drop);
+      } else {
+        filter.factor >>= drop;
+      }
+      if (codes != row && i == 0) w = codes;
+      lanes.factor[i] = filter.factor / 2;
+      lanes.base[i] = filter.base / 2;
+      lanes.multiplier[i] = filter.multiplier;
+      lanes.exponent[i] = -filter.exponent;
+    }
+    tfb_positions(op, &lanes, w, n, taps, in, out + c, bytes);
   }
 }
 #endif
@@ -1498,11 +1747,22 @@ static TFB_APART void tfb_conv_2d(const tfb_conv *op, const int8_t *in, int8_t *
   tfb_blocks(op, &weights, in, out, scratch, pairs);
 }
 #else
+#if TFB_MVE
+static TFB_APART void tfb_conv_2d_in_blocks(const tfb_conv *op, const int8_t *in, int8_t *out,
+                                            int8_t *scratch, int32_t pairs) {
+  tfb_blocks(op, tfb_plain_row, op, in, out, scratch, pairs);
+}
+#endif
 static inline void tfb_all_filters(const tfb_conv *op, const int8_t *in, int8_t *out,
                                    int8_t *scratch) {
   tfb_filters(op, tfb_conv_line, op->k_h * op->k_w * op->in_c, in, out, scratch);
 }
+#if TFB_MVE
+#define tfb_conv_2d(op, in, out, scratch, pairs, widen) \
+  tfb_conv_2d_in_blocks(op, in, out, scratch, pairs)
+#else
 #define tfb_conv_2d(op, in, out, scratch, pairs, widen) tfb_all_filters(op, in, out, scratch)
+#endif
 #define tfb_dense(op, in, out, scratch, blocks) tfb_all_filters(op, in, out, scratch)
 #endif
 
@@ -1530,6 +1790,18 @@ static TFB_APART void tfb_depthwise4(const tfb_conv *op, const int8_t *plane, in
   for (; rows > 0; rows--, plane += op->stride_h * width, sums += n) {
     const int8_t *pixel = plane;
     for (i = 0; i < n; i += 4, pixel += 4 * next) {
+#if TFB_MVE
+      uint32x4_t places = vmulq_n_u32(vidupq_n_u32(0, 1), (uint32_t)next);
+      int32x4_t four = vdupq_n_s32(0);
+      const int8_t *first = pixel, *w = row;
+      for (ky = op->k_h; ky > 0; ky--, first += line) {
+        const int8_t *p = first;
+        for (kx = op->k_w; kx > 0; kx--, p += tap) {
+          four = vmlaq_n_s32(four, vldrbq_gather_offset_s32(p, places), *w++);
+        }
+      }
+      vstrwq_s32(sums + i, four);
+#else
       int32_t s0 = 0, s1 = 0, s2 = 0, s3 = 0;
       const int8_t *first = pixel, *w = row;
       for (ky = op->k_h; ky > 0; ky--, first += line) {
@@ -1546,6 +1818,7 @@ static TFB_APART void tfb_depthwise4(const tfb_conv *op, const int8_t *plane, in
       sums[i + 1] = s1;
       sums[i + 2] = s2;
       sums[i + 3] = s3;
+#endif
     }
   }
 }
