@@ -65,6 +65,7 @@ class Keras2:
     """tf_keras, which tfmot speaks."""
 
     frozen_models_rest = True  # a nested model that is frozen, whatever the layers inside say
+    keras = _compat.keras
 
     def is_model(self, layer: Any) -> bool:
         return isinstance(layer, keras.Model)
@@ -118,13 +119,13 @@ class Keras3:
     frozen_models_rest = False
 
     def __init__(self) -> None:
-        self._keras = sys.modules["keras"]
+        self.keras = sys.modules["keras"]
 
     def is_model(self, layer: Any) -> bool:
-        return isinstance(layer, self._keras.Model)
+        return isinstance(layer, self.keras.Model)
 
     def is_layer(self, target: Any) -> bool:
-        return isinstance(target, self._keras.layers.Layer)
+        return isinstance(target, self.keras.layers.Layer)
 
     def calls(self, model: Any) -> Iterator[Call]:
         model = getattr(model, "_functional", None) or model
@@ -137,7 +138,7 @@ class Keras3:
         target = call.target
         if not self.is_layer(target):
             return self._operation(target)
-        if isinstance(target, self._keras.layers.TimeDistributed):
+        if isinstance(target, self.keras.layers.TimeDistributed):
             return _over_time(self._layer(target.layer))
         return self._layer(target)
 
@@ -152,7 +153,7 @@ class Keras3:
             return Reading(layer=Augmentation(layer, name=layer.name, dtype=layer.compute_dtype))
         config = layer.get_config()
         function = activation_name(layer) if "activation" in config else "linear"
-        to_numpy = self._keras.ops.convert_to_numpy
+        to_numpy = self.keras.ops.convert_to_numpy
         weights = [weight for weight in layer.weights if "seed_generator" not in weight.path]
         known = _keras2_layer(getattr(keras.layers, type(layer).__name__), config)
         return Reading(
@@ -177,7 +178,7 @@ class Keras3:
 
     def _augments(self, layer: Any) -> bool:
         """Whether a layer varies images in training and leaves them alone at inference."""
-        if type(layer) is self._keras.layers.Pipeline:
+        if type(layer) is self.keras.layers.Pipeline:
             return all(self._augments(part) for part in layer.layers)
         return type(layer).__name__ in _KERAS3_AUGMENTATION
 
@@ -278,6 +279,14 @@ def _foreign_parts(config: Mapping[str, Any]) -> tuple[Problem, ...]:
 def _quantized_layer(layer: Any, library: str) -> Problem:
     what = f"layer class {type(layer).__name__} is quantized by {library} already"
     return (what, "start from the float model")
+
+
+def is_opaque(layer: Any) -> bool:
+    """Whether a layer is somebody else's, so that only its `call` tells what it computes."""
+    library = type(layer).__module__.split(".")[0]
+    if library in ("keras", "tf_keras"):
+        return type(layer).__name__ == "Lambda"
+    return library not in ("tfbinreg", *_QUANTIZING_LIBRARIES)
 
 
 def unknown_layer(layer: Any) -> Problem:

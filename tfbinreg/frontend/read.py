@@ -8,7 +8,15 @@ from typing import Any
 from tensorflow import nest
 
 from tfbinreg import _compat
-from tfbinreg.frontend.keras_dialects import Call, Keras2, Keras3, frontend, is_tensor, tensor_key
+from tfbinreg.frontend.keras_dialects import (
+    Call,
+    Keras2,
+    Keras3,
+    frontend,
+    is_opaque,
+    is_tensor,
+    tensor_key,
+)
 from tfbinreg.frontend.program import (
     Program,
     Ref,
@@ -19,6 +27,7 @@ from tfbinreg.frontend.program import (
     replaced,
     unique_name,
 )
+from tfbinreg.frontend.tracing import CONTEXT, UntraceableError, traced
 from tfbinreg.network.edges import flat_arguments, nested_inputs, nested_outputs, output_names
 
 keras = _compat.keras
@@ -27,7 +36,6 @@ Rewrite = Callable[..., Any]
 
 _custom: dict[type, Rewrite] = {}
 OF_SEVERAL_OUTPUTS = ("split",)  # operations
-_CONTEXT = ("training", "name", "mask")  # arguments that say nothing of the computation
 
 
 def register_layer(layer_class: type) -> Callable[[Rewrite], Rewrite]:
@@ -137,8 +145,20 @@ class _Reader:
             if rewrite is not None or front.frozen_models_rest:
                 trainable = trainable and target.trainable
             return self.inline(inner_front, inner, given, again, own, trainable)
+        reason = None
+        if front.is_layer(target) and is_opaque(target):
+            given = refs((args, {k: v for k, v in kwargs.items() if k not in CONTEXT}))
+            again = f"{prefix}_{target.name}" if prefix else target.name
+            try:
+                with traced(front, call) as inner:
+                    rest = trainable and target.trainable
+                    return self.inline(front, inner, given, again, owner, rest)
+            except UntraceableError as error:
+                reason = str(error)
         reading = front.read(call)
         problems = list(reading.problems)
+        if reason is not None:
+            problems = [(f"{what} (its call: {reason})", remedy) for what, remedy in problems]
         several = reading.operation in OF_SEVERAL_OUTPUTS
         if len(call.outputs) != 1 and not several:
             problems.append((f"{len(call.outputs)} outputs", "split it into layers of one output"))
@@ -146,7 +166,7 @@ class _Reader:
             problems.append(("layer used several times", "use one layer per place"))
         if reading.weights:
             self.with_weights.add(id(target))
-        kwargs = {reading.renames.get(k, k): v for k, v in kwargs.items() if k not in _CONTEXT}
+        kwargs = {reading.renames.get(k, k): v for k, v in kwargs.items() if k not in CONTEXT}
         shapes, parts = [tuple(tensor.shape) for tensor in call.outputs], (target, reading.layer)
         options = {**reading.options, **kwargs}
 
