@@ -1,7 +1,7 @@
 """ResNet-8 in a given number of bytes: one width for all kernels against mixed and learned bits.
 
     python examples/mixed_bits.py --data_dir DIR [--budgets 24KB 16KB] [--seeds 0 1 2]
-                                  [--ways uniform layer channel dropbits bsq] [--results FILE]
+                                  [--ways uniform layer channel unpruned dropbits bsq] [--results FILE]
     python examples/mixed_bits.py --table
 
 DIR holds mlperf_tiny_resnet8.h5 (mlcommons/tiny, Apache-2.0) and, unless tf_keras downloads it,
@@ -11,7 +11,8 @@ planes, with a cosine to zero. All kernels are free, the first and the last too;
 bits. Sizes are those of weights and constants in the generated C, and none is above its budget.
 
 - uniform: the largest width that fits, the same for all kernels.
-- layer, channel: bits are chosen before training, as `convert --flash_budget` does.
+- layer, channel: bits are chosen before training, as `convert --flash_budget` does. unpruned: of
+  channels too, with at least 1 bit for each.
 - dropbits, bsq: bits are learned, and `FlashBudgetSchedule` steers them into the budget.
 
 Each finished run adds a line to --results, and runs that are there are left out, so a run that was
@@ -82,9 +83,8 @@ def uniform(task: Task) -> Recipe:
     raise ValueError(f"Not even one bit for each weight fits into {task.budget} bytes.")
 
 
-def mixed(granularity: str) -> Callable[[Task], Recipe]:
+def mixed(granularity: str, *widths: int) -> Callable[[Task], Recipe]:
     """Bits by sensitivity, as `convert --flash_budget` chooses them."""
-    widths = (1, 2, 3, 4, 8) if granularity == "layer" else None
 
     def choose(task: Task) -> Recipe:
         limit = task.budget - MARGIN
@@ -111,8 +111,9 @@ def learned(method: str, bits: int, fewest: int, **options: Any) -> Callable[[Ta
 
 WAYS: dict[str, Callable[[Task], Recipe]] = {
     "uniform": uniform,
-    "layer": mixed("layer"),
-    "channel": mixed("channel"),
+    "layer": mixed("layer", 1, 2, 3, 4, 8),
+    "channel": mixed("channel", 0, 1, 2, 3, 4, 8),
+    "unpruned": mixed("channel", 1, 2, 3, 4, 8),
     "dropbits": learned("cpq", 4, 2, drop_bits=True, strength=0.1),
     "bsq": learned("bsq", 4, 2, every=2, planes_until=0.7, strength=1.0),
 }

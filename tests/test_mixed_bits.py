@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from quick import slow
 
-WAYS = ["uniform", "layer", "channel", "dropbits", "bsq"]
+WAYS = ["uniform", "layer", "channel", "unpruned", "dropbits", "bsq"]
 
 
 @pytest.fixture
