@@ -1,14 +1,14 @@
 """ResNet-8 in a given number of bytes: one width for all kernels against mixed and learned bits.
 
     python examples/mixed_bits.py --data_dir DIR [--budgets 24KB 16KB] [--seeds 0 1 2]
-                                  [--ways uniform layer channel unpruned dropbits bsq] [--results FILE]
+                                  [--ways uniform layer ...] [--results FILE]
     python examples/mixed_bits.py --table
 
 DIR holds mlperf_tiny_resnet8.h5 (mlcommons/tiny, Apache-2.0) and, unless tf_keras downloads it,
 cifar10.npz. For each budget and seed every way of choosing bits is trained alike, from the
 published float net, on some of the rows 0-39,999: Adam from 0.001, or SGD from 0.02 for bit
 planes, with a cosine to zero. All kernels are free, the first and the last too; activations have 8
-bits. Sizes are those of weights and constants in the generated C, and none is above its budget.
+bits. Sizes are those of weights and constants in the generated C; the table says which do not fit.
 
 - uniform: the largest width that fits, the same for all kernels.
 - layer, channel: bits are chosen before training, as `convert --flash_budget` does. unpruned: of
