@@ -294,9 +294,11 @@ def unknown_layer(layer: Any) -> Problem:
     kind, library = type(layer).__name__, type(layer).__module__.split(".")[0]
     if library in _QUANTIZING_LIBRARIES:
         return _quantized_layer(layer, _QUANTIZING_LIBRARIES[library])
+    remedy = _REMEDIES.get((library, kind))
     return (
         f"layer class {kind} is not supported",
-        'replace it by supported layers (README, "What is supported"), or say how with '
+        remedy
+        or 'replace it by supported layers (README, "What is supported"), or say how with '
         "tfbinreg.register_layer",
     )
 
@@ -306,6 +308,11 @@ def _unknown_operation(name: str) -> Problem:
     return (f"operation {name} is not supported", f"use a layer, or one of {supported}")
 
 
+# By library and class.
+_REMEDIES = {
+    ("kimm", "ReparameterizableConv2D"): "fuse its branches first: "
+    "kimm.utils.get_reparameterized_model(model)",
+}
 _QUANTIZING_LIBRARIES = {
     "qkeras": "QKeras",
     "hgq": "HGQ",

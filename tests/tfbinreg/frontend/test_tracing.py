@@ -121,3 +121,13 @@ def test_variables_are_numbers(own=keras):
     model.get_layer("block").gain.assign(-3.0)
     normal, _ = normalize(model)
     np.testing.assert_allclose(normal(values), model(values), rtol=1e-5, atol=1e-5)
+
+
+def test_branches_that_their_library_fuses_are_told():
+    module = {"__module__": "kimm._src.layers"}
+    kind = type("ReparameterizableConv2D", (keras_3.layers.Layer,), module)
+    kind.call = lambda self, x: {}["branch"]
+    kind.compute_output_spec = lambda self, x: keras_3.KerasTensor(x.shape)
+    model = keras_3.Sequential([keras_3.Input((4,)), kind(name="mine")])
+    with pytest.raises(ValueError, match=r"mine: .*kimm.utils.get_reparameterized_model\(model\)"):
+        normalize(model)
