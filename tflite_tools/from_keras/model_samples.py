@@ -30,9 +30,10 @@ def model_samples(
 
 
 def samples_and_labels(
-    model: Any, arrays: Mapping[str, np.ndarray]
+    model: Any, arrays: Mapping[str, np.ndarray], what: str = "calibration data"
 ) -> tuple[list[np.ndarray], np.ndarray | None]:
-    """The same with labels of any kind: what they are, a loss has to say."""
+    """The same with labels of any kind: what they are, a loss has to say. Errors call the arrays
+    `what`."""
     labels = arrays.get(LABELS)
     rest = {name: array for name, array in arrays.items() if name != LABELS}
     names = [tensor.name.split(":")[0] for tensor in model.inputs]
@@ -40,12 +41,12 @@ def samples_and_labels(
         rest = {names[0]: next(iter(rest.values()))}
     if set(rest) != set(names):
         found = ", ".join(sorted(rest)) or "none"
-        raise ValueError(f"The calibration data needs an array for each of {names}; found {found}.")
+        raise ValueError(f"The {what} needs an array for each of {names}; found {found}.")
     inputs = [np.asarray(rest[name], np.float32) for name in names]
     if any(array.ndim == 0 or len(array) == 0 for array in inputs):
-        raise ValueError("The calibration data is empty.")
+        raise ValueError(f"The {what} is empty.")
     if len({len(part) for part in (*inputs, *([] if labels is None else [labels]))}) > 1:
-        raise ValueError("The arrays of the calibration data have different numbers of samples.")
+        raise ValueError(f"The arrays of the {what} have different numbers of samples.")
     return inputs, labels
 
 

@@ -135,6 +135,7 @@ def quantize(
     """
     if is_tflite(path):
         raise ValueError(f"quantize needs a float Keras model: {os.fspath(path)!r} is TFLite.")
+    advance(0.0, "starting TensorFlow")
     try:
         import tfbinreg
         from tfbinreg._compat import keras
@@ -149,8 +150,9 @@ def quantize(
         keras.utils.set_random_seed(training.seed)
         advance(0.0, "reading")
         model = load_float_model(path)
-        data = _read(path, model, arrays, training)
-        measured = data if validation is None else _read(path, model, validation, training)
+        data = measured = _read(path, model, arrays, training, "training data")
+        if validation is not None:
+            measured = _read(path, model, validation, training, "validation data")
         before = measured.score(model)
         advance(0.0, "calibrating")
         quantized = tfbinreg.quantize_apply(model, recipe, calibration_data=data.given)
@@ -176,13 +178,14 @@ def _read(
     model: Any,
     arrays: Mapping[str, np.ndarray],
     training: Training,
+    what: str,
 ) -> _Data:
-    inputs, labels = samples_and_labels(model, arrays)
+    inputs, labels = samples_and_labels(model, arrays, what)
     if labels is None:
         if training.epochs or training.loss is not None:
             raise ValueError(
-                "Training needs `labels` in the data, an array beside the inputs in an .npz file; "
-                "--epochs 0 without --loss only calibrates."
+                f"There are no `labels` in the {what}, an array beside the inputs in an .npz file. "
+                "Without them --epochs 0 without --loss only calibrates."
             )
         return _Data(inputs, None, None)
     if len(model.outputs) > 1:

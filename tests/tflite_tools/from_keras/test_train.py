@@ -109,7 +109,8 @@ class TestTheCommand:
             (["plain.keras"], "was saved without a loss: name one with --loss"),
             (["gone.keras"], "Cannot read 'gone.keras': No such file or directory."),
             (["flaot.keras"], "Did you mean 'float.keras'?"),
-            (["float.keras", "--data", "samples.npy"], "Training needs `labels` in the data"),
+            (["float.keras", "--data", "samples.npy"], "no `labels` in the training data"),
+            (["float.keras", "--validation_data", "samples.npy"], "in the validation data"),
             (["float.keras", "-o", "q.tflite"], "Give a name that ends in .keras or .h5, 'q.keras"),
             (["float.keras", "-o", "float.keras"], "needs this file itself"),
             (["float.keras", "--recipe", "train.npz"], "No recipe can be read"),
@@ -145,6 +146,18 @@ class TestTheCommand:
         code, out, err = run("float.keras", "--data", "train.npz", "-o", "x.keras", *flags)
         assert (code, out, err.count("\n")) == (2, "", 1)
         assert message in err
+
+
+def test_an_interruption_writes_nothing(command, folder, monkeypatch):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(tfbinreg, "finalize", interrupt)
+    before = set(os.listdir(folder))
+    line = ["quantize", "float.keras", "--data", "train.npz", "--epochs", "0", "-o", "new.keras"]
+    assert command(*line) == (130, "", "tflite_tools: interrupted\n")
+    assert set(os.listdir(folder)) == before
 
 
 class TestRefusals:
@@ -187,7 +200,14 @@ def test_progress_is_told(folder, samples):
         advance=lambda share, text: told.append((share, text)),
     )
     assert [text.partition(",")[0] for _, text in told] == [
-        *("reading", "calibrating", "epoch 1 of 1", "epoch 1 of 1", "finalizing")
+        *(
+            "starting TensorFlow",
+            "reading",
+            "calibrating",
+            "epoch 1 of 1",
+            "epoch 1 of 1",
+            "finalizing",
+        )
     ]
     assert [share for share, _ in told] == sorted(share for share, _ in told)
     assert made.warnings == () and made.before is not None
