@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -151,8 +152,10 @@ class _Reader:
             again = f"{prefix}_{target.name}" if prefix else target.name
             try:
                 with traced(front, call) as inner:
-                    rest = trainable and target.trainable
-                    return self.inline(front, inner, given, again, owner, rest)
+                    first, rest = len(self.steps), trainable and target.trainable
+                    results = self.inline(front, inner, given, again, owner, rest)
+                    self._tell_inside(first, type(target).__name__)
+                    return results
             except UntraceableError as error:
                 reason = str(error)
         reading = front.read(call)
@@ -192,6 +195,17 @@ class _Reader:
         if several:  # a step for each, which knows the shapes in front of its own
             return [add(shape, before=tuple(shapes[:at])) for at, shape in enumerate(shapes)]
         return [add(shapes[0])] * len(shapes)
+
+    def _tell_inside(self, first: int, kind: str) -> None:
+        """Let the problems of the steps from `first` on say which layer class they are inside."""
+        inside = f"in the call of layer class {kind}"
+        for index, step in enumerate(self.steps[first:], first):
+            problems = tuple(
+                (what, remedy) if "in the call of" in what
+                else (f"{what} {inside}", f"{remedy}; or say how with tfbinreg.register_layer")
+                for what, remedy in step.problems
+            )  # fmt: skip
+            self.steps[index] = dataclasses.replace(step, problems=problems)
 
     def _add(self, name: str, prefix: str, origin: str, **fields: Any) -> Ref:
         if name in self.names and prefix:

@@ -93,6 +93,11 @@ def test_a_block_that_is_used_twice_is_refused(own):
     ("call", "what"),
     [
         (lambda self, x: x / x, "mine: division by a tensor; divide by a constant"),
+        (
+            lambda self, x: 2.0**x,
+            r"mine: operation \S+ is not supported in the call of layer class Mine; use a layer, .*"
+            "; or say how with tfbinreg.register_layer",
+        ),
         (lambda self, x: {}["a"], r"layer class Mine is not supported \(its call: 'a'\)"),
         (lambda self, x: 3.0, r"layer class Mine is not supported \(its call: "),
     ],
