@@ -34,7 +34,8 @@ static TFB_APART int8_t *tfb_put_bytes(const tfb_conv *op, int8_t *to, const int
   }
 #else
   if (from) {
-    memcpy(to, from, (size_t)n);
+    for (; n >= 4; n -= 4, to += 4, from += 4) tfb_put(to, tfb_word(from));
+    for (; n > 0; n--) *to++ = *from++;
   } else {
     memset(to, op->in_zero, (size_t)n);
   }
@@ -49,25 +50,21 @@ static inline int32_t tfb_lies_inside(const tfb_conv *op, const tfb_spot *spot) 
 
 /* What a filter sees, as a row of bytes; the zero point around the image. */
 static TFB_APART void tfb_patch(const tfb_conv *op, const tfb_spot *spot, int8_t *row) {
-  int32_t ky, kx, c = op->in_c, y = spot->y, step = 1;
-  tfb_range rows = {0, op->k_h}, columns = {0, op->k_w};
-  if (!tfb_lies_inside(op, spot)) {
-    rows = tfb_inside(y, op->k_h, op->dilation_h, op->in_h);
-    columns = tfb_inside(spot->x, op->k_w, op->dilation_w, op->in_w);
-    if (columns.first >= columns.last) columns.first = columns.last = op->k_w;
+  int32_t ky, kx, c = op->in_c, line = op->in_w * c;
+  if (op->dilation_w == 1 && tfb_lies_inside(op, spot)) {
+    const int8_t *first = spot->image + spot->y * line + spot->x * c;
+    for (ky = op->k_h; ky > 0; ky--, first += op->dilation_h * line) {
+      row = tfb_put_bytes(op, row, first, op->k_w * c);
+    }
+    return;
   }
-  if (op->dilation_w == 1) step = tfb_max(columns.last - columns.first, 1);
-  for (ky = 0; ky < op->k_h; ky++, y += op->dilation_h) {
-    if (ky < rows.first || ky >= rows.last) {
-      row = tfb_put_bytes(op, row, 0, op->k_w * c);
-      continue;
-    }
-    if (columns.first > 0) row = tfb_put_bytes(op, row, 0, columns.first * c);
-    for (kx = columns.first; kx < columns.last; kx += step) {
+  for (ky = 0; ky < op->k_h; ky++) {
+    int32_t y = spot->y + ky * op->dilation_h;
+    for (kx = 0; kx < op->k_w; kx++) {
       int32_t x = spot->x + kx * op->dilation_w;
-      row = tfb_put_bytes(op, row, spot->image + (y * op->in_w + x) * c, step * c);
+      int32_t inside = y >= 0 && y < op->in_h && x >= 0 && x < op->in_w;
+      row = tfb_put_bytes(op, row, inside ? spot->image + y * line + x * c : 0, c);
     }
-    if (columns.last < op->k_w) row = tfb_put_bytes(op, row, 0, (op->k_w - columns.last) * c);
   }
 }
 #endif
