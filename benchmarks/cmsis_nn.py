@@ -48,8 +48,8 @@ def objects(checkout: pathlib.Path, cpu: str, folder: pathlib.Path) -> list[str]
     ]
     if not sources:
         raise SystemExit(f"No sources in {checkout}: is it a checkout of CMSIS-NN?")
-    command = ["arm-none-eabi-gcc", "-c", "-O3", "-w", "-mthumb", "-mfloat-abi=soft",
-               f"-mcpu={cpu}", "-ffunction-sections"]  # fmt: skip
+    command = ["arm-none-eabi-gcc", "-c", "-O3", "-w", "-mthumb", f"-mcpu={cpu}"]
+    command += [*cortex_m.CPUS[cpu].flags, "-ffunction-sections"]
     command.append(f"-I{checkout.resolve() / 'Include'}")
     subprocess.run([*command, *(str(path.resolve()) for path in sources)], cwd=folder, check=True)
     return [str(folder / f"{path.stem}.o") for path in sources]
