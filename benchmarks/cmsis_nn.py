@@ -34,7 +34,7 @@ from tflite_tools.schema.contents import Model, Op, Tensor
 CPUS = ("cortex-m4", "cortex-m33")
 LAYERS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "ADD")
 _PARTS = ("ConvolutionFunctions", "FullyConnectedFunctions", "NNSupportFunctions",
-          "BasicMathFunctions")  # fmt: skip
+          "BasicMathFunctions", "TransposeFunctions")  # fmt: skip
 _BUFFER = 2**17  # bytes for what a kernel asks for
 
 

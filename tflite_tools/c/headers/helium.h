@@ -2,7 +2,7 @@
 
 #if TFB_MVE
 
-/* Sums of two positions with filters a and b, and with others. */
+/* Sums of two positions with four filters. */
 typedef struct {
   int32_t first[4], second[4];
 } tfb_sums;

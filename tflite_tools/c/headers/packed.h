@@ -183,20 +183,6 @@ static TFB_APART void tfb_dot4(const int8_t *x, int32_t step, const int8_t *w, i
   for (; pairs > 0; pairs--, x += 2 * step, sums += 2) {
     int32_t s0 = sums[0], s1 = sums[TFB_CHUNK], s2 = sums[1], s3 = sums[TFB_CHUNK + 1];
     const int8_t *p = x, *q = w, *end = x + n;
-#if TFB_DSP
-    const int8_t *words = x + (n & ~3);
-    for (; p != words; p += 4, q += 4) {
-      uint32_t a = tfb_word(p), b = tfb_word(p + step), c = tfb_word(q + row), even, odd;
-      uint32_t a_even = tfb_even(a), a_odd = tfb_odd(a), b_even = tfb_even(b), b_odd = tfb_odd(b);
-      even = tfb_even(c), odd = tfb_odd(c);
-      s1 = tfb_smlad(a_odd, odd, tfb_smlad(a_even, even, s1));
-      s3 = tfb_smlad(b_odd, odd, tfb_smlad(b_even, even, s3));
-      c = tfb_word(q);
-      even = tfb_even(c), odd = tfb_odd(c);
-      s0 = tfb_smlad(a_odd, odd, tfb_smlad(a_even, even, s0));
-      s2 = tfb_smlad(b_odd, odd, tfb_smlad(b_even, even, s2));
-    }
-#endif
     for (; p != end; p++, q++) {
       int32_t a = p[0], b = p[step], c = q[0], d = q[row];
       s0 += a * c;
