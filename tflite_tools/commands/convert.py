@@ -22,6 +22,7 @@ from tflite_tools.reports import comparison_text, flash, report_text
 from tflite_tools.reports.flash import Flash
 from tflite_tools.schema.contents import Model
 from tflite_tools.system import files
+from tflite_tools.system.progress import progress
 from tflite_tools.system.quiet import native_log_hidden
 
 _NOT_FINALIZED = (
@@ -60,8 +61,14 @@ def convert(arguments: argparse.Namespace) -> int:
             raise ValueError("--flash_budget writes the int8 file: convert that file afterwards.")
         return _squeeze(arguments)
     start = time.monotonic()
-    canonical, finalized = _canonical(arguments)
-    built = build.build(canonical, options, name=_identifier(arguments.output))
+    with (
+        native_log_hidden(enabled=not arguments.verbose),
+        progress(enabled=not arguments.json) as advance,
+    ):
+        advance(None, f"reading {arguments.model}")
+        canonical, finalized = _canonical(arguments)
+        advance(None, f"writing and comparing {options.format}")
+        built = build.build(canonical, options, name=_identifier(arguments.output))
     if folder:
         files.write_folder(arguments.output, built.files)
     else:
@@ -92,27 +99,25 @@ def convert(arguments: argparse.Namespace) -> int:
 def _canonical(arguments: argparse.Namespace) -> tuple[Model, Finalized | None]:
     """The canonical file, and the model if it was finalized on the way."""
     if arguments.finalize_data is None:
-        with native_log_hidden(enabled=not arguments.verbose):
-            file = conversion.canonical(
-                arguments.model,
-                input_type=arguments.input_type,
-                output_type=arguments.output_type,
-                input_shape=arguments.input_shape,
-                notes=dict(arguments.card),
-            )
+        file = conversion.canonical(
+            arguments.model,
+            input_type=arguments.input_type,
+            output_type=arguments.output_type,
+            input_shape=arguments.input_shape,
+            notes=dict(arguments.card),
+        )
         return file, None
     saved = _saved_beside(arguments.output)
     files.check_target(saved)
     files.check_apart(saved, arguments.output, arguments.model, arguments.finalize_data)
     arrays = files.read_arrays(arguments.finalize_data)
-    with native_log_hidden(enabled=not arguments.verbose):
-        finalized = conversion.finalized(
-            arguments.model,
-            arrays,
-            input_type=arguments.input_type or conversion.INPUT_TYPES[0],
-            output_type=arguments.output_type,
-            notes=dict(arguments.card),
-        )
+    finalized = conversion.finalized(
+        arguments.model,
+        arrays,
+        input_type=arguments.input_type or conversion.INPUT_TYPES[0],
+        output_type=arguments.output_type,
+        notes=dict(arguments.card),
+    )
     return finalized.file, finalized
 
 
@@ -154,13 +159,17 @@ def _squeeze(arguments: argparse.Namespace) -> int:
     files.check_target(recipe_path)
     files.check_apart(recipe_path, arguments.output, arguments.model, arguments.data)
     arrays = files.read_arrays(arguments.data)
-    with native_log_hidden(enabled=not arguments.verbose):
+    with (
+        native_log_hidden(enabled=not arguments.verbose),
+        progress(enabled=not arguments.json) as advance,
+    ):
         result = squeeze(
             arguments.model,
             arguments.flash_budget,
             arrays,
             granularity=arguments.flash_granularity or "layer",
             widths=arguments.flash_widths,
+            advance=advance,
         )
     files.write(arguments.output, result.file.data)
     files.write(recipe_path, result.recipe.encode())

@@ -19,6 +19,7 @@ from tflite_tools.reports import flash
 from tflite_tools.reports.flash import Flash
 from tflite_tools.schema import contents
 from tflite_tools.schema.contents import Model
+from tflite_tools.system.progress import Advance, quietly
 
 _MOST_TRIES = 6  # files that are made to come close to the limit, once one fits
 _UNITS = {"": 1, "B": 1, "K": 1024, "KB": 1024, "KIB": 1024, "M": 2**20, "MB": 2**20, "MIB": 2**20}
@@ -79,6 +80,7 @@ def squeeze(
     *,
     granularity: str = "layer",
     widths: Sequence[int] | None = None,
+    advance: Advance = quietly,
 ) -> Squeezed:
     """Choose bits of layers or channels for a float model, and convert it as it is.
 
@@ -92,6 +94,7 @@ def squeeze(
             `labels` are optional.
         granularity: as for `tfbinreg.fit_flash_budget`.
         widths: the same.
+        advance: is told what is being done.
 
     Raises:
         ValueError: if the model or the samples cannot be used, or the fewest bits do not fit.
@@ -101,6 +104,7 @@ def squeeze(
         raise ValueError(
             f"--flash_budget needs a float Keras model: {os.fspath(path)!r} is TFLite."
         )
+    advance(None, "starting TensorFlow")
     try:
         from tfbinreg.budget import flash_budget
         from tfbinreg.training.saving import load_float_model
@@ -111,7 +115,7 @@ def squeeze(
     model = load_float_model(path)
     inputs, labels = model_samples(model, arrays)
     way = flash_budget.way(granularity, widths)
-    found = _fitting(model, way, inputs, limit)
+    found = _fitting(model, way, inputs, limit, advance)
     given = inputs if len(inputs) > 1 else inputs[0]
     best = [_best(net.predict(given, verbose=0)) for net in (model, found.quantized)]
     truth = best[0] if labels is None else labels.reshape(-1)
@@ -128,7 +132,9 @@ def squeeze(
     )
 
 
-def _fitting(model: Any, way: Any, inputs: list[np.ndarray], limit: int) -> _Choice:
+def _fitting(
+    model: Any, way: Any, inputs: list[np.ndarray], limit: int, advance: Advance
+) -> _Choice:
     """The choice that fits within `limit` bytes and costs least.
 
     The estimate is corrected by what it was off the last time, until that leads nowhere new.
@@ -137,6 +143,7 @@ def _fitting(model: Any, way: Any, inputs: list[np.ndarray], limit: int) -> _Cho
     from tfbinreg.budget.flash_budget import largest
     from tfbinreg.training.finalize import finalize
 
+    advance(None, "measuring what fewer bits do to the outputs")
     layers = way.measure(model, inputs, None)
     least, off = way.least_bytes(layers), 0
     best: _Choice | None = None
@@ -147,6 +154,7 @@ def _fitting(model: Any, way: Any, inputs: list[np.ndarray], limit: int) -> _Cho
         if bits in tried:
             break
         tried.append(bits)
+        advance(None, f"counting the bytes of choice {len(tried)}")
         quantized = quantize_apply(model, budget.recipe, calibration_data=inputs)
         finalize(quantized)
         file = contents.load(

@@ -135,7 +135,7 @@ def quantize(
     """
     if is_tflite(path):
         raise ValueError(f"quantize needs a float Keras model: {os.fspath(path)!r} is TFLite.")
-    advance(0.0, "starting TensorFlow")
+    advance(None, "starting TensorFlow")
     try:
         import tfbinreg
         from tfbinreg._compat import keras
@@ -148,13 +148,13 @@ def quantize(
         warnings.simplefilter("ignore")
         warnings.simplefilter("always", tfbinreg.QuantizationWarning)
         keras.utils.set_random_seed(training.seed)
-        advance(0.0, "reading")
+        advance(None, "reading")
         model = load_float_model(path)
         data = measured = _read(path, model, arrays, training, "training data")
         if validation is not None:
             measured = _read(path, model, validation, training, "validation data")
         before = measured.score(model)
-        advance(0.0, "calibrating")
+        advance(None, "calibrating")
         quantized = tfbinreg.quantize_apply(model, recipe, calibration_data=data.given)
         plan = tfbinreg.plan(model, quantized.recipe)
         history = _train(quantized, data, training, advance)

@@ -11,17 +11,19 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-# Takes the share of the work that is done, 0 to 1, and what is being done.
-Advance: TypeAlias = Callable[[float, str], None]
+# Takes the share of the work that is done, 0 to 1 or None if nobody knows, and what is being done.
+Advance: TypeAlias = Callable[[float | None, str], None]
 
 
-def quietly(share: float, text: str) -> None:
+def quietly(share: float | None, text: str) -> None:
     """Progress that nobody is to see."""
 
 
 @contextlib.contextmanager
 def progress(*, enabled: bool = True) -> Iterator[Advance]:
     """A bar on stderr, which is gone when the work is done; none in logs and pipes.
+
+    Where the native log is hidden, the bar has to begin after that (`quiet`).
 
     Args:
         enabled: False for no bar.
@@ -31,9 +33,10 @@ def progress(*, enabled: bool = True) -> Iterator[Advance]:
         return
     columns = BarColumn(), TextColumn("{task.description}"), TimeRemainingColumn()
     with Progress(*columns, console=Console(file=sys.stderr), transient=True) as bar:
-        task = bar.add_task("", total=1.0)
+        task = bar.add_task("", total=None)
 
-        def advance(share: float, text: str) -> None:
-            bar.update(task, completed=share, description=escape(text))
+        def advance(share: float | None, text: str) -> None:
+            total = None if share is None else 1.0
+            bar.update(task, total=total, completed=share or 0.0, description=escape(text))
 
         yield advance

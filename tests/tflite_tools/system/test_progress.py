@@ -15,6 +15,7 @@ def test_a_terminal_has_a_bar_that_is_gone_afterwards(monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr(sys, "stderr", Terminal())
     with progress() as advance:
+        advance(None, "reading")
         advance(0.5, "epoch [1]")
     assert "epoch [1]" in sys.stderr.getvalue()
     assert sys.stderr.getvalue().endswith("\x1b[2K")  # the line is erased
