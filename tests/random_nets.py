@@ -169,12 +169,17 @@ class _Program:
     def _merge(self, kind: str, first: str) -> None:
         """A merge of two or three tensors, which may be the same, but for a difference."""
         own = self.shapes[first]
-        ends = -1 if kind == "Concatenate" else len(own)
+        joined = kind == "Concatenate"
+        axis = len(own) - 1  # mostly the last
+        if joined and self.draw(st.integers(0, 3)) == 0:
+            axis = self.draw(st.integers(0, len(own) - 1))
         fitting = [
             name
             for name, shape in self.shapes.items()
-            if len(shape) == len(own) and shape[:ends] == own[:ends]
-        ]
+            if len(shape) == len(own)
+            and all(a == b or (joined and at == axis)
+                    for at, (a, b) in enumerate(zip(shape, own, strict=True)))
+        ]  # fmt: skip
         if kind == "Subtract":
             fitting.remove(first)
         if not fitting:
@@ -182,10 +187,13 @@ class _Program:
         most = 1 if kind == "Subtract" else 2
         others = self.draw(st.lists(st.sampled_from(fitting[::-1]), min_size=1, max_size=most))
         sources = [first, *others]
-        channels = sum(self.shapes[name][-1] for name in sources)
-        shape = (*own[:-1], channels) if kind == "Concatenate" else own
-        axis = f"{last_axis(self.draw, own)}, " if kind == "Concatenate" else ""
-        layer = f"layers.{kind}({axis}name={self.name(kind)})"
+        shape, written = own, ""
+        if joined:
+            size = sum(self.shapes[name][axis] for name in sources)
+            shape = (*own[:axis], size, *own[axis + 1 :])
+            last = axis == len(own) - 1
+            written = f"{last_axis(self.draw, own) if last else f'axis={axis + 1}'}, "
+        layer = f"layers.{kind}({written}name={self.name(kind)})"
         self.add(f"{layer}([{', '.join(sources)}])", shape, sources)
 
     def ends(self) -> list[str]:

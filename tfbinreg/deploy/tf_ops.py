@@ -112,7 +112,7 @@ PLAIN_OPS: Mapping[str, Callable[[FrozenOp, Sequence[tf.Tensor]], tf.Tensor]] = 
     "Activation": _activation,
     "Add": lambda op, inputs: inputs[0] + inputs[1],
     "AveragePooling2D": _pool(tf.nn.avg_pool2d),
-    "Concatenate": lambda op, inputs: tf.concat(inputs, -1),
+    "Concatenate": lambda op, inputs: tf.concat(inputs, op.attributes.get("axis", -1)),
     "Cropping2D": _crop,
     "Flatten": _reshape,
     "GlobalAveragePooling2D": _global(tf.reduce_mean),

@@ -229,7 +229,8 @@ def _upsample(op: FrozenOp, shapes: Sequence[tuple[int, ...]]) -> Operator:
 
 
 def _concatenate(op: FrozenOp, shapes: Sequence[tuple[int, ...]]) -> Operator:
-    return Operator(name="CONCATENATION", options="Concatenation", fields={"axis": len(op.shape)})
+    axis = op.attributes.get("axis", -1) % (1 + len(op.shape))  # former graphs have none
+    return Operator(name="CONCATENATION", options="Concatenation", fields={"axis": axis})
 
 
 def _leaky_relu(op: FrozenOp, shapes: Sequence[tuple[int, ...]]) -> Operator:

@@ -16,7 +16,7 @@ from tfbinreg.frontend.builder import (
     Value,
     target,
 )
-from tfbinreg.frontend.program import Step
+from tfbinreg.frontend.program import Shape, Step
 from tfbinreg.network.added_layers import ChannelAffine, HardSwish
 from tfbinreg.network.graph import clone_layer
 from tfbinreg.network.layer_kinds import HARD_SIGMOID_FIFTH, KINDS, check_activation
@@ -284,9 +284,16 @@ def _average(build: Builder, step: Step, values: list[Value]) -> Value:
 
 
 def _concatenate(build: Builder, step: Step, values: list[Value]) -> Value:
+    return concatenate(build, values, step.layer.axis, step.shape)
+
+
+def concatenate(build: Builder, values: Sequence[Value], axis: int, shape: Shape) -> Value:
+    """Values one behind the other along an axis other than the batch."""
     if len(values) == 1:
         return values[0]
-    tensors = _same_form(build, values)
+    axis = axis % len(shape)
+    last = axis == len(shape) - 1
+    tensors = _same_form(build, values) if last else [build.plain(value) for value in values]
     for index, tensor in enumerate(tensors):
         if build.needs_own_grid(tensor):
             image = build.image(Value(values[index].shape, tensor))
@@ -294,8 +301,10 @@ def _concatenate(build: Builder, step: Step, values: list[Value]) -> Value:
             tensors[index] = copy
     if len({len(tensor.shape) for tensor in tensors}) > 1:
         tensors = [build.image(Value(v.shape, t)) for v, t in zip(values, tensors, strict=True)]
-    layer = keras.layers.Concatenate(axis=-1, name=build.name("concat"))
-    return Value(step.shape, build.call(layer, tensors))
+    if not last:  # copies may be images
+        tensors = [build.plain(Value(v.shape, t)) for v, t in zip(values, tensors, strict=True)]
+    layer = keras.layers.Concatenate(axis=-1 if last else axis, name=build.name("concat"))
+    return Value(shape, build.call(layer, tensors))
 
 
 def _keep(build: Builder, step: Step, values: list[Value]) -> Value:

@@ -94,9 +94,9 @@ def _sum(build: Builder, step: Step, x: Value, axis: Any = None, keepdims: bool 
 
 
 def _concatenate(build: Builder, step: Step, xs: Any, axis: Any = -1) -> Value:
-    if int(axis) not in (-1, len(step.shape) - 1):
-        raise UnsupportedError((f"axis={axis}", "concatenate the last axis"))
-    return layer_rules.LAYERS["Concatenate"](build, step, list(xs))
+    if int(axis) % len(step.shape) == 0:
+        raise UnsupportedError(("axis=0", "concatenate another axis than the batch"))
+    return layer_rules.concatenate(build, list(xs), int(axis), step.shape)
 
 
 def _activation(name: str) -> Operation:

@@ -198,7 +198,10 @@ def _check_same_shape(layer: Any, shapes: Sequence[Shape]) -> Problems:
 
 
 def _check_concatenate(layer: Any, shapes: Sequence[Shape]) -> Problems:
-    return _check_last_axis(layer, shapes) + _check_same_shape(layer, shapes)
+    problems = _check_same_shape(layer, shapes)
+    if layer.axis % len(shapes[0]) == 0:
+        problems.append(("axis=0", "concatenate another axis than the batch"))
+    return problems
 
 
 def _check_upsampling(layer: Any, shapes: Sequence[Shape]) -> Problems:
@@ -305,7 +308,9 @@ KINDS: dict[str, Kind] = {
         role=Role.MERGE, op="MUL", fuses_relu=True, keeps_sign=True, check=_check_same_shape
     ),
     "Average": Kind(role=Role.REWRITE, op="ADD + DEPTHWISE_CONV_2D", check=_check_same_shape),
-    "Concatenate": Kind(role=Role.JOIN, op="CONCATENATION", check=_check_concatenate),
+    "Concatenate": Kind(
+        role=Role.JOIN, op="CONCATENATION", check=_check_concatenate, attributes=("axis",)
+    ),
     "GlobalAveragePooling2D": Kind(
         role=Role.MERGE,
         op="MEAN",

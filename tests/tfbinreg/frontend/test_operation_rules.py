@@ -20,6 +20,9 @@ TF = {
     "clip": lambda x: tf.clip_by_value(x, 0.0, 2.0),
     "shapes": lambda x: tf.squeeze(tf.expand_dims(tf.reshape(x, (-1, 4, 48)), 1), axis=[1]),
     "concat": lambda x: tf.concat([x, tf.nn.relu(x)], axis=-1),
+    "concat rows": lambda x: tf.concat(
+        [x[:, 0], tf.reshape(x, (-1, 48, 4)), tf.nn.relu(x)[:, 1]], 1
+    ),
     "mean": lambda x: tf.reduce_mean(x, axis=[1, 2]) + tf.reduce_mean(x, [1, 2], keepdims=False),
     "whole": lambda x: tf.reduce_max(x, (1, 2)) + tf.reduce_sum(x, axis=[1, 2]),
     "split": lambda x: tf.add(*tf.split(x, 2, axis=-1)) + tf.split(x, [1, 2, 1], 3)[1],
@@ -70,7 +73,7 @@ def test_operations_compute_the_same(own, wire):
         (lambda x: 1.0 / x, "division by a tensor"),
         (lambda x: tf.clip_by_value(x, -1.0, 1.0), "clip that does not start at 0"),
         (lambda x: tf.reduce_mean(x, axis=3), "mean over axis 3"),
-        (lambda x: tf.concat([x, x], axis=1), "axis=1"),
+        (lambda x: tf.concat([x, x], axis=0), "axis=0; concatenate another axis"),
         (lambda x: x[:, tf.shape(x)[2] - 3], "index :, a tensor; slice with ranges"),
         (lambda x: x[:, 2:2, 1:], "index :, 2:2, 1:, : of shape"),
         (lambda x: tf.cast(tf.shape(x), tf.float32) * 1.0 + x, "operation tf.cast"),

@@ -75,7 +75,7 @@ REFUSED = [
     (layers.ReLU(6.0, negative_slope=0.1), [IMAGE], "negative_slope with max_value", "one of"),
     (layers.ReLU(0.0), [IMAGE], "max_value=0", "positive"),
     (layers.Add(), [IMAGE, ROW], "inputs of shapes", "same rank"),
-    (layers.Concatenate(axis=1), [IMAGE, IMAGE], "axis=1", "last axis"),
+    (layers.Concatenate(axis=0), [IMAGE, IMAGE], "axis=0", "another axis than the batch"),
     (layers.UpSampling2D(interpolation="bilinear"), [IMAGE], "'bilinear'", "nearest"),
     (layers.PReLU(), [IMAGE], "shared_axes=None", "all axes but the last"),
     (layers.Conv2DTranspose(2, 3, 2, output_padding=1), [IMAGE], "output_padding", "crop"),
