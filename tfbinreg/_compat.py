@@ -72,6 +72,12 @@ def own_scope(layer: Any) -> contextlib.AbstractContextManager:
     return tf.name_scope(f"{layer.name}/")
 
 
+def autocast(layer: Any) -> Any:
+    """Scope in which a layer of tf_keras computes with its variables in its compute type, as when
+    it is called."""
+    return autocast_variable.enable_auto_cast_variables(layer._compute_dtype_object)
+
+
 @contextlib.contextmanager
 def dtype_policy(layer: Any) -> Iterator[None]:
     """Scope in which new layers compute in the types of `layer`, a layer or model of either Keras;

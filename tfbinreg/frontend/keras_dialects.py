@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import inspect
 import sys
@@ -67,6 +68,10 @@ class Keras2:
     frozen_models_rest = True  # a nested model that is frozen, whatever the layers inside say
     keras = _compat.keras
 
+    def casting(self, layer: Any) -> contextlib.AbstractContextManager[Any]:
+        """Scope in which a layer's `call` may be called by itself."""
+        return _compat.autocast(layer)
+
     def is_model(self, layer: Any) -> bool:
         return isinstance(layer, keras.Model)
 
@@ -120,6 +125,9 @@ class Keras3:
 
     def __init__(self) -> None:
         self.keras = sys.modules["keras"]
+
+    def casting(self, layer: Any) -> contextlib.AbstractContextManager[Any]:
+        return contextlib.nullcontext()
 
     def is_model(self, layer: Any) -> bool:
         return isinstance(layer, self.keras.Model)

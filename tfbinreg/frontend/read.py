@@ -201,7 +201,7 @@ class _Reader:
         inside = f"in the call of layer class {kind}"
         for index, step in enumerate(self.steps[first:], first):
             problems = tuple(
-                (what, remedy) if "in the call of" in what
+                (what, remedy) if "in the call of" in what or "several times" in what
                 else (f"{what} {inside}", f"{remedy}; or say how with tfbinreg.register_layer")
                 for what, remedy in step.problems
             )  # fmt: skip

@@ -55,7 +55,8 @@ def _model(front: Keras2 | Keras3, call: Call) -> Any:
     try:
         if "training" in inspect.signature(function).parameters:
             kwargs["training"] = False
-        return front.keras.Model(inputs, function(*args, **kwargs))
+        with front.casting(call.target):
+            return front.keras.Model(inputs, function(*args, **kwargs))
     except Exception as error:  # anything may go wrong in the code of others
         raise UntraceableError(_reason(error)) from error
 

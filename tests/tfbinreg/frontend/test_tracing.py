@@ -111,6 +111,17 @@ def test_what_cannot_be_read_is_refused_by_the_layers_name(own, call, what):
     assert len(str(caught.value).splitlines()) == 2
 
 
+def test_variables_are_cast_as_in_a_call():
+    policy = keras.mixed_precision.global_policy()
+    keras.mixed_precision.set_global_policy("mixed_float16")
+    try:
+        model = net(keras)
+        normal, _ = normalize(model)
+    finally:
+        keras.mixed_precision.set_global_policy(policy)
+    assert normal.get_layer("first").compute_dtype == "float16"
+
+
 def test_functions_of_another_library_are_told():
     layer = keras_3.layers.Lambda(tf.exp, output_shape=(4,), name="mine")
     model = keras_3.Sequential([keras_3.Input((4,)), layer])
