@@ -34,7 +34,7 @@ def check(name, kind, setting, samples):
 @pytest.mark.parametrize(
     ("kind", "setting"),
     [
-        ("Keras 3", "W2A2"),
+        pytest.param("Keras 3", "W2A2", marks=pytest.mark.slow),
         pytest.param("tf_keras", "W4A8", marks=pytest.mark.slow),
         pytest.param("tf_keras", "W2A2", marks=pytest.mark.slow),
         pytest.param("Keras 3", "W4A8", marks=pytest.mark.slow),

@@ -140,7 +140,7 @@ def test_every_registered_class_is_in_a_saved_model(tmp_path):
     assert named == known - {"tfbinreg>LSQWeightQuantizer"}
 
 
-@pytest.mark.parametrize("path", WEIGHTS)
+@pytest.mark.parametrize("path", [WEIGHTS[0], *slow(*WEIGHTS[1:])])
 def test_weights_alone_make_the_same_model(path):
     case, facts = case_of(path), facts_of(path)
     model = make.quantized(case, case.net())
@@ -168,6 +168,7 @@ def check_resumed(model, facts):
         np.testing.assert_allclose(now[name], facts[name], rtol=1e-6, atol=1e-6, err_msg=name)
 
 
+@pytest.mark.slow
 def test_a_folder_trains_like_the_file_once_it_is_compiled():
     facts, trained = facts_of("dense"), []
     for name in CASES["dense"].models:

@@ -35,7 +35,6 @@ KINDS = (*grid_methods.KINDS, "one_bit", "rules")
 BY_CHANNEL = ("channels", "rules")
 QUICK = (
     ("codebook", "tensor"),
-    ("lopsided", "channel"),
     ("sign", "int4"),
     ("channels", "bias"),
     ("codebooks", "channel"),
@@ -185,9 +184,10 @@ def test_the_file_is_verified(case, file):
 @pytest.mark.parametrize(
     "options",
     [
-        {"format": "lut"},
         {"format": "c"},
-        *slow({"format": "int4"}, {"slim": True}, {"format": "lut", "slim": True}),
+        *slow(
+            {"format": "lut"}, {"format": "int4"}, {"slim": True}, {"format": "lut", "slim": True}
+        ),
     ],
     ids=str,
 )

@@ -52,6 +52,7 @@ def test_what_is_wrong_with_a_folder(images):
         folder(str(images), 24, 4, seed=0)
 
 
+@pytest.mark.slow
 def test_the_nets_are_built_for_pixels():
     imagenet = importlib.import_module("imagenet")
     for name, kinds in (("resnet18", 1), ("mobilenet_v3_small", 0)):

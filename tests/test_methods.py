@@ -104,7 +104,7 @@ VARIANTS = {
 # Variants of the others are quick.
 QUICK = {
     *(("lsq", "folded"), ("tqt", "folded"), ("tanh", "tensor")),
-    *(("freezing", "tensor"), ("trs", "tensor")),
+    ("freezing", "tensor"),
 }
 METHODS_AND_KINDS = [
     *(
@@ -124,7 +124,7 @@ METHODS_AND_KINDS = [
     pytest.param(("lsq", "one_bit"), marks=pytest.mark.slow),
     ("lsq", "mixed"),
     ("mirror_descent", "ternary"),
-    ("mirror_descent", "signs"),
+    pytest.param(("mirror_descent", "signs"), marks=pytest.mark.slow),
 ]
 TWINS = {
     "lsq": reference.lsq,
@@ -342,9 +342,7 @@ OTHERS = [n for n in dict.fromkeys([*QUANTIZERS, *PENALTIES, *UPDATES]) if n not
 
 
 # test_distribute has LSQ with a penalty.
-@pytest.mark.parametrize(
-    "names", [["gdrq", "freezing"], *slow(["lsq", "bin_regularization"], OTHERS)]
-)
+@pytest.mark.parametrize("names", slow(["gdrq", "freezing"], ["lsq", "bin_regularization"], OTHERS))
 def test_two_replicas(names, tmp_path):
     test_distribute.finish(test_distribute.start("methods", tmp_path, *names))
     for name in names:

@@ -26,6 +26,7 @@ def test_every_method_of_the_package_is_tried(methods):
         assert isinstance(way.callbacks(), list)
 
 
+@pytest.mark.slow
 def test_a_number_that_is_wrong_is_counted(methods, make_trained, images):
     model = make_trained()
     file = load(tfbinreg.to_tflite(model))

@@ -59,6 +59,7 @@ def test_killed_in_mid_epoch_and_taken_up_is_as_if_it_was_not(whole, tmp_path):
     assert not list(tmp_path.glob("cache/some/*.checkpoint.npz"))
 
 
+@pytest.mark.slow
 def test_what_a_result_holds(whole):
     result = result_of(whole)
     card, curves = result["card"], result["curves"]

@@ -255,6 +255,7 @@ def test_first_and_last_kernels_have_the_bits_of_the_recipe(float_net, shapes):
     assert kinds["image_grid"] == kinds["head_grid"] == "LSQActivationQuantizer"
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_kernels(float_net, shapes, tmp_path, monkeypatch):
     whole, killed, resumed = (
         tfbinreg.quantize_apply(

@@ -84,6 +84,7 @@ def test_the_float_model_teaches_by_default_and_stays_as_it_was():
     assert not taken & {id(weight) for weight in teacher.weights}
 
 
+@pytest.mark.slow
 def test_only_the_student_gets_gradients():
     model, teacher = student(), net(seed=1)
     tfbinreg.distill(model, teacher, task_weight=0.0)

@@ -54,6 +54,7 @@ def trained(recipe, jit_compile):
     "recipe",
     ["tensor", *(pytest.param(name, marks=pytest.mark.slow) for name in ("channel", "folded"))],
 )
+@pytest.mark.slow
 def test_training_is_the_same(recipe):
     (plain, logs), (fast, fast_logs) = (trained(RECIPES[recipe], jit) for jit in (False, True))
     for name in ("loss", "br_loss", "br_strength"):

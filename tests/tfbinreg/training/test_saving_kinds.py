@@ -209,7 +209,7 @@ def test_a_loaded_model_is_the_same(name, run, images):
     check(tfbinreg.load_model(run.folder / name), run, images)
 
 
-@pytest.mark.parametrize("name", [MODELS[0], *slow(MODELS[1])])
+@pytest.mark.parametrize("name", slow(*MODELS[:2]))
 def test_a_loaded_model_trains_on_as_if_it_had_not_stopped(name, run, fit):
     model = tfbinreg.load_model(run.folder / name)
     fit(model, 1, 2)
@@ -240,7 +240,7 @@ def test_keras_itself_can_run_a_folder_but_not_train_it(run, fit, images):
         fit(model)
 
 
-@pytest.mark.parametrize("name", [WEIGHTS[0], *slow(*WEIGHTS[1:])])
+@pytest.mark.parametrize("name", slow(*WEIGHTS))
 def test_weights_alone_make_the_same_model(name, net, run, images):
     model = fresh(net)
     model.optimizer.build(model.trainable_variables)
@@ -250,6 +250,7 @@ def test_weights_alone_make_the_same_model(name, net, run, images):
         same(trained_state(model), run.state)
 
 
+@pytest.mark.slow
 def test_a_killed_run_is_taken_up(net, run, fit, tmp_path):
     class Kill(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):

@@ -4,6 +4,7 @@ import keras as keras_3
 import numpy as np
 import pytest
 import tf_keras as keras
+from quick import slow
 
 import tfbinreg
 from tfbinreg.frontend.normalize import normalize
@@ -89,7 +90,7 @@ def test_it_is_not_in_the_file(own, images, labels):
 
 
 @BOTH
-@pytest.mark.parametrize("name", ["q.keras", "q.h5", "folder"])
+@pytest.mark.parametrize("name", ["q.keras", *slow("q.h5", "folder")])
 def test_saved_loaded_and_trained_on(own, name, images, labels, tmp_path, recwarn):
     model = tfbinreg.quantize_apply(
         chain(own, own.layers.RandomFlip(seed=1, name="flip"), own.layers.RandomZoom(0.1)),
