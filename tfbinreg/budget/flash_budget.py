@@ -61,7 +61,8 @@ def fit_flash_budget(
     """
     recipe = Recipe.from_data(recipe)
     chosen = way(granularity, widths)
-    return chosen.choose(chosen.measure(model, calibration_data, recipe), limit, recipe=recipe)
+    layers = chosen.measure(model, calibration_data, recipe=recipe)
+    return chosen.choose(layers, limit, recipe=recipe)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,12 +70,12 @@ class Way:
     """How bits are chosen: by layers or by channels.
 
     Attributes:
-        measure: (model, calibration data, recipe) -> sensitivities.
+        measure: (model, calibration data, recipe=...) -> sensitivities.
         choose: (sensitivities, limit in bytes, recipe=...) -> the choice.
         least_bytes: sensitivities -> the least that `choose` can reach, estimated.
     """
 
-    measure: Callable[[Any, Any, RecipeData], Sequence[Any]]
+    measure: Callable[..., Sequence[Any]]
     choose: Callable[..., FlashBudget]
     least_bytes: Callable[[Sequence[Any]], int]
 
@@ -93,20 +94,10 @@ def way(granularity: str = LAYER, widths: Sequence[int] | None = None) -> Way:
         if not any(widths):
             raise ValueError(f"widths must have one of at least 1 bit, got {widths}.")
     if granularity == LAYER:
-        measure = functools.partial(_measured, sensitivities, widths or WIDTHS)
-        return Way(measure, choose, least_bytes)
-    measure = functools.partial(_measured, channel_sensitivities, widths or CHANNEL_WIDTHS)
-    return Way(measure, choose_channels, least_channel_bytes)
-
-
-def _measured(
-    how: Callable[..., Sequence[Any]],
-    widths: Sequence[int],
-    model: Any,
-    calibration_data: Any,
-    recipe: RecipeData,
-) -> Sequence[Any]:
-    return how(model, calibration_data, recipe=recipe, widths=widths)
+        by_layer = functools.partial(sensitivities, widths=widths or WIDTHS)
+        return Way(by_layer, choose, least_bytes)
+    by_channel = functools.partial(channel_sensitivities, widths=widths or CHANNEL_WIDTHS)
+    return Way(by_channel, choose_channels, least_channel_bytes)
 
 
 def choose(layers: Sequence[Sensitivity], limit: int, *, recipe: RecipeData = None) -> FlashBudget:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from tensorflow import nest
@@ -88,10 +88,20 @@ class _Reader:
         self.steps: list[Step] = []
         self.names: set[str] = set()
         self.with_weights: set[int] = set()
+        self.owner_kind: str | None = None  # class of the layer whose call is being read
 
     def add_input(self, tensor: Any) -> Ref:
         name = tensor._keras_history[0].name
         return self._add(name, "", name, operation="input", shape=tuple(tensor.shape))
+
+    @contextlib.contextmanager
+    def _inside(self, kind: str) -> Iterator[None]:
+        """Scope in which the call of a layer of this class is read."""
+        before, self.owner_kind = self.owner_kind, kind
+        try:
+            yield
+        finally:
+            self.owner_kind = before
 
     def inline(
         self,
@@ -133,6 +143,7 @@ class _Reader:
     ) -> list[Ref]:
         target = call.target
         owner = origin or target.name
+        again = f"{prefix}_{target.name}" if prefix else target.name
         rewrite = _custom.get(type(target))
         if rewrite is not None or front.is_model(target):
             inner_front, inner = front, target
@@ -142,20 +153,16 @@ class _Reader:
             else:
                 given = flat_arguments(target, args[0] if args else kwargs["inputs"])
             own = origin if rewrite is None else owner
-            again = f"{prefix}_{target.name}" if prefix else target.name
             if rewrite is not None or front.frozen_models_rest:
                 trainable = trainable and target.trainable
             return self.inline(inner_front, inner, given, again, own, trainable)
         reason = None
         if front.is_layer(target) and is_opaque(target):
             given = refs((args, {k: v for k, v in kwargs.items() if k not in CONTEXT}))
-            again = f"{prefix}_{target.name}" if prefix else target.name
             try:
-                with traced(front, call) as inner:
-                    first, rest = len(self.steps), trainable and target.trainable
-                    results = self.inline(front, inner, given, again, owner, rest)
-                    self._tell_inside(first, type(target).__name__)
-                    return results
+                with traced(front, call) as inner, self._inside(type(target).__name__):
+                    rest = trainable and target.trainable
+                    return self.inline(front, inner, given, again, owner, rest)
             except UntraceableError as error:
                 reason = str(error)
         reading = front.read(call)
@@ -165,6 +172,10 @@ class _Reader:
         several = reading.operation in OF_SEVERAL_OUTPUTS
         if len(call.outputs) != 1 and not several:
             problems.append((f"{len(call.outputs)} outputs", "split it into layers of one output"))
+        if self.owner_kind is not None:
+            inside = f"in the call of layer class {self.owner_kind}"
+            or_rule = "or say how with tfbinreg.register_layer"
+            problems = [(f"{what} {inside}", f"{remedy}; {or_rule}") for what, remedy in problems]
         if reading.weights and id(target) in self.with_weights:
             problems.append(("layer used several times", "use one layer per place"))
         if reading.weights:
@@ -195,17 +206,6 @@ class _Reader:
         if several:  # a step for each, which knows the shapes in front of its own
             return [add(shape, before=tuple(shapes[:at])) for at, shape in enumerate(shapes)]
         return [add(shapes[0])] * len(shapes)
-
-    def _tell_inside(self, first: int, kind: str) -> None:
-        """Let the problems of the steps from `first` on say which layer class they are inside."""
-        inside = f"in the call of layer class {kind}"
-        for index, step in enumerate(self.steps[first:], first):
-            problems = tuple(
-                (what, remedy) if "in the call of" in what or "several times" in what
-                else (f"{what} {inside}", f"{remedy}; or say how with tfbinreg.register_layer")
-                for what, remedy in step.problems
-            )  # fmt: skip
-            self.steps[index] = dataclasses.replace(step, problems=problems)
 
     def _add(self, name: str, prefix: str, origin: str, **fields: Any) -> Ref:
         if name in self.names and prefix:

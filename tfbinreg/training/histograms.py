@@ -1,9 +1,10 @@
-"""Kernels in steps, as TensorBoard histograms."""
+"""What is written for TensorBoard: a folder of it, and kernels in steps as histograms."""
 
 from __future__ import annotations
 
 import importlib
 import os
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
@@ -12,33 +13,34 @@ from tfbinreg.layers.sites import kernel_sites
 from tfbinreg.training.weight_statistics import scaled_weights
 
 
-class Histograms:
-    """Writes each kernel, in steps, as a histogram `bins/<layer>`.
+class Board:
+    """A folder where TensorBoard looks, written to at the end of epochs.
 
     Args:
-        folder: where TensorBoard looks for them.
-        every: epochs between histograms.
+        folder: its path.
+        every: epochs between two times it is written to.
+        who: who needs TensorBoard, for the error.
 
     Raises:
         ImportError: if TensorBoard is not installed.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], every: int) -> None:
+    def __init__(self, folder: str | os.PathLike[str], every: int, *, who: str) -> None:
         try:
             importlib.import_module("tensorboard")
         except ImportError:
-            raise ImportError("histogram_dir needs TensorBoard: pip install tensorboard") from None
+            raise ImportError(f"{who} needs TensorBoard: pip install tensorboard") from None
         self._folder, self._every = os.fspath(folder), every
         self._writer: tf.summary.SummaryWriter | None = None
 
-    def write(self, model: Any, epoch: int) -> None:
-        """Write those of an epoch, if it is one of those that are written."""
+    def write(self, epoch: int, write: Callable[[], None]) -> None:
+        """Let `write` write with the default writer and step, if the epoch is one of those."""
         if epoch % self._every:
             return
         if self._writer is None:
             self._writer = tf.summary.create_file_writer(self._folder)
         with self._writer.as_default(step=epoch):
-            write_bins(model)
+            write()
         self._writer.flush()
 
     def close(self) -> None:
@@ -49,6 +51,6 @@ class Histograms:
 
 
 def write_bins(model: Any) -> None:
-    """Write the kernels of a model, in steps, with the default writer and step."""
+    """Write the kernels of a model, in steps, as histograms `bins/<layer>`."""
     for site in kernel_sites(model):
         tf.summary.histogram(f"bins/{site.name}", scaled_weights(site), buckets=120)

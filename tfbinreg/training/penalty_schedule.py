@@ -15,7 +15,7 @@ from tfbinreg import _compat
 from tfbinreg.core.recipe import BIN_REGULARIZATION
 from tfbinreg.core.warning import QuantizationWarning, warn_never_acts
 from tfbinreg.layers.sites import check_finite, kernel_sites
-from tfbinreg.training.histograms import Histograms
+from tfbinreg.training.histograms import Board, write_bins
 from tfbinreg.training.model import QuantizedModel
 from tfbinreg.training.pulls import Pulls, check_measurable, rates_of_epochs
 from tfbinreg.training.weight_statistics import bin_statistics
@@ -299,7 +299,7 @@ class BinRegularization(PenaltySchedule):
             raise ValueError(f"histogram_freq must be at least 1, got {histogram_freq}.")
         self._histograms = None
         if histogram_dir is not None:
-            self._histograms = Histograms(histogram_dir, histogram_freq)
+            self._histograms = Board(histogram_dir, histogram_freq, who="histogram_dir")
         self._told: set[str] = set()
 
     def on_train_begin(self, logs: Any = None) -> None:
@@ -309,7 +309,7 @@ class BinRegularization(PenaltySchedule):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         super().on_epoch_end(epoch, logs)
         if self._histograms is not None:
-            self._histograms.write(self.model, epoch)
+            self._histograms.write(epoch, lambda: write_bins(self.model))
 
     def logged(self, epoch: int) -> dict[str, float]:
         """What is added to the logs of an epoch; warns of steps that have become too small."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 from typing import Any
 
@@ -11,7 +10,7 @@ import tensorflow as tf
 
 from tfbinreg import _compat
 from tfbinreg.layers.sites import activation_sites, kernel_sites, require_quantized
-from tfbinreg.training.histograms import write_bins
+from tfbinreg.training.histograms import Board, write_bins
 from tfbinreg.training.quantizer_log import step_of
 from tfbinreg.training.weight_statistics import shares_near_edges
 
@@ -47,14 +46,7 @@ class QuantizationBoard(keras.callbacks.Callback):
         super().__init__()
         if every < 1:
             raise ValueError(f"every must be at least 1, got {every}.")
-        try:
-            importlib.import_module("tensorboard")
-        except ImportError:
-            raise ImportError(
-                "QuantizationBoard needs TensorBoard: pip install tensorboard"
-            ) from None
-        self._folder, self._every = os.fspath(log_dir), every
-        self._writer: tf.summary.SummaryWriter | None = None
+        self._board = Board(log_dir, every, who="QuantizationBoard")
         self._codes: dict[str, np.ndarray] = {}
 
     def set_model(self, model: Any) -> None:
@@ -65,20 +57,15 @@ class QuantizationBoard(keras.callbacks.Callback):
         self._codes = self._codes_now()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        if epoch % self._every:
-            return
-        if self._writer is None:
-            self._writer = tf.summary.create_file_writer(self._folder)
-        with self._writer.as_default(step=epoch):
-            write_bins(self.model)
-            for name, value in self._scalars().items():
-                tf.summary.scalar(name, value)
-        self._writer.flush()
+        self._board.write(epoch, self._write)
 
     def on_train_end(self, logs: Any = None) -> None:
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+        self._board.close()
+
+    def _write(self) -> None:
+        write_bins(self.model)
+        for name, value in self._scalars().items():
+            tf.summary.scalar(name, value)
 
     def _codes_now(self) -> dict[str, np.ndarray]:
         return {

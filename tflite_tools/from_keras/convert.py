@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import tempfile
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -230,6 +231,21 @@ def _fits(given: Sequence[int], shape: Sequence[int | None]) -> bool:
     return all(want in (None, size) for size, want in zip(given, shape, strict=True))
 
 
+@contextlib.contextmanager
+def needs_tensorflow() -> Iterator[None]:
+    """Scope of imports that fail where TensorFlow is not installed.
+
+    Raises:
+        RuntimeError: if one does.
+    """
+    try:
+        yield
+    except ImportError as error:
+        raise RuntimeError(
+            f"Reading a Keras model needs TensorFlow and tf_keras ({error}): pip install tfbinreg"
+        ) from error
+
+
 def load(path: str | os.PathLike[str]) -> Any:
     """A saved quantized model.
 
@@ -237,10 +253,6 @@ def load(path: str | os.PathLike[str]) -> Any:
         ValueError: if it cannot be loaded.
         RuntimeError: if TensorFlow is missing.
     """
-    try:
+    with needs_tensorflow():
         from tfbinreg.training.saving import load_model
-    except ImportError as error:
-        raise RuntimeError(
-            f"Reading a Keras model needs TensorFlow and tf_keras ({error}): pip install tfbinreg"
-        ) from error
     return load_model(path)

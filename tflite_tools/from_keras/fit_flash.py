@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tflite_tools.from_keras.convert import is_tflite
+from tflite_tools.from_keras.convert import is_tflite, needs_tensorflow
 from tflite_tools.from_keras.model_samples import model_samples
 from tflite_tools.reports import flash
 from tflite_tools.reports.flash import Flash
@@ -105,13 +105,9 @@ def squeeze(
             f"--flash_budget needs a float Keras model: {os.fspath(path)!r} is TFLite."
         )
     advance(None, "starting TensorFlow")
-    try:
+    with needs_tensorflow():
         from tfbinreg.budget import flash_budget
         from tfbinreg.training.saving import load_float_model
-    except ImportError as error:
-        raise RuntimeError(
-            f"Reading a Keras model needs TensorFlow and tf_keras ({error}): pip install tfbinreg"
-        ) from error
     model = load_float_model(path)
     inputs, labels = model_samples(model, arrays)
     way = flash_budget.way(granularity, widths)
@@ -144,7 +140,7 @@ def _fitting(
     from tfbinreg.training.finalize import finalize
 
     advance(None, "measuring what fewer bits do to the outputs")
-    layers = way.measure(model, inputs, None)
+    layers = way.measure(model, inputs)
     least, off = way.least_bytes(layers), 0
     best: _Choice | None = None
     tried: list[tuple[Any, ...]] = []

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tflite_tools.from_keras.convert import is_tflite
+from tflite_tools.from_keras.convert import is_tflite, needs_tensorflow
 from tflite_tools.from_keras.losses import Loss, Score, chosen_loss, score, targets
 from tflite_tools.from_keras.model_samples import samples_and_labels
 from tflite_tools.system import files
@@ -136,14 +136,10 @@ def quantize(
     if is_tflite(path):
         raise ValueError(f"quantize needs a float Keras model: {os.fspath(path)!r} is TFLite.")
     advance(None, "starting TensorFlow")
-    try:
+    with needs_tensorflow():
         import tfbinreg
         from tfbinreg._compat import keras
         from tfbinreg.training.saving import load_float_model
-    except ImportError as error:
-        raise RuntimeError(
-            f"Reading a Keras model needs TensorFlow and tf_keras ({error}): pip install tfbinreg"
-        ) from error
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("ignore")
         warnings.simplefilter("always", tfbinreg.QuantizationWarning)

@@ -2,8 +2,6 @@
 
 import json
 import os
-import pathlib
-import re
 import shlex
 
 import numpy as np
@@ -11,8 +9,6 @@ import pytest
 from quick import slow
 
 from tflite_tools.c import host_run
-from tflite_tools.commands import arguments as grammar
-from tflite_tools.commands import cli, exit_codes
 from tflite_tools.formats import build, lut, slim
 from tflite_tools.from_keras import convert
 from tflite_tools.running import runtime
@@ -449,38 +445,6 @@ def test_types_of_inputs_and_outputs_are_apart(command, saved_net, tmp_path):
         assert [model.main.tensors[i].dtype.lower() for i in places] == [into, out]
         flags = ["--reference", saved_net, "--samples", 4]
         assert command("verify", path, *flags)[0] == 0
-
-
-@pytest.mark.parametrize("name", cli._COMMANDS)
-def test_help_has_examples_that_parse(command, name):
-    code, out, _ = command(name, "--help")
-    assert code == 0
-    lines = out.partition("examples:\n")[2].splitlines()
-    assert lines
-    for line in lines:
-        program, *words = shlex.split(line.partition(" > ")[0])
-        assert (program, words[0]) == ("tflite_tools", name)
-        assert grammar.parse([program, *words]).command == name
-
-
-def test_help_has_the_exit_codes(command):
-    code, out, _ = command("--help")
-    assert code == 0
-    for number, meaning in exit_codes.MEANINGS.items():
-        assert f"\n  {number:<4} {meaning}\n" in f"{out}\n"
-
-
-def test_the_documented_exit_codes_and_commands_are_those_there_are():
-    page = (pathlib.Path(__file__).parents[3] / "docs" / "cli.md").read_text()
-    rows = re.findall(r"^\| (\d+) \| (.*) \|$", page, re.MULTILINE)
-    assert {int(number): meaning for number, meaning in rows} == exit_codes.MEANINGS
-    assert re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE) == [*cli._COMMANDS]
-
-
-def test_version(command):
-    code, out, _ = command("--version")
-    assert code == 0
-    assert out.startswith("tflite_tools ")
 
 
 class TestReport:
