@@ -28,7 +28,7 @@ tfbinreg.methods: lsq_functions solver_view contract uniform uniform_activations
   lsq_quantizers lsq_plus lsq tqt gdrq_quantizers gdrq bin_regularization msqe dampening kure
   freezing trs tsq_least_squares tsq_quantizers tsq lapq_search lapq
   alq_functions alq_sketch alq_quantizers alq bsq_quantizers bsq drop_bits
-  cpq_functions cpq_quantizers cpq mirror_quantizers mirror_descent roster table __main__
+  cpq_expected cpq_functions cpq_quantizers cpq mirror_quantizers mirror_descent roster table __main__
 tfbinreg.frontend: program keras_dialects tracing read positive_factors builder layer_rules
   shape_rules operation_rules normalize keras3_objects
 tfbinreg.planning: plan wishes grid_sharing signs kernel_plans grid_plans decide

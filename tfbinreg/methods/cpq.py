@@ -4,7 +4,7 @@ Lee, Yun, Hwang and Yang, "Cluster-Promoting Quantization with Bit-Drop for Mini
 Quantization Loss", ICCV 2021 (arXiv 2109.02100). The body of the paper could not be read. What is
 implemented is a reading made of its abstract, of a note on it and of Relaxed Quantization (Louizos
 et al., ICLR 2019), from which the distribution comes. Activations of more than 4 bits are LSQ's
-here: among so many levels an expected value moves as the numbers do, at many times the cost.
+here: among so many levels an expected value moves as the numbers do, at several times the cost.
 """
 
 from __future__ import annotations

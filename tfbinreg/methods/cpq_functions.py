@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from tfbinreg.methods.cpq_expected import MOST_LEVELS, WIDTHS, expected_quantize
 from tfbinreg.methods.lsq_functions import (
     STEP_FLOOR,
     effective_step,
@@ -23,9 +24,6 @@ from tfbinreg.methods.lsq_functions import (
 )
 
 MULTICLASS_STE, EXPECTED_VALUE = "multiclass_ste", "expected_value"
-# An expected value counts the levels within so many widths of the chosen one, at most so many to
-# either side.
-_WIDTHS, _MOST_LEVELS = 12.0, 8
 _MOST_LOG_MASS = 60.0  # only of levels that are dropped is it more
 
 Ranges = Sequence[tuple[int, int]]  # smallest and largest code of nested grids, innermost first
@@ -87,6 +85,12 @@ def cpq_quantize(
     shape = [] if others is None else [1 if d in others else -1 for d in range(len(inputs.shape))]
     if gates is None:
         ranges, gates = ranges[-1:], tf.zeros([0])
+    variables = tf.convert_to_tensor(step), tf.convert_to_tensor(log_width)
+    if len(ranges) == 1 and backward == EXPECTED_VALUE:
+        quantized = expected_quantize(
+            tf.cast(inputs, tf.float32), *variables, *ranges[0], grad_scale=grad_scale, axis=axis
+        )
+        return tf.cast(quantized, inputs.dtype)
     slopes_of = {MULTICLASS_STE: _of_chosen, EXPECTED_VALUE: _of_expected}[backward]
 
     @tf.custom_gradient
@@ -116,7 +120,6 @@ def cpq_quantize(
 
         return chosen.codes * own_scale, grad
 
-    variables = tf.convert_to_tensor(step), tf.convert_to_tensor(log_width)
     quantized = call(tf.cast(inputs, tf.float32), *variables, gates)
     return tf.cast(quantized, inputs.dtype)
 
@@ -288,10 +291,10 @@ class _Sums(NamedTuple):
 
 
 def _of_expected(chosen: _Chosen) -> _Slopes:
-    """Of sum_i i pi_i: covariances of the codes with the derivatives of log pi."""
+    """Of sum_i i pi_i with gates: covariances of the codes with the derivatives of log pi."""
     codes, whole = chosen.codes, chosen.ranges[-1]
-    most = float(min(whole[1] - whole[0], _MOST_LEVELS))
-    reach = tf.minimum(tf.math.ceil(_WIDTHS / tf.reduce_min(chosen.sharpness)), most)
+    most = float(min(whole[1] - whole[0], MOST_LEVELS))
+    reach = tf.minimum(tf.math.ceil(WIDTHS / tf.reduce_min(chosen.sharpness)), most)
     first, count = codes - reach, 2 * tf.cast(reach, tf.int32) + 1
     own = _interval(codes, codes, chosen, 1).log_mass
     zero = tf.zeros_like(codes)

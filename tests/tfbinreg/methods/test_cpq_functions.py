@@ -136,6 +136,37 @@ def test_closed_gates_leave_the_inner_grid(backward):
         assert codes.min() == low and codes.max() == high
 
 
+@pytest.mark.parametrize("codes", [(0, 3), (-8, 7), (-128, 127)])
+def test_the_gradients_of_a_whole_tensor(codes):
+    random = np.random.default_rng(3)
+    values = (random.uniform(codes[0] - 1.0, codes[1] + 1.0, 60) * STEP).astype(np.float32)
+    upstream, width = random.normal(size=values.size), STEP / 5
+    given = tf.constant(values), tf.constant(STEP), tf.constant(math.log(width))
+    with tf.GradientTape() as tape:
+        tape.watch(given)
+        q = cpq_quantize(*given, [codes], backward=EXPECTED_VALUE, grad_scale=0.5)
+        loss = tf.reduce_sum(q * tf.constant(upstream, tf.float32))
+    found = tape.gradient(loss, given)
+    twins = [reference.cpq(float(v), STEP, width, [codes], [], EXPECTED_VALUE) for v in values]
+    _, to_values, *sums = (np.array(part) for part in zip(*(t[:4] for t in twins), strict=True))
+    np.testing.assert_allclose(found[0], upstream * to_values, rtol=3e-4, atol=1e-3)
+    wanted = [0.5 * np.sum(upstream * part) for part in sums]
+    np.testing.assert_allclose(found[1:], wanted, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("width", [1 / 2, 1 / 4, 1 / 15])
+def test_open_gates_and_none_are_the_same(width):
+    # One is summed over levels, the other over the edges between them.
+    ratios = np.linspace(-10.0, 9.0, 191) + 0.01
+    channels = [np.full(ratios.size, part) for part in (STEP, width * STEP)]
+    ranges = drop_bits.nested_ranges(4)
+    gates = np.ones([2, ratios.size])
+    levels = gradients(ratios * STEP, *channels, ranges, gates, EXPECTED_VALUE, axis=0)
+    edges = gradients(ratios * STEP, *channels, ranges[-1:], [], EXPECTED_VALUE, axis=0)
+    for one, other in zip(levels[:4], edges[:4], strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("backward", WAYS)
 def test_channels_and_steps_of_their_own(backward):
     random = np.random.default_rng(2)
