@@ -9,7 +9,7 @@ import shlex
 import sys
 import time
 
-from tflite_tools.c import source_folder
+from tflite_tools.c import packages, source_folder
 from tflite_tools.commands import given
 from tflite_tools.commands.arguments import PROGRAM
 from tflite_tools.commands.exit_codes import SUCCESS
@@ -44,6 +44,7 @@ def convert(arguments: argparse.Namespace) -> int:
         slim=arguments.slim,
         split_convs=arguments.split_convs,
         accelerator=arguments.accelerator,
+        package=arguments.package,
     )
     folder = options.format == "c"
     given.check_paths(arguments)
@@ -51,7 +52,8 @@ def convert(arguments: argparse.Namespace) -> int:
     (files.check_folder if folder else files.check_target)(arguments.output)
     files.check_apart(arguments.output, arguments.model, arguments.data, arguments.finalize_data)
     if folder:
-        source_folder.check_replaceable(arguments.output, _identifier(arguments.output))
+        name = _identifier(arguments.output)
+        source_folder.check_replaceable(arguments.output, packages.paths(name, options.package))
     if arguments.flash_budget is not None:
         if arguments.finalize_data is not None:
             raise ValueError(

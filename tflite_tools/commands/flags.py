@@ -6,6 +6,7 @@ import argparse
 import difflib
 from collections.abc import Callable
 
+from tflite_tools.c import packages
 from tflite_tools.checks import compare, derived_file
 from tflite_tools.checks.trained_model import DEFAULT_LIMITS
 from tflite_tools.formats import build, ethos
@@ -112,6 +113,12 @@ def add_convert(parser: argparse.ArgumentParser) -> None:
         default=ethos.DEFAULT_ACCELERATOR,
         metavar="NAME",
         help="ethos-u: which one (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--package",
+        choices=packages.PACKAGES,
+        help="c: the folder as a library, component, module or pack that this build system takes, "
+        "with an example for the device",
     )
     add_notes(parser)
 

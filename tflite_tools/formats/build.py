@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from tflite_tools.c import generate, verify_folder
+from tflite_tools.c import generate, packages, verify_folder
 from tflite_tools.c.source_folder import Folder
 from tflite_tools.formats import ethos, int4, lut, result, slim
 from tflite_tools.formats.result import TARGETS, Result
@@ -27,6 +27,8 @@ class Options:
         slim: drop what a device does not need.
         split_convs: bound for decoded weights, format "lut" only.
         accelerator: of target "ethos-u".
+        package: whose build system the folder of C is for, one of `packages.PACKAGES`; None for
+            the sources alone.
     """
 
     format: str = "int8"
@@ -34,10 +36,15 @@ class Options:
     slim: bool = False
     split_convs: int | None = None
     accelerator: str = ethos.DEFAULT_ACCELERATOR
+    package: str | None = None
 
     def __post_init__(self) -> None:
         if self.format not in FORMATS or self.target not in TARGETS:
             raise ValueError(f"There is no format {self.format!r} for target {self.target!r}.")
+        if self.package is not None and self.format != "c":
+            raise ValueError("--package is for --format c.")
+        if self.package not in (None, *packages.PACKAGES):
+            raise ValueError(f"There is no package {self.package!r}.")
         if self.split_convs is not None and self.format != "lut":
             raise ValueError("--split_convs is for --format lut, which decodes weights.")
         if self.split_convs is not None and self.split_convs < 1:
@@ -111,11 +118,11 @@ def build(canonical: Model, options: Options, *, name: str = "model") -> Built:
     Raises:
         ValueError: if the file is not canonical, or the format cannot hold or run it.
         RuntimeError: if a tool that the format needs is missing. C that cannot be compiled or
-            compared for want of a tool is made, with a warning.
+            compared for want of a tool is made, with a warning; not so a package.
     """
     check_canonical(canonical)
     if options.format == "c":
-        return _sources(canonical, name)
+        return _sources(canonical, name, options.package)
     if options.target == "ethos-u":
         return _compiled(canonical, options.accelerator)
     made: Result | None = None
@@ -143,7 +150,7 @@ def _file(
     return Built({"": model.data}, warnings, passes, figures or {}, model=model)
 
 
-def _sources(canonical: Model, name: str) -> Built:
+def _sources(canonical: Model, name: str, package: str | None) -> Built:
     made = generate.generate(canonical, name=name)
     warnings = result.accepted(verify_folder.compare(Folder(name, made.files), canonical))
     figures = {
@@ -152,7 +159,10 @@ def _sources(canonical: Model, name: str) -> Built:
         "constant_bytes": made.constant_bytes,
         "channels_left_out": sum(made.left_out.values()),
     }
-    files = {path: text.encode() for path, text in made.files.items()}
+    texts = made.files
+    if package is not None:
+        texts = packages.pack(made, canonical, name=name, package=package)
+    files = {path: text.encode() for path, text in texts.items()}
     kept = made.packed_weight_bytes + made.constant_bytes
     return Built(files, warnings, figures=figures, data_bytes=kept)
 

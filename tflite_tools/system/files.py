@@ -106,22 +106,26 @@ def write_folder(path: str | os.PathLike[str], contents: Mapping[str, bytes]) ->
 
     Args:
         path: the folder.
-        contents: name of a file, without folders -> bytes.
+        contents: path of a file in the folder, with forward slashes -> bytes; folders in it are
+            made.
 
     Raises:
-        ValueError: if a name has folders, or a file cannot be written.
+        ValueError: if a path leads out of the folder, or a file cannot be written.
     """
     check_folder(path)
     target = pathlib.Path(path)
-    strange = [name for name in contents if pathlib.PurePath(name).name != name or not name]
-    if strange:
-        raise ValueError(f"Cannot write {strange[0]!r}: it is no plain file name.")
+    for name in contents:
+        parts = name.split("/")
+        if "" in parts or "." in parts or ".." in parts:
+            raise ValueError(f"Cannot write {name!r}: it is no path within the folder.")
     try:
         with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
             for name, data in contents.items():
-                write(pathlib.Path(folder) / name, data)
-            target.mkdir(exist_ok=True)
+                beside = pathlib.Path(folder) / name
+                beside.parent.mkdir(parents=True, exist_ok=True)
+                write(beside, data)
             for name in contents:
+                (target / name).parent.mkdir(parents=True, exist_ok=True)
                 os.replace(pathlib.Path(folder) / name, target / name)
     except OSError as error:
         raise ValueError(f"Cannot write {os.fspath(path)!r}: {error.strerror}.") from error
