@@ -47,8 +47,8 @@ coverage: $(READY)
 
 # Says what is missing; installs nothing.
 device-tools: $(READY)
-	@$(BIN)/python -c 'import sys; from tflite_tools.c import cortex_m; \
-	  sys.exit(" ".join(("Missing Debian packages:", *cortex_m.missing())) if cortex_m.missing() else 0)'
+	@$(BIN)/python -c 'import sys; from tflite_tools.c import boards; \
+	  sys.exit(" ".join(("Missing Debian packages:", *boards.missing())) if boards.missing() else 0)'
 
 test-device: device-tools
 	$(PYTEST) -m device

@@ -25,7 +25,7 @@ import numpy as np
 from measure import table
 
 from tflite_tools.arithmetic import fixed_point, geometry, multipliers
-from tflite_tools.c import cortex_m, generate
+from tflite_tools.c import boards, generate
 from tflite_tools.c.generate import Sources
 from tflite_tools.checks import isolate
 from tflite_tools.running import runtime
@@ -49,7 +49,7 @@ def objects(checkout: pathlib.Path, cpu: str, folder: pathlib.Path) -> list[str]
     if not sources:
         raise SystemExit(f"No sources in {checkout}: is it a checkout of CMSIS-NN?")
     command = ["arm-none-eabi-gcc", "-c", "-O3", "-w", "-mthumb", f"-mcpu={cpu}"]
-    command += [*cortex_m.CPUS[cpu].flags, "-ffunction-sections"]
+    command += [*boards.CPUS[cpu].flags, "-ffunction-sections"]
     command.append(f"-I{checkout.resolve() / 'Include'}")
     subprocess.run([*command, *(str(path.resolve()) for path in sources)], cwd=folder, check=True)
     return [str(folder / f"{path.stem}.o") for path in sources]
@@ -201,7 +201,7 @@ def theirs(model: Model, cpu: str, flags: Sequence[str]) -> list[tuple[Op, int]]
     shapes = [alone.main.tensors[index].shape for index in alone.main.inputs]
     inputs = [random.integers(-128, 128, (2, *shape[1:])).astype(np.int8) for shape in shapes]
     program = Program(alone)
-    ran = cortex_m.run(program.sources(), alone, inputs, cpu=cpu, flags=flags, by_step=True)
+    ran = boards.run(program.sources(), alone, inputs, cpu=cpu, flags=flags, by_step=True)
     wanted = runtime.run(alone, inputs, runtime=runtime.TFLM).outputs
     found = []
     for op, count in zip(program.ops, ran.steps, strict=True):
@@ -219,7 +219,7 @@ def compared(
 ) -> list[tuple[str, str, int, int, int]]:
     """Every common layer: operator, output, multiplications, our and their instructions."""
     model = device_nets.file(name, bits, folder)
-    ran = cortex_m.run(
+    ran = boards.run(
         generate.generate(model), model, instructions.noise(model), cpu=cpu, by_step=True
     )
     own = iter(zip(instructions.stepped(model), ran.steps, strict=True))
@@ -239,7 +239,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--cmsis_nn", required=True, metavar="DIR", type=pathlib.Path)
     parser.add_argument("--nets", nargs="+", default=list(device_nets.NETS))
     parser.add_argument("--bits", nargs="+", type=int, default=[2, 8])
-    parser.add_argument("--cpus", nargs="+", choices=cortex_m.CPUS, default=list(CPUS))
+    parser.add_argument("--cpus", nargs="+", choices=boards.CPUS, default=list(CPUS))
     parser.add_argument("--folder", metavar="DIR", help="keep the nets here, and take them from it")
     parser.add_argument("--layers", action="store_true", help="print every layer")
     options = parser.parse_args(arguments)

@@ -21,7 +21,7 @@ import device_nets
 import numpy as np
 from measure import table
 
-from tflite_tools.c import cortex_m, generate
+from tflite_tools.c import boards, generate
 from tflite_tools.c.host_run import CompilerError
 from tflite_tools.running import runtime
 from tflite_tools.schema.contents import Model, Op
@@ -55,7 +55,7 @@ def row(name: str, bits: int, cpus: Sequence[str], folder: str | None) -> list[s
     ratios = []
     for cpu in cpus:
         try:
-            ran = cortex_m.run(sources, model, inputs, cpu=cpu)
+            ran = boards.run(sources, model, inputs, cpu=cpu)
         except CompilerError as error:
             if "does not fit" not in str(error):
                 raise
@@ -64,7 +64,7 @@ def row(name: str, bits: int, cpus: Sequence[str], folder: str | None) -> list[s
         if not all(map(np.array_equal, ran.outputs, wanted)):
             raise AssertionError(f"{name} at {bits} bits: {cpu} does not compute what TFLM does")
         ratios.append(f"{ran.instructions / count:.3f}")
-    small, fast = (cortex_m.size(sources, flags=(level,)).text for level in ("-Os", "-O2"))
+    small, fast = (boards.size(sources, flags=(level,)).text for level in ("-Os", "-O2"))
     return [f"{name} W{bits}", f"{count / 1e6:.2f} M", *ratios, f"{sources.packed_weight_bytes}",
             f"{sources.constant_bytes}", f"{small}", f"{fast}",
             f"{sources.arena_bytes}"]  # fmt: skip
@@ -79,7 +79,7 @@ def steps(name: str, bits: int, cpus: Sequence[str], folder: str | None) -> str:
     """The operators of a net: what each takes on each processor."""
     model = device_nets.file(name, bits, folder)
     sources, inputs = generate.generate(model), noise(model)
-    runs = [cortex_m.run(sources, model, inputs, cpu=cpu, by_step=True).steps for cpu in cpus]
+    runs = [boards.run(sources, model, inputs, cpu=cpu, by_step=True).steps for cpu in cpus]
     rows = []
     for op, *counts in zip(stepped(model), *runs, strict=True):
         made, own = model.main.tensors[op.outputs[0]], products(model, op)
@@ -95,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--nets", nargs="+", default=list(device_nets.NETS))
     parser.add_argument("--bits", nargs="+", type=int, default=list(device_nets.BITS))
-    parser.add_argument("--cpus", nargs="+", choices=cortex_m.CPUS, default=list(CPUS))
+    parser.add_argument("--cpus", nargs="+", choices=boards.CPUS, default=list(CPUS))
     parser.add_argument("--folder", metavar="DIR", help="keep the nets here, and take them from it")
     parser.add_argument("--steps", action="store_true", help="print every operator")
     options = parser.parse_args(arguments)

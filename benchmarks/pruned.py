@@ -14,7 +14,7 @@ import tf_keras as keras
 from measure import table
 
 import tfbinreg
-from tflite_tools.c import cortex_m, generate
+from tflite_tools.c import boards, generate
 from tflite_tools.pruning import smaller
 from tflite_tools.running import runtime
 from tflite_tools.schema.contents import Model, load
@@ -80,7 +80,7 @@ def row(share: float, shifts: str, *, whole: bool) -> list[str]:
     model = file(share, shifts)
     sources = generate.generate(model, whole=whole)
     inputs = [np.random.default_rng(0).integers(-128, 128, (3, 16, 16, 3)).astype(np.int8)]
-    ran = cortex_m.run(sources, model, inputs, cpu=_CPU)
+    ran = boards.run(sources, model, inputs, cpu=_CPU)
     expected = runtime.run(model, inputs, runtime=runtime.TFLM).outputs
     if not all(map(np.array_equal, ran.outputs, expected)):
         raise AssertionError(f"{share} {shifts}: the C does not compute what TFLM computes")

@@ -14,7 +14,7 @@ import tf_keras as keras
 from measure import table
 
 import tfbinreg
-from tflite_tools.c import cortex_m, generate
+from tflite_tools.c import boards, generate
 from tflite_tools.schema.contents import load
 
 _CPUS = ("cortex-m3", "cortex-m4")
@@ -51,8 +51,8 @@ def row(method: str, per_channel: bool) -> list[str]:
     file = load(tfbinreg.to_tflite(model))
     sources = generate.generate(file)
     inputs = [np.random.default_rng(0).integers(-128, 128, (3, 16, 16, 3)).astype(np.int8)]
-    counts = [cortex_m.run(sources, file, inputs, cpu=cpu).instructions for cpu in _CPUS]
-    sizes = cortex_m.size(sources, flags=("-Os",))
+    counts = [boards.run(sources, file, inputs, cpu=cpu).instructions for cpu in _CPUS]
+    sizes = boards.size(sources, flags=("-Os",))
     return [
         method,
         "channel" if per_channel else "tensor",

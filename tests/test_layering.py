@@ -55,7 +55,7 @@ tflite_tools.pruning: relations kernels constants removal smaller
 tflite_tools.checks: verdict agreement coarse_check pairing static isolate operator_checks
   trained_model same_weights derived_file compare rounding
 tflite_tools.c: arena packing coding lowering lower_kernels lower_moves lower_elementwise
-  memory_map source_text generate host_run cortex_m host_size accuracy source_folder verify_folder
+  memory_map source_text generate host_run boards host_size accuracy source_folder verify_folder
   packages
 tflite_tools.formats: ethos result int4 split lut slim build
 tflite_tools.reports: describe svg sizes markup page_sections page report_text card_text

@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 
 from tflite_tools.c import host_run
-from tflite_tools.c.cortex_m import Sizes, parse
+from tflite_tools.c.boards import Sizes, parse
 from tflite_tools.c.generate import Sources
 from tflite_tools.c.host_run import CompilerError
 

@@ -11,8 +11,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from tflite_tools.c import cortex_m, generate, host_size
-from tflite_tools.c.cortex_m import Sizes
+from tflite_tools.c import boards, generate, host_size
+from tflite_tools.c.boards import Sizes
 from tflite_tools.c.generate import Sources
 from tflite_tools.c.host_run import CompilerError
 from tflite_tools.formats import build
@@ -210,15 +210,15 @@ def _host(sources: Sources) -> tuple[Build, ...]:
 
 
 def _device(sources: Sources, model: Model, inputs: Sequence[np.ndarray]) -> tuple[Build, ...]:
-    _need(cortex_m.missing())
+    _need(boards.missing([DEVICE]))
     one = [array[:1] for array in inputs]
     try:
         return tuple(
             _build(
                 DEVICE,
                 level,
-                cortex_m.size(sources, cpu=DEVICE, flags=(level,)),
-                cortex_m.run(sources, model, one, cpu=DEVICE, flags=(level,)).instructions,
+                boards.size(sources, cpu=DEVICE, flags=(level,)),
+                boards.run(sources, model, one, cpu=DEVICE, flags=(level,)).instructions,
             )
             for level in LEVELS
         )

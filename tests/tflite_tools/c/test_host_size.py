@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from tflite_tools.c import cortex_m, generate, host_run, host_size
+from tflite_tools.c import boards, generate, host_run, host_size
 
 LISTING = """
 model.o  :
@@ -23,7 +23,7 @@ Total                    2612
 
 
 def test_sections_are_added_up():
-    assert host_size.parse(LISTING) == cortex_m.Sizes(text=110, rodata=2066, data=4, bss=300)
+    assert host_size.parse(LISTING) == boards.Sizes(text=110, rodata=2066, data=4, bss=300)
     assert host_size.parse(LISTING * 2).text == 220
 
 

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from tflite_tools.c import cortex_m, host_run, host_size
+from tflite_tools.c import boards, host_run, host_size
 from tflite_tools.formats import lut, slim
 from tflite_tools.reports import bench
 from tflite_tools.running import runtime, samples, worker
@@ -101,7 +101,7 @@ def test_what_litert_refuses_is_told(int8_file, monkeypatch, needs_tflm):
 def test_missing_tools_are_named(int8_file, monkeypatch):
     monkeypatch.setattr(runtime, "available", lambda name: False)
     monkeypatch.setattr(host_size, "missing", lambda: ("gcc", "binutils"))
-    monkeypatch.setattr(cortex_m, "missing", lambda: ("qemu-system-arm",))
+    monkeypatch.setattr(boards, "missing", lambda cpus: ("qemu-system-arm",))
     found = measured(int8_file)
     assert found.arena_bytes is None
     assert "pip install 'tfbinreg[micro]'" in found.not_measured[bench.ARENA]
@@ -136,16 +136,16 @@ def test_a_run_that_takes_too_long_is_told(int8_file, monkeypatch):
 
 def test_instructions_are_counted_at_both_levels(two_bits, monkeypatch):
     def size(sources, *, cpu, flags):
-        return cortex_m.Sizes(1, 2, 3, 4)
+        return boards.Sizes(1, 2, 3, 4)
 
     def run(sources, model, inputs, *, cpu, flags):
         assert cpu == "cortex-m4"
         assert [len(array) for array in inputs] == [1]
-        return cortex_m.DeviceRun((), {"-Os": 70, "-O2": 50}[flags[0]])
+        return boards.DeviceRun((), {"-Os": 70, "-O2": 50}[flags[0]])
 
-    monkeypatch.setattr(cortex_m, "missing", lambda: ())
-    monkeypatch.setattr(cortex_m, "size", size)
-    monkeypatch.setattr(cortex_m, "run", run)
+    monkeypatch.setattr(boards, "missing", lambda cpus: ())
+    monkeypatch.setattr(boards, "size", size)
+    monkeypatch.setattr(boards, "run", run)
     builds = {build.name: build for build in measured(two_bits).generated.builds}
     assert builds["cortex-m4 -Os"] == bench.Build("cortex-m4", "-Os", 1, 2, 3, 4, 70)
     assert builds["cortex-m4 -O2"].instructions == 50
@@ -155,15 +155,15 @@ def test_a_network_too_large_for_the_board_is_told(two_bits, monkeypatch):
     def refuse(*_, **__):
         raise host_run.CompilerError("The network does not fit\nthe board.")
 
-    monkeypatch.setattr(cortex_m, "missing", lambda: ())
-    monkeypatch.setattr(cortex_m, "size", refuse)
+    monkeypatch.setattr(boards, "missing", lambda cpus: ())
+    monkeypatch.setattr(boards, "size", refuse)
     reason = measured(two_bits).not_measured["C for cortex-m4"]
     assert reason == "The network does not fit the board."
 
 
 def test_the_emulator_counts(two_bits):
-    if cortex_m.missing():
-        pytest.skip(f"not installed: {', '.join(cortex_m.missing())}")
+    if boards.missing([bench.DEVICE]):
+        pytest.skip(f"not installed: {', '.join(boards.missing([bench.DEVICE]))}")
     small, fast = [b for b in measured(two_bits).generated.builds if b.target == "cortex-m4"]
     assert (small.level, fast.level) == ("-Os", "-O2")
     assert small.text < fast.text
@@ -189,7 +189,7 @@ def test_command(command, two_bits, tmp_path, needs_tflm, needs_tools):
     assert "median ms" in out
     assert "bytes of arena, with pointers of 8 bytes" in out
     assert "rodata" in out
-    assert ("they are not time" in out) == (not cortex_m.missing())
+    assert ("they are not time" in out) == (not boards.missing([bench.DEVICE]))
     code, out, err = command("benchmark", path, *flags, "--json")
     assert (code, err) == (0, "")
     fields = json.loads(out)

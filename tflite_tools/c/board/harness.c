@@ -1,39 +1,18 @@
 /* Runs a generated network on samples of a file and counts instructions.
  *
  * network.h comes from the build: INPUT_BYTES, OUTPUT_BYTES and RUN_NETWORK, the call. QEMU's clock
- * moves on by a fixed time with every instruction (-icount), so SysTick, which counts that clock,
- * counts instructions; the first two numbers in the file of counts tell how many ticks it takes to
- * read it, and how many 2 * CALIBRATION instructions take.
+ * moves on by a fixed time with every instruction (-icount), so a counter of that clock counts
+ * instructions; the first two numbers in the file of counts tell how many ticks it takes to read
+ * it, and how many 2 * CALIBRATION instructions take.
  */
 #include <stdint.h>
 
+#include "board.h"
 #include "network.h"
-#include "semihosting.h"
 
-#define SYST_CSR (*(volatile uint32_t *)0xE000E010)
-#define SYST_RVR (*(volatile uint32_t *)0xE000E014)
-#define SYST_CVR (*(volatile uint32_t *)0xE000E018)
-#define SYSTICK_PERIOD 0x1000000u
 #define CALIBRATION 1000000u
 
 static int8_t inputs[INPUT_BYTES], outputs[OUTPUT_BYTES];
-
-static uint64_t ticks(void) {
-  uint32_t wraps, left;
-  do {
-    wraps = systick_wraps;
-    left = SYST_CVR;
-  } while (wraps != systick_wraps);
-  return (uint64_t)wraps * SYSTICK_PERIOD + (SYSTICK_PERIOD - left);
-}
-
-/* Ticks of 2 * CALIBRATION instructions. */
-static uint64_t calibrate(void) {
-  uint32_t count = CALIBRATION;
-  uint64_t start = ticks();
-  __asm__ volatile("1: subs %0, %0, #1\n bne 1b\n" : "+l"(count) : : "cc");
-  return ticks() - start;
-}
 
 static int open_file(const char *name, uint32_t length, int mode) {
   const uint32_t arguments[3] = {(uint32_t)(uintptr_t)name, (uint32_t)mode, length};
@@ -62,13 +41,13 @@ int main(void) {
   int source = open_file("inputs", 6, 1), made = open_file("outputs", 7, 5);
   int counts = open_file("counts", 6, 5), failed = source < 0 || made < 0 || counts < 0;
   uint64_t count;
-  SYST_RVR = SYSTICK_PERIOD - 1;
-  SYST_CVR = 0;
-  SYST_CSR = 7; /* the processor's clock, an exception when it begins anew, on */
+  start_ticks();
   count = ticks();
   count = ticks() - count;
   failed = failed || transfer(SYS_WRITE, counts, &count, sizeof count) != 0;
-  count = calibrate();
+  count = ticks();
+  spin(CALIBRATION);
+  count = ticks() - count;
   failed = failed || transfer(SYS_WRITE, counts, &count, sizeof count) != 0;
   while (!failed && transfer(SYS_READ, source, inputs, sizeof inputs) == 0) {
     count = ticks();

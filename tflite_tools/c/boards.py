@@ -1,4 +1,4 @@
-"""Generated C on emulated Cortex-M processors: built with GCC for Arm, run and counted in QEMU."""
+"""Generated C on emulated processors, Cortex-M and RISC-V: built with GCC, run and counted in QEMU."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import shutil
 import string
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -18,13 +18,13 @@ from tflite_tools.c.generate import Sources
 from tflite_tools.c.host_run import CompilerError
 from tflite_tools.schema.contents import Model
 
-_GCC, _SIZE, _QEMU = "arm-none-eabi-gcc", "arm-none-eabi-size", "qemu-system-arm"
 _HARNESS = pathlib.Path(__file__).parent / "board"
-_FLAGS = ("-std=c99", "-Wall", "-Wextra", "-Werror", "-mthumb")
-_LINK = ("-nostartfiles", "--specs=nano.specs", "-Wl,--gc-sections")
+_FLAGS = ("-std=c99", "-Wall", "-Wextra", "-Werror")
+_LINK = ("-nostartfiles", "-Wl,--gc-sections", "-T", "device.ld")
 _COMPILE_LIMIT = 300.0
 _CALIBRATION = 2_000_000  # instructions, as in the harness
-# 64 ns an instruction: every board's counter moves on by more than one tick meanwhile.
+# 64 ns an instruction: every board's counter moves on by more than one tick meanwhile, or counts
+# nanoseconds.
 _ICOUNT = "shift=6"
 
 # Prefix of a section -> field. Records with pointers are constants that the loader relocates.
@@ -38,31 +38,97 @@ _FIELDS = (
 
 
 @dataclasses.dataclass(frozen=True)
+class Tools:
+    """What builds for an architecture and runs it.
+
+    Attributes:
+        prefix: of the names of GCC's programs.
+        qemu: the emulator.
+        packages: those of Debian, of compiler and emulator.
+        startup: the file of the harness that is the architecture's own.
+        flags: of the compiler.
+        link: of the linker.
+        library: a file of the C library and its Debian package; None for none.
+    """
+
+    prefix: str
+    qemu: str
+    packages: tuple[str, str]
+    startup: str
+    flags: tuple[str, ...]
+    link: tuple[str, ...]
+    library: tuple[str, str] | None = None
+
+    @property
+    def gcc(self) -> str:
+        """The compiler."""
+        return f"{self.prefix}gcc"
+
+    def missing(self) -> list[str]:
+        """The Debian packages that are needed and not installed."""
+        compiler, emulator = self.packages
+        packages = [] if shutil.which(self.gcc) else [compiler]
+        if self.library is not None:
+            file, package = self.library
+            found = _printed(self.gcc, f"-print-file-name={file}") if not packages else ""
+            packages += [] if pathlib.Path(found).is_absolute() else [package]
+        return packages + ([] if shutil.which(self.qemu) else [emulator])
+
+
+@dataclasses.dataclass(frozen=True)
 class Board:
     """A machine that QEMU emulates.
 
     Attributes:
-        machine: its name there.
+        tools: of its architecture.
+        machine: its name in QEMU.
         code_start: first address of the memory for code and constants.
         ram_start: first address of the memory for variables.
         size: bytes of each of the two.
-        flags: of the compiler.
+        flags: of the compiler, for its processor.
     """
 
+    tools: Tools
     machine: str
     code_start: int
     ram_start: int
     size: int
-    flags: tuple[str, ...] = ("-mfloat-abi=soft",)
+    flags: tuple[str, ...]
 
 
-# Processor, as the compiler calls it -> board.
+_ARM = Tools(
+    "arm-none-eabi-",
+    "qemu-system-arm",
+    ("gcc-arm-none-eabi", "qemu-system-arm"),
+    "cortex_m.c",
+    ("-mthumb",),
+    ("--specs=nano.specs",),
+    ("nano.specs", "libnewlib-arm-none-eabi"),
+)
+# Without a C library: the harness has the two functions of it that networks call.
+_RISCV = Tools(
+    "riscv64-unknown-elf-",
+    "qemu-system-riscv32",
+    ("gcc-riscv64-unknown-elf", "qemu-system-misc"),
+    "riscv.c",
+    ("-mabi=ilp32", "-msmall-data-limit=0", "-Iriscv", "-ffreestanding"),
+    ("-nostdlib", "-lgcc", "-Wl,--no-warn-rwx-segments"),
+)
+
+
+def _cortex_m(name: str, machine: str, code: int, ram: int, size: int, fpu: str = "soft") -> Board:
+    flags = (f"-mcpu={name}", f"-mfloat-abi={fpu}")
+    return Board(_ARM, machine, code, ram, size, flags)
+
+
+# Processor -> board.
 CPUS: Mapping[str, Board] = {
-    "cortex-m3": Board("mps2-an385", 0x00000000, 0x20000000, 2**22),
-    "cortex-m4": Board("mps2-an386", 0x00000000, 0x20000000, 2**22),
-    "cortex-m7": Board("mps2-an500", 0x00000000, 0x20000000, 2**22),
-    "cortex-m33": Board("mps2-an505", 0x10000000, 0x38000000, 2**22),
-    "cortex-m55": Board("mps3-an547", 0x00000000, 0x20000000, 2**19, ("-mfloat-abi=hard",)),
+    "cortex-m3": _cortex_m("cortex-m3", "mps2-an385", 0x00000000, 0x20000000, 2**22),
+    "cortex-m4": _cortex_m("cortex-m4", "mps2-an386", 0x00000000, 0x20000000, 2**22),
+    "cortex-m7": _cortex_m("cortex-m7", "mps2-an500", 0x00000000, 0x20000000, 2**22),
+    "cortex-m33": _cortex_m("cortex-m33", "mps2-an505", 0x10000000, 0x38000000, 2**22),
+    "cortex-m55": _cortex_m("cortex-m55", "mps3-an547", 0x00000000, 0x20000000, 2**19, "hard"),
+    "rv32imc": Board(_RISCV, "virt", 0x80000000, 0x81000000, 2**22, ("-march=rv32imc_zicsr",)),
 }
 
 
@@ -98,17 +164,10 @@ class Sizes:
     bss: int
 
 
-def missing() -> tuple[str, ...]:
-    """The Debian packages that are needed and not installed."""
-    packages = []
-    if shutil.which(_GCC) is None:
-        packages.append("gcc-arm-none-eabi")
-        packages.append("libnewlib-arm-none-eabi")
-    elif not pathlib.Path(_printed(_GCC, "-print-file-name=nano.specs")).is_absolute():
-        packages.append("libnewlib-arm-none-eabi")
-    if shutil.which(_QEMU) is None:
-        packages.append("qemu-system-arm")
-    return tuple(packages)
+def missing(cpus: Iterable[str] = CPUS) -> tuple[str, ...]:
+    """The Debian packages that processors need and that are not installed."""
+    found = [package for cpu in cpus for package in CPUS[cpu].tools.missing()]
+    return tuple(dict.fromkeys(found))
 
 
 def run(
@@ -149,10 +208,11 @@ def run(
         flags = (*flags, f"-DSTEPS={count}")
     with tempfile.TemporaryDirectory(prefix="tflite_tools_device_") as path:
         folder = pathlib.Path(path)
-        _build(folder, sources, model, cpu, board, flags)
+        _build(folder, sources, model, board, flags)
         (folder / "inputs").write_bytes(rows.tobytes())
-        command = [_QEMU, "-M", board.machine, "-display", "none", "-monitor", "none"]
-        command += ["-serial", "none", "-icount", _ICOUNT, "-kernel", "program.elf"]
+        command = [board.tools.qemu, "-M", board.machine, "-display", "none", "-monitor", "none"]
+        command += ["-serial", "none", "-icount", _ICOUNT, "-bios", "none"]
+        command += ["-kernel", "program.elf"]
         command += ["-semihosting-config", "enable=on,target=native"]
         _call(command, folder, time_limit)
         written = (folder / "outputs").read_bytes()
@@ -176,19 +236,11 @@ def size(sources: Sources, *, cpu: str = "cortex-m4", flags: Sequence[str] = ("-
     with tempfile.TemporaryDirectory(prefix="tflite_tools_device_") as path:
         folder = pathlib.Path(path)
         (unit,) = _network_units(folder, sources)
-        command = [
-            _GCC,
-            *_FLAGS,
-            f"-mcpu={cpu}",
-            *board.flags,
-            *flags,
-            "-c",
-            unit,
-            "-o",
-            "network.o",
-        ]
+        _copy_harness(folder)
+        command = [*_compiler(board, flags), "-c", unit, "-o", "network.o"]
         _call(command, folder, _COMPILE_LIMIT)
-        return parse(_call([_SIZE, "-A", "network.o"], folder, _COMPILE_LIMIT))
+        listing = [f"{board.tools.prefix}size", "-A", "network.o"]
+        return parse(_call(listing, folder, _COMPILE_LIMIT))
 
 
 def _marked(sources: Sources) -> tuple[Sources, int]:
@@ -216,7 +268,7 @@ def parse(text: str) -> Sizes:
 def _board(cpu: str) -> Board:
     if cpu not in CPUS:
         raise ValueError(f"There is no board with a {cpu!r}: use {', '.join(CPUS)}.")
-    lacking = missing()
+    lacking = missing([cpu])
     if lacking:
         raise CompilerError(f"Not installed: {', '.join(lacking)} (Debian packages).")
     return CPUS[cpu]
@@ -233,13 +285,11 @@ def _build(
     folder: pathlib.Path,
     sources: Sources,
     model: Model,
-    cpu: str,
     board: Board,
     flags: Sequence[str],
 ) -> None:
     units = _network_units(folder, sources)
-    for path in _HARNESS.iterdir():
-        shutil.copy(path, folder)
+    _copy_harness(folder)
     (folder / "network.h").write_text(_network_header(units[0].removesuffix(".c"), model))
     script = string.Template((folder / "device.ld.in").read_text()).substitute(
         code_start=board.code_start,
@@ -248,9 +298,18 @@ def _build(
         ram_bytes=board.size,
     )
     (folder / "device.ld").write_text(script)
-    units += ["startup.c", "harness.c"]
-    command = [_GCC, *_FLAGS, f"-mcpu={cpu}", *board.flags, *flags, *_LINK, "-T", "device.ld"]
-    _call([*command, *units, "-o", "program.elf"], folder, _COMPILE_LIMIT)
+    units += [board.tools.startup, "harness.c"]
+    command = [*_compiler(board, flags), *units, *_LINK, *board.tools.link]
+    _call([*command, "-o", "program.elf"], folder, _COMPILE_LIMIT)
+
+
+def _copy_harness(folder: pathlib.Path) -> None:
+    shutil.copytree(_HARNESS, folder, dirs_exist_ok=True)
+
+
+def _compiler(board: Board, flags: Sequence[str]) -> list[str]:
+    """The compiler for a board, with its flags."""
+    return [board.tools.gcc, *_FLAGS, *board.tools.flags, *board.flags, *flags]
 
 
 def _network_header(name: str, model: Model) -> str:
