@@ -14,7 +14,7 @@ help:
 	@echo "make docs         build the documentation site (site/)"
 	@echo "make test         run the tests"
 	@echo "make test-slow    run the slow tests too"
-	@echo "make test-device  run generated C on emulated Cortex-M processors"
+	@echo "make test-device  run generated C on emulated Cortex-M and RISC-V processors"
 	@echo "make coverage     run the tests and show what they leave out (.coverage/html)"
 	@echo "make check        lint, types and tests"
 	@echo "make clean        remove the environment and the demo's output"

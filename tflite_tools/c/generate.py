@@ -36,6 +36,7 @@ _RUNTIME_PARTS = (
     "patches",
     "blocks",
     "helium",
+    "joined",
     "dense",
     "depthwise",
     "convolutions",

@@ -245,8 +245,9 @@ def _step(
         call = f"tfb_dense({record}, {places}, tfb_blocks{kernel.packed.bits});"
         return op.step(call, source, scratch=scratch)
     growth, beside = _block(kernel.rows.shape, fields, bool(inside))
-    scratch = max(scratch, beside + growth.least * growth.unit)
-    bits = kernel.packed.bits
+    taps, bits = kernel.rows.shape[1], kernel.packed.bits
+    joined = 2 * _words(taps) + 4 * taps  # on cores that join two filters: rows, and a word a tap
+    scratch = max(scratch, joined, beside + growth.least * growth.unit)
     widen = "" if coded is not None else ", 0" if bits == 8 else f", tfb_widen{bits}"
     call = f"{function}({record}, {places}, {{units}}{widen});"
     return op.step(call, source, scratch=scratch, growth=growth)

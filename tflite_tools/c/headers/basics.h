@@ -82,6 +82,8 @@ static inline int32_t tfb_smlad(uint32_t a, uint32_t b, int32_t sum) {
 #else
 #define TFB_DSP 0
 #endif
+/* Elsewhere a multiplication makes two products of small codes (tfb_joined_dot4). */
+#define TFB_JOINS (!TFB_DSP && !TFB_MVE)
 
 static inline int32_t tfb_min(int32_t a, int32_t b) { return a < b ? a : b; }
 static inline int32_t tfb_max(int32_t a, int32_t b) { return a > b ? a : b; }

@@ -65,10 +65,10 @@ static inline tfb_filter tfb_coded_filter(const tfb_coded *op, int32_t c, tfb_st
 }
 
 /* As tfb_filters. */
-static inline void tfb_coded_filters(const tfb_coded *coded, tfb_line line, int32_t taps,
-                                     const int8_t *in, int8_t *out, int8_t *scratch) {
-  const tfb_conv *op = coded->conv;
-  int32_t c, b, y, i, image = op->in_h * op->in_w * op->in_c, row = op->out_w * op->out_c;
+static inline void tfb_coded_filters(const tfb_coded *coded, const tfb_conv *op, tfb_line line,
+                                     int32_t taps, int32_t joins, const int8_t *in, int8_t *out,
+                                     int8_t *scratch) {
+  int32_t c, i;
   tfb_stream stream = {0, 0, 0};
   stream.next = op->weights;
   for (c = 0; c < op->out_c; c += 2) {
@@ -79,11 +79,8 @@ static inline void tfb_coded_filters(const tfb_coded *coded, tfb_line line, int3
       filters[i] = tfb_coded_filter(coded, c + i, &stream, to, taps);
     }
     if (count == 1) filters[1] = filters[0];
-    for (b = 0; b < op->batch; b++) {
-      for (y = 0; y < op->out_h; y++) {
-        line(op, in + b * image, filters, count, y, out + (b * op->out_h + y) * row + c);
-      }
-    }
+    if (joins) tfb_join_filters(op, filters, taps, scratch);
+    tfb_all_rows(op, line, filters, count, in, out + c);
   }
 }
 
@@ -96,16 +93,16 @@ static TFB_APART void tfb_coded_conv_2d(const tfb_coded *coded, const int8_t *in
   weights.widen = 0;
   tfb_blocks(coded->conv, &weights, in, out, scratch, pairs);
 #else
-  int32_t taps = coded->conv->k_h * coded->conv->k_w * coded->conv->in_c;
+  tfb_conv row = tfb_straight(coded->conv);
   (void)pairs;
-  tfb_coded_filters(coded, tfb_conv_line, taps, in, out, scratch);
+  tfb_coded_filters(coded, &row, tfb_conv_line, row.k_h * row.k_w * row.in_c, 1, in, out, scratch);
 #endif
 }
 
 static inline void tfb_coded_transpose_conv(const tfb_coded *coded, const int8_t *in, int8_t *out,
                                             int8_t *scratch) {
   int32_t taps = coded->conv->k_h * coded->conv->k_w * coded->conv->in_c;
-  tfb_coded_filters(coded, tfb_transpose_line, taps, in, out, scratch);
+  tfb_coded_filters(coded, coded->conv, tfb_transpose_line, taps, 0, in, out, scratch);
 }
 
 /* As tfb_depthwise. */

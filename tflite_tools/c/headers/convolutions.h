@@ -12,10 +12,37 @@ static inline tfb_range tfb_whole(const tfb_conv *op, tfb_range rows) {
 typedef void (*tfb_line)(const tfb_conv *op, const int8_t *image, const tfb_filter *filters,
                          int32_t count, int32_t oy, int8_t *out);
 
-/* Unpacks two filters at a time, and runs them over all rows. */
-static inline void tfb_filters(const tfb_conv *op, tfb_line line, int32_t taps, const int8_t *in,
-                               int8_t *out, int8_t *scratch) {
-  int32_t c, b, y, i, image = op->in_h * op->in_w * op->in_c, row = op->out_w * op->out_c;
+/* Runs up to two filters over all rows. */
+static inline void tfb_all_rows(const tfb_conv *op, tfb_line line, const tfb_filter *filters,
+                                   int32_t count, const int8_t *in, int8_t *out) {
+  int32_t b, y, image = op->in_h * op->in_w * op->in_c, row = op->out_w * op->out_c;
+  for (b = 0; b < op->batch; b++, in += image) {
+    for (y = 0; y < op->out_h; y++, out += row) line(op, in, filters, count, y, out);
+  }
+}
+
+/* Joins the rows of two filters behind them, where that saves more than it takes: codes of few bits,
+ * taps in longer runs, and some positions in a row at which the whole filter lies inside. */
+static inline void tfb_join_filters(const tfb_conv *op, tfb_filter *filters, int32_t taps,
+                                    int8_t *scratch) {
+#if TFB_JOINS
+  tfb_range rows = {0, op->k_h}, whole = tfb_whole(op, rows);
+  int32_t run = op->dilation_w == 1 ? op->k_w * op->in_c : op->in_c;
+  if (op->bits <= 4 && run >= 8 && whole.last - whole.first >= 4) {
+    uint32_t *words = (uint32_t *)(void *)(scratch + 2 * ((taps + 3) & ~3));
+    tfb_join(filters[0].row, filters[1].row, 8 - op->bits, taps, words);
+    filters[0].words = words;
+  }
+#else
+  (void)op, (void)filters, (void)taps, (void)scratch;
+#endif
+}
+
+/* Unpacks two filters at a time, and runs them over all rows; `joins` where behind their rows there
+ * is room for a word a tap. */
+static inline void tfb_filters(const tfb_conv *op, tfb_line line, int32_t taps, int32_t joins,
+                               const int8_t *in, int8_t *out, int8_t *scratch) {
+  int32_t c, i;
   tfb_stream stream = {0, 0, 0};
   stream.next = op->weights;
   for (c = 0; c < op->out_c; c += 2) {
@@ -25,19 +52,29 @@ static inline void tfb_filters(const tfb_conv *op, tfb_line line, int32_t taps, 
       filters[i] = tfb_filter_of(op, c + i, &stream, scratch + i * ((taps + 3) & ~3), taps);
     }
     if (count == 1) filters[1] = filters[0];
-    for (b = 0; b < op->batch; b++) {
-      for (y = 0; y < op->out_h; y++) {
-        line(op, in + b * image, filters, count, y, out + (b * op->out_h + y) * row + c);
-      }
-    }
+    if (joins) tfb_join_filters(op, filters, taps, scratch);
+    tfb_all_rows(op, line, filters, count, in, out + c);
   }
 }
 
-/* Adds the products of one position, or of pairs of them, with the taps in `rows` and `columns`.
- * Neighbouring taps are neighbours in memory unless they are dilated, so a filter row is one run. */
+/* A filter of one pixel that moves on by one sees the images as one row. */
+static inline tfb_conv tfb_straight(const tfb_conv *op) {
+  tfb_conv row = *op;
+  uint32_t size = (uint32_t)op->batch * op->in_h * op->in_w;
+  if (op->k_h == 1 && op->k_w == 1 && op->out_h == op->in_h && op->out_w == op->in_w &&
+      op->stride_h == 1 && op->stride_w == 1 && size <= 0xffff) {
+    row.batch = row.in_h = row.out_h = 1;
+    row.in_w = row.out_w = (uint16_t)size;
+  }
+  return row;
+}
+
+/* Adds the products of one position, or of some times two or four of them (`each`), with the taps in
+ * `rows` and `columns`. Neighbouring taps are neighbours in memory unless they are dilated, so a
+ * filter row is one run. */
 static inline void tfb_products(const tfb_conv *op, const int8_t *image, const tfb_filter *filters,
                                 int32_t y, int32_t x, tfb_range rows, tfb_range columns,
-                                int32_t pairs, int32_t *sums) {
+                                int32_t each, int32_t some, int32_t *sums) {
   int32_t c = op->in_c, next = op->dilation_w == 1 ? op->k_w : 1, ky, kx;
   int32_t length = op->dilation_w == 1 ? (columns.last - columns.first) * c : c;
   int32_t row = (int32_t)(filters[1].row - filters[0].row);
@@ -45,11 +82,24 @@ static inline void tfb_products(const tfb_conv *op, const int8_t *image, const t
     const int8_t *line = image + ((y + ky * op->dilation_h) * op->in_w + x) * c;
     for (kx = columns.first; kx < columns.last; kx += next) {
       const int8_t *pixel = line + kx * op->dilation_w * c;
-      const int8_t *w = filters[0].row + (ky * op->k_w + kx) * c;
-      if (pairs > 0) {
-        tfb_dot4(pixel, op->stride_w * c, w, row, length, pairs, sums);
-      } else {
+      int32_t tap = (ky * op->k_w + kx) * c, step = op->stride_w * c;
+      const int8_t *w = filters[0].row + tap;
+#if TFB_JOINS
+      if (filters[0].words != 0 && each != 2) {
+        const uint32_t *both = filters[0].words + tap;
+        int32_t drop = 8 - op->bits;
+        if (each == 1) {
+          tfb_joined_dot(pixel, both, length, tfb_zero(op), drop, sums);
+        } else {
+          tfb_joined_dot4(pixel, step, both, length, drop, some, sums);
+        }
+        continue;
+      }
+#endif
+      if (each == 1) {
         tfb_dot2(pixel, w, row, length, tfb_zero(op), sums);
+      } else {
+        tfb_dot4(pixel, step, w, row, length, some, sums);
       }
     }
   }
@@ -57,22 +107,25 @@ static inline void tfb_products(const tfb_conv *op, const int8_t *image, const t
 
 static inline void tfb_conv_line(const tfb_conv *op, const int8_t *image, const tfb_filter *filters,
                                  int32_t count, int32_t oy, int8_t *out) {
-  int32_t y = oy * op->stride_h - op->pad_h, ox, n, i, k, done, sums[2 * TFB_CHUNK];
+  int32_t y = oy * op->stride_h - op->pad_h, ox, n, i, k, each, some, sums[2 * TFB_CHUNK];
   tfb_range rows = tfb_inside(y, op->k_h, op->dilation_h, op->in_h), whole = tfb_whole(op, rows);
   for (ox = 0; ox < op->out_w; ox += n) {
     n = tfb_min(op->out_w - ox, TFB_CHUNK);
-    for (i = 0; i < n; i += done) {
+    for (i = 0; i < n; i += each * some) {
       int32_t x = (ox + i) * op->stride_w - op->pad_w;
       int32_t left = ox + i >= whole.first ? tfb_min(n - i, whole.last - ox - i) : 0;
-      int32_t pairs = left > 1 ? left / 2 : 0;
       tfb_range columns = {0, op->k_w};
-      if (pairs == 0) columns = tfb_inside(x, op->k_w, op->dilation_w, op->in_w);
-      done = tfb_max(2 * pairs, 1);
-      for (k = i; k < i + done; k++) {
-        sums[k] = pairs > 0 ? 0 : filters[0].outside;
-        sums[TFB_CHUNK + k] = pairs > 0 ? 0 : filters[1].outside;
+      each = left > 1 ? 2 : 1;
+#if TFB_JOINS
+      if (left > 3 && filters[0].words != 0) each = 4;
+#endif
+      some = each > 1 ? left / each : 1;
+      if (each == 1) columns = tfb_inside(x, op->k_w, op->dilation_w, op->in_w);
+      for (k = i; k < i + each * some; k++) {
+        sums[k] = each > 1 ? 0 : filters[0].outside;
+        sums[TFB_CHUNK + k] = each > 1 ? 0 : filters[1].outside;
       }
-      tfb_products(op, image, filters, y, x, rows, columns, pairs, sums + i);
+      tfb_products(op, image, filters, y, x, rows, columns, each, some, sums + i);
     }
     for (k = 0; k < count; k++) {
       tfb_store(op, &filters[k], sums + k * TFB_CHUNK, n, out + ox * op->out_c + k);
@@ -99,17 +152,18 @@ static TFB_APART void tfb_conv_2d_in_blocks(const tfb_conv *op, const int8_t *in
   tfb_blocks(op, tfb_plain_row, op, in, out, scratch, pairs);
 }
 #endif
-static inline void tfb_all_filters(const tfb_conv *op, const int8_t *in, int8_t *out,
+static inline void tfb_all_filters(const tfb_conv *op, int32_t joins, const int8_t *in, int8_t *out,
                                    int8_t *scratch) {
-  tfb_filters(op, tfb_conv_line, op->k_h * op->k_w * op->in_c, in, out, scratch);
+  tfb_conv row = tfb_straight(op);
+  tfb_filters(&row, tfb_conv_line, op->k_h * op->k_w * op->in_c, joins, in, out, scratch);
 }
 #if TFB_MVE
 #define tfb_conv_2d(op, in, out, scratch, pairs, widen) \
   tfb_conv_2d_in_blocks(op, in, out, scratch, pairs)
 #else
-#define tfb_conv_2d(op, in, out, scratch, pairs, widen) tfb_all_filters(op, in, out, scratch)
+#define tfb_conv_2d(op, in, out, scratch, pairs, widen) tfb_all_filters(op, 1, in, out, scratch)
 #endif
-#define tfb_dense(op, in, out, scratch, blocks) tfb_all_filters(op, in, out, scratch)
+#define tfb_dense(op, in, out, scratch, blocks) tfb_all_filters(op, 0, in, out, scratch)
 #endif
 
 /* Sums of a depthwise filter that are kept. */
@@ -237,5 +291,5 @@ static inline void tfb_transpose_line(const tfb_conv *op, const int8_t *image,
 static inline void tfb_transpose_conv(const tfb_conv *op, const int8_t *in, int8_t *out,
                                       int8_t *scratch) {
   int32_t taps = op->k_h * op->k_w * op->in_c;
-  tfb_filters(op, tfb_transpose_line, taps, in, out, scratch);
+  tfb_filters(op, tfb_transpose_line, taps, 0, in, out, scratch);
 }

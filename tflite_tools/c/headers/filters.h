@@ -25,6 +25,9 @@ typedef struct {
   const int8_t *row;
   int32_t outside; /* what a sum of (x - in_zero) * w is short of one of x * w */
   int32_t factor, base, multiplier, exponent;
+#if TFB_JOINS
+  const uint32_t *words; /* of the first of two filters: both rows joined, or 0 */
+#endif
 } tfb_filter;
 
 /* What is taken off the inputs where a filter reaches over the border. */
@@ -54,6 +57,9 @@ static inline tfb_filter tfb_filter_scales(const tfb_conv *op, int32_t c) {
   left = tfb_max(shift, 0);
   filter.row = 0;
   filter.outside = 0;
+#if TFB_JOINS
+  filter.words = 0;
+#endif
   filter.factor = (int32_t)op->prescale << (left + 1);
   filter.base = tfb_bias(op, c) * ((int32_t)2 << left);
   filter.multiplier = (int32_t)multiplier;

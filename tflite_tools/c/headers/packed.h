@@ -98,7 +98,7 @@ static TFB_APART const int8_t *tfb_unpack(tfb_stream *stream, int32_t bits, int8
 /* ---- Dot products ---- */
 
 /* Sums of this many positions are kept, those of a second filter behind them; an even number. */
-#define TFB_CHUNK 16
+#define TFB_CHUNK 32
 
 #if TFB_MVE
 
@@ -177,25 +177,36 @@ static TFB_APART void tfb_dot2(const int8_t *x, const int8_t *w, int32_t row, in
   sums[TFB_CHUNK] = second;
 }
 
+#define TFB_TAP(k)                             \
+  do {                                         \
+    int32_t a = p[k], b = r[k], c = q[k], d = s[k]; \
+    s0 += a * c;                               \
+    s1 += a * d;                               \
+    s2 += b * c;                               \
+    s3 += b * d;                               \
+  } while (0)
+
 /* The same without a zero for 2 * pairs inputs, `step` apart: every load is used twice. */
 static TFB_APART void tfb_dot4(const int8_t *x, int32_t step, const int8_t *w, int32_t row,
                                int32_t n, int32_t pairs, int32_t *sums) {
   for (; pairs > 0; pairs--, x += 2 * step, sums += 2) {
-    int32_t s0 = sums[0], s1 = sums[TFB_CHUNK], s2 = sums[1], s3 = sums[TFB_CHUNK + 1];
-    const int8_t *p = x, *q = w, *end = x + n;
-    for (; p != end; p++, q++) {
-      int32_t a = p[0], b = p[step], c = q[0], d = q[row];
-      s0 += a * c;
-      s1 += a * d;
-      s2 += b * c;
-      s3 += b * d;
+    int32_t s0 = sums[0], s1 = sums[TFB_CHUNK], s2 = sums[1], s3 = sums[TFB_CHUNK + 1], i;
+    const int8_t *p = x, *q = w, *r = x + step, *s = w + row;
+    for (i = n; i >= 4; i -= 4, p += 4, q += 4, r += 4, s += 4) {
+      TFB_TAP(0);
+      TFB_TAP(1);
+      TFB_TAP(2);
+      TFB_TAP(3);
     }
+    for (; i > 0; i--, p++, q++, r++, s++) TFB_TAP(0);
     sums[0] = s0;
     sums[1] = s2;
     sums[TFB_CHUNK] = s1;
     sums[TFB_CHUNK + 1] = s3;
   }
 }
+
+#undef TFB_TAP
 
 static TFB_APART int32_t tfb_sum(const int8_t *w, int32_t n) {
   int32_t sum = 0;

@@ -85,6 +85,8 @@ static inline int32_t tfb_smlad(uint32_t a, uint32_t b, int32_t sum) {
 #else
 #define TFB_DSP 0
 #endif
+/* Elsewhere a multiplication makes two products of small codes (tfb_joined_dot4). */
+#define TFB_JOINS (!TFB_DSP && !TFB_MVE)
 
 static inline int32_t tfb_min(int32_t a, int32_t b) { return a < b ? a : b; }
 static inline int32_t tfb_max(int32_t a, int32_t b) { return a > b ? a : b; }
@@ -257,7 +259,7 @@ static TFB_APART const int8_t *tfb_unpack(tfb_stream *stream, int32_t bits, int8
 /* ---- Dot products ---- */
 
 /* Sums of this many positions are kept, those of a second filter behind them; an even number. */
-#define TFB_CHUNK 16
+#define TFB_CHUNK 32
 
 #if TFB_MVE
 
@@ -336,25 +338,36 @@ static TFB_APART void tfb_dot2(const int8_t *x, const int8_t *w, int32_t row, in
   sums[TFB_CHUNK] = second;
 }
 
+#define TFB_TAP(k)                             \
+  do {                                         \
+    int32_t a = p[k], b = r[k], c = q[k], d = s[k]; \
+    s0 += a * c;                               \
+    s1 += a * d;                               \
+    s2 += b * c;                               \
+    s3 += b * d;                               \
+  } while (0)
+
 /* The same without a zero for 2 * pairs inputs, `step` apart: every load is used twice. */
 static TFB_APART void tfb_dot4(const int8_t *x, int32_t step, const int8_t *w, int32_t row,
                                int32_t n, int32_t pairs, int32_t *sums) {
   for (; pairs > 0; pairs--, x += 2 * step, sums += 2) {
-    int32_t s0 = sums[0], s1 = sums[TFB_CHUNK], s2 = sums[1], s3 = sums[TFB_CHUNK + 1];
-    const int8_t *p = x, *q = w, *end = x + n;
-    for (; p != end; p++, q++) {
-      int32_t a = p[0], b = p[step], c = q[0], d = q[row];
-      s0 += a * c;
-      s1 += a * d;
-      s2 += b * c;
-      s3 += b * d;
+    int32_t s0 = sums[0], s1 = sums[TFB_CHUNK], s2 = sums[1], s3 = sums[TFB_CHUNK + 1], i;
+    const int8_t *p = x, *q = w, *r = x + step, *s = w + row;
+    for (i = n; i >= 4; i -= 4, p += 4, q += 4, r += 4, s += 4) {
+      TFB_TAP(0);
+      TFB_TAP(1);
+      TFB_TAP(2);
+      TFB_TAP(3);
     }
+    for (; i > 0; i--, p++, q++, r++, s++) TFB_TAP(0);
     sums[0] = s0;
     sums[1] = s2;
     sums[TFB_CHUNK] = s1;
     sums[TFB_CHUNK + 1] = s3;
   }
 }
+
+#undef TFB_TAP
 
 static TFB_APART int32_t tfb_sum(const int8_t *w, int32_t n) {
   int32_t sum = 0;
@@ -397,6 +410,9 @@ typedef struct {
   const int8_t *row;
   int32_t outside; /* what a sum of (x - in_zero) * w is short of one of x * w */
   int32_t factor, base, multiplier, exponent;
+#if TFB_JOINS
+  const uint32_t *words; /* of the first of two filters: both rows joined, or 0 */
+#endif
 } tfb_filter;
 
 /* What is taken off the inputs where a filter reaches over the border. */
@@ -426,6 +442,9 @@ static inline tfb_filter tfb_filter_scales(const tfb_conv *op, int32_t c) {
   left = tfb_max(shift, 0);
   filter.row = 0;
   filter.outside = 0;
+#if TFB_JOINS
+  filter.words = 0;
+#endif
   filter.factor = (int32_t)op->prescale << (left + 1);
   filter.base = tfb_bias(op, c) * ((int32_t)2 << left);
   filter.multiplier = (int32_t)multiplier;
@@ -1128,6 +1147,98 @@ static inline void tfb_blocks(const tfb_conv *op, tfb_row_of row_of, const void 
 }
 #endif
 
+/* ---- Two filters in one word ---- */
+
+#if TFB_JOINS
+
+/* With codes of 4 bits and fewer one multiplication makes two products. A word holds the codes v and
+ * w of two filters as v + 65536 w, and
+ *
+ *   x (v + 65536 w) = x v + 65536 x w
+ *
+ * so that sums of both filters grow in one register. The lower half is the first filter's sum while
+ * that fits 16 bits: |x v| is at most 2^(7 + bits - 1), so 255 >> (bits - 1) products always do,
+ * 127, 63 or 31 of them. Then both are added to sums of 32 bits. */
+
+/* The words of two rows of codes times 2^drop. */
+static TFB_APART void tfb_join(const int8_t *first, const int8_t *second, int32_t drop, int32_t n,
+                               uint32_t *words) {
+  for (; n > 0; n--) {
+    *words++ = (uint32_t)(*first++ >> drop) + ((uint32_t)(*second++ >> drop) << 16);
+  }
+}
+
+/* Adds what two filters have summed up to sums[0] and [TFB_CHUNK], times 2^drop. */
+static inline void tfb_part_joined(uint32_t both, int32_t drop, int32_t *sums) {
+  int32_t first = (int16_t)both, second = (int32_t)(both - (uint32_t)first) >> 16;
+  sums[0] += first * (1 << drop);
+  sums[TFB_CHUNK] += second * (1 << drop);
+}
+
+/* Adds to sums[0] and [TFB_CHUNK] the sums of n products (x - zero) * w, in the unit of codes times
+ * 2^drop; |x - zero| may be twice as large as |x|. */
+static TFB_APART void tfb_joined_dot(const int8_t *x, const uint32_t *w, int32_t n, int32_t zero,
+                                     int32_t drop, int32_t *sums) {
+  int32_t most = 127 >> (7 - drop), i;
+  for (; n > 0; n -= most) {
+    uint32_t both = 0;
+    for (i = tfb_min(n, most); i >= 4; i -= 4, x += 4, w += 4) {
+      both += (uint32_t)(x[0] - zero) * w[0];
+      both += (uint32_t)(x[1] - zero) * w[1];
+      both += (uint32_t)(x[2] - zero) * w[2];
+      both += (uint32_t)(x[3] - zero) * w[3];
+    }
+    for (; i > 0; i--) both += (uint32_t)(*x++ - zero) * *w++;
+    tfb_part_joined(both, drop, sums);
+  }
+}
+
+#define TFB_TAP(k)                        \
+  do {                                    \
+    uint32_t word = w[k];                 \
+    s0 += (uint32_t)(int32_t)a[k] * word; \
+    s1 += (uint32_t)(int32_t)b[k] * word; \
+    s2 += (uint32_t)(int32_t)c[k] * word; \
+    s3 += (uint32_t)(int32_t)d[k] * word; \
+  } while (0)
+
+/* Sums of n products for four inputs, `step` apart. */
+static TFB_APART void tfb_joined_sums4(const int8_t *x, int32_t step, const uint32_t *w, int32_t n,
+                                       uint32_t *sums) {
+  const int8_t *a = x, *b = a + step, *c = b + step, *d = c + step;
+  const uint32_t *end = w + n, *last = end - 3;
+  uint32_t s0 = 0, s1 = 0, s2 = 0, s3 = 0;
+  for (; w < last; a += 4, b += 4, c += 4, d += 4, w += 4) {
+    TFB_TAP(0);
+    TFB_TAP(1);
+    TFB_TAP(2);
+    TFB_TAP(3);
+  }
+  for (; w < end; a++, b++, c++, d++, w++) TFB_TAP(0);
+  sums[0] = s0;
+  sums[1] = s1;
+  sums[2] = s2;
+  sums[3] = s3;
+}
+
+#undef TFB_TAP
+
+/* Adds to sums[] and sums[TFB_CHUNK + ] the sums of n products for 4 * fours inputs, `step` apart,
+ * in the unit of codes times 2^drop. */
+static TFB_APART void tfb_joined_dot4(const int8_t *x, int32_t step, const uint32_t *words,
+                                      int32_t n, int32_t drop, int32_t fours, int32_t *sums) {
+  int32_t most = 255 >> (7 - drop), first, i;
+  uint32_t both[4];
+  for (; fours > 0; fours--, x += 4 * step, sums += 4) {
+    for (first = 0; first < n; first += most) {
+      tfb_joined_sums4(x + first, step, words + first, tfb_min(n - first, most), both);
+      for (i = 0; i < 4; i++) tfb_part_joined(both[i], drop, sums + i);
+    }
+  }
+}
+
+#endif
+
 /* ---- Filters that are used once, on cores with the DSP extension ---- */
 
 #if TFB_DSP
@@ -1649,10 +1760,37 @@ static inline tfb_range tfb_whole(const tfb_conv *op, tfb_range rows) {
 typedef void (*tfb_line)(const tfb_conv *op, const int8_t *image, const tfb_filter *filters,
                          int32_t count, int32_t oy, int8_t *out);
 
-/* Unpacks two filters at a time, and runs them over all rows. */
-static inline void tfb_filters(const tfb_conv *op, tfb_line line, int32_t taps, const int8_t *in,
-                               int8_t *out, int8_t *scratch) {
-  int32_t c, b, y, i, image = op->in_h * op->in_w * op->in_c, row = op->out_w * op->out_c;
+/* Runs up to two filters over all rows. */
+static inline void tfb_all_rows(const tfb_conv *op, tfb_line line, const tfb_filter *filters,
+                                   int32_t count, const int8_t *in, int8_t *out) {
+  int32_t b, y, image = op->in_h * op->in_w * op->in_c, row = op->out_w * op->out_c;
+  for (b = 0; b < op->batch; b++, in += image) {
+    for (y = 0; y < op->out_h; y++, out += row) line(op, in, filters, count, y, out);
+  }
+}
+
+/* Joins the rows of two filters behind them, where that saves more than it takes: codes of few bits,
+ * taps in longer runs, and some positions in a row at which the whole filter lies inside. */
+static inline void tfb_join_filters(const tfb_conv *op, tfb_filter *filters, int32_t taps,
+                                    int8_t *scratch) {
+#if TFB_JOINS
+  tfb_range rows = {0, op->k_h}, whole = tfb_whole(op, rows);
+  int32_t run = op->dilation_w == 1 ? op->k_w * op->in_c : op->in_c;
+  if (op->bits <= 4 && run >= 8 && whole.last - whole.first >= 4) {
+    uint32_t *words = (uint32_t *)(void *)(scratch + 2 * ((taps + 3) & ~3));
+    tfb_join(filters[0].row, filters[1].row, 8 - op->bits, taps, words);
+    filters[0].words = words;
+  }
+#else
+  (void)op, (void)filters, (void)taps, (void)scratch;
+#endif
+}
+
+/* Unpacks two filters at a time, and runs them over all rows; `joins` where behind their rows there
+ * is room for a word a tap. */
+static inline void tfb_filters(const tfb_conv *op, tfb_line line, int32_t taps, int32_t joins,
+                               const int8_t *in, int8_t *out, int8_t *scratch) {
+  int32_t c, i;
   tfb_stream stream = {0, 0, 0};
   stream.next = op->weights;
   for (c = 0; c < op->out_c; c += 2) {
@@ -1662,19 +1800,29 @@ static inline void tfb_filters(const tfb_conv *op, tfb_line line, int32_t taps, 
       filters[i] = tfb_filter_of(op, c + i, &stream, scratch + i * ((taps + 3) & ~3), taps);
     }
     if (count == 1) filters[1] = filters[0];
-    for (b = 0; b < op->batch; b++) {
-      for (y = 0; y < op->out_h; y++) {
-        line(op, in + b * image, filters, count, y, out + (b * op->out_h + y) * row + c);
-      }
-    }
+    if (joins) tfb_join_filters(op, filters, taps, scratch);
+    tfb_all_rows(op, line, filters, count, in, out + c);
   }
 }
 
-/* Adds the products of one position, or of pairs of them, with the taps in `rows` and `columns`.
- * Neighbouring taps are neighbours in memory unless they are dilated, so a filter row is one run. */
+/* A filter of one pixel that moves on by one sees the images as one row. */
+static inline tfb_conv tfb_straight(const tfb_conv *op) {
+  tfb_conv row = *op;
+  uint32_t size = (uint32_t)op->batch * op->in_h * op->in_w;
+  if (op->k_h == 1 && op->k_w == 1 && op->out_h == op->in_h && op->out_w == op->in_w &&
+      op->stride_h == 1 && op->stride_w == 1 && size <= 0xffff) {
+    row.batch = row.in_h = row.out_h = 1;
+    row.in_w = row.out_w = (uint16_t)size;
+  }
+  return row;
+}
+
+/* Adds the products of one position, or of some times two or four of them (`each`), with the taps in
+ * `rows` and `columns`. Neighbouring taps are neighbours in memory unless they are dilated, so a
+ * filter row is one run. */
 static inline void tfb_products(const tfb_conv *op, const int8_t *image, const tfb_filter *filters,
                                 int32_t y, int32_t x, tfb_range rows, tfb_range columns,
-                                int32_t pairs, int32_t *sums) {
+                                int32_t each, int32_t some, int32_t *sums) {
   int32_t c = op->in_c, next = op->dilation_w == 1 ? op->k_w : 1, ky, kx;
   int32_t length = op->dilation_w == 1 ? (columns.last - columns.first) * c : c;
   int32_t row = (int32_t)(filters[1].row - filters[0].row);
@@ -1682,11 +1830,24 @@ static inline void tfb_products(const tfb_conv *op, const int8_t *image, const t
     const int8_t *line = image + ((y + ky * op->dilation_h) * op->in_w + x) * c;
     for (kx = columns.first; kx < columns.last; kx += next) {
       const int8_t *pixel = line + kx * op->dilation_w * c;
-      const int8_t *w = filters[0].row + (ky * op->k_w + kx) * c;
-      if (pairs > 0) {
-        tfb_dot4(pixel, op->stride_w * c, w, row, length, pairs, sums);
-      } else {
+      int32_t tap = (ky * op->k_w + kx) * c, step = op->stride_w * c;
+      const int8_t *w = filters[0].row + tap;
+#if TFB_JOINS
+      if (filters[0].words != 0 && each != 2) {
+        const uint32_t *both = filters[0].words + tap;
+        int32_t drop = 8 - op->bits;
+        if (each == 1) {
+          tfb_joined_dot(pixel, both, length, tfb_zero(op), drop, sums);
+        } else {
+          tfb_joined_dot4(pixel, step, both, length, drop, some, sums);
+        }
+        continue;
+      }
+#endif
+      if (each == 1) {
         tfb_dot2(pixel, w, row, length, tfb_zero(op), sums);
+      } else {
+        tfb_dot4(pixel, step, w, row, length, some, sums);
       }
     }
   }
@@ -1694,22 +1855,25 @@ static inline void tfb_products(const tfb_conv *op, const int8_t *image, const t
 
 static inline void tfb_conv_line(const tfb_conv *op, const int8_t *image, const tfb_filter *filters,
                                  int32_t count, int32_t oy, int8_t *out) {
-  int32_t y = oy * op->stride_h - op->pad_h, ox, n, i, k, done, sums[2 * TFB_CHUNK];
+  int32_t y = oy * op->stride_h - op->pad_h, ox, n, i, k, each, some, sums[2 * TFB_CHUNK];
   tfb_range rows = tfb_inside(y, op->k_h, op->dilation_h, op->in_h), whole = tfb_whole(op, rows);
   for (ox = 0; ox < op->out_w; ox += n) {
     n = tfb_min(op->out_w - ox, TFB_CHUNK);
-    for (i = 0; i < n; i += done) {
+    for (i = 0; i < n; i += each * some) {
       int32_t x = (ox + i) * op->stride_w - op->pad_w;
       int32_t left = ox + i >= whole.first ? tfb_min(n - i, whole.last - ox - i) : 0;
-      int32_t pairs = left > 1 ? left / 2 : 0;
       tfb_range columns = {0, op->k_w};
-      if (pairs == 0) columns = tfb_inside(x, op->k_w, op->dilation_w, op->in_w);
-      done = tfb_max(2 * pairs, 1);
-      for (k = i; k < i + done; k++) {
-        sums[k] = pairs > 0 ? 0 : filters[0].outside;
-        sums[TFB_CHUNK + k] = pairs > 0 ? 0 : filters[1].outside;
+      each = left > 1 ? 2 : 1;
+#if TFB_JOINS
+      if (left > 3 && filters[0].words != 0) each = 4;
+#endif
+      some = each > 1 ? left / each : 1;
+      if (each == 1) columns = tfb_inside(x, op->k_w, op->dilation_w, op->in_w);
+      for (k = i; k < i + each * some; k++) {
+        sums[k] = each > 1 ? 0 : filters[0].outside;
+        sums[TFB_CHUNK + k] = each > 1 ? 0 : filters[1].outside;
       }
-      tfb_products(op, image, filters, y, x, rows, columns, pairs, sums + i);
+      tfb_products(op, image, filters, y, x, rows, columns, each, some, sums + i);
     }
     for (k = 0; k < count; k++) {
       tfb_store(op, &filters[k], sums + k * TFB_CHUNK, n, out + ox * op->out_c + k);
@@ -1736,17 +1900,18 @@ static TFB_APART void tfb_conv_2d_in_blocks(const tfb_conv *op, const int8_t *in
   tfb_blocks(op, tfb_plain_row, op, in, out, scratch, pairs);
 }
 #endif
-static inline void tfb_all_filters(const tfb_conv *op, const int8_t *in, int8_t *out,
+static inline void tfb_all_filters(const tfb_conv *op, int32_t joins, const int8_t *in, int8_t *out,
                                    int8_t *scratch) {
-  tfb_filters(op, tfb_conv_line, op->k_h * op->k_w * op->in_c, in, out, scratch);
+  tfb_conv row = tfb_straight(op);
+  tfb_filters(&row, tfb_conv_line, op->k_h * op->k_w * op->in_c, joins, in, out, scratch);
 }
 #if TFB_MVE
 #define tfb_conv_2d(op, in, out, scratch, pairs, widen) \
   tfb_conv_2d_in_blocks(op, in, out, scratch, pairs)
 #else
-#define tfb_conv_2d(op, in, out, scratch, pairs, widen) tfb_all_filters(op, in, out, scratch)
+#define tfb_conv_2d(op, in, out, scratch, pairs, widen) tfb_all_filters(op, 1, in, out, scratch)
 #endif
-#define tfb_dense(op, in, out, scratch, blocks) tfb_all_filters(op, in, out, scratch)
+#define tfb_dense(op, in, out, scratch, blocks) tfb_all_filters(op, 0, in, out, scratch)
 #endif
 
 /* Sums of a depthwise filter that are kept. */
@@ -1874,7 +2039,7 @@ static inline void tfb_transpose_line(const tfb_conv *op, const int8_t *image,
 static inline void tfb_transpose_conv(const tfb_conv *op, const int8_t *in, int8_t *out,
                                       int8_t *scratch) {
   int32_t taps = op->k_h * op->k_w * op->in_c;
-  tfb_filters(op, tfb_transpose_line, taps, in, out, scratch);
+  tfb_filters(op, tfb_transpose_line, taps, 0, in, out, scratch);
 }
 
 /* ---- Element by element ---- */
