@@ -1,4 +1,4 @@
-"""Generated C on emulated processors, Cortex-M and RISC-V: built by GCC, run and counted in QEMU."""
+"""Generated C on emulated processors, Cortex-M and RISC-V: built by GCC, counted in QEMU."""
 
 from __future__ import annotations
 
