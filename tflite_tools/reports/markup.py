@@ -22,8 +22,14 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def raw_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """As `table`, with cells that are HTML already."""
-    head = "".join(f"<th>{text(cell)}</th>" for cell in header)
+    """As `table`, with cells that are HTML already; it scrolls where the window is narrow."""
+    rows = [list(row) for row in rows]
+    columns = [[row[k] for row in rows if k < len(row) and row[k]] for k in range(len(header))]
+    numeric = [bool(column) and all(map(str.isdecimal, column)) for column in columns]
+    head = [
+        f"<th class='number'>{text(cell)}</th>" if number else f"<th>{text(cell)}</th>"
+        for cell, number in zip(header, numeric, strict=True)
+    ]
     lines = []
     for row in rows:
         cells = "".join(
@@ -31,4 +37,5 @@ def raw_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
             for cell in row
         )
         lines.append(f"<tr>{cells}</tr>")
-    return f"<table><tr>{head}</tr>{''.join(lines)}</table>"
+    top = f"<tr>{''.join(head)}</tr>" if header else ""
+    return f"<div class='wide'><table>{top}{''.join(lines)}</table></div>"

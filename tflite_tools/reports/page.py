@@ -7,11 +7,9 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from tflite_tools.checks.rounding import Rounding
 from tflite_tools.checks.verdict import Report
-from tflite_tools.reports import markup, page_sections, svg
+from tflite_tools.reports import markup, page_sections, page_summary
 from tflite_tools.reports.describe import Description, WeightSummary
 from tflite_tools.reports.sizes import Sizes, limits
 from tflite_tools.schema import card as cards
@@ -19,17 +17,23 @@ from tflite_tools.schema.contents import Model
 from tflite_tools.schema.manifest import Manifest
 
 _STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 68rem; margin: 2rem auto;
-       padding: 0 1rem }
-h1, h2 { font-weight: 600; line-height: 1.2 } h2 { margin-top: 2.2rem }
-table { border-collapse: collapse } th, td { text-align: left; padding: .2rem .9rem .2rem 0;
-       vertical-align: top; border-bottom: 1px solid #e4e4e4 }
+:root { color-scheme: light dark; --line: #8884; --soft: #8881 }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 68rem; margin: 2rem auto; padding: 0 1rem }
+h1, h2 { font-weight: 600; line-height: 1.2; overflow-wrap: anywhere } h2 { margin-top: 2.2rem }
+.wide { overflow-x: auto } table { border-collapse: collapse }
+th, td { text-align: left; padding: .2rem .9rem .2rem 0; vertical-align: top;
+         border-bottom: 1px solid var(--line) }
 td.number { text-align: right; font-variant-numeric: tabular-nums }
-.passed { color: #17702b } .failed { color: #b3261e; font-weight: 600 }
-.warning, .skipped { color: #8a5a00 } .note { color: #666 }
+.passed { color: light-dark(#17702b, #6fce85) } .failed { color: light-dark(#b3261e, #ff8a80) }
+.warning, .skipped { color: light-dark(#8a5a00, #e5b567) } .note { opacity: .75 }
+.verdict { font-size: 1.15rem; font-weight: 600; padding: .7rem 1rem; background: var(--soft);
+           border-left: 4px solid; border-radius: 3px }
 .codes { display: grid; grid-template-columns: repeat(auto-fill, minmax(15rem, 1fr)); gap: 1rem }
 figure { margin: 0 } figcaption { font-size: .85rem } svg { max-width: 100%; height: auto }
-pre { overflow-x: auto; background: #f6f6f6; padding: .8rem }
+pre { overflow-x: auto; background: var(--soft); padding: .8rem }
+th.number { text-align: right }
+@media (max-width: 30rem) { body { font-size: 14px; margin: 1rem auto }
+                            td, th { padding-right: .6rem } }
 """
 
 
@@ -58,20 +62,22 @@ def page(
         ValueError: if a note has another name.
     """
     sections = [
-        ("Quantization card", _card(model, description, card or {})),
-        ("Checks", _checks(verification)),
+        ("Layers", page_sections.layers(model, description.weights)),
         ("Bytes by layer", page_sections.sizes(sizes or Sizes(limits(description), ()))),
-        ("Codes", _histograms(description.weights)),
-        ("Scales", _scales(model, description.weights)),
+        ("Codes", page_sections.histograms(description.weights)),
+        ("Checks", page_summary.checks(verification)),
         ("Rounding", page_sections.differences(rounding)),
+        ("Quantization card", _card(model, description, card or {})),
         ("Where the bytes go", _categories(description)),
         ("Recipe", f"<pre>{markup.text(json.dumps(description.recipe, indent=2))}</pre>"),
     ]
+    summary = page_summary.summary(description, verification)
     body = "\n".join(f"<h2>{name}</h2>\n{content}" for name, content in sections)
     return (
-        f"<!DOCTYPE html>\n<html lang='en'><head><meta charset='utf-8'><title>{markup.text(title)}"
-        f"</title><style>{_STYLE}</style></head><body>\n<h1>{markup.text(title)}</h1>\n{body}\n"
-        "</body></html>\n"
+        "<!DOCTYPE html>\n<html lang='en'><head><meta charset='utf-8'>"
+        "<meta name='viewport' content='width=device-width, initial-scale=1'>"
+        f"<title>{markup.text(title)}</title><style>{_STYLE}</style></head><body>\n"
+        f"<h1>{markup.text(title)}</h1>\n{summary}\n{body}\n</body></html>\n"
     )
 
 
@@ -97,7 +103,6 @@ def _learned(description: Description, manifest: Manifest | None) -> list[tuple[
     if manifest is None or recipe is None:
         return [("training", "unknown: the file has no manifest")]
     kernels = [weight for weight in description.weights if weight.trained]
-    channels = any(weight.channels > 1 for weight in kernels)
     folded = bool(recipe.get("fold_batch_norm"))
     bias = recipe.get("bias_bits")
     return [
@@ -109,10 +114,17 @@ def _learned(description: Description, manifest: Manifest | None) -> list[tuple[
         ),
         ("activations", _widths((f"{a.bits} bits" for a in manifest.activations), "tensors")),
         ("biases", "32 bits" if bias is None else f"{bias} bits times a power of two, in 32"),
-        ("granularity", "per output channel" if channels else "per tensor"),
+        ("granularity", _granularity(kernels)),
         ("scales", "learned, times batch normalization's factors if folded later"),
         ("batch normalization", "folded while training" if folded else "folded after training"),
     ]
+
+
+def _granularity(kernels: Sequence[WeightSummary]) -> str:
+    """How many kernels have one scale, and how many one for each output channel."""
+    each = sum(weight.channels > 1 for weight in kernels)
+    counts = {"per tensor": len(kernels) - each, "per output channel": each}
+    return "kernels: " + ", ".join(f"{count} {how}" for how, count in counts.items() if count)
 
 
 def _methods(recipe: Mapping[str, Any]) -> str:
@@ -137,45 +149,6 @@ def _widths(widths: Iterable[str], kind: str) -> str:
         for width, count in sorted(counts.items())
     )
     return f"{kind}: {', '.join(parts)}"
-
-
-def _checks(verification: Report | None) -> str:
-    if verification is None:
-        return markup.note("Not verified: no trained model was given.")
-    rows = [
-        f"<tr><td>{markup.text(check.name)}</td><td class='{check.verdict.value}'>"
-        f"{check.verdict.value}</td><td>{markup.text(check.detail)}</td></tr>"
-        for check in verification.checks
-    ]
-    return f"<table>{''.join(rows)}</table>"
-
-
-def _histograms(weights: Sequence[WeightSummary]) -> str:
-    figures = []
-    for weight in weights:
-        if not weight.histogram:
-            continue
-        low, high = min(weight.histogram), max(weight.histogram)
-        counts = [weight.histogram.get(code, 0) for code in range(low, high + 1)]
-        bits = f", {weight.width}" if weight.width else ""
-        caption = f"{markup.text(weight.layer)}{bits}: codes {low} to {high}"
-        figures.append(
-            f"<figure>{svg.histogram(counts)}<figcaption>{caption}</figcaption></figure>"
-        )
-    return f"<div class='codes'>{''.join(figures)}</div>"
-
-
-def _scales(model: Model, weights: Sequence[WeightSummary]) -> str:
-    tensors = {tensor.name: tensor for graph in model.graphs for tensor in graph.tensors}
-    rows = []
-    for weight in weights:
-        parameters = tensors[weight.tensor].quantization
-        if parameters is None:
-            continue
-        scale = np.asarray(parameters.scale) * weight.prescale
-        spread = f"{scale.min():.6g}" + (f" to {scale.max():.6g}" if scale.size > 1 else "")
-        rows.append((weight.layer, str(scale.size), spread, str(weight.prescale)))
-    return markup.table(("layer", "scales", "value of one code", "pre-scale"), rows)
 
 
 def _categories(description: Description) -> str:

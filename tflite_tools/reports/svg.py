@@ -19,7 +19,7 @@ def bars(shares: Sequence[float], marks: Sequence[float] = ()) -> str:
     ]
     rows += [
         f"<line x1='{mark * _WIDTH:.1f}' x2='{mark * _WIDTH:.1f}' y1='0' y2='{height}' "
-        "stroke='#222' stroke-dasharray='2 2'/>"
+        "stroke='currentColor' stroke-dasharray='2 2'/>"
         for mark in marks
     ]
     return _drawing(_WIDTH, height, rows)

@@ -1,15 +1,17 @@
 import html.parser
 import re
 
+import pytest
+
 from tflite_tools.c import generate
 from tflite_tools.checks.compare import TensorRow
 from tflite_tools.checks.rounding import Rounding
-from tflite_tools.checks.verdict import Check, Report, Verdict
+from tflite_tools.checks.verdict import Accuracy, Check, Report, Verdict
 from tflite_tools.reports import page as pages
 from tflite_tools.reports import sizes
 from tflite_tools.reports.describe import describe
 
-VOID = {"meta", "rect", "line"}
+VOID = {"meta", "rect", "line", "br"}
 
 
 class Balanced(html.parser.HTMLParser):
@@ -41,7 +43,7 @@ def text_of(page):
 def test_says_what_is_in_the_file(int8_file):
     text = text_of(pages.page(int8_file, describe(int8_file), title="net.tflite"))
     for part in ("Quantization card", "2 at 2 bits", "2 at 8 bits", "first and last layer",
-                 "8 and 8 bits", "per output channel", "folded after training", "conv",
+                 "8 and 8 bits", "kernels: 4 per output channel", "folded after training", "conv",
                  "Not verified", "not recorded", f"{len(int8_file.data)} bytes"):  # fmt: skip
         assert part in text, part
 
@@ -68,6 +70,49 @@ def test_shows_the_checks_and_the_card(int8_file):
     for part in ("all equal", "3 < 4 & more", "CIFAR-10", "30"):
         assert part in text
     assert "class='failed'>failed" in page and "Not verified" not in text
+    assert "Verification FAILED: agreement. What to do stands beside the checks." in text
+    assert "3 < 4 & more What to do: Normalization and biases are" in text
+    assert text.count("What to do:") == 1
+
+
+@pytest.mark.parametrize(
+    ("second", "told"),
+    [
+        (Verdict.PASSED, "Verified: 2 checks passed."),
+        (Verdict.WARNING, "Verified: 1 check passed, with a warning: tflm."),
+        (Verdict.SKIPPED, "Verified: 1 check passed, skipped: tflm."),
+    ],
+)
+def test_the_verdict_comes_first(int8_file, second, told):
+    checks = (Check("codes", Verdict.PASSED, "all equal"), Check("tflm", second, "why"))
+    accuracy = (Accuracy("Keras", "out", 0.875), Accuracy("C", "out", None, "no compiler"))
+    plain = {"model": int8_file, "description": describe(int8_file), "title": "net"}
+    text = text_of(pages.page(**plain, verification=Report(checks, accuracy)))
+    assert 0 < text.index(told) < text.index("Layers")
+    assert "accuracy Keras, out: 87.50 %" in text
+    assert "accuracy C, out: not measured, no compiler" in text
+    assert "Not verified" in text_of(pages.page(**plain))
+
+
+def test_sizes_inputs_and_outputs_stand_at_the_top(int8_file):
+    text = text_of(pages.page(int8_file, describe(int8_file), title="net"))
+    top = text[: text.index("Layers")]
+    assert re.search(r"weights \d+ bytes as float32, \d+ as int8, \d+ at their bits: 1/\d", top)
+    assert re.search(r"input \w+: int8, 1 x [\dx ]+ \(\d+ values\), real = [\d.]+ \* ", top)
+    assert re.search(
+        r"output \w+: int8, 1 x 3 \(3 values\), real = 0\.00390625 \* \(stored \+ 128\)", top
+    )
+
+
+def test_layers_tell_scales_and_codes_as_they_are(int8_file):
+    text = text_of(pages.page(int8_file, describe(int8_file), title="net"))
+    assert re.search(r"2 bits \d of 4, -2 to 1 per (channel, \d+|tensor) ", text)
+
+
+def test_fits_a_narrow_window_and_dark_colours(int8_file):
+    page = pages.page(int8_file, describe(int8_file), title="net")
+    assert "name='viewport'" in page and "color-scheme: light dark" in page
+    assert page.count("<table") == page.count("<div class='wide'><table")
 
 
 def test_shows_every_format_and_why_one_is_missing(int8_file, monkeypatch):
