@@ -28,7 +28,8 @@ tfbinreg.methods: lsq_functions solver_view contract uniform uniform_activations
   lsq_quantizers lsq_plus lsq tqt gdrq_quantizers gdrq bin_regularization msqe dampening kure
   freezing trs tsq_least_squares tsq_quantizers tsq lapq_search lapq
   alq_functions alq_sketch alq_quantizers alq bsq_quantizers bsq drop_bits
-  cpq_expected cpq_functions cpq_quantizers cpq mirror_quantizers mirror_descent roster table __main__
+  cpq_expected cpq_functions cpq_quantizers cpq mirror_quantizers mirror_descent roster table
+  __main__
 tfbinreg.frontend: program keras_dialects tracing read positive_factors builder layer_rules
   shape_rules operation_rules normalize keras3_objects
 tfbinreg.planning: plan wishes grid_sharing signs kernel_plans grid_plans decide
@@ -58,8 +59,8 @@ tflite_tools.c: arena packing coding lowering lower_kernels lower_moves lower_el
   memory_map source_text generate host_run boards host_size accuracy source_folder verify_folder
   packages
 tflite_tools.formats: ethos result int4 split lut slim build
-tflite_tools.reports: describe svg sizes markup page_sections page_summary page report_text card_text
-  comparison_text flash bench bench_text
+tflite_tools.reports: describe svg sizes markup page_sections page_summary page report_text
+  card_text comparison_text flash bench bench_text
 tflite_tools.from_keras: model_samples losses convert fit_flash train
 tflite_tools.commands: exit_codes flags quantize_flags arguments given convert quantize verify
   completion cli

@@ -48,8 +48,8 @@ def layers(model: Model, weights: Sequence[WeightSummary]) -> str:
             spread = f"{scale.min():.6g}" + (f" to {scale.max():.6g}" if many else "")
         shape = " x ".join(map(str, weight.shape))
         own = weight.width or weight.dtype.lower()
-        rows.append((weight.layer, shape, own, _used(weight), granularity, spread))
-        rows[-1] += (str(weight.prescale),)
+        used, prescale = _used(weight), str(weight.prescale)
+        rows.append((weight.layer, shape, own, used, granularity, spread, prescale))
     header = ("layer", "shape", "bits", "codes used", "scales", "value of one code", "pre-scale")
     return markup.note(_LAYERS) + markup.table(header, rows)
 
