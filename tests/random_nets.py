@@ -128,7 +128,10 @@ def randomize(model: Any, seed: int) -> None:
 
 
 MERGES = ("Add", "Subtract", "Multiply", "Average", "Concatenate")
-FREQUENT = ("Conv2D", "Conv1D", "Dense", "ReLU", "BatchNormalization", "Add", "Concatenate")
+REPEAT = "repeated layer"
+REPEATED = ("Conv2D", "DepthwiseConv2D", "Conv1D", "SeparableConv2D", "Dense", "BatchNormalization",
+            "PReLU", "TimeDistributed", "nested model")  # fmt: skip
+FREQUENT = ("Conv2D", "Conv1D", "Dense", "ReLU", "BatchNormalization", "Add", "Concatenate", REPEAT)
 
 
 @dataclasses.dataclass
@@ -140,6 +143,9 @@ class _Program:
     lines: list[str] = dataclasses.field(default_factory=list)
     shapes: dict[str, Shape] = dataclasses.field(default_factory=dict)  # by variable
     sources: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    # Layers by the variables they first made: shapes of what they take and give.
+    layers: dict[str, tuple[Shape, Shape]] = dataclasses.field(default_factory=dict)
+    repeats: dict[str, str] = dataclasses.field(default_factory=dict)  # variable -> its layer's
 
     def add(self, expression: str, shape: Shape, sources: Sequence[str] = ()) -> None:
         """Append an assignment."""
@@ -157,6 +163,9 @@ class _Program:
         source = self.draw(st.sampled_from([*newest[:1] * 4, *newest[:3]]))
         rank = len(self.shapes[source])
         kind = self.draw(st.sampled_from([kind for kind in kinds if takes(kind, rank)]))
+        if kind == REPEAT:
+            self._repeat(source)
+            return
         if kind in MERGES:
             self._merge(kind, source)
             return
@@ -164,7 +173,20 @@ class _Program:
         if made is None or np.prod(made[1]) > LARGEST:
             return
         text = made[0].replace(NAMED, f"name={self.name(kind)}").replace("{x}", source)
+        if kind in REPEATED:
+            variable, made_by, ending = f"x{len(self.lines)}", *text.rsplit("(", 1)
+            self.layers[variable] = self.shapes[source], made[1]
+            text = f"({variable}_layer := {made_by})({ending}"
         self.add(text, made[1], [source])
+
+    def _repeat(self, source: str) -> None:
+        """A layer that is there already, once more."""
+        own = self.shapes[source]
+        fitting = [name for name, (taken, _) in self.layers.items() if taken == own]
+        if fitting:
+            first = self.draw(st.sampled_from(fitting))
+            self.repeats[f"x{len(self.lines)}"] = first
+            self.add(f"{first}_layer({source})", self.layers[first][1], [source])
 
     def _merge(self, kind: str, first: str) -> None:
         """A merge of two or three tensors, which may be the same, but for a difference."""
@@ -215,7 +237,7 @@ class _Program:
             name = waiting.pop()
             if name not in found:
                 found.add(name)
-                waiting += self.sources[name]
+                waiting += [*self.sources[name], *filter(None, [self.repeats.get(name)])]
         return found
 
 

@@ -31,6 +31,11 @@ class Offsets:
     bias: tf.Variable | None = None
     norms: tuple[Any, ...] = ()
 
+    @property
+    def last(self) -> Any:
+        """The last normalization, else the bias: what is moved when a bias is rounded."""
+        return self.norms[-1] if self.norms else self.bias
+
     def folded(self, channels: int) -> Affine:
         """What becomes of the sums of a kernel: bias and normalizations as one; float64."""
         bias = np.zeros(channels) if self.bias is None else ARRAYS.read(self.bias)

@@ -8,8 +8,9 @@ the other form.
 
 from __future__ import annotations
 
+import collections
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -59,6 +60,15 @@ class PendingReLU(Value):
     limit: float | None
 
 
+def _called_again(first: Any, layer: Any, inputs: Any) -> Any:
+    """What the layer of the first call makes of tensors for which `layer` was made."""
+    ranks = len(first.get_input_shape_at(0)), len(inputs.shape)
+    if type(first) is not type(layer) or ranks[0] != ranks[1]:
+        what = "used several times, on tensors of different ranks"
+        raise UnsupportedError((what, "reshape them alike, or use one layer per place"))
+    return first(inputs)
+
+
 def target(shape: Shape) -> tuple[int, ...]:
     """What a Reshape to this shape is given; one size may be unknown."""
     sizes = shape[1:]
@@ -88,10 +98,14 @@ class Builder:
         self._foldable: set[int] = set()  # tensors that a factor per channel can be folded into
         self._source: dict[int, tuple[Any, Any]] = {}  # tensor -> (layer, its first input)
         self._step: Step | None = None
+        self._parts: dict[str, list[Any]] = {}  # layers with weights, by names of steps
+        self._again: Iterator[Any] = iter(())  # those of the step that the current one repeats
+        self._calls: collections.Counter[Any] = collections.Counter()  # of each layer
 
     def begin(self, step: Step) -> None:
         """What is built from here on belongs to `step`."""
         self._step = step
+        self._again = iter(self._parts.get(step.again or "", ()))
 
     def finish(self, value: Value, uses: int) -> None:
         """`value` is the result of the current step, which is taken `uses` times."""
@@ -101,9 +115,21 @@ class Builder:
 
     def set_weights(self) -> None:
         """Give the layers their weights, once all are built."""
-        make_factors_positive(self._norms, self._weights)
+        make_factors_positive(self._private_norms(), self._weights)
         for layer, weights in self._weights.items():
             layer.set_weights(weights)
+
+    def _private_norms(self) -> list[tuple[Any, Any]]:
+        """The folded normalizations without those that a layer used several times is part of:
+        turning it round would turn its other outputs."""
+        shared = {layer for layer, count in self._calls.items() if count > 1}
+        private: list[tuple[Any, Any]] = []
+        for norm, before in self._norms:
+            if norm in shared or before in shared:
+                shared.add(norm)
+            else:
+                private.append((norm, before))
+        return private
 
     @property
     def step(self) -> Step:
@@ -132,13 +158,27 @@ class Builder:
         weights: Sequence[np.ndarray] = (),
         step: Step | None = None,
     ) -> Any:
-        """The tensor that `layer`, a part of `step` (else of the current one), makes of tensors."""
-        output = layer(inputs)
-        step = step or self.step
-        layer.trainable = step.trainable
-        self.origin[layer.name] = step.origin
-        if len(weights):
+        """The tensor that `layer`, a part of `step` (else of the current one), makes of tensors.
+
+        Where the step calls a layer of the user's again, it is the layer of the first call that
+        makes it, not `layer`.
+
+        Raises:
+            UnsupportedError: if that one does not take these tensors.
+        """
+        first = next(self._again, None) if len(weights) and step is None else None
+        output = layer(inputs) if first is None else _called_again(first, layer, inputs)
+        own, step = step is None, step or self.step
+        if first is None:
+            layer.trainable = step.trainable
+            self.origin[layer.name] = step.origin
+        else:
+            layer = first
+        if len(weights) and first is None:
             self._weights[layer] = list(weights)
+            if own:
+                self._parts.setdefault(step.name, []).append(layer)
+        self._calls[layer] += 1
         first = inputs[0] if isinstance(inputs, (list, tuple)) else inputs
         self._source[id(output)] = (layer, first)
         if KINDS[type(layer).__name__].role is Role.KERNEL:

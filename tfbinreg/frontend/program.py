@@ -39,6 +39,7 @@ class Step:
         trainable: whether the layer is to be trained.
         over_time: whether the layer is called on each part of the second axis (TimeDistributed).
         activity_regularizer: the tf_keras regularizer of the layer's outputs, None without one.
+        again: name of the step that calls the same layer first, None if this one does.
         problems: what the front end could not read, (what, remedy).
     """
 
@@ -55,6 +56,7 @@ class Step:
     trainable: bool = True
     over_time: bool = False
     activity_regularizer: Any = None
+    again: str | None = None
     problems: tuple[tuple[str, str], ...] = ()
 
     @property

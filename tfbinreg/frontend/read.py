@@ -87,7 +87,9 @@ class _Reader:
     def __init__(self) -> None:
         self.steps: list[Step] = []
         self.names: set[str] = set()
-        self.with_weights: set[int] = set()
+        self.first_calls: dict[tuple[int, ...], str] = {}  # steps, by ids of a layer's weights
+        self.rewritten: dict[int, Any] = {}  # first sub-model, by id of a registered layer
+        self.same: dict[int, int] = {}  # ids of weights in a later sub-model -> in the first
         self.owner_kind: str | None = None  # class of the layer whose call is being read
 
     def add_input(self, tensor: Any) -> Ref:
@@ -143,26 +145,26 @@ class _Reader:
     ) -> list[Ref]:
         target = call.target
         owner = origin or target.name
-        again = f"{prefix}_{target.name}" if prefix else target.name
+        inside = f"{prefix}_{target.name}" if prefix else target.name
         rewrite = _custom.get(type(target))
         if rewrite is not None or front.is_model(target):
             inner_front, inner = front, target
             if rewrite is not None:
-                inner_front, inner = Keras2(), _sub_model(target, rewrite, call)
+                inner_front, inner = Keras2(), self._rewritten(target, rewrite, call)
                 given = refs((args, kwargs))
             else:
                 given = flat_arguments(target, args[0] if args else kwargs["inputs"])
             own = origin if rewrite is None else owner
             if rewrite is not None or front.frozen_models_rest:
                 trainable = trainable and target.trainable
-            return self.inline(inner_front, inner, given, again, own, trainable)
+            return self.inline(inner_front, inner, given, inside, own, trainable)
         reason = None
         if front.is_layer(target) and is_opaque(target):
             given = refs((args, {k: v for k, v in kwargs.items() if k not in CONTEXT}))
             try:
                 with traced(front, call) as inner, self._inside(type(target).__name__):
                     rest = trainable and target.trainable
-                    return self.inline(front, inner, given, again, owner, rest)
+                    return self.inline(front, inner, given, inside, owner, rest)
             except UntraceableError as error:
                 reason = str(error)
         reading = front.read(call)
@@ -173,13 +175,14 @@ class _Reader:
         if len(call.outputs) != 1 and not several:
             problems.append((f"{len(call.outputs)} outputs", "split it into layers of one output"))
         if self.owner_kind is not None:
-            inside = f"in the call of layer class {self.owner_kind}"
+            where = f"in the call of layer class {self.owner_kind}"
             or_rule = "or say how with tfbinreg.register_layer"
-            problems = [(f"{what} {inside}", f"{remedy}; {or_rule}") for what, remedy in problems]
-        if reading.weights and id(target) in self.with_weights:
-            problems.append(("layer used several times", "use one layer per place"))
-        if reading.weights:
-            self.with_weights.add(id(target))
+            problems = [(f"{what} {where}", f"{remedy}; {or_rule}") for what, remedy in problems]
+        key = self._weights_of(target) if reading.weights else ()
+        again = self.first_calls.get(key)
+        if again is not None and _options(self._named(again).layer) != _options(reading.layer):
+            what = f"has the weights of {again!r}, which is configured otherwise"
+            problems.append((what, "give each layer its own"))
         kwargs = {reading.renames.get(k, k): v for k, v in kwargs.items() if k not in CONTEXT}
         shapes, parts = [tuple(tensor.shape) for tensor in call.outputs], (target, reading.layer)
         options = {**reading.options, **kwargs}
@@ -200,12 +203,40 @@ class _Reader:
                 trainable=trainable and all(getattr(x, "trainable", True) for x in parts),
                 over_time=reading.over_time,
                 activity_regularizer=reading.activity_regularizer,
+                again=again,
                 problems=tuple(problems),
             )
 
         if several:  # a step for each, which knows the shapes in front of its own
             return [add(shape, before=tuple(shapes[:at])) for at, shape in enumerate(shapes)]
-        return [add(shapes[0])] * len(shapes)
+        ref = add(shapes[0])
+        if reading.weights:
+            self.first_calls.setdefault(key, self.steps[ref.index].name)
+        return [ref] * len(shapes)
+
+    def _rewritten(self, target: Any, rewrite: Rewrite, call: Call) -> Any:
+        """The registered rewrite of a layer; where it is used again, its weights are the first's.
+
+        Raises:
+            ValueError: if it has other weights there.
+        """
+        model = _sub_model(target, rewrite, call)
+        first = self.rewritten.setdefault(id(target), model)
+        shapes, wanted = ([tuple(w.shape) for w in own.weights] for own in (model, first))
+        if shapes != wanted:
+            raise ValueError(
+                f"The rewrite of layer {target.name!r}, which is used several times, makes weights "
+                f"of shapes {wanted} for one place and {shapes} for another."
+            )
+        self.same.update(zip(map(id, model.weights), map(id, first.weights), strict=True))
+        return model
+
+    def _weights_of(self, layer: Any) -> tuple[int, ...]:
+        """What a layer is known by: one inside a TimeDistributed is also called without it."""
+        return tuple(self.same.get(id(weight), id(weight)) for weight in layer.weights)
+
+    def _named(self, name: str) -> Step:
+        return next(step for step in self.steps if step.name == name)
 
     def _add(self, name: str, prefix: str, origin: str, **fields: Any) -> Ref:
         if name in self.names and prefix:
@@ -224,3 +255,8 @@ def _sub_model(layer: Any, rewrite: Rewrite, call: Call) -> Any:
     replaced((call.args, call.kwargs), lambda v: shapes.append(v.shape) if is_tensor(v) else None)
     inputs = [keras.Input(shape[1:]) for shape in shapes]
     return keras.Model(inputs, rewrite(layer, *inputs))
+
+
+def _options(layer: Any) -> str:
+    """The configuration of a layer, whatever it is called."""
+    return f"{type(layer).__name__} { ({**layer.get_config(), 'name': None}) }"

@@ -93,6 +93,16 @@ class Graph:
         """The calls that take the output of node `index`."""
         return [node for node in self.nodes if index in node.inputs]
 
+    def repeated(self, index: int) -> bool:
+        """Whether the layer of node `index` is called by another node too."""
+        layer = self.nodes[index].layer
+        return sum(node.layer is layer for node in self.nodes) > 1
+
+    def first_call(self, index: int) -> int:
+        """The first node that calls the layer of node `index`."""
+        layer = self.nodes[index].layer
+        return next(node.index for node in self.nodes if node.layer is layer)
+
     def feeding(self, indices: Collection[int]) -> set[int]:
         """The nodes from which one of these is reached."""
         found: set[int] = set()

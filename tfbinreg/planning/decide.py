@@ -104,7 +104,14 @@ def _problems(plan: Plan, wishes: Wishes) -> Iterator[Problem]:
             what = f"ReLU up to {limit:g} that shares its grid with tensors without this limit"
             yield Problem(node.name, what, "use a ReLU or a ReLU6 there")
     for kernel in plan.kernels.values():
-        yield from _kernel_problems(kernel, graph.nodes[kernel.node].name, wishes.recipe)
+        name = graph.nodes[kernel.node].name
+        if graph.first_call(kernel.node) == kernel.node:
+            yield from _kernel_problems(kernel, name, wishes.recipe)
+        for index in (kernel.node, *(kernel.norms or ())):
+            if kernel.norms is not None and graph.repeated(index):
+                what = "is used several times, and each place would fold another kernel"
+                remedy = "leave out fold_batch_norm and bias_bits, or use one layer per place"
+                yield Problem(graph.nodes[index].name, what, remedy)
     yield from _severed(plan)
     for grid in dict.fromkeys(plan.grids.values()):
         problem = roster.grid_problem(

@@ -13,9 +13,11 @@ from tfbinreg.planning.wishes import Wishes
 
 def kernel_plans(sharing: Sharing, wishes: Wishes) -> dict[int, KernelPlan]:
     """The plans of the kernels that are to be quantized, by their nodes."""
-    edges = first_kernels(sharing) | last_kernels(sharing)
+    ends = first_kernels(sharing) | last_kernels(sharing)
+    # A layer that is used several times has one kernel, and is at an edge if any of its calls is.
+    edges = {id(sharing.node(index).layer) for index in ends}
     return {
-        index: _plan(sharing, wishes, index, is_edge=index in edges)
+        index: _plan(sharing, wishes, index, is_edge=id(sharing.node(index).layer) in edges)
         for index in _kernels(sharing)
         if wishes.selects(index)
     }
@@ -45,6 +47,11 @@ def _plan(sharing: Sharing, wishes: Wishes, index: int, *, is_edge: bool) -> Ker
     kernel = getattr(sharing.node(index).layer, kind.kernel or "")
     chain = next(chain for chain in sharing.chains.values() if chain[0] == index)
     norms = tuple(other for other in chain if sharing.role(other) is Role.NORM)
+    # Without a normalization and with long biases there is nothing to fold, and nothing in the way
+    # of several calls.
+    folds = recipe.fold_batch_norm and (
+        bool(norms) or recipe.bias_bits is not None or not sharing.graph.repeated(index)
+    )
     spec = KernelSpec.of(
         bits,
         per_channel=bool(settings.per_channel),
@@ -55,7 +62,7 @@ def _plan(sharing: Sharing, wishes: Wishes, index: int, *, is_edge: bool) -> Ker
         node=index,
         spec=spec,
         parameters=int(np.prod(kernel.shape)),
-        norms=norms if recipe.fold_batch_norm else None,
+        norms=norms if folds else None,
         bias_bits=recipe.bias_bits,
         bin_weight=settings.bin_weight,
         penalty_weights=settings.penalty_weights,

@@ -142,22 +142,24 @@ class Plan:
         )
 
     def rows(self) -> list[dict[str, Any]]:
-        """One dict per layer: layer, kind, weight_bits (a text where channels differ: "0-4, 12
-        pruned"), activation_bits, grid, parameters, bytes, note."""
+        """One dict per call of a layer: layer, kind, weight_bits (a text where channels differ:
+        "0-4, 12 pruned"), activation_bits, grid, parameters, bytes (both 0 where a layer is called
+        again), note."""
         tail_of = {index: tail for tail, chain in self.chains.items() for index in chain}
         return [self._row(node, tail_of.get(node.index)) for node in self.graph.nodes]
 
     def _row(self, node: Node, tail: int | None) -> dict[str, Any]:
         kernel = self.kernels.get(node.index)
         grid = self.grids.get(node.index)
+        first = self.graph.first_call(node.index) == node.index
         return {
             "layer": node.name,
             "kind": node.kind,
             "weight_bits": _shown(kernel.bits) if kernel else None,
             "activation_bits": grid.bits if grid else None,
             "grid": _sort(grid) if grid else None,
-            "parameters": kernel.parameters if kernel else 0,
-            "bytes": kernel.packed_bytes if kernel else 0,
+            "parameters": kernel.parameters if kernel and first else 0,
+            "bytes": kernel.packed_bytes if kernel and first else 0,
             "note": self._note(node, grid, tail),
         }
 

@@ -47,6 +47,7 @@ class _Placer:
         # Layers of the plan, and what takes their weights once the model is built.
         self.copies: list[tuple[Any, Callable[[Any], None]]] = []
         self.grid_layers: dict[int, QuantizeActivation] = {}  # by the first node on the grid
+        self._made: dict[int, Any] = {}  # layers by the first node that calls them
 
     def call(self, node: Node, tensors: Sequence[Any]) -> Any:
         with _compat.dtype_policy(node.layer):
@@ -79,11 +80,13 @@ class _Placer:
         kernel = self.plan.kernels.get(node.index)
         if kernel is not None and kernel.norms is not None:
             return apply(self._folded(node, kernel), tensors)
-        layer: Any = self._copy(node)
-        if kernel is not None:
-            config = _config(kernel, self.recipe)
-            layer = QuantizedKernel(layer, config)
-        return apply(layer, tensors)
+        first = self.plan.graph.first_call(node.index)
+        if first not in self._made:
+            layer: Any = self._copy(node)
+            if kernel is not None:
+                layer = QuantizedKernel(layer, _config(kernel, self.recipe))
+            self._made[first] = layer
+        return apply(self._made[first], tensors)
 
     def _copy(self, node: Node) -> Any:
         layer = clone_layer(node.layer)

@@ -5,6 +5,7 @@ Nothing else is as in training: nothing is dropped, no noise is added, no variab
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import inspect
 from collections.abc import Callable, Iterable, Iterator
@@ -35,6 +36,8 @@ class BatchStatistics:
     def __init__(self, model: Any, *, folded: bool = True) -> None:
         self._model = model
         self._measuring: Any = None  # traced
+        self._calls: collections.Counter[Any] = collections.Counter()  # of each layer in a pass
+        self._measures = False  # whether moving statistics become those of a batch
         self._graph = trace(model) if _compat.is_graph_network(model) else None
         own = [
             layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)
@@ -50,7 +53,7 @@ class BatchStatistics:
     def momentum(self, momentum: float) -> Iterator[None]:
         """Scope in which a batch moves the moving statistics with this momentum; afterwards they
         and the momenta are what they were."""
-        momenta = [norm.momentum for norm in self.norms]
+        momenta, self._measures = [norm.momentum for norm in self.norms], momentum == 0.0
         moving = [v for norm in self.norms for v in (norm.moving_mean, norm.moving_variance)]
         before = [variable.numpy() for variable in moving]
         try:
@@ -58,6 +61,7 @@ class BatchStatistics:
                 norm.momentum = momentum
             yield
         finally:
+            self._measures = False
             for norm, own in zip(self.norms, momenta, strict=True):
                 norm.momentum = own
             for variable, value in zip(moving, before, strict=True):
@@ -112,6 +116,7 @@ class BatchStatistics:
         if self._graph is None:
             return tf.nest.flatten(self._model(inputs, training=True))
         given = _compat.graph_inputs(self._model, inputs)
+        self._calls.clear()
         tensors = evaluate(self._graph, given, mode=self._mode, observer=observer)
         return [tensors[index] for index in self._graph.outputs]
 
@@ -119,6 +124,10 @@ class BatchStatistics:
         """The training argument: true for what takes the statistics of the batch, but for kernels,
         as the passes of their quantizers would count."""
         by_batch = isinstance(layer, self._by_batch)
+        self._calls[layer] += 1
+        if self._measures and isinstance(layer, keras.layers.BatchNormalization):
+            # The mean of the calls so far, not the last one's.
+            layer.momentum = 1.0 - 1.0 / self._calls[layer]
         if isinstance(layer, FoldedKernel):
             return {"training": False, "by_batch": by_batch}
         return dict.fromkeys(inference(layer), by_batch)

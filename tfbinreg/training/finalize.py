@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import warnings
 from typing import Any
 
@@ -71,9 +72,11 @@ def finalize(
         )
         frozen = _coarsen(model, target)
     IntegerModel(frozen.graph, arithmetic)  # refuses what has no exact form there
+    used = collections.Counter(id(offsets.last) for offsets in frozen.offsets.values())
     for index, offsets in frozen.offsets.items():
         op = frozen.graph.ops[index]
-        if op.kernel is not None:
+        # What is used several times stays: it would have to be rounded to the grids of all places.
+        if op.kernel is not None and used[id(offsets.last)] == 1:
             _round_bias(offsets, op.kernel, frozen.graph.source_grid(op))
     on_threshold = () if data is None else channels_on_thresholds(model, data, batches)
     _show_steps_as_used(model)

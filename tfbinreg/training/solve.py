@@ -9,7 +9,12 @@ from typing import Any
 import numpy as np
 
 from tfbinreg.core.target import NOT_FINALIZED
-from tfbinreg.layers.sites import activation_sites, check_finite, require_quantized
+from tfbinreg.layers.sites import (
+    activation_sites,
+    check_finite,
+    kernel_sites,
+    require_quantized,
+)
 from tfbinreg.methods import roster
 from tfbinreg.methods.solver_view import Solved
 from tfbinreg.training.solver_data import Checkpoint, fingerprint, labelled_samples
@@ -57,13 +62,15 @@ def solve(
         A report.
 
     Raises:
-        ValueError: if the recipe has no solver, the model is not calibrated or not finite, labels
-            or the loss are missing, the samples do not fit, or the checkpoint is another model's.
+        ValueError: if the recipe has no solver, the model is not calibrated or not finite, a layer
+            is used several times, labels or the loss are missing, the samples do not fit, or the
+            checkpoint is another model's.
     """
     require_quantized(model)
     method: Any = roster.solver_of(model.recipe)
     check_finite(model)
     _check_calibrated(model)
+    _check_used_once(model, method.name)
     batches, labels = labelled_samples(data, model.inputs)
     if method.needs_labels:
         _check_loss(model, method.name, labels)
@@ -91,6 +98,16 @@ def _check_calibrated(model: Any) -> None:
         raise ValueError(
             f"Model {model.name!r} is not calibrated ({', '.join(names)}): pass calibration_data "
             "to quantize_apply, or train it first."
+        )
+
+
+def _check_used_once(model: Any, method: str) -> None:
+    """A solver sees the inputs of a kernel at one place."""
+    names = [site.name for site in kernel_sites(model) if len(site.layer.inbound_nodes) > 1]
+    if names:
+        raise ValueError(
+            f"Method {method!r} solves kernels that are used once, and {', '.join(names)} of model "
+            f"{model.name!r} is used several times: train it with fit, or use one layer per place."
         )
 
 

@@ -53,6 +53,7 @@ class _Stripper:
         self._nodes = nodes
         self._names = {layer.name for node in nodes for layer in _float_layers(node.layer)}
         self.copies: list[tuple[Any, list[Any]]] = []  # new layers and their weights
+        self._copied: dict[int, Any] = {}  # those by ids of what they are copies of
 
     def call(self, node: Node, tensors: Sequence[Any]) -> Any:
         with _compat.dtype_policy(node.layer):
@@ -71,13 +72,16 @@ class _Stripper:
         return tensors[0]
 
     def _copy(self, layer: Any, part: Any) -> Any:
-        """A new layer like `part` of a layer of the quantized model."""
+        """A new layer like `part` of a layer of the quantized model, the same for each call."""
+        if id(part) in self._copied:
+            return self._copied[id(part)]
         bias, changes = [], {}
         if isinstance(layer, FoldedKernel) and part is layer.layer:
             changes["use_bias"] = layer.use_bias
             bias = [] if layer.bias is None else [layer.bias.numpy()]
         copy = clone_layer(part, **changes)
         self.copies.append((copy, [*part.get_weights(), *bias]))
+        self._copied[id(part)] = copy
         return copy
 
     def _without_grid(self, node: Node, tensor: Any) -> Any:

@@ -136,7 +136,8 @@ def _blocks(model: Any, decided: Plan, block_size: int) -> Iterator[_Block]:
     float_inputs = [graph.nodes[index].layer.output for index in graph.inputs]
     kernels: list[str] = []
     ends = _ends(model, decided)
-    names = [graph.nodes[index].name for index in sorted(decided.kernels)]
+    first = [index for index in sorted(decided.kernels) if graph.first_call(index) == index]
+    names = [graph.nodes[index].name for index in first]
     for name in names:
         kernels.append(name)
         last = name == names[-1]
@@ -166,6 +167,7 @@ def _ends(model: Any, decided: Plan) -> dict[str, tuple[Any, Any]]:
             or grid.nodes != (tail,)
             or layer is None
             or chain[0] not in decided.kernels
+            or any(map(decided.graph.repeated, chain))
         ):
             continue
         if len(layer.inbound_nodes) == 1:

@@ -182,11 +182,6 @@ class TestProblems:
             "r: threshold",
         ]
 
-    def test_a_layer_used_twice(self):
-        shared = layers.Dense(4, name="shared")
-        problems = listed(chain(layers.Flatten(), layers.Dense(4), shared, shared))
-        assert problems == ["shared: layer used several times; use one layer per place"]
-
     def test_layers_with_the_same_problem_share_a_line(self):
         norms = [layers.LayerNormalization(name=f"norm{index}") for index in range(30)]
         (problem,) = listed(chain(layers.Conv2D(4, 1), *norms))

@@ -43,11 +43,13 @@ class TestNested:
         _, origin = normalize(model)
         assert {"conv", "bn", "relu", "right_conv", "right_bn"} <= set(origin)
 
-    def test_a_model_used_twice_is_refused_for_its_weights(self, own):
+    def test_a_model_used_twice_has_its_weights_once(self, own):
         inner, image = backbone(own), own.Input((8, 8, 3), name="image")
         model = own.Model(image, own.layers.Add()([inner(image), inner(image)]))
-        with pytest.raises(ValueError, match="conv, bn: layer used several times"):
-            normalize(model)
+        normal, _ = normalize(model)
+        assert len(normal.get_layer("conv").inbound_nodes) == 2
+        assert len(normal.get_layer("bn").inbound_nodes) == 2
+        assert sum(weight.name.startswith("conv") for weight in normal.weights) == 2
 
     def test_layers_without_weights_may_be_used_twice(self, own):
         relu, image = own.layers.ReLU(name="relu"), own.Input((8, 8, 3), name="image")
@@ -146,6 +148,25 @@ def test_a_registered_layer_is_rewritten(own, kind):
     assert normal.layers[1].trainable
     model.get_layer("mine").trainable = False
     assert not normalize(model)[0].layers[1].trainable
+
+
+def test_a_registered_layer_that_is_used_twice_has_its_weights_once():
+    kind = type("Scaled", (layers.Layer,), {"call": lambda self, inputs: 2.0 * inputs})
+    units = iter([4, 4, 4, 5])
+
+    @tfbinreg.register_layer(kind)
+    def rewrite(layer, x):
+        return layers.Dense(next(units))(x)
+
+    image = keras.Input((4,))
+    mine = kind(name="mine")
+    model = keras.Model(image, mine(mine(image)))
+    program = read(model)
+    assert [step.again for step in program.steps] == [None, None, program.steps[1].name]
+    with pytest.raises(
+        ValueError, match=r"'mine', which is .* and \[\(4, 5\), \(5,\)\] for another"
+    ):
+        read(model)
 
 
 def test_refs_are_found_in_nested_arguments():
