@@ -200,6 +200,12 @@ def _pool(kind):
     return make
 
 
+def _table(maker):
+    table = maker.random.integers(-128, 128, 256).astype(np.int8)
+    place = maker.input((16, 16), maker.grid())
+    maker.add("ValueFunction", [place], maker.grid(), (16, 16), {"table": table})
+
+
 def _relu(maker):
     scale = np.float32(6.0 / (maker.random.integers(10, 200) + 0.5))  # the 6 lies half-way
     grid = Grid(8, True, scale, -128, 127)
@@ -270,4 +276,5 @@ MAKERS = {
     "ReLU": _relu,
     "fused ReLU6": _limited,
     "moves": _moves,
+    "ValueFunction": _table,
 }

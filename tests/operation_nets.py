@@ -60,6 +60,7 @@ NETS = {
     "SpatialDropout2D": layers.SpatialDropout2D(0.5),
     "Subtract": lambda x: layers.Subtract()([x, layers.Conv2D(6, 1)(x)]),
     "UpSampling2D": layers.UpSampling2D((2, 1)),
+    "ValueFunction": layers.Activation("gelu"),
     "ZeroPadding2D": layers.ZeroPadding2D(1),
     "silu": silu,
 }

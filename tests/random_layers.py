@@ -13,7 +13,10 @@ Draw = Callable[[st.SearchStrategy], Any]
 Made = tuple[str, Shape] | None  # an expression of the tensor {x}, and the shape of its result
 
 NAMED = "name={name!r}"
-ACTIVATIONS = ("linear", "relu", "relu6", "softmax", "sigmoid", "tanh", "swish", "hard_sigmoid")
+ACTIVATIONS = (
+    *("linear", "relu", "relu6", "softmax", "sigmoid", "tanh", "swish", "hard_sigmoid"),
+    *("gelu", "elu", "mish"),
+)
 
 
 def _layer(text: str, shape: Shape) -> Made:
@@ -190,6 +193,14 @@ def _border(name: str, sign: int) -> Any:
     return made
 
 
+def _value_function(draw: Draw, shape: Shape) -> Made:
+    names = ("gelu", "elu", "selu", "softplus", "softsign", "mish")
+    if draw(st.booleans()):
+        return _layer(f"Activation({draw(st.sampled_from(names))!r}", shape)
+    forms = ("1.0 / ({x} * {x} + 1.0)", "abs({x})", "layers.ELU(0.5)({x})", "2.0 - abs({x} * 3.0)")
+    return draw(st.sampled_from(forms)), shape
+
+
 def _slice(draw: Draw, shape: Shape) -> Made:
     forms = ["{x}[..., :1]", "{x}[..., ::2]", "{x}[:, 1:]", "{x}[:, :-1]", "{x}[:, ::2]"]
     if len(shape) > 1:
@@ -254,6 +265,7 @@ VOCABULARY: dict[str, Callable[[Draw, Shape], Made]] = {
     "HardSwish": _hard_swish,
     "Activation": _function,
     "Softmax": _softmax,
+    "ValueFunction": _value_function,
     "GlobalAveragePooling2D": _whole("GlobalAveragePooling2D"),
     "GlobalAveragePooling1D": _whole("GlobalAveragePooling1D"),
     "AveragePooling2D": _pool("AveragePooling2D"),

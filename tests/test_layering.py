@@ -16,13 +16,13 @@ MAX_LINES = 500
 ROOMS = """
 tflite_tools.system: bounded files progress quiet suggestions
 tflite_tools.schema: bit_fields compact flatbuffer manifest card writer lut_decode contents codes
-  file_layout
+  value_tables file_layout
 tflite_tools.arithmetic: lost_numbers fixed_point multipliers lookup_tables geometry
 tfbinreg.version
 tfbinreg._compat
 tfbinreg.core: warning grid target channel_folding weight_starts lp_steps powell problems recipe
 tfbinreg.recipes
-tfbinreg.network: layer_kinds edges graph fusing open_sizes hard_swish added_layers
+tfbinreg.network: layer_kinds edges graph fusing open_sizes hard_swish value_functions added_layers
   normalizations
 tfbinreg.methods: lsq_functions solver_view contract uniform uniform_activations fixed_grid
   lsq_quantizers lsq_plus lsq tqt gdrq_quantizers gdrq bin_regularization msqe dampening kure
@@ -30,8 +30,8 @@ tfbinreg.methods: lsq_functions solver_view contract uniform uniform_activations
   alq_functions alq_sketch alq_quantizers alq bsq_quantizers bsq drop_bits
   cpq_expected cpq_functions cpq_quantizers cpq mirror_quantizers mirror_descent roster table
   __main__
-tfbinreg.frontend: program keras_dialects tracing read positive_factors builder layer_rules
-  shape_rules operation_rules normalize keras3_objects
+tfbinreg.frontend: program operation_names keras_dialects tracing read positive_factors builder
+  activation_rules layer_rules function_rules shape_rules operation_rules normalize keras3_objects
 tfbinreg.planning: plan wishes grid_sharing signs kernel_plans grid_plans decide
 tfbinreg.layers: kernel folded_kernel config sites
 tfbinreg.deploy: frozen quantization_card finest_grids tflite_operators tflite_file operations

@@ -9,7 +9,6 @@ import dataclasses
 import os
 import re
 
-import numpy as np
 import pytest
 from exactness import RUNTIMES, check_c, equal, levels, one
 from hypothesis import HealthCheck, given, settings

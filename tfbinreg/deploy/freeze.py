@@ -21,7 +21,7 @@ from tfbinreg.deploy.kernels import frozen_kernel
 from tfbinreg.deploy.operations import Offsets, Operations, operations_of
 from tfbinreg.layers.kernel import QuantizeActivation
 from tfbinreg.layers.sites import check_finite, require_quantized
-from tfbinreg.network import edges
+from tfbinreg.network import edges, value_functions
 from tfbinreg.network.graph import trace
 from tfbinreg.network.layer_kinds import KINDS
 from tfbinreg.network.open_sizes import InputShape, fixed_shapes, with_input_shapes
@@ -74,6 +74,7 @@ def freeze_with_offsets(model: Any, *, input_shape: InputShape | None = None) ->
     ops: list[Any] = [operation.op for operation in found.operations]
     for index, kernel in kernels.items():
         ops[index] = dataclasses.replace(ops[index], kernel=kernel)
+    ops = _with_tables(ops, doing)
     graph = FrozenGraph(
         ops=tuple(ops),
         inputs=found.inputs,
@@ -91,6 +92,24 @@ def freeze_with_offsets(model: Any, *, input_shape: InputShape | None = None) ->
         {index: origins[index].offsets for index in kernels},
         {index: own.grid_layer for index, own in origins.items() if own.grid_layer is not None},
     )
+
+
+def _with_tables(ops: list[Any], doing: str) -> list[Any]:
+    """The operations, with the tables of those that are functions of one value."""
+    made, problems = list(ops), list[Problem]()
+    for index, op in enumerate(ops):
+        if op.kind != "ValueFunction":
+            continue
+        source, expression = ops[op.inputs[0]].grid, json.loads(op.attributes["expression"])
+        try:
+            if source is None or op.grid is None:
+                raise ValueError("its output is not on a grid")
+            table = value_functions.table(expression, source, op.grid)
+            made[index] = dataclasses.replace(op, attributes={**op.attributes, "table": table})
+        except ValueError as error:
+            problems.append(Problem(op.name, str(error), "clip its inputs, or use a ReLU before"))
+    raise_problems(problems, doing)
+    return made
 
 
 def _kernels(found: Operations, stored_bits: int) -> dict[int, FrozenKernel | Problem]:

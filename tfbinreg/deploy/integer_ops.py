@@ -147,4 +147,7 @@ SHARED: Mapping[str, Rule] = {
     ),
     "AveragePooling2D": _average,
     "ReLU": _relu,
+    "ValueFunction": lambda op, sources: stored_lookup(
+        op.attributes["table"], sources[0], grid_of(op)
+    ),
 }

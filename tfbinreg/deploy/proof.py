@@ -98,6 +98,8 @@ class _Proof:
         for name, value in row.fields.items():
             yield from self._same(name, made.options.get(name), value)
         taken = [self.file.tensors[index] for index in made.inputs]
+        for before in tflite_operators.places_of(op)[::-1]:
+            yield from self._before(op, before, taken)
         computed = [tensor.name for tensor in taken if tensor.data is None]
         yield from self._same("inputs", computed, [self.graph.ops[i].name for i in op.inputs])
         constants = [tensor for tensor in taken if tensor.data is not None]
@@ -108,6 +110,8 @@ class _Proof:
             yield from self._kernel(op, op.kernel, others)
         elif op.kind == "PReLU":
             yield from self._slopes(op, others)
+        elif op.kind == "ValueFunction":
+            yield from self._table(op, others)
         elif others:
             yield f"it takes {len(others)} constants too many"
 
@@ -139,6 +143,34 @@ class _Proof:
         yield from self._same("slopes", constants[0].data, coded.codes)
         yield from self._scales("slopes", constants[0], coded.scale)
 
+    def _before(
+        self, op: FrozenOp, row: tflite_operators.Operator, taken: list[models.Tensor]
+    ) -> Iterator[str]:
+        """An operator that makes places in a table; `taken`, what is taken with them, then has
+        what it takes instead."""
+        places = [tensor for tensor in taken if tensor.dtype == "INT32" and tensor.data is None]
+        made = self.makers.get(places[0].index) if len(places) == 1 else None
+        if made is None:
+            yield f"it has no {row.name}"
+            return
+        yield from self._same("operator", made.name, row.name)
+        for name, value in row.fields.items():
+            yield from self._same(name, made.options.get(name), value)
+        yield from self._same("shape", places[0].shape, (1, *op.shape))
+        inputs = [self.file.tensors[index] for index in made.inputs]
+        constants = [tensor.data for tensor in inputs if tensor.data is not None]
+        wanted = list(row.parameters.values())
+        if len(constants) != len(wanted) or not all(map(np.array_equal, constants, wanted)):
+            yield f"the constants of {row.name} differ"
+        taken.remove(places[0])
+        taken += [tensor for tensor in inputs if tensor.data is None]
+
+    def _table(self, op: FrozenOp, constants: Sequence[models.Tensor]) -> Iterator[str]:
+        if len(constants) != 1:
+            yield "it has no table"
+            return
+        yield from self._same("table", constants[0].data, op.attributes["table"])
+
     def _scales(self, what: str, tensor: models.Tensor, scale: np.ndarray) -> Iterator[str]:
         found = tensor.quantization
         if found is None:
@@ -151,7 +183,9 @@ class _Proof:
         """Nothing in the file that was not frozen."""
         inner = [op for op in self.file.ops if op.name not in _EDGE_OPS]
         frozen = sum(
-            (op.kind != "InputLayer") + tflite_operators.has_relu_behind(op)
+            (op.kind != "InputLayer")
+            + tflite_operators.has_relu_behind(op)
+            + len(tflite_operators.places_of(op))
             for op in self.graph.ops
         )
         if len(inner) != frozen:

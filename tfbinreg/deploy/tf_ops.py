@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 
 import tensorflow as tf
 
 from tfbinreg.deploy.frozen import FrozenOp
+from tfbinreg.network import value_functions
 from tfbinreg.network.hard_swish import hard_swish
 
 
@@ -99,6 +101,10 @@ def _activation(op: FrozenOp, inputs: Sequence[tf.Tensor]) -> tf.Tensor:
     return {"sigmoid": tf.sigmoid, "tanh": tf.tanh}[op.attributes["activation"]](inputs[0])
 
 
+def _function(op: FrozenOp, inputs: Sequence[tf.Tensor]) -> tf.Tensor:
+    return value_functions.evaluate(json.loads(op.attributes["expression"]), inputs[0])
+
+
 # (operation, inputs, kernel) -> outputs without bias.
 KERNEL_OPS: Mapping[str, Callable[..., tf.Tensor]] = {
     "BatchNormalization": _per_channel,
@@ -128,5 +134,6 @@ PLAIN_OPS: Mapping[str, Callable[[FrozenOp, Sequence[tf.Tensor]], tf.Tensor]] = 
     "Softmax": lambda op, inputs: tf.nn.softmax(inputs[0]),
     "Subtract": lambda op, inputs: inputs[0] - inputs[1],
     "UpSampling2D": _upsample,
+    "ValueFunction": _function,
     "ZeroPadding2D": _pad,
 }

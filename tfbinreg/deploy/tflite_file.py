@@ -92,6 +92,10 @@ class _FileWriter:
             for name, values in row.parameters.items()
         ]
         inputs = [self.tensors[index] for index in op.inputs] + parameters
+        for before in tflite_operators.places_of(op):
+            inputs = [self._places(op, before, inputs)]
+        if op.kind == "ValueFunction":
+            inputs.insert(0, self._table(op))
         if op.kernel is not None:
             inputs = [inputs[0], *self._kernel(op, op.kernel)]
         if op.kind == "PReLU":
@@ -132,6 +136,19 @@ class _FileWriter:
         )
         self.entries[kernel.trained].append(entry)
         return weights, bias
+
+    def _places(self, op: FrozenOp, row: Operator, inputs: list[int]) -> int:
+        """The int32 tensor that an operator before the one of an operation makes."""
+        name = f"{op.name}/{row.name.lower()}"
+        constants = [self.writer.constant(f"{name}/{n}", v) for n, v in row.parameters.items()]
+        made = self.writer.tensor(name, (1, *op.shape), "INT32")  # type: ignore[arg-type]
+        self._add(row, inputs + constants, made)
+        return made
+
+    def _table(self, op: FrozenOp) -> int:
+        index, grid = self.writer.constant(f"{op.name}/table", op.attributes["table"]), _grid(op)
+        self.writer.quantize(index, grid.scale, grid.zero_point)
+        return index
 
     def _slopes(self, op: FrozenOp) -> int:
         coded = slope_codes(op)

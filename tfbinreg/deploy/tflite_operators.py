@@ -17,6 +17,7 @@ from tfbinreg.deploy.frozen import FrozenOp
 _ACTIVATION_NONE, _ACTIVATION_RELU, _ACTIVATION_RELU6 = 0, 1, 3
 _PADDING = {"same": 0, "valid": 1}
 _LOWEST = -128  # of int8
+_INT8, _INT32 = 9, 2  # the schema's numbers of types
 _SPATIAL = np.array([1, 2], np.int32)  # height and width
 
 
@@ -69,6 +70,18 @@ def has_relu_behind(op: FrozenOp) -> bool:
 def relu(limit: float | None) -> Operator:
     """A ReLU by itself."""
     return Operator(name="RELU" if limit is None else "RELU6")
+
+
+def places_of(op: FrozenOp) -> tuple[Operator, ...]:
+    """The operators before the one of an operation, each with the int32 tensor it makes: places in
+    a table, from 0 to 255, for the int8 inputs of a function of one value."""
+    if op.kind != "ValueFunction":
+        return ()
+    cast = Operator(
+        name="CAST", version=1, options="Cast", fields={"inDataType": _INT8, "outDataType": _INT32}
+    )
+    first = np.array([-_LOWEST], np.int32)
+    return cast, Operator(name="ADD", version=1, options="Add", parameters={"first": first})
 
 
 def _strides(strides: Sequence[int]) -> dict[str, int]:
@@ -246,6 +259,10 @@ def _activation(op: FrozenOp, shapes: Sequence[tuple[int, ...]]) -> Operator:
     return Operator(name={"sigmoid": "LOGISTIC", "tanh": "TANH"}[op.attributes["activation"]])
 
 
+def _function(op: FrozenOp, shapes: Sequence[tuple[int, ...]]) -> Operator:
+    return Operator(name="GATHER", options="Gather", fields={"axis": 0})
+
+
 _OPERATORS: Mapping[str, Callable[[FrozenOp, Sequence[tuple[int, ...]]], Operator]] = {
     "Activation": _activation,
     "Add": _arithmetic("ADD", "Add"),
@@ -272,5 +289,6 @@ _OPERATORS: Mapping[str, Callable[[FrozenOp, Sequence[tuple[int, ...]]], Operato
     "Softmax": _softmax,
     "Subtract": _arithmetic("SUB", "Sub"),
     "UpSampling2D": _upsample,
+    "ValueFunction": _function,
     "ZeroPadding2D": _pad,
 }

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -18,8 +19,9 @@ import numpy as np
 from tfbinreg import _compat
 from tfbinreg.frontend.positive_factors import make_factors_positive
 from tfbinreg.frontend.program import Shape, Step, unique_name
-from tfbinreg.network.added_layers import ChannelAffine
+from tfbinreg.network.added_layers import ChannelAffine, ValueFunction
 from tfbinreg.network.layer_kinds import KINDS, Problems, Role
+from tfbinreg.network.value_functions import VALUE
 
 keras = _compat.keras
 
@@ -58,6 +60,16 @@ class PendingReLU(Value):
     step: Step
     source: Value
     limit: float | None
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class PendingFunction(Value):
+    """A function of each number of `source`, an expression of `value_functions`, asked for by
+    `step`."""
+
+    step: Step
+    source: Value
+    expression: Any
 
 
 def _called_again(first: Any, layer: Any, inputs: Any) -> Any:
@@ -199,6 +211,10 @@ class Builder:
             elif isinstance(value, PendingReLU):
                 layer = keras.layers.ReLU(value.limit, name=self.name("relu", value.step))
                 made = self.call(layer, self.tensor(value.source), step=value.step)
+            elif isinstance(value, PendingFunction):
+                text = json.dumps(value.expression)
+                layer = ValueFunction(text, name=self.name("function", value.step))
+                made = self.call(layer, self.tensor(value.source), step=value.step)
             else:
                 what = "computing with the sizes of a tensor"
                 raise UnsupportedError((what, "use numbers, and fix the model's input shape"))
@@ -261,6 +277,44 @@ class Builder:
             return dataclasses.replace(source, source=inner, limit=limit, step=self.step)
         return PendingAffine(
             source.shape, step=self.step, source=source, scale=scale, offset=offset
+        )
+
+    def function_of(self, value: Value) -> tuple[Value, Any]:
+        """A value as a function of each number of another one: that one, and the expression.
+
+        Constants and ReLUs are part of it if no other step takes their results, which the layers
+        before them would rather contain.
+        """
+        if isinstance(value, PendingFunction):
+            return value.source, value.expression
+        if not isinstance(value, (PendingAffine, PendingReLU)) or not self._used_once(value):
+            return value, VALUE
+        root, inner = self.function_of(value.source)
+        if isinstance(value, PendingReLU):
+            limit = value.limit
+            return root, ["relu", inner] if limit is None else ["clip", inner, 0.0, limit]
+        if any(np.any(part != part[0]) for part in (value.scale, value.offset)):
+            return value, VALUE  # channels differ
+        scale, offset = float(value.scale[0]), float(value.offset[0])
+        return root, ["add", ["multiply", inner, scale], offset]
+
+    def function(self, name: str, operands: Sequence[Any]) -> Value | None:
+        """A function of `value_functions` of operands, as one with what they are functions of.
+
+        Args:
+            name: of the function.
+            operands: values and scalar constants, a value at least.
+
+        Returns:
+            The result, pending; None if it takes numbers of several values.
+        """
+        parts = [self.function_of(own) if isinstance(own, Value) else own for own in operands]
+        roots = [own[0] for own in parts if isinstance(own, tuple)]
+        if any(root is not roots[0] for root in roots):
+            return None
+        expressions = [own[1] if isinstance(own, tuple) else float(own) for own in parts]
+        return PendingFunction(
+            roots[0].shape, step=self.step, source=roots[0], expression=[name, *expressions]
         )
 
     def _used_once(self, value: Value) -> bool:

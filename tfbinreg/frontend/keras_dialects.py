@@ -13,6 +13,12 @@ import numpy as np
 from tensorflow import nest
 
 from tfbinreg import _compat
+from tfbinreg.frontend.operation_names import (
+    KERAS3_ATTRIBUTES,
+    KERAS3_OPERATIONS,
+    TF_ARGUMENTS,
+    TF_OPERATIONS,
+)
 from tfbinreg.network.added_layers import Augmentation
 from tfbinreg.network.layer_kinds import ACTIVATIONS, HARD_SIGMOID_FIFTH, KINDS, activation_name
 
@@ -37,12 +43,14 @@ class Reading:
 
     `options` are arguments that the target holds itself, `renames` gives those of the call the
     names that `layer_rules` knows. `over_time` and `activity_regularizer` are as in `program.Step`.
+    `function` is an activation function behind the layer that has no name in `ACTIVATIONS`.
     """
 
     layer: Any = None
     weights: tuple[np.ndarray, ...] = ()
     weight_names: tuple[str, ...] = ()
     activation: str = "linear"
+    function: Any = None
     operation: str | None = None
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     renames: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -99,23 +107,24 @@ class Keras2:
             return as_operation
         if type(layer).__name__ not in KINDS:
             return Reading(layer=layer, problems=(unknown_layer(layer),))
-        name = activation_name(layer) if hasattr(layer, "activation") else "linear"
+        name, function = _activation(layer)
         if name == "hard_sigmoid":
             name = HARD_SIGMOID_FIFTH
         return Reading(
             layer=layer,
             weights=tuple(layer.get_weights()),
             weight_names=tuple(v.name.split("/")[-1].split(":")[0] for v in layer.weights),
-            activation=ACTIVATIONS.get(name, name),
+            activation=name,
+            function=function,
             activity_regularizer=layer._activity_regularizer,
         )
 
     def _operation(self, layer: Any) -> Reading:
         function = layer.get_config()["function"]
-        name = _TF_OPERATIONS.get(function)
+        name = TF_OPERATIONS.get(function)
         if name is None:
             return Reading(operation=function, problems=(_unknown_operation(f"tf.{function}"),))
-        return Reading(operation=name, renames=_TF_ARGUMENTS)
+        return Reading(operation=name, renames=TF_ARGUMENTS)
 
 
 class Keras3:
@@ -160,7 +169,7 @@ class Keras3:
         if self._augments(layer):
             return Reading(layer=Augmentation(layer, name=layer.name, dtype=layer.compute_dtype))
         config = layer.get_config()
-        function = activation_name(layer) if "activation" in config else "linear"
+        name, function = _activation(layer)
         to_numpy = self.keras.ops.convert_to_numpy
         weights = [weight for weight in layer.weights if "seed_generator" not in weight.path]
         known = _keras2_layer(getattr(keras.layers, type(layer).__name__), config)
@@ -168,7 +177,8 @@ class Keras3:
             layer=known,
             weights=tuple(to_numpy(weight) for weight in weights),
             weight_names=tuple(weight.name for weight in weights),
-            activation=ACTIVATIONS.get(function, function),
+            activation=name,
+            function=function,
             activity_regularizer=known._activity_regularizer
             or _keras2_option("activity_regularizer", config.get("activity_regularizer")),
         )
@@ -192,15 +202,28 @@ class Keras3:
 
     def _operation(self, target: Any) -> Reading:
         class_name = type(target).__name__
-        name = _KERAS3_OPERATIONS.get(class_name)
+        name = KERAS3_OPERATIONS.get(class_name)
         if name is None or not type(target).__module__.startswith("keras."):
             return Reading(operation=class_name, problems=(_unknown_operation(class_name),))
         options = {
             ours: getattr(target, theirs)
-            for theirs, ours in _KERAS3_ATTRIBUTES.items()
+            for theirs, ours in KERAS3_ATTRIBUTES.items()
             if hasattr(target, theirs)
         }
         return Reading(operation=name, options=options)
+
+
+def _activation(layer: Any) -> tuple[str, Any]:
+    """The canonical name of a layer's activation function; "linear" and the function if it has
+    none."""
+    function = getattr(layer, "activation", None)
+    if function is None:
+        return "linear", None
+    name = ACTIVATIONS.get(activation_name(layer))
+    library = (getattr(function, "__module__", None) or "").split(".")[0]
+    if name is not None and library in ("keras", "tf_keras", "tensorflow"):
+        return name, None
+    return "linear", function
 
 
 def frontend(model: Any) -> Keras2 | Keras3:
@@ -293,7 +316,7 @@ def is_opaque(layer: Any) -> bool:
     """Whether a layer is somebody else's, so that only its `call` tells what it computes."""
     library = type(layer).__module__.split(".")[0]
     if library in ("keras", "tf_keras"):
-        return type(layer).__name__ == "Lambda"
+        return type(layer).__name__ in ("ELU", "Lambda", "ThresholdedReLU")
     return library not in ("tfbinreg", *_QUANTIZING_LIBRARIES)
 
 
@@ -312,7 +335,7 @@ def unknown_layer(layer: Any) -> Problem:
 
 
 def _unknown_operation(name: str) -> Problem:
-    supported = ", ".join(sorted(set(_KERAS3_OPERATIONS.values())))
+    supported = ", ".join(sorted(set(KERAS3_OPERATIONS.values())))
     return (f"operation {name} is not supported", f"use a layer, or one of {supported}")
 
 
@@ -358,98 +381,3 @@ _KERAS3_AUGMENTATION = frozenset(
 _ASPECTS = ("crop_to_aspect_ratio", "pad_to_aspect_ratio")
 
 _LAMBDAS = ("TFOpLambda", "SlicingOpLambda", "ClassMethod", "InstanceMethod", "InstanceProperty")
-
-_TF_OPERATIONS = {
-    "__operators__.add": "add",
-    "math.add": "add",
-    "math.subtract": "subtract",
-    "math.multiply": "multiply",
-    "math.divide": "divide",
-    "math.truediv": "divide",
-    "math.negative": "negative",
-    "nn.relu": "relu",
-    "nn.relu6": "relu6",
-    "nn.leaky_relu": "leaky_relu",
-    "nn.silu": "silu",
-    "nn.swish": "silu",
-    "math.sigmoid": "sigmoid",
-    "nn.sigmoid": "sigmoid",
-    "math.tanh": "tanh",
-    "nn.tanh": "tanh",
-    "nn.softmax": "softmax",
-    "clip_by_value": "clip",
-    "reshape": "reshape",
-    "concat": "concatenate",
-    "math.reduce_mean": "mean",
-    "math.reduce_max": "max",
-    "math.reduce_sum": "sum",
-    "split": "split",
-    "pad": "pad",
-    "compat.v1.pad": "pad",
-    "image.resize": "resize",
-    "shape": "shape",
-    "compat.v1.shape": "shape",
-    "stack": "stack",
-    "squeeze": "squeeze",
-    "compat.v1.squeeze": "squeeze",
-    "expand_dims": "expand_dims",
-    "identity": "identity",
-    "__operators__.getitem": "getitem",
-}
-_TF_ARGUMENTS = {
-    "input": "x",
-    "input_tensor": "x",
-    "tensor": "x",
-    "features": "x",
-    "logits": "x",
-    "t": "x",
-    "alpha": "negative_slope",
-    "clip_value_min": "minimum",
-    "clip_value_max": "maximum",
-    "values": "xs",
-    "value": "x",
-    "images": "x",
-    "method": "interpolation",
-}
-_KERAS3_OPERATIONS = {
-    "Add": "add",
-    "Subtract": "subtract",
-    "Multiply": "multiply",
-    "Divide": "divide",
-    "TrueDivide": "divide",
-    "Negative": "negative",
-    "Relu": "relu",
-    "Relu6": "relu6",
-    "LeakyRelu": "leaky_relu",
-    "Silu": "silu",
-    "HardSilu": "hard_swish",
-    "HardSigmoid": "hard_sigmoid",
-    "Sigmoid": "sigmoid",
-    "Tanh": "tanh",
-    "Softmax": "softmax",
-    "Clip": "clip",
-    "Reshape": "reshape",
-    "Concatenate": "concatenate",
-    "Mean": "mean",
-    "Max": "max",
-    "Sum": "sum",
-    "Split": "split",
-    "Pad": "pad",
-    "Resize": "resize",
-    "Squeeze": "squeeze",
-    "ExpandDims": "expand_dims",
-    "GetItem": "getitem",
-}
-_KERAS3_ATTRIBUTES = {
-    "axis": "axis",
-    "keepdims": "keepdims",
-    "newshape": "shape",
-    "negative_slope": "negative_slope",
-    "x_min": "minimum",
-    "x_max": "maximum",
-    "pad_width": "paddings",
-    "mode": "mode",
-    "size": "size",
-    "interpolation": "interpolation",
-    "data_format": "data_format",
-}

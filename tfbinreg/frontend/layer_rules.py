@@ -2,85 +2,38 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from tfbinreg import _compat
+from tfbinreg.frontend.activation_rules import (
+    activate,
+    elementwise,
+    hard_swish,
+    leaky_relu,
+    softmax,
+)
 from tfbinreg.frontend.builder import (
     Builder,
     PendingAffine,
+    PendingFunction,
     PendingReLU,
     UnsupportedError,
     Value,
     target,
 )
 from tfbinreg.frontend.program import Shape, Step
-from tfbinreg.network.added_layers import ChannelAffine, HardSwish
+from tfbinreg.network.added_layers import ChannelAffine
 from tfbinreg.network.graph import clone_layer
-from tfbinreg.network.layer_kinds import HARD_SIGMOID_FIFTH, KINDS, check_activation
+from tfbinreg.network.layer_kinds import KINDS, check_activation
 
 keras = _compat.keras
 _regularizers = keras.regularizers
 
 Rewrite = Callable[[Builder, Step, list[Value]], Value]
-
-
-def activate(build: Builder, name: str, source: Value) -> Value:
-    """The activation function of this canonical name (`layer_kinds.ACTIVATIONS`)."""
-    return _ACTIVATIONS[name](build, source)
-
-
-def _elementwise(build: Builder, layer: Any, source: Value) -> Value:
-    return Value(source.shape, build.call(layer, build.tensor(source)))
-
-
-def _sigmoid(build: Builder, source: Value) -> Value:
-    layer = keras.layers.Activation("sigmoid", name=build.name("sigmoid"))
-    return _elementwise(build, layer, source)
-
-
-def _tanh(build: Builder, source: Value) -> Value:
-    return _elementwise(build, keras.layers.Activation("tanh", name=build.name("tanh")), source)
-
-
-def _softmax(build: Builder, source: Value) -> Value:
-    layer = keras.layers.Softmax(name=build.name("softmax"))
-    return Value(source.shape, build.call(layer, build.plain(source)))
-
-
-def _silu(build: Builder, source: Value) -> Value:
-    """x * sigmoid(x): the fixed grid of the sigmoid, and then a learned one."""
-    product = build.name("silu")
-    layer = keras.layers.Activation("sigmoid", name=build.part_name("sigmoid"))
-    tensor = build.tensor(source)
-    gate = build.call(layer, tensor)
-    return Value(source.shape, build.call(keras.layers.Multiply(name=product), [tensor, gate]))
-
-
-def _hard_swish(build: Builder, source: Value) -> Value:
-    return _elementwise(build, HardSwish(name=build.name("hard_swish")), source)
-
-
-def _leaky(build: Builder, source: Value, slope: float) -> Value:
-    layer = keras.layers.LeakyReLU(slope, name=build.name("leaky_relu"))
-    return _elementwise(build, layer, source)
-
-
-_ACTIVATIONS: Mapping[str, Callable[[Builder, Value], Value]] = {
-    "linear": lambda build, source: source,
-    "relu": lambda build, source: build.relu(source),
-    "relu6": lambda build, source: build.relu(source, 6.0),
-    "softmax": _softmax,
-    "sigmoid": _sigmoid,
-    "tanh": _tanh,
-    "silu": _silu,
-    "hard_swish": _hard_swish,
-    "hard_sigmoid": lambda build, x: build.relu(build.affine(x, 1 / 6, 0.5), 1.0),
-    HARD_SIGMOID_FIFTH: lambda build, x: build.relu(build.affine(x, 0.2, 0.5), 1.0),
-    "leaky_relu": lambda build, x: _leaky(build, x, 0.2),
-}
 
 
 def _linear(step: Step, **changes: Any) -> Any:
@@ -213,7 +166,7 @@ def _norm(build: Builder, step: Step, values: list[Value]) -> Value:
 def _relu_layer(build: Builder, step: Step, values: list[Value]) -> Value:
     layer = step.layer
     if layer.negative_slope:
-        return _leaky(build, values[0], float(layer.negative_slope))
+        return leaky_relu(build, values[0], float(layer.negative_slope))
     return build.relu(values[0], None if layer.max_value is None else float(layer.max_value))
 
 
@@ -261,7 +214,7 @@ def _multiply(build: Builder, step: Step, values: list[Value]) -> Value:
         for source, gate in (values, values[::-1]):
             factor = _hard_swish_factor(source, gate)
             if factor is not None:
-                return build.affine(_hard_swish(build, source), factor, 0.0)
+                return build.affine(hard_swish(build, source), factor, 0.0)
     return _merge(keras.layers.Multiply)(build, step, values)
 
 
@@ -398,7 +351,7 @@ def regularize_activity(build: Builder, step: Step, value: Value) -> Value:
         raise UnsupportedError((what, "use L1, L2 or L1L2"))
     strengths = {key: float(getattr(regularizer, key, 0.0)) for key in ("l1", "l2")}
     layer = keras.layers.ActivityRegularization(**strengths, name=build.name("activity"))
-    return _elementwise(build, layer, value)
+    return elementwise(build, layer, value)
 
 
 _EVERYWHERE = ("Dense", "BatchNormalization", "ReLU", "LeakyReLU", "Activation", "Softmax")
@@ -444,11 +397,17 @@ LAYERS: Mapping[str, Rewrite] = {
     "BatchNormalization": _norm,
     "ChannelAffine": lambda build, step, values: build.affine(values[0], *step.weights),
     "ReLU": _relu_layer,
-    "LeakyReLU": lambda build, step, values: _leaky(build, values[0], float(step.layer.alpha)),
+    "LeakyReLU": lambda build, step, values: leaky_relu(build, values[0], float(step.layer.alpha)),
     "PReLU": _prelu,
-    "HardSwish": lambda build, step, values: _hard_swish(build, values[0]),
+    "HardSwish": lambda build, step, values: hard_swish(build, values[0]),
     "Activation": lambda build, step, values: activate(build, step.activation, values[0]),
-    "Softmax": lambda build, step, values: _softmax(build, values[0]),
+    "ValueFunction": lambda build, step, values: PendingFunction(
+        values[0].shape,
+        step=step,
+        source=values[0],
+        expression=json.loads(step.layer.expression),
+    ),
+    "Softmax": lambda build, step, values: softmax(build, values[0]),
     "Add": _add,
     "Subtract": _subtract,
     "Multiply": _multiply,

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from tfbinreg import _compat
-from tfbinreg.frontend import layer_rules, shape_rules
+from tfbinreg.frontend import function_rules, layer_rules, shape_rules
+from tfbinreg.frontend.activation_rules import activate
 from tfbinreg.frontend.builder import Builder, UnsupportedError, Value
 from tfbinreg.frontend.program import Step
 
@@ -53,15 +54,15 @@ def _merge(build: Builder, step: Step, kind: str, x: Value, y: Value) -> Value:
 
 def _divide(build: Builder, step: Step, x: Any, y: Any) -> Value:
     if isinstance(y, Value):
-        raise UnsupportedError(("division by a tensor", "divide by a constant"))
+        return function_rules.divide(build, x, y)
     return build.affine(x, 1.0 / np.asarray(y, np.float64), 0.0)
 
 
 def _clip(build: Builder, step: Step, x: Value, minimum: Any, maximum: Any) -> Value:
     low, high = np.asarray(minimum), np.asarray(maximum)
-    if low.size != 1 or high.size != 1 or float(low) != 0.0 or float(high) <= 0.0:
-        raise UnsupportedError(("clip that does not start at 0", "use a ReLU with max_value"))
-    return build.relu(x, float(high))
+    if low.size == high.size == 1 and float(low) == 0.0 < float(high):
+        return build.relu(x, float(high))
+    return function_rules.tabled(build, "clip", x, low, high)
 
 
 def _reduce(kind: str, operation: str) -> Operation:
@@ -101,7 +102,7 @@ def _concatenate(build: Builder, step: Step, xs: Any, axis: Any = -1) -> Value:
 
 def _activation(name: str) -> Operation:
     def rewrite(build: Builder, step: Step, x: Value, **_: Any) -> Value:
-        return layer_rules.activate(build, name, x)
+        return activate(build, name, x)
 
     return rewrite
 
@@ -109,7 +110,7 @@ def _activation(name: str) -> Operation:
 def _softmax(build: Builder, step: Step, x: Value, axis: Any = -1) -> Value:
     if axis not in (None, -1, len(x.shape) - 1):
         raise UnsupportedError((f"axis={axis}", "take the softmax over the last axis"))
-    return layer_rules.activate(build, "softmax", x)
+    return activate(build, "softmax", x)
 
 
 def _leaky_relu(build: Builder, step: Step, x: Value, negative_slope: float = 0.2) -> Value:
@@ -125,7 +126,9 @@ def operate(build: Builder, step: Step, args: Any, kwargs: Any) -> Value:
     """
     if shape_rules.of_sizes((args, kwargs)):
         return shape_rules.Sizes(step.shape)
-    return OPERATIONS[step.operation or ""](build, step, *args, **kwargs)
+    name = step.operation or ""
+    extended = function_rules.extended(build, name, args, kwargs)
+    return extended or OPERATIONS[name](build, step, *args, **kwargs)
 
 
 OPERATIONS: Mapping[str, Operation] = {
@@ -150,5 +153,6 @@ OPERATIONS: Mapping[str, Operation] = {
     "max": _reduce("GlobalMaxPooling2D", "max"),
     "sum": _sum,
     "identity": lambda build, step, x: x,
+    **function_rules.OPERATIONS,
     **shape_rules.OPERATIONS,
 }

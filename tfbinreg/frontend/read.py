@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from tfbinreg.frontend.keras_dialects import (
     Call,
     Keras2,
     Keras3,
+    Reading,
     frontend,
     is_opaque,
     is_tensor,
@@ -28,8 +30,9 @@ from tfbinreg.frontend.program import (
     replaced,
     unique_name,
 )
-from tfbinreg.frontend.tracing import CONTEXT, UntraceableError, traced
+from tfbinreg.frontend.tracing import CONTEXT, UntraceableError, traced, traced_function
 from tfbinreg.network.edges import flat_arguments, nested_inputs, nested_outputs, output_names
+from tfbinreg.network.layer_kinds import ACTIVATIONS, function_name
 
 keras = _compat.keras
 
@@ -81,6 +84,27 @@ def read(model: Any) -> Program:
     )
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Activated:
+    """What an activation function belongs to.
+
+    Attributes:
+        name: of its result.
+        origin: as of `Step`.
+        prefix: of names that are taken.
+        trainable: as of `Step`.
+        reading: of the layer.
+        tensor: what it makes; a symbolic tensor.
+    """
+
+    name: str
+    origin: str
+    prefix: str
+    trainable: bool
+    reading: Reading
+    tensor: Any
+
+
 class _Reader:
     """The steps of `read`."""
 
@@ -90,20 +114,20 @@ class _Reader:
         self.first_calls: dict[tuple[int, ...], str] = {}  # steps, by ids of a layer's weights
         self.rewritten: dict[int, Any] = {}  # first sub-model, by id of a registered layer
         self.same: dict[int, int] = {}  # ids of weights in a later sub-model -> in the first
-        self.owner_kind: str | None = None  # class of the layer whose call is being read
+        self.where = ""  # the call of whose layer, or what function, is being read
 
     def add_input(self, tensor: Any) -> Ref:
         name = tensor._keras_history[0].name
         return self._add(name, "", name, operation="input", shape=tuple(tensor.shape))
 
     @contextlib.contextmanager
-    def _inside(self, kind: str) -> Iterator[None]:
-        """Scope in which the call of a layer of this class is read."""
-        before, self.owner_kind = self.owner_kind, kind
+    def _inside(self, where: str) -> Iterator[None]:
+        """Scope in which what problems are told of is this."""
+        before, self.where = self.where, where
         try:
             yield
         finally:
-            self.owner_kind = before
+            self.where = before
 
     def inline(
         self,
@@ -162,27 +186,24 @@ class _Reader:
         if front.is_layer(target) and is_opaque(target):
             given = refs((args, {k: v for k, v in kwargs.items() if k not in CONTEXT}))
             try:
-                with traced(front, call) as inner, self._inside(type(target).__name__):
-                    rest = trainable and target.trainable
-                    return self.inline(front, inner, given, inside, owner, rest)
+                where = f"in the call of layer class {type(target).__name__}"
+                with traced(front, call) as inner, self._inside(where):
+                    rest, first = trainable and target.trainable, len(self.steps)
+                    made = self.inline(front, inner, given, inside, owner, rest)
+                    if not target.weights and len(made) == 1 and made[0].index >= first:
+                        self._change(made[0], target.name)
+                    return made
             except UntraceableError as error:
                 reason = str(error)
         reading = front.read(call)
-        problems = list(reading.problems)
-        if reason is not None:
-            problems = [(f"{what} (its call: {reason})", remedy) for what, remedy in problems]
         several = reading.operation in OF_SEVERAL_OUTPUTS
-        if len(call.outputs) != 1 and not several:
-            problems.append((f"{len(call.outputs)} outputs", "split it into layers of one output"))
-        if self.owner_kind is not None:
-            where = f"in the call of layer class {self.owner_kind}"
-            or_rule = "or say how with tfbinreg.register_layer"
-            problems = [(f"{what} {where}", f"{remedy}; {or_rule}") for what, remedy in problems]
         key = self._weights_of(target) if reading.weights else ()
         again = self.first_calls.get(key)
-        if again is not None and _options(self._named(again).layer) != _options(reading.layer):
-            what = f"has the weights of {again!r}, which is configured otherwise"
-            problems.append((what, "give each layer its own"))
+        problems = self._problems(call, reading, reason, again)
+        if isinstance(reading.layer, keras.layers.Activation) and reading.function is not None:
+            (given,) = refs((args, kwargs))
+            of = _Activated(target.name, owner, prefix, trainable, reading, call.outputs[0])
+            return [self._activated(front, given, of)]
         kwargs = {reading.renames.get(k, k): v for k, v in kwargs.items() if k not in CONTEXT}
         shapes, parts = [tuple(tensor.shape) for tensor in call.outputs], (target, reading.layer)
         options = {**reading.options, **kwargs}
@@ -202,9 +223,11 @@ class _Reader:
                 shape=shape,
                 trainable=trainable and all(getattr(x, "trainable", True) for x in parts),
                 over_time=reading.over_time,
-                activity_regularizer=reading.activity_regularizer,
+                activity_regularizer=(
+                    reading.activity_regularizer if reading.function is None else None
+                ),
                 again=again,
-                problems=tuple(problems),
+                problems=problems,
             )
 
         if several:  # a step for each, which knows the shapes in front of its own
@@ -212,7 +235,65 @@ class _Reader:
         ref = add(shapes[0])
         if reading.weights:
             self.first_calls.setdefault(key, self.steps[ref.index].name)
+        if reading.function is not None:
+            name = f"{target.name}_{function_name(reading.function)}"
+            of = _Activated(name, owner, prefix, trainable, reading, call.outputs[0])
+            ref = self._activated(front, ref, of)
         return [ref] * len(shapes)
+
+    def _problems(
+        self, call: Call, reading: Reading, reason: str | None, again: str | None
+    ) -> tuple[tuple[str, str], ...]:
+        """What the front end does not read of a call; `reason` is why its layer is not traced, and
+        `again` as of `Step`."""
+        problems = list(reading.problems)
+        if reason is not None:
+            problems = [(f"{what} (its call: {reason})", remedy) for what, remedy in problems]
+        if len(call.outputs) != 1 and reading.operation not in OF_SEVERAL_OUTPUTS:
+            problems.append((f"{len(call.outputs)} outputs", "split it into layers of one output"))
+        if self.where:
+            or_rule = "or say how with tfbinreg.register_layer"
+            problems = [
+                (f"{what} {self.where}", f"{remedy}; {or_rule}") for what, remedy in problems
+            ]
+        if again is not None and _options(self._named(again).layer) != _options(reading.layer):
+            what = f"has the weights of {again!r}, which is configured otherwise"
+            problems.append((what, "give each layer its own"))
+        return tuple(problems)
+
+    def _activated(self, front: Keras2 | Keras3, given: Ref, of: _Activated) -> Ref:
+        """The result of an activation function that is read as what it computes."""
+        function, name = of.reading.function, function_name(of.reading.function)
+        first = len(self.steps)
+        try:
+            with (
+                traced_function(front, function, of.tensor) as inner,
+                self._inside(f"in activation {name!r}"),
+            ):
+                result = self.inline(front, inner, [given], of.name, of.origin, of.trainable)[0]
+        except UntraceableError as error:
+            known = ", ".join(ACTIVATIONS)
+            problem = (f"activation {name!r} (it says: {error})", f"use one of {known}")
+            shape = tuple(of.tensor.shape)
+            fields = {"operation": "identity", "args": (given,), "shape": shape}
+            return self._add(of.name, of.prefix, of.origin, **fields, problems=(problem,))
+        if result.index < first:  # it does nothing
+            shape = tuple(of.tensor.shape)
+            fields = {"operation": "identity", "args": (result,), "shape": shape}
+            result = self._add(of.name, of.prefix, of.origin, **fields)
+        self._change(result, of.name, activity_regularizer=of.reading.activity_regularizer)
+        return result
+
+    def _change(self, ref: Ref, name: str, **changes: Any) -> None:
+        """Call a step, the last of what a layer does, after the layer."""
+        step = self.steps[ref.index]
+        self.names.discard(step.name)
+        own = unique_name(layer_name(name), self.names)
+        self.names.add(own)
+        self.steps[ref.index] = dataclasses.replace(step, name=own, **changes)
+        for key, first in self.first_calls.items():
+            if first == step.name:
+                self.first_calls[key] = own
 
     def _rewritten(self, target: Any, rewrite: Rewrite, call: Call) -> Any:
         """The registered rewrite of a layer; where it is used again, its weights are the first's.

@@ -40,6 +40,27 @@ def traced(front: Keras2 | Keras3, call: Call) -> Iterator[Any]:
             del part._inbound_nodes[count:]
 
 
+@contextlib.contextmanager
+def traced_function(front: Keras2 | Keras3, function: Any, tensor: Any) -> Iterator[Any]:
+    """A function of one tensor as a model of its Keras; `function` may be a layer.
+
+    Raises:
+        UntraceableError: as `traced`.
+    """
+    parts = list(function._flatten_layers()) if hasattr(function, "_flatten_layers") else []
+    recorded = [len(part._inbound_nodes) for part in parts]
+    given = front.keras.Input(batch_shape=tuple(tensor.shape), dtype=tensor.dtype)
+    try:
+        try:
+            model = front.keras.Model(given, function(given))
+        except Exception as error:  # anything may go wrong in the code of others
+            raise UntraceableError(_reason(error)) from error
+        yield model
+    finally:
+        for part, count in zip(parts, recorded, strict=True):
+            del part._inbound_nodes[count:]
+
+
 def _model(front: Keras2 | Keras3, call: Call) -> Any:
     inputs: list[Any] = []
 

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from tfbinreg import _compat
 from tfbinreg.network.hard_swish import hard_swish
+from tfbinreg.network.value_functions import evaluate
 
 keras = _compat.keras
 
@@ -54,6 +55,29 @@ class HardSwish(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape
+
+
+@_compat.register
+class ValueFunction(keras.layers.Layer):
+    """An activation function that TFLite has no operator for: each value by itself.
+
+    Args:
+        expression: as JSON.
+    """
+
+    def __init__(self, expression: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.expression = expression
+
+    @_compat.without_autograph
+    def call(self, inputs: Any, training: Any = None) -> Any:
+        return evaluate(json.loads(self.expression), inputs)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "expression": self.expression}
 
 
 @_compat.register

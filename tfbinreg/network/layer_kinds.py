@@ -88,6 +88,7 @@ ACTIVATIONS = {
     "hard_swish": "hard_swish",
     "hard_silu": "hard_swish",
     "leaky_relu": "leaky_relu",
+    "mish": "mish",
 }
 
 HARD_SIGMOID_FIFTH = "hard_sigmoid_fifth"  # Keras 2's, which clips 0.2 x + 0.5
@@ -102,7 +103,11 @@ _FIXED_GRIDS = {
 
 def activation_name(layer: Any) -> str:
     """Name of the activation function of a layer that has one."""
-    function = layer.activation
+    return function_name(layer.activation)
+
+
+def function_name(function: Any) -> str:
+    """Name of an activation function, which may be a layer."""
     return getattr(function, "__name__", type(function).__name__)
 
 
@@ -296,6 +301,13 @@ KINDS: dict[str, Kind] = {
         role=Role.MERGE, op="PRELU", lopsided=True, check=_check_prelu, attributes=("alpha",)
     ),
     "HardSwish": Kind(role=Role.MERGE, op="HARD_SWISH", lopsided=True, title="hard swish"),
+    "ValueFunction": Kind(
+        role=Role.MERGE,
+        op="CAST + ADD + GATHER",
+        lopsided=True,
+        attributes=("expression",),
+        title="GELU, ELU, SELU, softplus, mish and all functions of one value",
+    ),
     "Activation": Kind(
         role=Role.FIXED, op="LOGISTIC or TANH", title="sigmoid, tanh", attributes=("activation",)
     ),

@@ -23,6 +23,7 @@ from tflite_tools.c import (
 from tflite_tools.c.lowering import Constants, Context, Problem, Step
 from tflite_tools.pruning import smaller
 from tflite_tools.pruning.smaller import Smaller
+from tflite_tools.schema import value_tables
 from tflite_tools.schema.contents import Graph, Model, Op, Tensor
 from tflite_tools.schema.manifest import LayerEntry
 
@@ -140,6 +141,7 @@ def _lowered(
     Raises:
         ValueError: with every reason why some operators have none.
     """
+    graph = value_tables.joined(graph)
     constants, problems, steps = Constants(), _edge_problems(graph), []
     for op in graph.ops:
         step, found = _lower(graph, op, Context(graph, op, entries, constants))

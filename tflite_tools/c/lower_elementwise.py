@@ -10,6 +10,7 @@ import numpy as np
 
 from tflite_tools.arithmetic import fixed_point, geometry, lookup_tables, multipliers
 from tflite_tools.c.lowering import Context, Step
+from tflite_tools.schema import value_tables
 from tflite_tools.schema.contents import Tensor
 
 _LARGEST_SHIFT = 21  # whose zero point, half and sum together have 31 bits
@@ -23,6 +24,17 @@ def lookup(op: Context) -> Step:
     table = op.constants.array(_table(op, source))
     places = f"{op.address(source)}, {op.address(op.output)}"
     call = f"tfb_lookup({table}, {places}, {math.prod(source.shape)});"
+    return op.step(call, source, in_place=True)
+
+
+def own_table(op: Context) -> Step:
+    """A table of the file's own."""
+    source = op.operand(0)
+    op.grid(source)
+    op.same_shape(source.shape)
+    values = op.constants.array(op.constant(1, ("INT8",)))
+    places = f"{op.address(source)}, {op.address(op.output)}"
+    call = f"tfb_lookup({values}, {places}, {math.prod(source.shape)});"
     return op.step(call, source, in_place=True)
 
 
@@ -217,6 +229,7 @@ def softmax(op: Context) -> Step:
 
 
 LOWERINGS: dict[str, Callable[[Context], Step]] = {
+    value_tables.LOOKUP: own_table,
     "ADD": add,
     "AVERAGE_POOL_2D": pool,
     "HARD_SWISH": lookup,

@@ -23,7 +23,7 @@ from tflite_tools.schema.contents import Model, Tensor
 # levels by one; LiteRT's leaky ReLU also rounds its slopes to 1/256, half a level at 255.
 _EXACT_OPS = frozenset(
     (
-        *("CONCATENATION", "MAX_POOL_2D", "PAD", "PADV2", "REDUCE_MAX", "RESHAPE"),
+        *("CONCATENATION", "GATHER", "MAX_POOL_2D", "PAD", "PADV2", "REDUCE_MAX", "RESHAPE"),
         *("RESIZE_NEAREST_NEIGHBOR", "SLICE", "SPLIT", "SQUEEZE", "STRIDED_SLICE", "TRANSPOSE"),
     )
 )
@@ -75,19 +75,26 @@ def isolate(model: Model) -> Isolated:
     for operator in operators:
         operator.inputs = flatbuffer.indices(operator.inputs)
         for position, index in enumerate(operator.inputs):
-            if index < 0 or model.main.tensors[index].data is not None:
+            if index < 0 or not _is_cut(model.main.tensors[index]):
                 continue
             inputs.append(len(graph.tensors))
             names.append(model.main.tensors[index].name)
             operator.inputs[position] = len(graph.tensors)
             graph.tensors.append(_copy(graph.tensors[index], len(inputs)))
-    outputs = [index for operator in operators for index in flatbuffer.indices(operator.outputs)]
+    made = [index for operator in operators for index in flatbuffer.indices(operator.outputs)]
+    outputs = [index for index in made if _is_cut(model.main.tensors[index])]
     graph.operators, graph.inputs, graph.outputs = operators, inputs, outputs
     container.signatureDefs = None
     results = tuple(model.main.tensors[index].name for index in outputs)
     part = models.written(container)
-    most = tuple(_MOST_LEVELS.get(op.name, 1) for op in part.main.ops for _ in op.outputs)
+    makers = {index: op.name for op in part.main.ops for index in op.outputs}
+    most = tuple(_MOST_LEVELS.get(makers[index], 1) for index in outputs)
     return Isolated(part, tuple(names), results, most)
+
+
+def _is_cut(tensor: Tensor) -> bool:
+    """Whether operators stand apart there: int32 places in a table stay with the table."""
+    return tensor.data is None and tensor.dtype != "INT32"
 
 
 def _copy(tensor: Any, number: int) -> Any:

@@ -22,7 +22,8 @@ def quantized():
     x = layers.Conv2DTranspose(4, 2, 2, activation="relu", name="up")(x)
     x = layers.GlobalAveragePooling2D(name="mean")(layers.ZeroPadding2D(1, name="pad")(x))
     x = layers.Add(name="add")([layers.Dense(4, name="left")(x), extra])
-    model = keras.Model([image, extra], [layers.Dense(3, name="first")(x), x])
+    y = layers.Activation("gelu", name="gelu")(x)
+    model = keras.Model([image, extra], [layers.Dense(3, name="first")(y), x])
     random = np.random.default_rng(0)
     data = [random.normal(size=(32, 8, 8, 3)), random.normal(size=(32, 4))]
     data = [array.astype(np.float32) for array in data]
@@ -129,11 +130,26 @@ def change_shape(container):
     tensor(container, "mean").shape = [4, 1]
 
 
+def change_cast(container):
+    operator(container, "CAST").opcodeIndex = operator(container, "MEAN").opcodeIndex
+
+
+def leave_places_out(container):
+    graph = container.subgraphs[0]
+    adds = [op for op in graph.operators if flatbuffer.op_name(container, op) == "ADD"]
+    graph.operators.remove(adds[-1])
+
+
 DAMAGE = {
     "codes": (change_constant("conv/kernel"), "conv: codes differs"),
     "codes of a plain kernel": (change_constant("left/kernel"), "left: codes differs"),
     "bias": (change_constant("conv/bias"), "conv: bias differs"),
     "slopes": (change_constant("prelu/alpha"), "prelu: slopes differs"),
+    "table": (change_constant("gelu/table"), "gelu: table differs"),
+    "first place": (change_constant("gelu/add/first"), "gelu: the constants of ADD differ"),
+    "type of places": (change_option("CAST", "outDataType", 4), "gelu: outDataType is 4, not 2"),
+    "operator of places": (change_cast, "gelu: operator is 'MEAN', not 'CAST'"),
+    "no places": (leave_places_out, "gelu: it has no ADD"),
     "paddings": (change_constant("pad/paddings"), "pad: pad/paddings differs"),
     "axes": (change_constant("mean/axes"), "mean: mean/axes differs"),
     "scale of weights": (change_scale("up/kernel"), "up: scale of the weights differs"),

@@ -39,8 +39,9 @@ def described(data):
     ]
 
 
-# It adds three tensors, cuts and moves a pooling across an operator in ways of its own.
-OTHERWISE = ("Add", "Slice", "Cropping2D", "ChannelAffine")
+# It adds three tensors, cuts, moves a pooling across an operator and writes functions of one value
+# in ways of its own.
+OTHERWISE = ("Add", "Slice", "Cropping2D", "ChannelAffine", "ValueFunction")
 QUICK = ("Concatenate", "PReLU")
 SLOW = [name for name in NETS if name not in (*QUICK, *OTHERWISE)]
 

@@ -70,13 +70,13 @@ def test_operations_compute_the_same(own, wire):
 @pytest.mark.parametrize(
     ("wire", "what"),
     [
-        (lambda x: 1.0 / x, "division by a tensor"),
-        (lambda x: tf.clip_by_value(x, -1.0, 1.0), "clip that does not start at 0"),
+        (lambda x: x / x, "division by a tensor"),
+        (lambda x: x[:, 1:] / x[:, :-1], "division by a tensor"),
         (lambda x: tf.reduce_mean(x, axis=3), "mean over axis 3"),
         (lambda x: tf.concat([x, x], axis=0), "axis=0; concatenate another axis"),
         (lambda x: x[:, tf.shape(x)[2] - 3], "index :, a tensor; slice with ranges"),
         (lambda x: x[:, 2:2, 1:], "index :, 2:2, 1:, : of shape"),
-        (lambda x: tf.cast(tf.shape(x), tf.float32) * 1.0 + x, "operation tf.cast"),
+        (lambda x: tf.cast(tf.shape(x), tf.float32) * 1.0 + x, "tensors of shapes"),
         (lambda x: x + tf.ones_like(x)[0], "ones_like"),
         (lambda x: tf.stack([x, x], -1), "stack of tensors"),
         (lambda x: tf.reduce_sum(x, -1), "sum over axis -1"),
@@ -93,7 +93,7 @@ def test_operations_compute_the_same(own, wire):
         (lambda x: x[1:], "index"),
         (lambda x: tf.nn.softmax(x, axis=1), "axis=1"),
         (lambda x: x + np.ones((1, 8, 1, 1), np.float32), "constant of shape"),
-        (tf.exp, "operation tf.math.exp is not supported"),
+        (tf.cumsum, "operation tf.math.cumsum is not supported"),
         (lambda x: x + tf.reshape(x, (-1, 192))[:, :1], "tensors of shapes"),
     ],
 )

@@ -129,7 +129,7 @@ def test_signs_stay_where_turning_a_kernel_would_turn_another_place(images):
 
 def test_folding_is_refused_where_places_would_fold_differently():
     recipe = tfbinreg.Recipe(fold_batch_norm=True)
-    with pytest.raises(ValueError, match="conv, norm: is used several times.*leave out fold"):
+    with pytest.raises(ValueError, match=r"conv, norm: is used several times.*leave out fold"):
         tfbinreg.quantize_apply(detector(keras), recipe)
     model = tfbinreg.quantize_apply(detector(keras, norm=False), recipe)
     assert type(model.get_layer("quant_conv")).__name__ == "QuantizedKernel"
