@@ -37,7 +37,10 @@ COMPILED = [path for path in SAVED if CASES[path.split("/")[0]].optimizer is not
 WEIGHTS = [f"{name}/{path}" for name, case in CASES.items() for path in case.weights]
 WITH_OPTIMIZER = [path for path in WEIGHTS if not path.endswith("/weights.h5")]
 # Files that name modules; a SavedModel names none. Together they have every class.
-MOVED = ["lsq/model.h5", "folded/model.keras", "plus/model.keras", "device/model.keras"]
+MOVED = [
+    *("lsq/model.h5", "folded/model.keras", "plus/model.keras", "device/model.keras"),
+    "functions/model.keras",
+]
 FROZEN = [name for name in CASES if (GOLDEN / name / "graph.npz").exists()]
 FILES = [
     f"{name}/{made}.tflite" for name, case in CASES.items() for made in ("int8", *case.formats)

@@ -17,6 +17,7 @@ from typing import Any
 
 import keras as keras_3
 import numpy as np
+import tensorflow as tf
 import tensorflow_model_optimization as tfmot
 import tf_keras as keras
 
@@ -31,7 +32,7 @@ layers = keras.layers
 annotate = tfmot.quantization.keras.quantize_annotate_layer
 annotate_all = tfmot.quantization.keras.quantize_annotate_model
 SAMPLES, BATCH = 16, 8
-FIRST, SECOND = "777b1bb", "1f98934"
+FIRST, SECOND, THIRD = "777b1bb", "1f98934", "7e5278c"
 BIN_OPTIONS = tfbinreg.BinOptions()
 
 
@@ -134,6 +135,15 @@ def scheme_net() -> Any:
     own = tfbinreg.LSQQuantizeConfig(weight_bits=2, activation_bits=5, per_channel=True)
     first = annotate(layers.Dense(24, activation="relu", input_shape=(32,), name="first"), own)
     return annotate_all(keras.Sequential([first, layers.Dense(2, name="head")], name="scheme"))
+
+
+def functions_net() -> Any:
+    """Functions of one value, in layers and as operations."""
+    image = keras.Input((6, 6, 2), name="image")
+    x = layers.Conv2D(4, 3, activation="gelu", name="conv")(image)
+    x = layers.Activation("mish", name="mish")(layers.Conv2D(4, 1, name="mix")(x))
+    x = layers.Flatten(name="flat")(tf.sqrt(tf.abs(x) + 1.0))
+    return keras.Model(image, layers.Dense(3, name="head")(x), name="functions")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -260,6 +270,15 @@ CASES = {
         formats=("lut",),
         bin_options=tfbinreg.BinOptions(detach_step=False, scale_free=True),
         scheme=True,
+    ),
+    "functions": Case(
+        made_by=THIRD,
+        net=functions_net,
+        recipe=tfbinreg.Recipe(weight_bits=4).with_options(
+            "bin_regularization", **dataclasses.asdict(BIN_OPTIONS)
+        ),
+        optimizer=None,
+        finalized=True,
     ),
 }
 OPTIONS = {
