@@ -4,6 +4,7 @@ import dataclasses
 import importlib
 import json
 import pathlib
+import re
 import sys
 
 import numpy as np
@@ -248,6 +249,10 @@ def test_training_computes_the_values_of_the_settled_grid_at_the_codes(trained):
         if site.method != "bsq" and not learns_bits:  # their codes take what is found of the bits
             assert (int(now.qmin), int(now.qmax)) == (settled.qmin, settled.qmax)
         np.testing.assert_array_equal(now.codes(quantized), site.codes())
+        in_graph = tf.function(site.quantizer.codes_now)(latent, site.variables)
+        np.testing.assert_array_equal(in_graph, site.codes())
+        own_bits = now.broadcast_bits(len(latent.shape)) + tf.zeros_like(latent)
+        assert float(tf.reduce_sum(own_bits)) == settled.code_bits(site.size)
         np.testing.assert_array_equal(settled.codes(quantized), site.codes())
     for site in activation_sites(model):
         now, settled = site.quantizer.grid_now(site.variables), site.grid()
@@ -348,6 +353,25 @@ def test_two_replicas(names, tmp_path):
     for name in names:
         alone = np.load(tmp_path / f"{name}-one.npz")
         test_distribute.check_equal(tmp_path / f"{name}-two.npz", alone)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("cpq", {"keep": "0.9", "drop_bits": 1}, "keep must be a number, got '0.9'; drop_bits must "
+         "be True or False, got 1"),
+        ("trs", {"most_bits": True}, "most_bits must be a whole number, got True"),
+        ("bsq", {"strength": True, "every": 1.5}, "strength must be a number, got True; every must "
+         "be a whole number, got 1.5"),
+        ("mirror_descent", {"form": 1}, "form must be a string, got 1"),
+    ],
+)  # fmt: skip
+def test_options_of_another_type(name, options, message):
+    with pytest.raises(ValueError, match=f"^Options of method '{name}': {re.escape(message)}"):
+        tfbinreg.quantize_apply(
+            keras.Sequential([keras.layers.Input((2,)), keras.layers.Dense(1)]),
+            tfbinreg.Recipe(options={name: options}),
+        )
 
 
 def test_names_that_nobody_knows():

@@ -227,18 +227,18 @@ def _mean_squares(optimizer: Any, variable: tf.Variable) -> tf.Variable:
     return slots[optimizer._index_dict[optimizer._var_key(variable)]]
 
 
-def curvature(optimizer: Any, variable: tf.Variable) -> tf.Tensor:
+def curvature(optimizer: Any, variable: tf.Variable, who: str) -> tf.Tensor:
     """The square root of the mean squared gradients of a variable after a step, without bias, in
     its shape: what Adam divides by. Zeros before the first step.
 
     Raises:
-        ValueError: of an optimizer that is no Adam.
+        ValueError: of an optimizer that is no Adam, saying `who` needs one.
     """
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)
     if not needs_steps(optimizer):
         raise ValueError(
-            "Only Adam and AdamW keep mean squares of gradients, which this method needs, "
-            f"{type(optimizer).__name__} does not."
+            f"{who} needs mean squares of gradients, which Adam and AdamW keep: compile with one "
+            f"of them, {type(optimizer).__name__} keeps none."
         )
     is_legacy = isinstance(optimizer, keras.optimizers.legacy.Optimizer)
     if not (optimizer.weights if is_legacy else getattr(optimizer, "_built", False)):

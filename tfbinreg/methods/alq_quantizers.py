@@ -90,7 +90,8 @@ class ALQWeightQuantizer(UniformWeightQuantizer):
             found = tf.gather(levels.values, places, batch_dims=1)
             return self._kernel(found, ratio.shape)
 
-        return GridTensors(scale, self.qmin, self.qmax, self.axis, codes)
+        bits = tf.math.count_nonzero(multiples, axis=1)
+        return GridTensors(scale, self.qmin, self.qmax, self.axis, codes, bits)
 
     def settle(self, variables: Variables, name: str) -> Grid:
         scale = self.settled_scale(variables, name)

@@ -237,7 +237,10 @@ def _penalty(view: KernelView, options: BinOptions) -> tf.Tensor:
         # An attached step and the weights share what may move at once.
         damping = (2.0 if options.detach_step else 4.0) * view.reach
     grid = view.grid
-    return bin_regularization(
+    # The mean is over the channels that are left: 1 / (share * sizes + damping) is what a weight
+    # is multiplied by.
+    share = grid.share()
+    value = bin_regularization(
         view.latent,
         grid.scale,
         grid.qmin,
@@ -245,11 +248,12 @@ def _penalty(view: KernelView, options: BinOptions) -> tf.Tensor:
         grid.axis,
         detach_step=options.detach_step,
         scale_free=options.scale_free,
-        damping=damping,
+        damping=tf.math.divide_no_nan(damping, share),
         nearest=grid.nearest,
         min_count=options.min_count,
         normalization=options.normalization,
     )
+    return tf.math.divide_no_nan(value, share)
 
 
 BIN_REGULARIZATION = Method(

@@ -182,6 +182,7 @@ class BSQWeightQuantizer(UniformWeightQuantizer):
             self.qmax,
             self.axis,
             lambda ratio: lsq_functions.nearest_codes(ratio, -top, top),
+            variables["count"] + 1,
         )
 
     def settle(self, variables: Variables, name: str) -> Grid:

@@ -7,6 +7,7 @@ the package changes when one is added.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -16,6 +17,15 @@ import tensorflow as tf
 from tfbinreg.core.grid import MAX_BITS, MIN_BITS, WeightBits, widest
 from tfbinreg.methods.lsq_functions import nearest_codes
 from tfbinreg.methods.solver_view import Solved, SolverView
+
+_ROUNDING = 1e-4  # of a logarithm
+# Of a default, of the values an option may have then, and their name; bool comes before int.
+_OPTION_TYPES: tuple[tuple[type, Any, str], ...] = (
+    (bool, bool, "True or False"),
+    (int, int, "a whole number"),
+    (float, (int, float), "a number"),
+    (str, str, "a string"),
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -31,6 +41,8 @@ class GridTensors:
         nearest: tensor / scale -> nearest codes, both float32, where the codes are not all from
             `qmin` to `qmax`: of a codebook (`lsq_functions.nearest_levels`) or of channels with
             bits of their own.
+        bits: of the codes as learned so far, where `qmin` and `qmax` do not tell: a number, or one
+            for each channel along `axis`, 0 for one that is pruned.
     """
 
     scale: tf.Tensor
@@ -38,14 +50,44 @@ class GridTensors:
     qmax: Any
     axis: int | None = None
     nearest: Callable[[tf.Tensor], tf.Tensor] | None = None
+    bits: Any = None
 
     def broadcast_scale(self, rank: int) -> tf.Tensor:
         """The scale, shaped to broadcast against a tensor of `rank` dimensions."""
-        if self.axis is None:
-            return self.scale
+        return self._broadcast(self.scale, rank)
+
+    def broadcast_bits(self, rank: int) -> tf.Tensor:
+        """The bits of the codes, likewise, float32: 0 where channels are pruned."""
+        return self._broadcast(self._own_bits(), rank)
+
+    def share(self, most_bits: int = MAX_BITS) -> tf.Tensor:
+        """The share of the weights that are not pruned and have no more bits, float32, ()."""
+        return tf.reduce_mean(_counts(self._own_bits(), most_bits))
+
+    def mean(self, values: tf.Tensor, most_bits: int = MAX_BITS) -> tf.Tensor:
+        """The mean over the weights of `share`, float32, (); 0 if there are none.
+
+        Args:
+            values: one for each weight, float32.
+            most_bits: see there.
+        """
+        counts = _counts(self.broadcast_bits(len(values.shape)), most_bits)
+        if self._own_bits().shape.rank:
+            return tf.math.divide_no_nan(tf.reduce_mean(values * counts), self.share(most_bits))
+        return tf.where(counts > 0.0, tf.reduce_mean(values), 0.0)
+
+    def _own_bits(self) -> tf.Tensor:
+        if self.bits is not None:
+            return tf.cast(self.bits, tf.float32)
+        levels = tf.cast(self.qmax - self.qmin + 1, tf.float32)
+        return tf.math.ceil(tf.math.log(levels) / math.log(2.0) - _ROUNDING)
+
+    def _broadcast(self, own: tf.Tensor, rank: int) -> tf.Tensor:
+        if self.axis is None or not own.shape.rank:
+            return own
         shape = [1] * rank
         shape[self.axis] = -1
-        return tf.reshape(self.scale, shape)
+        return tf.reshape(own, shape)
 
     def codes(self, latent: tf.Tensor) -> tf.Tensor:
         """Codes of latent weights, whole numbers in float32."""
@@ -56,6 +98,10 @@ class GridTensors:
         if self.nearest is not None:
             return self.nearest(ratio)
         return nearest_codes(ratio, self.qmin, self.qmax)
+
+
+def _counts(bits: tf.Tensor, most_bits: int) -> tf.Tensor:
+    return tf.cast(tf.logical_and(bits > 0.0, bits <= most_bits), tf.float32)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -105,6 +151,8 @@ class KernelStep:
         curvature: gives the square root of the gradients' mean squares as the optimizer has them,
             which Adam divides by, float32, in the kernel's shape: a diagonal estimate of the
             curvature of the loss. Raises ValueError for an optimizer that keeps none.
+        quantized: latent weights -> their codes, whole numbers in float32, as the quantizer makes
+            them; None if these are the nearest levels of the grid.
     """
 
     name: str
@@ -117,6 +165,7 @@ class KernelStep:
     progress: tf.Tensor
     variables: Mapping[str, tf.Variable] = dataclasses.field(default_factory=dict)
     curvature: Callable[[], tf.Tensor] | None = None
+    quantized: Callable[[tf.Tensor], tf.Tensor] | None = None
 
     @property
     def codes(self) -> tf.Tensor:
@@ -124,13 +173,13 @@ class KernelStep:
         return self.codes_of(self.kernel)
 
     @property
-    def levels(self) -> Any:
-        """How many whole numbers lie from the smallest to the largest code; also a tensor."""
-        return self.grid.qmax - self.grid.qmin + 1
+    def bits(self) -> tf.Tensor:
+        """The bits of the codes, float32, broadcastable: 0 in pruned channels."""
+        return self.grid.broadcast_bits(len(self.kernel.shape))
 
     def codes_of(self, kernel: tf.Tensor) -> tf.Tensor:
         """Codes of another kernel on the grid after the step."""
-        return self.grid.codes(kernel * self.factor)
+        return (self.quantized or self.grid.codes)(kernel * self.factor)
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -326,13 +375,31 @@ class Method:
         """The options with the fields that are `given`.
 
         Raises:
-            ValueError: naming the fields it does not have, or whose values it refuses.
+            ValueError: naming the fields it does not have, whose values are of another type than
+                their defaults, or whose values it refuses.
         """
-        known = [field.name for field in dataclasses.fields(self.options)]
+        defaults = {field.name: field.default for field in dataclasses.fields(self.options)}
+        known = list(defaults)
         unknown = [name for name in given if name not in known]
         if unknown:
             raise ValueError(
                 f"Method {self.name!r} has no option {', '.join(map(repr, unknown))}; it has "
                 f"{', '.join(known) or 'none'}."
             )
+        wrong = [
+            f"{name} must be {what}, got {given[name]!r}"
+            for name in given
+            if (what := _expected(defaults[name], given[name])) is not None
+        ]
+        if wrong:
+            raise ValueError(f"Options of method {self.name!r}: {'; '.join(wrong)}.")
         return self.options(**given)
+
+
+def _expected(default: Any, value: Any) -> str | None:
+    """What an option with this default should be, if `value` is something else."""
+    for known, accepted, what in _OPTION_TYPES:
+        if isinstance(default, known):
+            is_right = isinstance(value, accepted) and isinstance(value, bool) == (known is bool)
+            return None if is_right else what
+    return None

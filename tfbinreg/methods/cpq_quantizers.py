@@ -155,7 +155,8 @@ class DropBitsWeightQuantizer(CPQWeightQuantizer):
         if not self.learns_bits:
             return plain
         lows, highs = (tf.constant(ends, tf.float32) for ends in zip(*self.ranges, strict=True))
-        place = drop_bits.settled_bits(self._gates(variables)) - MIN_BITS
+        bits = drop_bits.settled_bits(self._gates(variables))
+        place = bits - MIN_BITS
 
         def nearest(ratio: tf.Tensor) -> tf.Tensor:
             shape = [1] * len(ratio.shape)
@@ -164,7 +165,7 @@ class DropBitsWeightQuantizer(CPQWeightQuantizer):
             ends = (tf.reshape(tf.gather(own, place), shape) for own in (lows, highs))
             return lsq_functions.nearest_codes(ratio, *ends)
 
-        return GridTensors(plain.scale, self.qmin, self.qmax, self.axis, nearest)
+        return GridTensors(plain.scale, self.qmin, self.qmax, self.axis, nearest, bits)
 
     def settle(self, variables: Variables, name: str) -> Grid:
         scale = self.settled_scale(variables, name)

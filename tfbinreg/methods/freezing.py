@@ -26,7 +26,8 @@ class FreezingOptions:
             frozen when freezing begins.
         last_threshold: the same at the end of training; in between it falls as a cosine.
         begin: part of the training before which nothing is frozen.
-        most_bits: kernels of more bits are left alone: their weights change codes all the time.
+        most_bits: kernels, and channels, of more bits are left alone: their weights change codes
+            all the time.
 
     Raises:
         ValueError: for a number outside its range.
@@ -98,12 +99,11 @@ def freeze(step: KernelStep, state: State, options: FreezingOptions) -> tuple[tf
 
 
 def _threshold(step: KernelStep, options: FreezingOptions) -> tf.Tensor:
-    """The frequency above which weights are frozen now; infinite where none are."""
+    """The frequency above which weights are frozen now, broadcastable; infinite where none are."""
     part = tf.maximum(step.progress - options.begin, 0.0) / (1.0 - options.begin)
     fall = 0.5 * (1.0 + tf.cos(math.pi * part))
     now = options.last_threshold + (options.first_threshold - options.last_threshold) * fall
-    few = tf.convert_to_tensor(step.levels) <= 2**options.most_bits
-    acts = tf.logical_and(step.progress >= options.begin, few)
+    acts = tf.logical_and(step.progress >= options.begin, step.bits <= options.most_bits)
     return tf.where(acts, now, math.inf)
 
 

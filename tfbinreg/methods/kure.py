@@ -45,18 +45,19 @@ def kurtosis_error(view: KernelView, options: KureOptions) -> tf.Tensor:
     The sum over the kernels is the paper's mean over the layers, so that a strength of 1 is the
     paper's; kernels with a penalty weight of 0 are not counted, which is how first and last layers
     are left out as in the paper. d divides by N; the authors' code by N - 1, which makes K smaller
-    by (1 - 1 / N)^2. A kernel has one kurtosis, also with a step per channel. That of a constant
-    kernel is not defined: it adds nothing.
+    by (1 - 1 / N)^2. A kernel has one kurtosis, also with a step per channel; weights of pruned
+    channels do not count. That of a constant kernel is not defined: it adds nothing.
 
     It spreads weights evenly, while bin regularization, dampening and msqe gather them at levels:
     the paper uses it before quantization. To combine them is to have them work against each other.
     """
-    centred = view.latent - tf.reduce_mean(view.latent)
-    variance = tf.reduce_mean(tf.square(centred))
-    varies = variance > _CONSTANT**2 * tf.reduce_mean(tf.square(view.latent))
+    mean = view.grid.mean
+    centred = view.latent - mean(view.latent)
+    variance = mean(tf.square(centred))
+    varies = variance > _CONSTANT**2 * mean(tf.square(view.latent))
     # Chosen before the division: NaN times 0 is NaN in a gradient.
     deviation = tf.sqrt(tf.where(varies, variance, 1.0))
-    kurtosis = tf.reduce_mean((tf.where(varies, centred, 0.0) / deviation) ** 4)
+    kurtosis = mean((tf.where(varies, centred, 0.0) / deviation) ** 4)
     error = tf.square(kurtosis - options.target) / view.kernels
     return tf.where(varies, error, 0.0)
 

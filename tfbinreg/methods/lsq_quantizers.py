@@ -97,7 +97,8 @@ class LSQWeightQuantizer(UniformWeightQuantizer):
         def nearest(ratio: tf.Tensor) -> tf.Tensor:
             return lsq_functions.nearest_by_bits(ratio, self._own_bits, self.axis)
 
-        return GridTensors(self.scale(variables), self.qmin, self.qmax, self.axis, nearest)
+        ends = self.qmin, self.qmax
+        return GridTensors(self.scale(variables), *ends, self.axis, nearest, self._own_bits)
 
     def settle(self, variables: Variables, name: str) -> Grid:
         if self._is_uniform:

@@ -148,7 +148,7 @@ class MirrorWeightQuantizer(LSQWeightQuantizer):
         nearest = None
         if self.bits == 1:
             nearest = _signs
-        return GridTensors(self.scale(variables), -1, 1, self.axis, nearest)
+        return GridTensors(self.scale(variables), -1, 1, self.axis, nearest, self.bits)
 
     def settle(self, variables: Variables, name: str) -> Grid:
         scale = self.settled_scale(variables, name)

@@ -64,7 +64,7 @@ def mean_squared_error(view: KernelView, options: MsqeOptions) -> tf.Tensor:
     distance = view.latent - tf.stop_gradient(grid.codes(view.latent)) * scale
     if options.scale_free:
         distance /= constant
-    error = tf.reduce_mean(tf.square(distance))
+    error = grid.mean(tf.square(distance))
     if not options.learned_strength:
         return error
     unit = 1.0 if options.scale_free else tf.reduce_mean(tf.square(constant))

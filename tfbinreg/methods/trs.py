@@ -32,7 +32,7 @@ class TrsOptions:
         gain: eta, how far the weights' rate moves per difference of the shares; 0 takes the
             learning rate of the first step.
         hold_steps: whether the kernels' steps stay as they are, as in the paper.
-        most_bits: kernels of more bits are left to the optimizer.
+        most_bits: kernels, and channels, of more bits are left to the optimizer.
 
     Raises:
         ValueError: for a number outside its range.
@@ -68,6 +68,9 @@ def schedule_transitions(
         R  = rate sqrt(b) (1 + cos(pi p)) / 2
         U <- max(0, U + gain (R - K))           for the next step; it starts at the learning rate
 
+    Of a kernel whose channels have bits of their own, sqrt(b) is a mean over its weights. Channels
+    of more bits than `most_bits` are left to the optimizer; these and pruned ones do not count.
+
     Args:
         step: what the optimizer did.
         state: `share` K, `own_rate` U (negative before the first step) and `gain`; float32, ().
@@ -76,16 +79,17 @@ def schedule_transitions(
     first = state["own_rate"] < 0.0
     own_rate = tf.where(first, step.rate, state["own_rate"])
     gain = tf.where(first, options.gain or step.rate, state["gain"])
-    levels = tf.cast(step.levels, tf.float32)
     factor = tf.math.divide_no_nan(own_rate, step.rate)
-    factor = tf.where(levels <= 2.0**options.most_bits, factor, 1.0)
+    factor = tf.where(step.bits <= options.most_bits, factor, 1.0)
     scaled = step.before + factor * (step.kernel - step.before)
     kernel = tf.where(tf.equal(factor, 1.0), step.kernel, scaled)
-    changed = tf.not_equal(step.codes_of(kernel), step.codes_before)
-    share = options.momentum * state["share"]
-    share += (1.0 - options.momentum) * tf.reduce_mean(tf.cast(changed, tf.float32))
-    bits = tf.math.log(levels) / math.log(2.0)
-    wanted = options.rate * tf.sqrt(bits) * 0.5 * (1.0 + tf.cos(math.pi * step.progress))
+    changed = tf.cast(tf.not_equal(step.codes_of(kernel), step.codes_before), tf.float32)
+
+    def mean(values: tf.Tensor) -> tf.Tensor:
+        return step.grid.mean(tf.broadcast_to(values, tf.shape(kernel)), options.most_bits)
+
+    share = options.momentum * state["share"] + (1.0 - options.momentum) * mean(changed)
+    wanted = options.rate * mean(tf.sqrt(step.bits)) * 0.5 * (1.0 + tf.cos(math.pi * step.progress))
     own_rate = tf.maximum(0.0, own_rate + gain * (wanted - share))
     return kernel, {"share": share, "own_rate": own_rate, "gain": gain}
 

@@ -134,9 +134,13 @@ class UniformWeightQuantizer(UniformQuantizer):
 
     def codes(self, kernel: Any, variables: Variables) -> np.ndarray:
         """The trained codes of `kernel`, int32, from the op the training graph runs."""
-        quantized = np.asarray(self(tf.convert_to_tensor(kernel), False, variables))
-        grid = self.settle(variables, "kernel")
-        return np.rint(quantized / grid.broadcast_scale(quantized.ndim)).astype(np.int32)
+        return self.codes_now(tf.convert_to_tensor(kernel), variables).numpy().astype(np.int32)
+
+    def codes_now(self, latent: tf.Tensor, variables: Variables) -> tf.Tensor:
+        """The same inside a graph, whole numbers in float32: not all quantizers take the nearest
+        level."""
+        quantized = tf.cast(self(latent, False, weights=variables), tf.float32)
+        return tf.round(quantized / self.grid_now(variables).broadcast_scale(len(latent.shape)))
 
 
 def is_usable(estimate: tf.Tensor) -> tf.Tensor:

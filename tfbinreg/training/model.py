@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -20,7 +21,7 @@ from tfbinreg.training.integer_inference import IntegerInference
 from tfbinreg.training.model_config import quantization_config, saved_recipe
 from tfbinreg.training.penalties import Penalty
 from tfbinreg.training.step_holding import hold
-from tfbinreg.training.training_progress import with_own_callbacks
+from tfbinreg.training.training_progress import curvature_of, with_own_callbacks
 from tfbinreg.training.weight_files import check_bits, record_bits
 from tfbinreg.training.weight_updates import Update, WeightUpdates
 
@@ -143,6 +144,7 @@ class QuantizedModel(_compat.Functional):
             apply=lambda step, state: method.update(step, state, options),
             holds_steps=method.holds_steps is not None and method.holds_steps(options),
             states=states,
+            name=name,
         )
 
     def _add_strength(self, penalty: str, attribute: str) -> None:
@@ -285,7 +287,7 @@ class QuantizedModel(_compat.Functional):
             kernel_sites(self),
             self.updates,
             rate=lambda: _compat.learning_rate(self.optimizer),
-            curvature=lambda kernel: _compat.curvature(self.optimizer, kernel),
+            curvature=functools.partial(curvature_of, self),
             progress=self.training_progress,
             changes=self.code_changes,
         )

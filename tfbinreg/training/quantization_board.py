@@ -25,6 +25,7 @@ class QuantizationBoard(keras.callbacks.Callback):
     - `flips/<layer>`: the share of codes that differ from those at the last time it wrote, at first
       from those before training;
     - `near_edge/<layer>`: the share of weights within 5 % of a step of the edge between two bins;
+      of these two, weights of pruned channels do not count;
     - `weight_bits/<layer>`: the bits of the codes per weight;
     - `penalty/<name>` and `strength/<name>`: each penalty without its strength, and the strength;
     - `size/packed_weight_bytes`: the bytes of all codes at their bits.
@@ -68,12 +69,7 @@ class QuantizationBoard(keras.callbacks.Callback):
             tf.summary.scalar(name, value)
 
     def _codes_now(self) -> dict[str, np.ndarray]:
-        return {
-            site.name: site.quantizer.grid_now(site.variables)
-            .codes(tf.convert_to_tensor(site.latent))
-            .numpy()
-            for site in kernel_sites(self.model)
-        }
+        return {site.name: site.codes() for site in kernel_sites(self.model)}
 
     def _scalars(self) -> dict[str, float]:
         found, size, codes = {}, 0.0, self._codes_now()
@@ -82,7 +78,9 @@ class QuantizationBoard(keras.callbacks.Callback):
             bits = site.grid().code_bits(site.size)
             size += bits / 8
             found[f"step/{site.name}"] = step_of(site)
-            found[f"flips/{site.name}"] = float(np.mean(codes[site.name] != self._codes[site.name]))
+            flips = tf.constant(codes[site.name] != self._codes[site.name])
+            grid = site.quantizer.grid_now(site.variables)
+            found[f"flips/{site.name}"] = float(grid.mean(tf.cast(flips, tf.float32)))
             found[f"near_edge/{site.name}"] = near[site.name]
             found[f"weight_bits/{site.name}"] = bits / site.size
         for site in activation_sites(self.model):

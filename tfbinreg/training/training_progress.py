@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 from tfbinreg import _compat
 from tfbinreg.layers.sites import Site, kernel_sites
@@ -83,10 +84,20 @@ def _kernel(model: Any, site: Site, progress: float) -> KernelBetweenEpochs:
         variables=site.variables,
         kernel=site.kernel,
         latent=np.asarray(site.latent),
-        curvature=lambda: np.asarray(_compat.curvature(model.optimizer, site.kernel)),
+        curvature=lambda: np.asarray(curvature_of(model, site, site.method)),
         restart=functools.partial(_compat.restart_slots, model, trained),
         progress=progress,
     )
+
+
+def curvature_of(model: Any, site: Site, method: str) -> tf.Tensor:
+    """What the optimizer knows of a kernel's curvature, which a method needs (`KernelStep`).
+
+    Raises:
+        ValueError: for an optimizer that knows nothing of it.
+    """
+    who = f"Method {method!r} of layer {site.name!r}"
+    return _compat.curvature(model.optimizer, site.kernel, who)
 
 
 def with_own_callbacks(fit: Callable[..., Any]) -> Callable[..., Any]:

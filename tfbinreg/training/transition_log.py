@@ -7,13 +7,12 @@ from typing import Any
 import numpy as np
 
 from tfbinreg import _compat
+from tfbinreg.core.grid import MAX_BITS
 from tfbinreg.layers.sites import Site, kernel_sites
 from tfbinreg.training.model import QuantizedModel
-from tfbinreg.training.weight_statistics import shares_near_edges
+from tfbinreg.training.weight_statistics import FEW_BITS, shares_near_edges
 
 keras = _compat.keras
-
-FEW_BITS = 4
 
 
 class TransitionLog(keras.callbacks.Callback):
@@ -23,7 +22,8 @@ class TransitionLog(keras.callbacks.Callback):
     progress bar:
 
     - `code_changes`: the share of codes that a training step changes, on average over the epoch and
-      over the weights of up to 4 bits (over all weights if no kernel has so few);
+      over the weights of up to 4 bits (over all weights if no kernel has so few; those of pruned
+      channels never count);
     - `near_edge`: the share of these weights within 5 % of a step of the edge between two bins,
       where the next step may change the code;
     - with `per_layer`, both for each kernel as `code_changes/<layer>` and `near_edge/<layer>`.
@@ -55,21 +55,19 @@ class TransitionLog(keras.callbacks.Callback):
             return
         sites = kernel_sites(self.model)
         steps = max(1, _compat.steps_of_fit(self.model) - self._first_step)
-        near = shares_near_edges(self.model)
+        near = shares_near_edges(self.model, FEW_BITS)
         found = {
             "code_changes": self.model.code_changes.numpy() / steps,
             "near_edge": np.array([near[site.name] for site in sites]),
         }
-        weights = [_weights_of_few_bits(site) for site in sites]
-        if not any(weights):
-            weights = [site.size for site in sites]
+        counted = ([_weights(site, most) for site in sites] for most in (FEW_BITS, MAX_BITS))
+        weights = next(filter(any, counted))
         for what, shares in found.items():
             logs[what] = float(np.average(shares, weights=weights))
             for site, share in zip(sites if self._per_layer else (), shares, strict=False):
                 logs[f"{what}/{site.name}"] = float(share)
 
 
-def _weights_of_few_bits(site: Site) -> int:
-    """How many weights a kernel has, 0 if they have many bits."""
-    grid = site.quantizer.grid_now(site.variables)
-    return site.size if int(grid.qmax - grid.qmin) < 2**FEW_BITS else 0
+def _weights(site: Site, most_bits: int) -> float:
+    """How many weights of a kernel are not pruned and have no more bits."""
+    return site.size * float(site.quantizer.grid_now(site.variables).share(most_bits))

@@ -8,16 +8,21 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tfbinreg.core.grid import MAX_BITS
 from tfbinreg.layers.sites import Site, kernel_sites, require_quantized
+from tfbinreg.methods.contract import GridTensors
 
 NEAR = 0.1
 EDGE = 0.05
+FEW_BITS = 4
 FAR = 10.0  # in steps: only weights beyond the outermost level are
 
 
 @dataclasses.dataclass(frozen=True)
 class BinStatistics:
     """Distances of latent weights from their quantization levels, in steps.
+
+    Weights of pruned channels do not count.
 
     Attributes:
         error: mean squared distance, in steps squared; clipped weights count with theirs.
@@ -32,12 +37,16 @@ class BinStatistics:
 
 
 def scaled_weights(site: Site) -> np.ndarray:
-    """A kernel divided by its step, flat: levels are its codes. float32, (weights,)."""
+    """A kernel divided by its step, flat: levels are its codes. float32, (weights,); without those
+    of pruned channels."""
     latent = site.latent
     if latent is None:
         raise ValueError(f"{site.name!r} is an activation: it has no weights.")
     grid = site.quantizer.grid_now(site.variables)
-    return (latent.numpy() / grid.broadcast_scale(latent.shape.rank).numpy()).ravel()
+    latent = tf.convert_to_tensor(latent)
+    rank = len(latent.shape)
+    left = tf.broadcast_to(grid.broadcast_bits(rank) > 0.0, latent.shape)
+    return tf.boolean_mask(latent / grid.broadcast_scale(rank), left).numpy()
 
 
 def bin_statistics(model: Any) -> BinStatistics:
@@ -50,24 +59,44 @@ def bin_statistics(model: Any) -> BinStatistics:
     squares = near = count = 0.0
     beyond = []
     for site in kernel_sites(model):
-        scaled = scaled_weights(site)
-        codes = site.quantizer.grid_now(site.variables).codes(tf.convert_to_tensor(site.latent))
-        distance = np.abs(scaled - codes.numpy().ravel())
-        own = float(np.sum(np.square(distance, dtype=np.float64)))
-        if own > FAR**2 * distance.size:
+        latent, grid = tf.convert_to_tensor(site.latent), site.quantizer.grid_now(site.variables)
+        scaled = latent / grid.broadcast_scale(len(latent.shape))
+        distance = tf.abs(scaled - site.quantizer.codes_now(latent, site.variables))
+        live = float(grid.share()) * site.size
+        error = float(grid.mean(tf.square(distance)))
+        if error > FAR**2:
             beyond.append(site.name)
-        squares += own
-        near += float(np.count_nonzero(distance <= NEAR))
-        count += distance.size
+        squares += live * error
+        near += live * float(grid.mean(tf.cast(distance <= NEAR, tf.float32)))
+        count += live
     return BinStatistics(squares / count, near / count, tuple(beyond))
 
 
-def shares_near_edges(model: Any) -> dict[str, float]:
-    """For each kernel the share of weights within 5 % of a step of the edge between two bins."""
+def shares_near_edges(model: Any, most_bits: int = MAX_BITS) -> dict[str, float]:
+    """For each kernel the share of weights within 5 % of a step of the edge between two bins.
+
+    Args:
+        model: quantized.
+        most_bits: weights of more bits do not count where there are others; nor do those of pruned
+            channels.
+    """
     shares = {}
     for site in kernel_sites(model):
         latent, grid = tf.convert_to_tensor(site.latent), site.quantizer.grid_now(site.variables)
-        scaled = latent / grid.broadcast_scale(len(latent.shape))
-        near = tf.not_equal(grid.rounded(scaled - EDGE), grid.rounded(scaled + EDGE))
-        shares[site.name] = float(np.mean(near))
+        way = EDGE * grid.broadcast_scale(len(latent.shape))
+        low, high = (site.quantizer.codes_now(latent + d, site.variables) for d in (-way, way))
+        shares[site.name] = float(share_of_few_bits(grid, tf.not_equal(low, high), most_bits))
     return shares
+
+
+def share_of_few_bits(grid: GridTensors, flags: tf.Tensor, most_bits: int = FEW_BITS) -> tf.Tensor:
+    """The share of the weights of up to 4 bits that are flagged, float32, (); of all that are not
+    pruned where none has so few.
+
+    Args:
+        grid: of the kernel.
+        flags: bool, one for each weight.
+        most_bits: in place of 4.
+    """
+    values = tf.cast(flags, tf.float32)
+    return tf.where(grid.share(most_bits) > 0.0, grid.mean(values, most_bits), grid.mean(values))

@@ -11,6 +11,7 @@ from tfbinreg import _compat
 from tfbinreg.layers.sites import Site
 from tfbinreg.methods.contract import KernelStep, State
 from tfbinreg.training.step_holding import hold
+from tfbinreg.training.weight_statistics import share_of_few_bits
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -21,11 +22,13 @@ class Update:
         apply: (step, state) -> the kernel and the state after it (`Method.update`).
         holds_steps: whether the kernels' steps stay as they are.
         states: name of a kernel it acts on -> its state's variables by their names.
+        name: the method's; None if each kernel's own acts on it.
     """
 
     apply: Callable[[KernelStep, State], tuple[tf.Tensor, State]]
     holds_steps: bool
     states: Mapping[str, Mapping[str, tf.Variable]]
+    name: str | None = None
 
 
 class WeightUpdates:
@@ -35,10 +38,11 @@ class WeightUpdates:
         sites: the kernels.
         updates: applied in this order.
         rate: the learning rate of the next step.
-        curvature: what the optimizer knows of a kernel's (`KernelStep`).
+        curvature: (kernel, name of a method) -> what the optimizer knows of the kernel's curvature
+            (`KernelStep`), which the method needs.
         progress: how much of the training is over, float32, ().
-        changes: float32, (kernels,), to which the share of changed codes of each is added; None
-            counts nothing.
+        changes: float32, (kernels,), to which `share_of_few_bits` that has changed its codes is
+            added; None counts nothing.
     """
 
     def __init__(
@@ -47,7 +51,7 @@ class WeightUpdates:
         updates: Sequence[Update],
         *,
         rate: Callable[[], tf.Tensor],
-        curvature: Callable[[tf.Variable], tf.Tensor],
+        curvature: Callable[[Site, str], tf.Tensor],
         progress: tf.Variable,
         changes: tf.Variable | None,
     ) -> None:
@@ -62,7 +66,8 @@ class WeightUpdates:
             rate = self._rate()
             kernels = [tf.identity(site.kernel) for site in self._sites]
             codes = [
-                _codes(site, kernel) for site, kernel in zip(self._sites, kernels, strict=True)
+                site.quantizer.codes_now(kernel * site.layer.latent_factor(), site.variables)
+                for site, kernel in zip(self._sites, kernels, strict=True)
             ]
             steps = [step for site in self._sites for step in site.learned]
             release = hold(steps, tf.constant(1)) if self._holds_steps else None
@@ -83,7 +88,8 @@ class WeightUpdates:
     def _end_of(
         self, site: Site, before: tf.Tensor, codes: tf.Tensor, rate: tf.Tensor
     ) -> tf.Tensor | None:
-        """Update one kernel; the share of its codes that have changed, None if nothing counts."""
+        """Update one kernel; `share_of_few_bits` that has changed its codes, None if nothing
+        counts."""
         step = KernelStep(
             name=site.name,
             before=before,
@@ -94,13 +100,15 @@ class WeightUpdates:
             rate=rate,
             progress=tf.convert_to_tensor(self._progress),
             variables=site.variables,
-            curvature=lambda: self._curvature(site.kernel),
+            quantized=lambda latent: site.quantizer.codes_now(latent, site.variables),
         )
         for update in self._updates:
             state = update.states.get(site.name)
             if state is None or not site.layer.trainable:
                 continue  # of a frozen layer the optimizer knows nothing
             now = {name: tf.convert_to_tensor(variable) for name, variable in state.items()}
+            who = update.name or site.method
+            step = dataclasses.replace(step, curvature=lambda who=who: self._curvature(site, who))
             kernel, after = update.apply(step, now)
             for name, variable in state.items():
                 variable.assign(after[name])
@@ -109,9 +117,4 @@ class WeightUpdates:
             _compat.assign(site.kernel, step.kernel)
         if self._changes is None:
             return None
-        return tf.reduce_mean(tf.cast(tf.not_equal(step.codes, codes), tf.float32))
-
-
-def _codes(site: Site, kernel: tf.Tensor) -> tf.Tensor:
-    grid = site.quantizer.grid_now(site.variables)
-    return grid.codes(kernel * site.layer.latent_factor())
+        return share_of_few_bits(step.grid, tf.not_equal(step.codes, codes))

@@ -376,7 +376,9 @@ class TestTraining:
 
     @pytest.mark.parametrize("optimizer", [keras.optimizers.SGD, keras.optimizers.legacy.SGD])
     def test_optimizers_without_mean_squares_are_refused(self, optimizer):
-        with pytest.raises(ValueError, match=r"Only Adam and AdamW .* SGD does not"):
+        with pytest.raises(
+            ValueError, match=r"^Method 'alq' of layer 'conv' needs .* SGD keeps none"
+        ):
             make(optimizer(0.01)).fit(*data(), 16, verbose=0)
 
     def test_a_frozen_layer_keeps_its_kernel(self):

@@ -8,6 +8,8 @@ import tensorflow as tf
 from tfbinreg import BinOptions, bin_regularization
 from tfbinreg.core import grid
 from tfbinreg.methods import lsq_functions
+from tfbinreg.methods.bin_regularization import BIN_REGULARIZATION
+from tfbinreg.methods.contract import GridTensors, KernelView
 
 BITS = range(2, 9)
 
@@ -122,6 +124,27 @@ def test_damped_by_the_rate_a_step_is_the_proximal_one(bits, strength):
     moved = weights - rate * strength * gradient.astype(np.float64)
     expected = reference.proximal_bin_step(weights, step, qmin, qmax, strength, rate)
     np.testing.assert_allclose(moved, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("reach", [0.0, 0.3])
+def test_the_mean_is_over_channels_that_are_not_pruned(reach):
+    weights = tf.constant(np.random.default_rng(0).normal(size=(12, 4)), tf.float32)
+    alive = tf.constant([1.0, 0.0, 1.0, 0.0])
+    options = BinOptions()
+
+    def value_and_pull(latent, bits):
+        grid = GridTensors(tf.fill([len(bits)], 0.4), -2, 1, 1, None, bits)
+        with tf.GradientTape() as tape:
+            tape.watch(latent)
+            view = KernelView("a", latent, grid, reach=reach)
+            value = BIN_REGULARIZATION.penalty(view, options)
+        return value, tape.gradient(value, latent)
+
+    value, pull = value_and_pull(weights * alive, (2, 0, 2, 0))
+    of_two, its_pull = value_and_pull(tf.gather(weights, [0, 2], axis=1), (2, 2))
+    np.testing.assert_allclose(value, of_two, rtol=1e-6)
+    np.testing.assert_allclose(tf.gather(pull, [0, 2], axis=1), its_pull, rtol=1e-6)
+    assert float(value_and_pull(weights * 0.0, (0, 0, 0, 0))[0]) == 0.0
 
 
 def test_damping_is_shared_out_over_channels_and_divided_by_the_squared_step():

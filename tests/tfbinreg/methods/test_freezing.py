@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 
 import numpy as np
@@ -93,6 +94,17 @@ def test_kernels_of_many_bits_are_left_alone():
         for before, after in ((0.0, SCALE), (SCALE, 0.0), (0.0, SCALE)):
             _, state = freeze(step_of([before], [after], 0.5, levels=levels), state, options)
         assert state["frozen"].numpy() == [frozen]
+
+
+def test_channels_of_many_bits_are_left_alone():
+    options = FreezingOptions(momentum=0.9, first_threshold=0.1, last_threshold=0.1, begin=0.0)
+    state = tensors(FREEZING.state((1, 3), options))
+    grid = GridTensors(tf.fill([3], SCALE), -128, 127, 1, None, (8, 4, 0))
+    for before, after in ((0.0, SCALE), (SCALE, 0.0), (0.0, SCALE)):
+        step = step_of([[before] * 3], [[after] * 3], 0.5)
+        codes = grid.codes(step.before)
+        _, state = freeze(dataclasses.replace(step, grid=grid, codes_before=codes), state, options)
+    assert state["frozen"].numpy().tolist() == [[0, 1, 1]]
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,22 @@ def test_the_targets_of_uniform_and_of_two_valued_weights():
     assert run([-1.0, 1.0], 3.0, 4)[0] == pytest.approx(1.0, rel=1e-5)
 
 
+@pytest.mark.parametrize("bits", [(2, 0, 4, 0), (0, 0, 0, 0)])
+def test_weights_of_pruned_channels_do_not_count(bits):
+    weights = batch(1, (30, 4)).numpy() * 0.1 + 0.02
+    left = [channel for channel, own in enumerate(bits) if own]
+    latent = tf.constant(weights * np.sign(bits), tf.float32)
+    grid = GridTensors(tf.fill([4], 0.1), -8, 7, 1, None, bits)
+    with tf.GradientTape() as tape:
+        tape.watch(latent)
+        value = kurtosis_error(KernelView("conv", latent, grid), KureOptions())
+    to_latent = tape.gradient(value, latent).numpy()
+    twin = reference.kurtosis_error(weights[:, left], 1.8, 1) if left else (0.0, 0.0)
+    assert float(value) == pytest.approx(twin[0], rel=1e-4)
+    np.testing.assert_allclose(to_latent[:, left], twin[1], rtol=1e-3, atol=1e-5)
+    assert not np.any(np.delete(to_latent, left, 1))
+
+
 @pytest.mark.parametrize("scale", [1e-10, 1.0, 1e6])
 def test_a_factor_and_an_offset_change_nothing(scale):
     weights = batch(0, (50,)).numpy()

@@ -51,6 +51,20 @@ def test_of_several_channels_it_is_the_mean():
     np.testing.assert_allclose(to_weights, expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("learned_strength", [False, True])
+def test_weights_of_pruned_channels_do_not_count(learned_strength):
+    weights, steps = batch(0, (6, 4)).numpy(), np.float32([0.1, 0.2, 0.3, 0.4])
+    options = MsqeOptions(learned_strength=learned_strength, scale_free=True)
+    left = [0, 3]
+
+    def error(columns, bits):
+        grid = GridTensors(tf.constant(steps[columns]), -2, 1, 1, None, bits)
+        return mean_squared_error(KernelView("a", tf.constant(weights[:, columns]), grid), options)
+
+    weights[:, 1:3] = 0.0
+    assert float(error([0, 1, 2, 3], (2, 0, 0, 2))) == pytest.approx(float(error(left, (2, 2))))
+
+
 def test_scale_free_divides_distances_by_the_step():
     weights, step = batch(0, (6, 4)).numpy(), 0.25
     plain, free = run(weights, step, -2, 1), run(weights, step, -2, 1, scale_free=True)

@@ -74,6 +74,36 @@ def test_many_bits_and_a_rate_of_zero_are_left_alone():
     np.testing.assert_array_equal(result, np.float32([0.0, 0.1]))
 
 
+def mixed_step(bits, nearest=None):
+    """A step in which the first weight of each channel moves by a level."""
+    channels = len(bits)
+    grid = GridTensors(tf.fill([channels], SCALE), -8, 7, 1, nearest, bits)
+    before = np.zeros((4, channels), np.float32)
+    moved = before.copy()
+    moved[0] = SCALE
+    return KernelStep(
+        name="a", before=tf.constant(before), kernel=tf.constant(moved), factor=1.0,
+        codes_before=grid.codes(tf.constant(before)), grid=grid, rate=tf.constant(0.1),
+        progress=tf.constant(0.0),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("bits", "root"),
+    [((1, 1), 1.0), ((4, 1), 1.5), ((0, 4), 2.0), ((8, 0, 1), 1.0), ((0, 0), 0.0), ((8, 8), 0.0)],
+)
+def test_each_channel_has_its_own_bits_and_pruned_ones_do_not_count(bits, root):
+    options = TrsOptions(rate=0.1, momentum=0.5, gain=1.0, most_bits=4)
+    state = {"share": tf.constant(0.0), "own_rate": tf.constant(0.2), "gain": tf.constant(1.0)}
+    step = mixed_step(bits)
+    kernel, after = schedule_transitions(step, state, options)
+    left = [own > 4 for own in bits]  # to the optimizer
+    np.testing.assert_allclose(kernel[0], SCALE * np.where(left, 1.0, 2.0))
+    share = 0.5 * 0.25 * (root > 0.0)
+    assert float(after["share"]) == pytest.approx(share)
+    assert float(after["own_rate"]) == pytest.approx(0.2 + 0.1 * root - share)
+
+
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [

@@ -1,5 +1,6 @@
 """What is written for TensorBoard."""
 
+import dataclasses
 import sys
 
 import numpy as np
@@ -9,6 +10,7 @@ import tf_keras as keras
 
 import tfbinreg
 from tfbinreg.layers.sites import activation_sites, kernel_sites
+from tfbinreg.methods import roster
 
 layers = keras.layers
 
@@ -92,6 +94,35 @@ def test_the_history_has_the_steps_and_can_be_drawn(trained):
         assert history.history[f"step/{name}"] == pytest.approx(steps)
     (axis,) = tfbinreg.plot.steps(history, ["hidden"]).axes
     assert list(axis.get_lines()[0].get_ydata()) == history.history["step/hidden"]
+
+
+def test_flips_are_those_of_the_quantizer(tmp_path, monkeypatch):
+    class Small(tfbinreg.LSQWeightQuantizer):
+        """Codes of other numbers than the latent weights."""
+
+        def __call__(self, inputs, training, weights, **kwargs):
+            return super().__call__(inputs * 0.01, training, weights, **kwargs)
+
+    like_lsq = roster.find("lsq", "weights")
+    own = dataclasses.replace(
+        like_lsq, name="small", weights=lambda spec, options: Small(spec.bits, spec.axis)
+    )
+    monkeypatch.setattr(roster, "_methods", {**roster._methods, "small": own})
+    keras.utils.set_random_seed(0)
+    net = keras.Sequential([layers.Input((4,)), layers.Dense(3, name="head")])
+    recipe = tfbinreg.Recipe(weight_bits=2, first_last_bits=None, method="small")
+    model = tfbinreg.quantize_apply(net, recipe)
+    model.compile(keras.optimizers.Adam(0.02), "mse")
+    (site,) = kernel_sites(model)
+    latents = site.quantizer.grid_now(site.variables).codes(tf.convert_to_tensor(site.latent))
+    board, log = tfbinreg.QuantizationBoard(tmp_path), tfbinreg.TransitionLog()
+    inputs = np.random.default_rng(0).normal(size=(32, 4)).astype(np.float32)
+    fit = {"epochs": 2, "batch_size": 4, "verbose": 0, "callbacks": [board, log]}
+    history = model.fit(inputs, inputs[:, :3], **fit).history
+    now = site.quantizer.grid_now(site.variables).codes(tf.convert_to_tensor(site.latent))
+    assert np.any(now != latents) and not np.any(site.codes())
+    assert set(events(tmp_path)["flips/head"].values()) == {0.0}
+    assert history["code_changes"] == history["near_edge"] == [0.0, 0.0]
 
 
 def test_every_so_many_epochs(trained, tmp_path):

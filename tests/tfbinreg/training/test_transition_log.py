@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 import tf_keras as keras
@@ -53,6 +55,23 @@ def test_all_kernels_count_where_none_has_few_bits():
     log = tfbinreg.TransitionLog()
     history = model.fit(*trainable_net.data(), callbacks=[log], verbose=0).history
     assert history["code_changes"][0] > 0.0 and "code_changes/middle" not in history
+
+
+def test_a_mixed_kernel_counts_with_its_channels_of_few_bits():
+    rules = [tfbinreg.Rule(layer="middle", weight_bits=(0, 8, 2, 8))]
+    model = trainable_net.build(0.05, tfbinreg.Recipe(rules=rules))
+    seen = []
+
+    def look(*_):
+        (site,) = [site for site in kernel_sites(model) if site.name == "middle"]
+        seen.append(site.codes()[..., 2])
+
+    watch = keras.callbacks.LambdaCallback(on_train_begin=look, on_train_batch_end=look)
+    log = tfbinreg.TransitionLog()
+    fit = {"batch_size": 8, "verbose": 0, "callbacks": [watch, log]}
+    history = model.fit(*trainable_net.data(), **fit).history
+    flips = np.mean([before != after for before, after in itertools.pairwise(seen)])
+    assert history["code_changes"] == pytest.approx([flips]) and flips > 0.0
 
 
 def test_a_float_model_is_refused():
