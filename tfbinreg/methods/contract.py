@@ -68,7 +68,7 @@ class GridTensors:
         """The mean over the weights of `share`, float32, (); 0 if there are none.
 
         Args:
-            values: one for each weight, float32.
+            values: one for each weight, float32, or what broadcasts to that.
             most_bits: see there.
         """
         counts = _counts(self.broadcast_bits(len(values.shape)), most_bits)

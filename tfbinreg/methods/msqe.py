@@ -67,7 +67,7 @@ def mean_squared_error(view: KernelView, options: MsqeOptions) -> tf.Tensor:
     error = grid.mean(tf.square(distance))
     if not options.learned_strength:
         return error
-    unit = 1.0 if options.scale_free else tf.reduce_mean(tf.square(constant))
+    unit = 1.0 if options.scale_free else grid.mean(tf.square(constant))
     return tf.math.log(error / unit + ERROR_FLOOR)
 
 

@@ -84,12 +84,10 @@ def schedule_transitions(
     scaled = step.before + factor * (step.kernel - step.before)
     kernel = tf.where(tf.equal(factor, 1.0), step.kernel, scaled)
     changed = tf.cast(tf.not_equal(step.codes_of(kernel), step.codes_before), tf.float32)
-
-    def mean(values: tf.Tensor) -> tf.Tensor:
-        return step.grid.mean(tf.broadcast_to(values, tf.shape(kernel)), options.most_bits)
-
-    share = options.momentum * state["share"] + (1.0 - options.momentum) * mean(changed)
-    wanted = options.rate * mean(tf.sqrt(step.bits)) * 0.5 * (1.0 + tf.cos(math.pi * step.progress))
+    share = options.momentum * state["share"]
+    share += (1.0 - options.momentum) * step.grid.mean(changed, options.most_bits)
+    root = step.grid.mean(tf.sqrt(step.bits), options.most_bits)
+    wanted = options.rate * root * 0.5 * (1.0 + tf.cos(math.pi * step.progress))
     own_rate = tf.maximum(0.0, own_rate + gain * (wanted - share))
     return kernel, {"share": share, "own_rate": own_rate, "gain": gain}
 

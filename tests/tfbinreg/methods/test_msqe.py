@@ -51,10 +51,11 @@ def test_of_several_channels_it_is_the_mean():
     np.testing.assert_allclose(to_weights, expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("scale_free", [False, True])
 @pytest.mark.parametrize("learned_strength", [False, True])
-def test_weights_of_pruned_channels_do_not_count(learned_strength):
+def test_weights_of_pruned_channels_do_not_count(learned_strength, scale_free):
     weights, steps = batch(0, (6, 4)).numpy(), np.float32([0.1, 0.2, 0.3, 0.4])
-    options = MsqeOptions(learned_strength=learned_strength, scale_free=True)
+    options = MsqeOptions(learned_strength=learned_strength, scale_free=scale_free)
     left = [0, 3]
 
     def error(columns, bits):
