@@ -257,9 +257,13 @@ def _moves(maker):
         ("GlobalMaxPooling2D", (4,), {"keepdims": False}),
         ("Reshape", (20, 6), {}),
         ("Flatten", (120,), {}),
+        ("Permute", (4, 6, 5), {"dims": (3, 1, 2)}),
     ):
         maker.add(kind, [place], grid, shape, attributes)
     maker.add("Concatenate", [place, place], grid, (6, 5, 8))
+    other = maker.input((6, 5, 4), grid)
+    for kind in ("Maximum", "Minimum"):
+        maker.add(kind, [place, other], grid, (6, 5, 4))
 
 
 MAKERS = {

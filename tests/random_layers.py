@@ -221,6 +221,11 @@ def _reshape(draw: Draw, shape: Shape) -> Made:
     return _layer(f"Reshape({form}", np.empty(shape).reshape(form).shape)
 
 
+def _permute(draw: Draw, shape: Shape) -> Made:
+    dims = tuple(draw(st.permutations(range(1, len(shape) + 1))))
+    return _layer(f"Permute({dims}", tuple(shape[axis - 1] for axis in dims))
+
+
 def _flatten(draw: Draw, shape: Shape) -> Made:
     return _layer("Flatten(", (int(np.prod(shape)),))
 
@@ -283,6 +288,7 @@ VOCABULARY: dict[str, Callable[[Draw, Shape], Made]] = {
     "Cropping1D": _border("Cropping1D", -1),
     "Slice": _slice,
     "Flatten": _flatten,
+    "Permute": _permute,
     "Reshape": _reshape,
     "Dropout": _same("Dropout(0.5"),
     "SpatialDropout1D": _same("SpatialDropout1D(0.5"),

@@ -127,7 +127,7 @@ def randomize(model: Any, seed: int) -> None:
         weight.assign(value)
 
 
-MERGES = ("Add", "Subtract", "Multiply", "Average", "Concatenate")
+MERGES = ("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum", "Concatenate")
 REPEAT = "repeated layer"
 REPEATED = ("Conv2D", "DepthwiseConv2D", "Conv1D", "SeparableConv2D", "Dense", "BatchNormalization",
             "PReLU", "TimeDistributed", "nested model")  # fmt: skip

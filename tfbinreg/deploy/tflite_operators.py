@@ -187,6 +187,15 @@ def _plain(name: str, version: int) -> Callable[[FrozenOp, Any], Operator]:
     return lambda op, shapes: Operator(name=name, version=version)
 
 
+def _extreme(name: str) -> Callable[[FrozenOp, Any], Operator]:
+    return lambda op, shapes: Operator(name=name, options="MaximumMinimum")
+
+
+def _transposed(op: FrozenOp, shapes: Sequence[tuple[int, ...]]) -> Operator:
+    order = np.array([0, *op.attributes["dims"]], np.int32)
+    return Operator(name="TRANSPOSE", options="Transpose", parameters={"order": order})
+
+
 def _reshape(op: FrozenOp, shapes: Sequence[tuple[int, ...]]) -> Operator:
     return _reshaped(op.shape)  # type: ignore[arg-type]
 
@@ -281,8 +290,11 @@ _OPERATORS: Mapping[str, Callable[[FrozenOp, Sequence[tuple[int, ...]]], Operato
     "HardSwish": _plain("HARD_SWISH", 1),
     "LeakyReLU": _leaky_relu,
     "MaxPooling2D": _pool("MAX_POOL_2D"),
+    "Maximum": _extreme("MAXIMUM"),
+    "Minimum": _extreme("MINIMUM"),
     "Multiply": _arithmetic("MUL", "Mul"),
     "PReLU": _plain("PRELU", 1),
+    "Permute": _transposed,
     "ReLU": lambda op, shapes: relu(op.attributes["max_value"]),
     "Reshape": _reshape,
     "Slice": _slice,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
+
 from tfbinreg import _compat
 from tfbinreg.frontend.builder import Builder, Value
 from tfbinreg.network.added_layers import HardSwish
@@ -31,9 +33,22 @@ def _tanh(build: Builder, source: Value) -> Value:
     return elementwise(build, keras.layers.Activation("tanh", name=build.name("tanh")), source)
 
 
-def softmax(build: Builder, source: Value) -> Value:
-    layer = keras.layers.Softmax(name=build.name("softmax"))
-    return Value(source.shape, build.call(layer, build.plain(source)))
+def softmax(build: Builder, source: Value, axis: Any = -1) -> Value:
+    """A softmax over one axis, which the runtimes take for the last one."""
+    rank, tensor = len(source.shape), build.plain(source)
+    order = list(range(1, rank))
+    place = int(np.ravel(axis)[0]) % rank - 1
+    order[place], order[-1] = order[-1], order[place]
+    moves = place != rank - 2
+    if moves:
+        tensor = build.call(keras.layers.Permute(order, name=build.part_name("to_last")), tensor)
+    layer = keras.layers.Softmax(
+        name=build.part_name("softmax") if moves else build.name("softmax")
+    )
+    tensor = build.call(layer, tensor)
+    if moves:
+        tensor = build.call(keras.layers.Permute(order, name=build.name("from_last")), tensor)
+    return Value(source.shape, tensor)
 
 
 def _silu(build: Builder, source: Value) -> Value:

@@ -43,14 +43,15 @@ _IN_LAYERS = frozenset(
 )
 
 
-def _operands(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
+def operands(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
+    """The operands of a function in order, and behind them its options."""
     named = [kwargs[key] for key in (*_OPERANDS, *_OPTIONS.get(name, ())) if key in kwargs]
     return [*args, *named]
 
 
-def _are_numbers(operands: Sequence[Any]) -> bool:
+def _are_numbers(given: Sequence[Any]) -> bool:
     """Whether what is not a tensor is one number."""
-    return all(isinstance(own, Value) or np.size(own) == 1 for own in operands)
+    return all(isinstance(own, Value) or np.size(own) == 1 for own in given)
 
 
 def extended(
@@ -58,12 +59,12 @@ def extended(
 ) -> Value | None:
     """The result of an operation that layers compute as part of the table before it; None if there
     is none, or it takes something else as well."""
-    operands = _operands(name, args, kwargs)
-    if name not in _IN_LAYERS or not _are_numbers(operands):
+    given = operands(name, args, kwargs)
+    if name not in _IN_LAYERS or not _are_numbers(given):
         return None
-    values = [own for own in operands if isinstance(own, Value)]
+    values = [own for own in given if isinstance(own, Value)]
     behind = (_has_table(own) and build.function_of(own)[1] != VALUE for own in values)
-    return build.function(name, operands) if any(behind) else None
+    return build.function(name, given) if any(behind) else None
 
 
 def _has_table(value: Value) -> bool:
@@ -72,17 +73,17 @@ def _has_table(value: Value) -> bool:
     return isinstance(value, PendingFunction)
 
 
-def tabled(build: Builder, name: str, *operands: Any) -> Value:
+def tabled(build: Builder, name: str, *given: Any) -> Value:
     """A function of values and numbers, as a table.
 
     Raises:
         UnsupportedError: if it takes the numbers of several tensors.
     """
-    if not _are_numbers(operands):
-        shapes = [np.shape(own) for own in operands if not isinstance(own, Value)]
+    if not _are_numbers(given):
+        shapes = [np.shape(own) for own in given if not isinstance(own, Value)]
         what = f"{name} with a constant of shape {max(shapes, key=len)}"
         raise UnsupportedError((what, "use one number for all channels"))
-    made = build.function(name, operands)
+    made = build.function(name, given)
     if made is None:
         what = f"{name} of several tensors"
         raise UnsupportedError((what, "only what is computed from one tensor fits a table"))
@@ -91,7 +92,7 @@ def tabled(build: Builder, name: str, *operands: Any) -> Value:
 
 def _rule(name: str) -> Callable[..., Value]:
     def rewrite(build: Builder, step: Step, *args: Any, **kwargs: Any) -> Value:
-        return tabled(build, name, *_operands(name, args, kwargs))
+        return tabled(build, name, *operands(name, args, kwargs))
 
     return rewrite
 

@@ -206,6 +206,24 @@ def _merge(layer_class: Any) -> Rewrite:
     return rewrite
 
 
+def _extreme(layer_class: Any) -> Rewrite:
+    """The larger or the smaller of numbers, which all lie on one grid; two tensors at a time."""
+    merge = _merge(layer_class)
+
+    def rewrite(build: Builder, step: Step, values: list[Value]) -> Value:
+        return merge(build, step, [_sharing(build, value, i) for i, value in enumerate(values)])
+
+    return rewrite
+
+
+def _sharing(build: Builder, value: Value, index: int) -> Value:
+    """A value whose grid can be shared: itself, or a copy on a grid of its own."""
+    if not build.needs_own_grid(build.tensor(value)):
+        return value
+    copy = ChannelAffine(name=build.part_name(f"input{index}"))
+    return Value(value.shape, build.call(copy, build.image(value)))
+
+
 _add, _subtract = _merge(keras.layers.Add), _merge(keras.layers.Subtract)
 
 
@@ -247,11 +265,10 @@ def concatenate(build: Builder, values: Sequence[Value], axis: int, shape: Shape
     axis = axis % len(shape)
     last = axis == len(shape) - 1
     tensors = _same_form(build, values) if last else [build.plain(value) for value in values]
-    for index, tensor in enumerate(tensors):
-        if build.needs_own_grid(tensor):
-            image = build.image(Value(values[index].shape, tensor))
-            copy = build.call(ChannelAffine(name=build.part_name(f"input{index}")), image)
-            tensors[index] = copy
+    tensors = [
+        build.tensor(_sharing(build, Value(value.shape, tensor), index))
+        for index, (value, tensor) in enumerate(zip(values, tensors, strict=True))
+    ]
     if len({len(tensor.shape) for tensor in tensors}) > 1:
         tensors = [build.image(Value(v.shape, t)) for v, t in zip(values, tensors, strict=True)]
     if not last:  # copies may be images
@@ -407,11 +424,13 @@ LAYERS: Mapping[str, Rewrite] = {
         source=values[0],
         expression=json.loads(step.layer.expression),
     ),
-    "Softmax": lambda build, step, values: softmax(build, values[0]),
+    "Softmax": lambda build, step, values: softmax(build, values[0], step.layer.axis),
     "Add": _add,
     "Subtract": _subtract,
     "Multiply": _multiply,
     "Average": _average,
+    "Maximum": _extreme(keras.layers.Maximum),
+    "Minimum": _extreme(keras.layers.Minimum),
     "Concatenate": _concatenate,
     "GlobalAveragePooling2D": _global_average,
     "GlobalAveragePooling1D": _global_average,
@@ -434,6 +453,7 @@ LAYERS: Mapping[str, Rewrite] = {
     "Slice": _keep_any,
     "Flatten": _flatten,
     "Reshape": _reshaped,
+    "Permute": _keep_plain,
     "Dropout": _dropout,
     "SpatialDropout1D": _flat(keras.layers.SpatialDropout2D, lambda layer: {"rate": layer.rate}),
     "SpatialDropout2D": _keep,

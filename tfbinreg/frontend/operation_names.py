@@ -67,6 +67,8 @@ TF_OPERATIONS = {
     "compat.v1.shape": "shape",
     "stack": "stack",
     "squeeze": "squeeze",
+    "transpose": "transpose",
+    "compat.v1.transpose": "transpose",
     "compat.v1.squeeze": "squeeze",
     "expand_dims": "expand_dims",
     "identity": "identity",
@@ -117,6 +119,7 @@ KERAS3_OPERATIONS = {
     "Squeeze": "squeeze",
     "ExpandDims": "expand_dims",
     "GetItem": "getitem",
+    "Transpose": "transpose",
     "Abs": "abs",
     "Absolute": "abs",
     "Cast": "cast",
@@ -159,6 +162,7 @@ KERAS3_OPERATIONS = {
 }
 # What these keep as attributes -> names of arguments that the rules know.
 KERAS3_ATTRIBUTES = {
+    "axes": "perm",
     "axis": "axis",
     "keepdims": "keepdims",
     "newshape": "shape",

@@ -10,7 +10,7 @@ import numpy as np
 
 from tfbinreg import _compat
 from tfbinreg.frontend import function_rules, layer_rules, shape_rules
-from tfbinreg.frontend.activation_rules import activate
+from tfbinreg.frontend.activation_rules import activate, softmax
 from tfbinreg.frontend.builder import Builder, UnsupportedError, Value
 from tfbinreg.frontend.program import Step
 
@@ -108,9 +108,34 @@ def _activation(name: str) -> Operation:
 
 
 def _softmax(build: Builder, step: Step, x: Value, axis: Any = -1) -> Value:
-    if axis not in (None, -1, len(x.shape) - 1):
-        raise UnsupportedError((f"axis={axis}", "take the softmax over the last axis"))
-    return activate(build, "softmax", x)
+    axes = np.ravel(-1 if axis is None else axis)
+    if len(axes) != 1 or axes[0] % len(x.shape) == 0:
+        raise UnsupportedError((f"axis={axis}", "take the softmax over one axis but the batch"))
+    return softmax(build, x, axes[0])
+
+
+def _extreme(kind: str) -> Operation:
+    """The larger or the smaller of two tensors; of one and what is computed from it, a table."""
+    name = kind.lower()
+
+    def rewrite(build: Builder, step: Step, *args: Any, **kwargs: Any) -> Value:
+        operands = function_rules.operands(name, args, kwargs)
+        values = [own for own in operands if isinstance(own, Value)]
+        made = None if len(values) < 2 else build.function(name, operands)
+        if len(values) < 2 or made is not None:
+            return made or function_rules.tabled(build, name, *operands)
+        return _merge(build, step, kind, *values)
+
+    return rewrite
+
+
+def _transpose(build: Builder, step: Step, x: Value, perm: Any = None, *_: Any, **__: Any) -> Value:
+    order = [int(axis) % len(x.shape) for axis in np.ravel(perm)] if perm is not None else [1]
+    if order[0] != 0:
+        what = f"transpose to {order if perm is not None else 'the reverse order'}"
+        raise UnsupportedError((what, "leave the batch where it is"))
+    layer = keras.layers.Permute(order[1:], name=step.name)
+    return Value(step.shape, build.call(layer, build.plain(x)))
 
 
 def _leaky_relu(build: Builder, step: Step, x: Value, negative_slope: float = 0.2) -> Value:
@@ -154,5 +179,8 @@ OPERATIONS: Mapping[str, Operation] = {
     "sum": _sum,
     "identity": lambda build, step, x: x,
     **function_rules.OPERATIONS,
+    "maximum": _extreme("Maximum"),
+    "minimum": _extreme("Minimum"),
+    "transpose": _transpose,
     **shape_rules.OPERATIONS,
 }

@@ -185,6 +185,13 @@ def _check_last_axis(layer: Any, shapes: Sequence[Shape]) -> Problems:
     return [(f"axis={axes if len(axes) > 1 else axes[0]}", "work over the last axis")]
 
 
+def _check_one_axis(layer: Any, shapes: Sequence[Shape]) -> Problems:
+    axes = np.ravel(layer.axis).tolist()
+    if len(axes) == 1 and axes[0] % len(shapes[0]):
+        return []
+    return [(f"axis={axes if len(axes) > 1 else axes[0]}", "work over one axis but the batch")]
+
+
 def _check_relu(layer: Any, shapes: Sequence[Shape]) -> Problems:
     problems = []
     if layer.threshold:
@@ -311,7 +318,7 @@ KINDS: dict[str, Kind] = {
     "Activation": Kind(
         role=Role.FIXED, op="LOGISTIC or TANH", title="sigmoid, tanh", attributes=("activation",)
     ),
-    "Softmax": Kind(role=Role.FIXED, op="SOFTMAX", check=_check_last_axis),
+    "Softmax": Kind(role=Role.FIXED, op="SOFTMAX", check=_check_one_axis),
     "Add": Kind(
         role=Role.MERGE, op="ADD", fuses_relu=True, keeps_sign=True, check=_check_same_shape
     ),
@@ -323,6 +330,8 @@ KINDS: dict[str, Kind] = {
     "Concatenate": Kind(
         role=Role.JOIN, op="CONCATENATION", check=_check_concatenate, attributes=("axis",)
     ),
+    "Maximum": Kind(role=Role.JOIN, op="MAXIMUM", check=_check_same_shape),
+    "Minimum": Kind(role=Role.JOIN, op="MINIMUM", check=_check_same_shape),
     "GlobalAveragePooling2D": Kind(
         role=Role.MERGE,
         op="MEAN",
@@ -368,6 +377,7 @@ KINDS: dict[str, Kind] = {
     ),
     "Flatten": Kind(role=Role.SAME, op="RESHAPE"),
     "Reshape": Kind(role=Role.SAME, op="RESHAPE"),
+    "Permute": Kind(role=Role.SAME, op="TRANSPOSE", attributes=("dims",)),
     "Dropout": Kind(role=Role.SAME, op="none"),
     "SpatialDropout1D": Kind(role=Role.REWRITE, op="none"),
     "SpatialDropout2D": Kind(role=Role.SAME, op="none"),

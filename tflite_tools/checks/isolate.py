@@ -23,8 +23,9 @@ from tflite_tools.schema.contents import Model, Tensor
 # levels by one; LiteRT's leaky ReLU also rounds its slopes to 1/256, half a level at 255.
 _EXACT_OPS = frozenset(
     (
-        *("CONCATENATION", "GATHER", "MAX_POOL_2D", "PAD", "PADV2", "REDUCE_MAX", "RESHAPE"),
-        *("RESIZE_NEAREST_NEIGHBOR", "SLICE", "SPLIT", "SQUEEZE", "STRIDED_SLICE", "TRANSPOSE"),
+        *("CONCATENATION", "GATHER", "MAXIMUM", "MAX_POOL_2D", "MINIMUM", "PAD", "PADV2"),
+        *("REDUCE_MAX", "RESHAPE", "RESIZE_NEAREST_NEIGHBOR", "SLICE", "SPLIT", "SQUEEZE"),
+        *("STRIDED_SLICE", "TRANSPOSE"),
     )
 )
 _MOST_LEVELS = {"LEAKY_RELU": 2, **dict.fromkeys(_EXACT_OPS, 0)}

@@ -68,6 +68,9 @@ LAYERS = [
     (layers.ReLU(negative_slope=0.3), IMAGE),
     (layers.PReLU(shared_axes=(1,)), ROWS),
     (layers.Softmax(), ROWS),
+    (layers.Softmax(1), IMAGE),
+    (layers.Permute((3, 1, 2)), IMAGE),
+    (layers.Permute((2, 1)), ROWS),
     (layers.Reshape((4, 6, 6)), IMAGE),
     (layers.Reshape((24,)), ROWS),
     (layers.Flatten(), ROWS),
@@ -112,7 +115,8 @@ def test_activations_compute_the_same(name, fused):
 
 
 @pytest.mark.parametrize(
-    "layer", [layers.Add(), layers.Multiply(), layers.Average(), layers.Concatenate()]
+    "layer",
+    [layers.Add(), layers.Multiply(), layers.Average(), layers.Maximum(), layers.Concatenate()],
 )
 def test_three_inputs_at_a_time(layer):
     def wire(*inputs):
@@ -121,6 +125,14 @@ def test_three_inputs_at_a_time(layer):
     normal = normalized(wire, IMAGE, IMAGE, IMAGE)
     merges = [kind for kind in kinds(normal) if KINDS[kind].role in (Role.MERGE, Role.JOIN)]
     assert len(merges) == (1 if isinstance(layer, layers.Concatenate) else 2)
+
+
+def test_what_shares_a_grid_that_is_prescribed_is_copied():
+    def wire(x):
+        x = layers.Conv2D(4, 1, name="conv")(x)
+        return layers.Minimum(name="least")([x, layers.Activation("sigmoid", name="gate")(x)])
+
+    assert kinds(normalized(wire, IMAGE)) == ["Conv2D", "Activation", "ChannelAffine", "Minimum"]
 
 
 def test_one_dimensional_layers_stay_images_between_them():

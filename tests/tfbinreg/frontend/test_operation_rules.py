@@ -32,6 +32,9 @@ TF = {
     "pad rows": lambda x: tf.pad(tf.reshape(x, (-1, 48, 4)), tf.constant([[0, 0], [1, 2], [0, 0]])),
     "resize": lambda x: tf.image.resize(tf.image.resize(x, (16, 18), "nearest"), (16, 18)),
     "sizes": lambda x: tf.reshape(x, (tf.shape(x)[0], tf.shape(x)[1] * 6, 4)),
+    "extremes": lambda x: tf.maximum(x[:, 1:], x[:, :-1]) - tf.minimum(x[:, 1:], x[:, :-1]),
+    "transpose": lambda x: tf.transpose(tf.transpose(x, [0, 3, 1, 2]), perm=[0, 2, 1, 3])[:, :5],
+    "softmax of rows": lambda x: tf.nn.softmax(x, axis=1) + tf.nn.softmax(x, -2),
     "slices": lambda x: x[:, 1:, ::2, :3] + x[:, :7, ::2, 1:] + tf.identity(x)[..., 1:][:, 1:, ::2],
 }
 KERAS3 = {
@@ -50,6 +53,9 @@ KERAS3 = {
     "indices": lambda x: x[:, 0] + x[:, -1, :, :] + x[:, None, 2][:, 0],
     "pad": lambda x: ops.pad(x, [[0, 0], [1, 0], [2, 1], [0, 0]]),
     "resize": lambda x: ops.image.resize(x, (16, 18), interpolation="nearest"),
+    "extremes": lambda x: ops.maximum(x[:, 1:], x[:, :-1]) - ops.minimum(x[:, 1:], x[:, :-1]),
+    "transpose": lambda x: ops.transpose(x, (0, 3, 1, 2)),
+    "softmax of rows": lambda x: ops.softmax(x, axis=1) + keras_3.layers.Softmax(2)(x),
     "slices": lambda x: x[:, 1:, ::2, :3] + x[:, :7, ::2, 1:],
 }
 
@@ -91,7 +97,10 @@ def test_operations_compute_the_same(own, wire):
         (keras.layers.Resizing(8, 12, crop_to_aspect_ratio=True), "crop_to_aspect_ratio; resize"),
         (lambda x: x[:, ::-1], "runs backwards"),
         (lambda x: x[1:], "index"),
-        (lambda x: tf.nn.softmax(x, axis=1), "axis=1"),
+        (lambda x: tf.nn.softmax(x, axis=0), "axis=0; take the softmax over one axis"),
+        (keras.layers.Softmax((1, 2)), "axis=[1, 2]; work over one axis but the batch"),
+        (tf.transpose, "transpose to the reverse order; leave the batch"),
+        (lambda x: tf.transpose(x, [1, 0, 2, 3]), "transpose to [1, 0, 2, 3]; leave the batch"),
         (lambda x: x + np.ones((1, 8, 1, 1), np.float32), "constant of shape"),
         (tf.cumsum, "operation tf.math.cumsum is not supported"),
         (lambda x: x + tf.reshape(x, (-1, 192))[:, :1], "tensors of shapes"),

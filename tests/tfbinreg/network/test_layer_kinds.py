@@ -70,7 +70,7 @@ REFUSED = [
         "channels_first",
         "channels_last",
     ),
-    (layers.Softmax(axis=1), [IMAGE], "axis=1", "last axis"),
+    (layers.Softmax(axis=0), [IMAGE], "axis=0", "one axis but the batch"),
     (layers.Dense(3), [(2, 5, 5, 6)], "input of shape (None, 2, 5, 5, 6)", "Flatten"),
     (layers.ReLU(6.0, negative_slope=0.1), [IMAGE], "negative_slope with max_value", "one of"),
     (layers.ReLU(0.0), [IMAGE], "max_value=0", "positive"),
