@@ -97,7 +97,7 @@ static TFB_APART const int8_t *tfb_unpack(tfb_stream *stream, int32_t bits, int8
 
 /* ---- Dot products ---- */
 
-/* Sums of this many positions are kept, those of a second filter behind them; an even number. */
+/* Sums of this many positions are kept, those of a second filter behind them; a multiple of 4. */
 #define TFB_CHUNK 32
 
 #if TFB_MVE
