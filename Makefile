@@ -7,10 +7,11 @@ READY := $(VENV)/.ready
 # order, or files with one long test would come last, on one process.
 PYTEST = TF_CPP_MIN_LOG_LEVEL=2 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help demo docs test test-slow test-device device-tools coverage check lint types clean
+.PHONY: help demo docs notebooks test test-slow test-device device-tools coverage check lint types clean
 
 help:
 	@echo "make demo         train, convert and verify a 2-bit digit classifier (demo_output/)"
+	@echo "make notebooks    run the notebooks, and keep what they show (examples/notebooks/)"
 	@echo "make docs         build the documentation site (site/)"
 	@echo "make test         run the tests"
 	@echo "make test-slow    run the slow tests too"
@@ -31,6 +32,9 @@ $(READY): setup.cfg pyproject.toml
 
 demo: $(READY)
 	TF_CPP_MIN_LOG_LEVEL=2 $(BIN)/python examples/digits.py --output_dir demo_output
+
+notebooks: $(READY)
+	$(BIN)/python examples/notebooks/execute.py
 
 # Not --quiet: warnings would pass.
 docs: $(READY)
