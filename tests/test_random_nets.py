@@ -85,7 +85,7 @@ def check(net: Net, tally: Tally) -> None:
 
 
 def run(count: int) -> None:
-    """Checks that many nets, of which one in five may be refused."""
+    """Checks that many nets, of which one in four may be refused."""
     tally = Tally()
 
     @settings(max_examples=count, suppress_health_check=list(HealthCheck))
@@ -95,7 +95,7 @@ def run(count: int) -> None:
 
     property_of_all()
     assert tally.tried >= count
-    assert tally.refused <= tally.tried / 5
+    assert tally.refused <= tally.tried / 4
 
 
 def test_some_nets():
