@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import difflib
 import inspect
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -335,8 +336,11 @@ def unknown_layer(layer: Any) -> Problem:
 
 
 def _unknown_operation(name: str) -> Problem:
-    supported = ", ".join(sorted(set(KERAS3_OPERATIONS.values())))
-    return (f"operation {name} is not supported", f"use a layer, or one of {supported}")
+    wanted = name.rpartition(".")[2].lower()
+    near = difflib.get_close_matches(wanted, sorted(set(KERAS3_OPERATIONS.values())), cutoff=0.5)
+    nearest = f" ({', '.join(near)})" if near else ""
+    remedy = f"use a layer, or an operation that is in docs/supported.md{nearest}"
+    return (f"operation {name} is not supported", remedy)
 
 
 # By library and class.

@@ -311,8 +311,13 @@ def _flatten(build: Builder, step: Step, values: list[Value]) -> Value:
 
 def _reshaped(build: Builder, step: Step, values: list[Value]) -> Value:
     """Any layer or operation that only changes the shape."""
-    if tuple(step.shape) == tuple(values[0].shape):
+    given = tuple(values[0].shape)
+    if tuple(step.shape) == given:
         return values[0]
+    known = None not in (*step.shape[1:], *given[1:])
+    if known and np.prod(step.shape[1:]) != np.prod(given[1:]):
+        what = f"reshape from {given} to {tuple(step.shape)}, which puts samples together"
+        raise UnsupportedError((what, "leave the batch alone: layers work at every position"))
     tensor = build.tensor(values[0])
     layer = keras.layers.Reshape(target(step.shape), name=step.name)
     return Value(step.shape, build.call(layer, tensor))

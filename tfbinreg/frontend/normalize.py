@@ -120,7 +120,7 @@ def _check_equal(model: Any, normal: Any, nesting: Any) -> None:
     """
     random = np.random.default_rng(0)
     arrays = [
-        random.uniform(-1.0, 1.0, [2, *(size or 32 for size in tensor.shape[1:])])
+        random.uniform(-1.0, 1.0, [tensor.shape[0] or 2, *(s or 32 for s in tensor.shape[1:])])
         for tensor in normal.inputs
     ]
     inputs = nest.pack_sequence_as(nesting, [array.astype(np.float32) for array in arrays])

@@ -85,14 +85,15 @@ def _index_text(part: Any) -> str:
 def _part(build: Builder, step: Step, x: Value, parts: Sequence[slice]) -> Value:
     """What slices, one for each axis, leave of x, in the shape of the step."""
     ends = [end for part in parts for end in (part.start, part.stop, part.step)]
-    whole = all(end is None or isinstance(end, (int, np.integer)) for end in ends)
-    if not whole or None in x.shape[1:]:
+    numbers = all(end is None or isinstance(end, (int, np.integer)) for end in ends)
+    pairs = list(zip(parts[1:], x.shape[1:], strict=True))
+    if not numbers or any(size is None and part != slice(None) for part, size in pairs):
         what = f"index {_text(parts)} of a tensor of shape {x.shape}"
         raise UnsupportedError((what, "use numbers, and fix the model's input shape"))
-    ranges = [part.indices(size or 0) for part, size in zip(parts[1:], x.shape[1:], strict=True)]
+    ranges = [(0, None, 1) if size is None else part.indices(size) for part, size in pairs]
     if any(stride < 1 for _, _, stride in ranges):
         raise UnsupportedError(("slice that runs backwards", _RANGES))
-    sizes = tuple(len(range(*own)) for own in ranges)
+    sizes = tuple(None if end is None else len(range(*(b, end, s))) for b, end, s in ranges)
     if 0 in sizes:
         raise UnsupportedError((f"index {_text(parts)} of shape {x.shape}", "keep something"))
     if sizes == tuple(x.shape[1:]):

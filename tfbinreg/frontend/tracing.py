@@ -15,6 +15,10 @@ from tfbinreg.frontend.program import replaced
 CONTEXT = ("training", "name", "mask")  # arguments that say nothing of the computation
 
 
+# What TensorFlow and Keras say where the code of others asks a tensor for its values.
+_BRANCHES = ("used as a boolean", "not implement `__len__`", "To be compatible with tf.function")
+
+
 class UntraceableError(Exception):
     """Why a layer cannot be traced."""
 
@@ -85,5 +89,7 @@ def _model(front: Keras2 | Keras3, call: Call) -> Any:
 def _reason(error: Exception) -> str:
     """The first line of an error, without what Keras wraps it in."""
     lines = [re.sub(r"\x1b\[\d*m", "", line).strip() for line in str(error).splitlines()]
+    if any(words in str(error) for words in _BRANCHES):
+        return "it branches on the values of a tensor, and a file computes the same for all"
     own = [line for line in lines if line and not line.startswith("Exception encountered when")]
     return textwrap.shorten(own[0], 120, placeholder="...") if own else type(error).__name__

@@ -86,12 +86,12 @@ class Slice(keras.layers.Layer):
 
     Args:
         begin: first index on each axis but the batch.
-        end: index behind the last one.
+        end: index behind the last one; None for all of an axis whose size is open.
         strides: distance of the indices taken, positive.
     """
 
     def __init__(
-        self, begin: Sequence[int], end: Sequence[int], strides: Sequence[int], **kwargs: Any
+        self, begin: Sequence[int], end: Sequence[int | None], strides: Sequence[int], **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
         self.begin, self.end, self.strides = tuple(begin), tuple(end), tuple(strides)

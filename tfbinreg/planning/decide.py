@@ -81,6 +81,12 @@ def _severed(plan: Plan) -> Iterator[Problem]:
                 yield Problem(graph.nodes[index].name, what, "leave some of its channels a bit")
 
 
+def _unused_inputs(graph: Graph) -> Iterator[Problem]:
+    for index in graph.inputs:
+        if not graph.consumers(index) and index not in graph.outputs:
+            yield Problem(graph.nodes[index].name, "no layer takes this input", "leave it out")
+
+
 def _reached(graph: Graph, stops: set[int]) -> set[int]:
     """The nodes to which inputs have a way around some nodes."""
     found = set(graph.inputs)
@@ -95,6 +101,7 @@ def _problems(plan: Plan, wishes: Wishes) -> Iterator[Problem]:
     if all(KINDS[node.kind].role is not Role.KERNEL for node in graph.nodes):
         remedy = "add a Conv2D, DepthwiseConv2D or Dense"
         yield Problem(graph.name, "no layer has a kernel to quantize", remedy)
+    yield from _unused_inputs(graph)
     for node in graph.nodes:
         if KINDS[node.kind].role is not Role.RELU or node.index in absorbed:
             continue

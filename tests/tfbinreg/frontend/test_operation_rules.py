@@ -81,6 +81,7 @@ def test_operations_compute_the_same(own, wire):
         (lambda x: tf.reduce_mean(x, axis=3), "mean over axis 3"),
         (lambda x: tf.concat([x, x], axis=0), "axis=0; concatenate another axis"),
         (lambda x: x[:, tf.shape(x)[2] - 3], "index :, a tensor; slice with ranges"),
+        (lambda x: tf.reshape(x, (-1, 4)), "which puts samples together; leave the batch alone"),
         (lambda x: x[:, 2:2, 1:], "index :, 2:2, 1:, : of shape"),
         (lambda x: tf.cast(tf.shape(x), tf.float32) * 1.0 + x, "tensors of shapes"),
         (lambda x: x + tf.ones_like(x)[0], "ones_like"),
@@ -102,7 +103,11 @@ def test_operations_compute_the_same(own, wire):
         (tf.transpose, "transpose to the reverse order; leave the batch"),
         (lambda x: tf.transpose(x, [1, 0, 2, 3]), "transpose to [1, 0, 2, 3]; leave the batch"),
         (lambda x: x + np.ones((1, 8, 1, 1), np.float32), "constant of shape"),
-        (tf.cumsum, "operation tf.math.cumsum is not supported"),
+        (
+            tf.cumsum,
+            "operation tf.math.cumsum is not supported; use a layer, or an operation that ",
+        ),
+        (tf.nn.log_softmax, "in docs/supported.md (softmax"),
         (lambda x: x + tf.reshape(x, (-1, 192))[:, :1], "tensors of shapes"),
     ],
 )
@@ -112,3 +117,22 @@ def test_what_is_not_supported_is_refused_by_name(wire, what):
     with pytest.raises(ValueError, match=r"Cannot quantize model .*\n  - .*; ") as caught:
         normalize(model)
     assert what in str(caught.value)
+
+
+def test_known_axes_of_tensors_of_open_sizes_are_cut():
+    image = keras.Input((None, None, 3), name="image")
+    x = keras.layers.Conv2D(4, 1)(image)
+    model = keras.Model(image, tf.add(*tf.split(x, 2, -1)) + x[..., 1:3])
+    normal, _ = normalize(model)
+    assert normal.output_shape == (None, None, None, 2)
+    again = keras.models.clone_model(normal)
+    assert again(np.ones((1, 5, 6, 3), np.float32)).shape == (1, 5, 6, 2)
+    with pytest.raises(ValueError, match=r"index :, 1:, :, : of a tensor of shape \(None, None"):
+        normalize(keras.Model(image, x[:, 1:]))
+
+
+def test_a_batch_of_a_fixed_size():
+    image = keras.Input(batch_shape=(1, 4, 4, 3))
+    x = tf.reshape(keras.layers.Conv2D(2, 1)(image), (1, -1))
+    normal, _ = normalize(keras.Model(image, keras.layers.Dense(2)(x)))
+    assert normal.output_shape == (1, 2)

@@ -88,6 +88,11 @@ def test_a_block_that_is_used_twice_has_its_weights_once(own):
     assert len(normal.get_layer("first").inbound_nodes) == 2
 
 
+def branching(self, x):
+    total = tf.reduce_sum(x) if isinstance(self, keras.layers.Layer) else keras_3.ops.sum(x)
+    return x if total > 0 else -x
+
+
 def cumulated(self, x):
     return tf.cumsum(x) if isinstance(self, keras.layers.Layer) else keras_3.ops.cumsum(x)
 
@@ -102,6 +107,7 @@ def cumulated(self, x):
             r"mine: operation \S+ is not supported in the call of layer class Mine; use a layer, .*"
             "; or say how with tfbinreg.register_layer",
         ),
+        (branching, r"layer class Mine is not supported \(its call: it branches on the values of"),
         (lambda self, x: {}["a"], r"layer class Mine is not supported \(its call: 'a'\)"),
         (lambda self, x: 3.0, r"layer class Mine is not supported \(its call: "),
     ],

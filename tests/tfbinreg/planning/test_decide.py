@@ -359,3 +359,9 @@ class TestFewBits:
                 assert f"{layer}: pruned as a whole it leaves the output 'head' without any" in str(
                     problems[0]
                 )
+
+
+def test_an_input_that_nothing_takes_is_a_problem():
+    image, extra = keras.Input((8, 8, 3), name="image"), keras.Input((4,), name="extra")
+    plan = decide(trace(keras.Model([image, extra], conv("conv", image))), Recipe())
+    assert [str(p) for p in plan.problems] == ["extra: no layer takes this input; leave it out"]
