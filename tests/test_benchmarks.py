@@ -141,3 +141,34 @@ class TestFirstTry:
         optimizer.apply_gradients([(tf.constant(3.0), kernel), (tf.constant(-7.0), step)])
         assert kernel.numpy() == pytest.approx(2.0 - 0.01, rel=1e-6)
         assert step.numpy() == pytest.approx(0.5 + 5 * 0.5 * 0.01, rel=1e-6)
+
+
+def test_rows_of_memory_compare_with_the_lsq_of_the_same_round():
+    memory = _module("memory")
+
+    def run(peak, variables, slots, seconds):
+        return {"peak": peak, "variables": variables, "slots": slots, "seconds": seconds}
+
+    results = {
+        "lsq2": [run(1e9, 2e6, 4e6, 0.1), run(2e9, 2e6, 4e6, 0.2)],
+        "cpq2": [run(2e9, 3e6, 6e6, 0.2), run(3e9, 3e6, 6e6, 0.5)],
+        "bsq8": [run(1e9, 1e6, 0.0, 0.1)],  # its LSQ was not run
+    }
+    assert memory.rows(results) == [
+        ("lsq2", "1500", "1.00", "6.00", "1.00", "150.0", "1.00"),
+        ("cpq2", "2500", "1.75", "9.00", "1.50", "350.0", "2.25"),
+        ("bsq8", "1000", "", "1.00", "", "100.0", ""),
+    ]
+
+
+def test_bytes_of_variables_and_recipes_of_memory():
+    memory = _module("memory")
+    variables = [tf.Variable(tf.zeros([3, 5])), tf.Variable([1, 2], dtype=tf.int64)]
+    assert memory.size(variables) == 60 + 16
+    for name, variant in memory.VARIANTS.items():
+        recipe = variant.recipe()
+        assert name.endswith(str(recipe.weight_bits)) and recipe.penalties == ()
+        assert memory.VARIANTS[variant.baseline].recipe().weight_bits == recipe.weight_bits
+    assert memory.VARIANTS["mirror_softmax2"].recipe().options["mirror_descent"] == {
+        "form": "softmax"
+    }
