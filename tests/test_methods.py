@@ -360,6 +360,7 @@ def test_two_replicas(names, tmp_path):
     [
         ("cpq", {"keep": "0.9", "drop_bits": 1}, "keep must be a number, got '0.9'; drop_bits must "
          "be True or False, got 1"),
+        ("cpq", {"width": "0.3"}, "width must be a number or None, got '0.3'"),
         ("trs", {"most_bits": True}, "most_bits must be a whole number, got True"),
         ("bsq", {"strength": True, "every": 1.5}, "strength must be a number, got True; every must "
          "be a whole number, got 1.5"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import typing
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -378,8 +379,8 @@ class Method:
             ValueError: naming the fields it does not have, whose values are of another type than
                 their defaults, or whose values it refuses.
         """
-        defaults = {field.name: field.default for field in dataclasses.fields(self.options)}
-        known = list(defaults)
+        kinds = _option_kinds(self.options)
+        known = list(kinds)
         unknown = [name for name in given if name not in known]
         if unknown:
             raise ValueError(
@@ -389,17 +390,32 @@ class Method:
         wrong = [
             f"{name} must be {what}, got {given[name]!r}"
             for name in given
-            if (what := _expected(defaults[name], given[name])) is not None
+            if (what := _expected(kinds[name], given[name])) is not None
         ]
         if wrong:
             raise ValueError(f"Options of method {self.name!r}: {'; '.join(wrong)}.")
         return self.options(**given)
 
 
-def _expected(default: Any, value: Any) -> str | None:
-    """What an option with this default should be, if `value` is something else."""
+def _option_kinds(options: Any) -> dict[str, tuple[type, bool]]:
+    """For each option the type of its default and whether it may be None; where None is the
+    default, the one type that its annotation names beside it, else `object`."""
+    kinds = {field.name: (type(field.default), False) for field in dataclasses.fields(options)}
+    for name in [field.name for field in dataclasses.fields(options) if field.default is None]:
+        named = typing.get_args(typing.get_type_hints(options)[name])
+        others = [kind for kind in named if kind is not type(None)]
+        one = others[0] if len(others) == 1 and isinstance(others[0], type) else object
+        kinds[name] = one, True
+    return kinds
+
+
+def _expected(kind: tuple[type, bool], value: Any) -> str | None:
+    """What an option of this kind should be, if `value` is something else."""
+    own, may_be_none = kind
+    if may_be_none and value is None:
+        return None
     for known, accepted, what in _OPTION_TYPES:
-        if isinstance(default, known):
+        if issubclass(own, known):
             is_right = isinstance(value, accepted) and isinstance(value, bool) == (known is bool)
-            return None if is_right else what
+            return None if is_right else what + (" or None" if may_be_none else "")
     return None
