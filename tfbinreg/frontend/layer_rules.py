@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -314,8 +315,9 @@ def _reshaped(build: Builder, step: Step, values: list[Value]) -> Value:
     given = tuple(values[0].shape)
     if tuple(step.shape) == given:
         return values[0]
-    known = None not in (*step.shape[1:], *given[1:])
-    if known and np.prod(step.shape[1:]) != np.prod(given[1:]):
+    sizes = [[size for size in shape[1:] if size is not None] for shape in (step.shape, given)]
+    known = [len(size) for size in sizes] == [len(step.shape) - 1, len(given) - 1]
+    if known and math.prod(sizes[0]) != math.prod(sizes[1]):
         what = f"reshape from {given} to {tuple(step.shape)}, which puts samples together"
         raise UnsupportedError((what, "leave the batch alone: layers work at every position"))
     tensor = build.tensor(values[0])

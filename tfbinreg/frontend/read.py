@@ -201,9 +201,9 @@ class _Reader:
         again = self.first_calls.get(key)
         problems = self._problems(call, reading, reason, again)
         if isinstance(reading.layer, keras.layers.Activation) and reading.function is not None:
-            (given,) = refs((args, kwargs))
+            (only,) = refs((args, kwargs))
             of = _Activated(target.name, owner, prefix, trainable, reading, call.outputs[0])
-            return [self._activated(front, given, of)]
+            return [self._activated(front, only, of)]
         kwargs = {reading.renames.get(k, k): v for k, v in kwargs.items() if k not in CONTEXT}
         shapes, parts = [tuple(tensor.shape) for tensor in call.outputs], (target, reading.layer)
         options = {**reading.options, **kwargs}

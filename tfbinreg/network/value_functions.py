@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 import tensorflow as tf
@@ -111,7 +111,7 @@ def evaluate(expression: Expression, values: Any) -> Any:
         return values
     if isinstance(expression, (int, float)):
         return tf.constant(expression, values.dtype)
-    name, *operands = expression  # type: ignore[misc]
+    name, *operands = cast(tuple[Any, ...], expression)
     return FUNCTIONS[name](*(evaluate(own, values) for own in operands))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 
 import tensorflow as tf
@@ -108,7 +109,9 @@ class WeightUpdates:
                 continue  # of a frozen layer the optimizer knows nothing
             now = {name: tf.convert_to_tensor(variable) for name, variable in state.items()}
             who = update.name or site.method
-            step = dataclasses.replace(step, curvature=lambda who=who: self._curvature(site, who))
+            step = dataclasses.replace(
+                step, curvature=functools.partial(self._curvature, site, who)
+            )
             kernel, after = update.apply(step, now)
             for name, variable in state.items():
                 variable.assign(after[name])
