@@ -100,11 +100,11 @@ class TestThroughTfmot:
         model = keras.Sequential(
             [
                 layers.Input((8, 8, 3)),
-                annotate(layers.Conv2D(4, 3, activation="elu", name="conv")),
+                annotate(layers.Conv2D(6, 3, groups=3, name="conv")),
                 layers.UpSampling2D(interpolation="bilinear", name="up"),
             ]
         )
-        with pytest.raises(ValueError, match=r"(?s)conv: activation 'elu'.*up: interpolation 'bil"):
+        with pytest.raises(ValueError, match=r"(?s)conv: grouped convolution.*up: interpolation 'bil"):
             tfmot_apply(model, LSQQuantizeScheme())
 
     def test_wiring_problems_are_listed(self):
