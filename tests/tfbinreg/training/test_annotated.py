@@ -104,7 +104,9 @@ class TestThroughTfmot:
                 layers.UpSampling2D(interpolation="bilinear", name="up"),
             ]
         )
-        with pytest.raises(ValueError, match=r"(?s)conv: grouped convolution.*up: interpolation 'bil"):
+        with pytest.raises(
+            ValueError, match=r"(?s)conv: grouped convolution.*up: interpolation 'bil"
+        ):
             tfmot_apply(model, LSQQuantizeScheme())
 
     def test_wiring_problems_are_listed(self):

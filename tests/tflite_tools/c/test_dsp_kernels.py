@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from dsp_layers import blocks, conv, depthwise, random_codes, used_once
 from file_maker import Maker
+from quick import slow
 
 from tflite_tools.c import generate, host_run
 from tflite_tools.running import runtime
@@ -17,7 +18,7 @@ def test_every_remainder_of_taps_filters_and_positions(bits, c_is_tflm):
     assert ("tfb_widen" in sources.files["model.c"]) == (bits < 8)
 
 
-@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+@pytest.mark.parametrize("bits", [2, *slow(3, 4, 8)])
 def test_filters_that_are_used_once(bits, c_is_tflm):
     sources, _ = c_is_tflm(used_once(bits), count=16)
     assert sources.files["model.c"].count("tfb_dense(") == 8
@@ -50,7 +51,7 @@ def test_the_largest_sums(positions, c_is_tflm):
     assert len(np.unique(wanted)) > 2
 
 
-@pytest.mark.parametrize("factor", [0.3, 0.6, 1.5, 1e-8])
+@pytest.mark.parametrize("factor", [0.6, *slow(0.3, 1.5, 1e-8)])
 @pytest.mark.parametrize("shape", [(5, 1, 1, 8), (1, 3, 3, 4)])
 def test_scales_without_an_offset(factor, shape, c_is_tflm):
     maker, random = Maker(), np.random.default_rng(0)
