@@ -121,10 +121,9 @@ def _extreme(kind: str) -> Operation:
     def rewrite(build: Builder, step: Step, *args: Any, **kwargs: Any) -> Value:
         operands = function_rules.operands(name, args, kwargs)
         values = [own for own in operands if isinstance(own, Value)]
-        made = None if len(values) < 2 else build.function(name, operands)
-        if len(values) < 2 or made is not None:
-            return made or function_rules.tabled(build, name, *operands)
-        return _merge(build, step, kind, *values)
+        if len(values) < 2:
+            return function_rules.tabled(build, name, *operands)
+        return build.function(name, operands) or _merge(build, step, kind, *values)
 
     return rewrite
 

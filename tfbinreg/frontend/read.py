@@ -265,6 +265,12 @@ class _Reader:
         """The result of an activation function that is read as what it computes."""
         function, name = of.reading.function, function_name(of.reading.function)
         first = len(self.steps)
+
+        def unchanged(ref: Ref, *problems: tuple[str, str]) -> Ref:
+            shape = tuple(of.tensor.shape)
+            fields = {"operation": "identity", "args": (ref,), "shape": shape}
+            return self._add(of.name, of.prefix, of.origin, **fields, problems=problems)
+
         try:
             with (
                 traced_function(front, function, of.tensor) as inner,
@@ -274,13 +280,9 @@ class _Reader:
         except UntraceableError as error:
             known = ", ".join(ACTIVATIONS)
             problem = (f"activation {name!r} (it says: {error})", f"use one of {known}")
-            shape = tuple(of.tensor.shape)
-            fields = {"operation": "identity", "args": (given,), "shape": shape}
-            return self._add(of.name, of.prefix, of.origin, **fields, problems=(problem,))
+            return unchanged(given, problem)
         if result.index < first:  # it does nothing
-            shape = tuple(of.tensor.shape)
-            fields = {"operation": "identity", "args": (result,), "shape": shape}
-            result = self._add(of.name, of.prefix, of.origin, **fields)
+            result = unchanged(result)
         self._change(result, of.name, activity_regularizer=of.reading.activity_regularizer)
         return result
 

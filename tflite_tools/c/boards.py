@@ -111,7 +111,7 @@ _RISCV = Tools(
     "qemu-system-riscv32",
     ("gcc-riscv64-unknown-elf", "qemu-system-misc"),
     "riscv.c",
-    ("-mabi=ilp32", "-msmall-data-limit=0", "-Iriscv", "-ffreestanding"),
+    ("-mabi=ilp32", "-msmall-data-limit=0", f"-I{_HARNESS / 'riscv'}", "-ffreestanding"),
     ("-nostdlib", "-lgcc", "-Wl,--no-warn-rwx-segments"),
 )
 
@@ -236,7 +236,6 @@ def size(sources: Sources, *, cpu: str = "cortex-m4", flags: Sequence[str] = ("-
     with tempfile.TemporaryDirectory(prefix="tflite_tools_device_") as path:
         folder = pathlib.Path(path)
         (unit,) = _network_units(folder, sources)
-        _copy_harness(folder)
         command = [*_compiler(board, flags), "-c", unit, "-o", "network.o"]
         _call(command, folder, _COMPILE_LIMIT)
         listing = [f"{board.tools.prefix}size", "-A", "network.o"]
@@ -289,7 +288,7 @@ def _build(
     flags: Sequence[str],
 ) -> None:
     units = _network_units(folder, sources)
-    _copy_harness(folder)
+    shutil.copytree(_HARNESS, folder, dirs_exist_ok=True)
     (folder / "network.h").write_text(_network_header(units[0].removesuffix(".c"), model))
     script = string.Template((folder / "device.ld.in").read_text()).substitute(
         code_start=board.code_start,
@@ -301,10 +300,6 @@ def _build(
     units += [board.tools.startup, "harness.c"]
     command = [*_compiler(board, flags), *units, *_LINK, *board.tools.link]
     _call([*command, "-o", "program.elf"], folder, _COMPILE_LIMIT)
-
-
-def _copy_harness(folder: pathlib.Path) -> None:
-    shutil.copytree(_HARNESS, folder, dirs_exist_ok=True)
 
 
 def _compiler(board: Board, flags: Sequence[str]) -> list[str]:

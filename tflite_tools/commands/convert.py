@@ -46,13 +46,12 @@ def convert(arguments: argparse.Namespace) -> int:
         accelerator=arguments.accelerator,
         package=arguments.package,
     )
-    folder = options.format == "c"
+    folder, name = options.format == "c", _identifier(arguments.output)
     given.check_paths(arguments)
     _check_output(arguments.output, folder=folder)
     (files.check_folder if folder else files.check_target)(arguments.output)
     files.check_apart(arguments.output, arguments.model, arguments.data, arguments.finalize_data)
     if folder:
-        name = _identifier(arguments.output)
         source_folder.check_replaceable(arguments.output, packages.paths(name, options.package))
     if arguments.flash_budget is not None:
         if arguments.finalize_data is not None:
@@ -70,7 +69,7 @@ def convert(arguments: argparse.Namespace) -> int:
         advance(None, f"reading {arguments.model}")
         canonical, finalized = _canonical(arguments)
         advance(None, f"writing and comparing {options.format}")
-        built = build.build(canonical, options, name=_identifier(arguments.output))
+        built = build.build(canonical, options, name=name)
     if folder:
         files.write_folder(arguments.output, built.files)
     else:

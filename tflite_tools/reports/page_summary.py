@@ -88,6 +88,5 @@ def checks(verification: Report | None) -> str:
         if what := advice(check):
             told += f"<br><b>What to do:</b> {markup.text(what)}"
         kind = check.verdict.value
-        cells = f"<td>{markup.text(check.name)}</td><td class='{kind}'>{kind}</td><td>{told}</td>"
-        rows.append(f"<tr>{cells}</tr>")
-    return f"<div class='wide'><table>{''.join(rows)}</table></div>"
+        rows.append((markup.text(check.name), f"<span class='{kind}'>{kind}</span>", told))
+    return markup.raw_table((), rows)
