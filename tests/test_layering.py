@@ -58,12 +58,13 @@ tflite_tools.checks: verdict agreement coarse_check pairing static isolate opera
 tflite_tools.c: arena packing coding lowering lower_kernels lower_moves lower_elementwise
   memory_map source_text generate host_run boards host_size accuracy source_folder verify_folder
   packages
+tflite_tools.device: lines conversation serial_port emulated measure
 tflite_tools.formats: ethos result int4 split lut slim build
 tflite_tools.reports: describe svg sizes markup page_sections page_summary page report_text
   card_text comparison_text flash bench bench_text
 tflite_tools.from_keras: model_samples losses convert fit_flash train
 tflite_tools.commands: exit_codes flags quantize_flags arguments given convert quantize verify
-  completion cli
+  benchmark completion cli
 tflite_tools.__main__
 """
 

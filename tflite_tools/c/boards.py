@@ -85,6 +85,7 @@ class Board:
         code_start: first address of the memory for code and constants.
         ram_start: first address of the memory for variables.
         size: bytes of each of the two.
+        uart: first address of its first serial port.
         flags: of the compiler, for its processor.
     """
 
@@ -93,6 +94,7 @@ class Board:
     code_start: int
     ram_start: int
     size: int
+    uart: int
     flags: tuple[str, ...]
 
 
@@ -116,19 +118,25 @@ _RISCV = Tools(
 )
 
 
-def _cortex_m(name: str, machine: str, code: int, ram: int, size: int, fpu: str = "soft") -> Board:
+def _cortex_m(
+    name: str, machine: str, code: int, ram: int, size: int, uart: int, fpu: str = "soft"
+) -> Board:
     flags = (f"-mcpu={name}", f"-mfloat-abi={fpu}")
-    return Board(_ARM, machine, code, ram, size, flags)
+    return Board(_ARM, machine, code, ram, size, uart, flags)
 
 
 # Processor -> board.
 CPUS: Mapping[str, Board] = {
-    "cortex-m3": _cortex_m("cortex-m3", "mps2-an385", 0x00000000, 0x20000000, 2**22),
-    "cortex-m4": _cortex_m("cortex-m4", "mps2-an386", 0x00000000, 0x20000000, 2**22),
-    "cortex-m7": _cortex_m("cortex-m7", "mps2-an500", 0x00000000, 0x20000000, 2**22),
-    "cortex-m33": _cortex_m("cortex-m33", "mps2-an505", 0x10000000, 0x38000000, 2**22),
-    "cortex-m55": _cortex_m("cortex-m55", "mps3-an547", 0x00000000, 0x20000000, 2**19, "hard"),
-    "rv32imc": Board(_RISCV, "virt", 0x80000000, 0x81000000, 2**22, ("-march=rv32imc_zicsr",)),
+    "cortex-m3": _cortex_m("cortex-m3", "mps2-an385", 0x00000000, 0x20000000, 2**22, 0x40004000),
+    "cortex-m4": _cortex_m("cortex-m4", "mps2-an386", 0x00000000, 0x20000000, 2**22, 0x40004000),
+    "cortex-m7": _cortex_m("cortex-m7", "mps2-an500", 0x00000000, 0x20000000, 2**22, 0x40004000),
+    "cortex-m33": _cortex_m("cortex-m33", "mps2-an505", 0x10000000, 0x38000000, 2**22, 0x50200000),
+    "cortex-m55": _cortex_m(
+        "cortex-m55", "mps3-an547", 0x00000000, 0x20000000, 2**19, 0x59303000, "hard"
+    ),
+    "rv32imc": Board(
+        _RISCV, "virt", 0x80000000, 0x81000000, 2**22, 0x10000000, ("-march=rv32imc_zicsr",)
+    ),
 }
 
 
@@ -201,20 +209,18 @@ def run(
         CompilerError: if a tool is missing, or refuses, or the network does not fit the board, or
             the program fails.
     """
-    board = _board(cpu)
+    board = board_of(cpu)
     rows = host_run.stacked(model, inputs)
     if by_step:
         sources, count = _marked(sources)
         flags = (*flags, f"-DSTEPS={count}")
     with tempfile.TemporaryDirectory(prefix="tflite_tools_device_") as path:
         folder = pathlib.Path(path)
-        _build(folder, sources, model, board, flags)
+        header = {"network.h": _network_header(_unit(sources).removesuffix(".c"), model)}
+        build(folder, sources, board, flags, program="harness.c", beside=header)
         (folder / "inputs").write_bytes(rows.tobytes())
-        command = [board.tools.qemu, "-M", board.machine, "-display", "none", "-monitor", "none"]
-        command += ["-serial", "none", "-icount", _ICOUNT, "-bios", "none"]
-        command += ["-kernel", "program.elf"]
-        command += ["-semihosting-config", "enable=on,target=native"]
-        _call(command, folder, time_limit)
+        command = [*emulator(board, serial="none"), "-semihosting-config"]
+        _call([*command, "enable=on,target=native"], folder, time_limit)
         written = (folder / "outputs").read_bytes()
         counts = np.fromfile(folder / "counts", "<u8").astype(np.float64)
         marks = np.fromfile(folder / "steps", "<u8").astype(np.float64) if by_step else np.zeros(1)
@@ -232,11 +238,11 @@ def size(sources: Sources, *, cpu: str = "cortex-m4", flags: Sequence[str] = ("-
         ValueError: if there is no such processor.
         CompilerError: if a tool is missing or refuses.
     """
-    board = _board(cpu)
+    board = board_of(cpu)
     with tempfile.TemporaryDirectory(prefix="tflite_tools_device_") as path:
         folder = pathlib.Path(path)
-        (unit,) = _network_units(folder, sources)
-        command = [*_compiler(board, flags), "-c", unit, "-o", "network.o"]
+        _write(folder, sources.files)
+        command = [*_compiler(board, flags), "-c", _unit(sources), "-o", "network.o"]
         _call(command, folder, _COMPILE_LIMIT)
         listing = [f"{board.tools.prefix}size", "-A", "network.o"]
         return parse(_call(listing, folder, _COMPILE_LIMIT))
@@ -244,7 +250,7 @@ def size(sources: Sources, *, cpu: str = "cortex-m4", flags: Sequence[str] = ("-
 
 def _marked(sources: Sources) -> tuple[Sources, int]:
     """The files with a call of the harness before each step and behind the last, and the steps."""
-    (name,) = (name for name in sources.files if name.endswith(".c") and name != "main.c")
+    name = _unit(sources)
     text, count = re.subn(
         r"(?m)^  (/\* [A-Z0-9_]+: )", r"  mark_step();\n  \1", sources.files[name]
     )
@@ -264,7 +270,13 @@ def parse(text: str) -> Sizes:
     return Sizes(**found)
 
 
-def _board(cpu: str) -> Board:
+def board_of(cpu: str) -> Board:
+    """The board with a processor.
+
+    Raises:
+        ValueError: if there is none.
+        CompilerError: if a tool for it is missing.
+    """
     if cpu not in CPUS:
         raise ValueError(f"There is no board with a {cpu!r}: use {', '.join(CPUS)}.")
     lacking = missing([cpu])
@@ -273,23 +285,41 @@ def _board(cpu: str) -> Board:
     return CPUS[cpu]
 
 
-def _network_units(folder: pathlib.Path, sources: Sources) -> list[str]:
-    """Write the files; returns the names of those to compile."""
-    for name, text in sources.files.items():
+def _unit(sources: Sources) -> str:
+    """The file with the network."""
+    (name,) = (name for name in sources.files if name.endswith(".c") and name != "main.c")
+    return name
+
+
+def _write(folder: pathlib.Path, files: Mapping[str, str]) -> None:
+    for name, text in files.items():
         (folder / name).write_text(text)
-    return [name for name in sources.files if name.endswith(".c") and name != "main.c"]
 
 
-def _build(
+def build(
     folder: pathlib.Path,
     sources: Sources,
-    model: Model,
     board: Board,
     flags: Sequence[str],
+    *,
+    program: str,
+    beside: Mapping[str, str],
 ) -> None:
-    units = _network_units(folder, sources)
+    """Build a program of the harness with a network, as program.elf.
+
+    Args:
+        folder: where everything is written.
+        sources: the C files of the network.
+        board: for which.
+        flags: of the compiler.
+        program: the file of the harness with `main`.
+        beside: headers that it needs, by name.
+
+    Raises:
+        CompilerError: if the compiler refuses, or the network does not fit the board.
+    """
+    _write(folder, {**sources.files, **beside})
     shutil.copytree(_HARNESS, folder, dirs_exist_ok=True)
-    (folder / "network.h").write_text(_network_header(units[0].removesuffix(".c"), model))
     script = string.Template((folder / "device.ld.in").read_text()).substitute(
         code_start=board.code_start,
         code_bytes=board.size,
@@ -297,9 +327,16 @@ def _build(
         ram_bytes=board.size,
     )
     (folder / "device.ld").write_text(script)
-    units += [board.tools.startup, "harness.c"]
+    units = [_unit(sources), board.tools.startup, program]
     command = [*_compiler(board, flags), *units, *_LINK, *board.tools.link]
     _call([*command, "-o", "program.elf"], folder, _COMPILE_LIMIT)
+
+
+def emulator(board: Board, *, serial: str) -> list[str]:
+    """The command that runs program.elf, with the first serial port as QEMU calls it."""
+    command = [board.tools.qemu, "-M", board.machine, "-display", "none", "-monitor", "none"]
+    command += ["-serial", serial, "-icount", _ICOUNT, "-bios", "none"]
+    return [*command, "-kernel", "program.elf"]
 
 
 def _compiler(board: Board, flags: Sequence[str]) -> list[str]:

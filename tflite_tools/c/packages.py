@@ -30,17 +30,30 @@ _ARDUINO, _PLATFORMIO = "examples/infer", "examples/infer/src"
 _SHARES: Mapping[str, Mapping[str, str]] = {
     "arduino": {
         "infer.h": f"{_ARDUINO}/infer.h",
+        "serve.h": f"{_ARDUINO}/serve.h",
         "ticks.h": f"{_ARDUINO}/ticks.h",
         "sketch": f"{_ARDUINO}/infer.ino",
     },
     "platformio": {
         "infer.h": f"{_PLATFORMIO}/infer.h",
+        "serve.h": f"{_PLATFORMIO}/serve.h",
         "ticks.h": f"{_PLATFORMIO}/ticks.h",
         "sketch": f"{_PLATFORMIO}/main.cpp",
     },
-    "esp-idf": {"infer.h": "examples/infer/main/infer.h"},
-    "zephyr": {"infer.h": "samples/infer/src/infer.h"},
-    "cmsis-pack": {"infer.h": "examples/infer/infer.h", "ticks.h": "examples/infer/ticks.h"},
+    "esp-idf": {
+        "infer.h": "examples/infer/main/infer.h",
+        "serve.h": "examples/infer/main/serve.h",
+    },
+    "zephyr": {
+        "infer.h": "samples/infer/src/infer.h",
+        "serve.h": "samples/infer/src/serve.h",
+        "ticks.h": "samples/infer/src/ticks.h",
+    },
+    "cmsis-pack": {
+        "infer.h": "examples/infer/infer.h",
+        "serve.h": "examples/infer/serve.h",
+        "ticks.h": "examples/infer/ticks.h",
+    },
 }
 _WORD = re.compile(r"@(\w+)@")
 
@@ -74,10 +87,28 @@ def pack(sources: Sources, model: Model, *, name: str, package: str) -> dict[str
         RuntimeError: if nothing is installed that could compute the outputs of the example.
     """
     files = {_place(file): text for file, text in sources.files.items()}
-    words = _words(sources, model, name)
+    words = _words(sources, model, name, hash_of(_outputs(sources, model)))
     for path, template in _templates(name, package):
         files[path] = filled(template.read_text(), words)
     return files
+
+
+def example(sources: Sources, model: Model, *, name: str, outputs_hash: int) -> dict[str, str]:
+    """The headers of the example that all packages share, for a program of another platform: what
+    it infers and how it is served at a serial port.
+
+    Args:
+        sources: the C of the network.
+        model: the canonical file it was made from.
+        name: of the network.
+        outputs_hash: `hash_of` the right outputs for `inputs_of` the model.
+
+    Returns:
+        name of a file -> text.
+    """
+    words = _words(sources, model, name, outputs_hash)
+    shared = {file: _SHARED / f"{file}.in" for file in ("infer.h", "serve.h")}
+    return {file: filled(template.read_text(), words) for file, template in shared.items()}
 
 
 def filled(text: str, words: Mapping[str, str]) -> str:
@@ -127,7 +158,7 @@ def _templates(name: str, package: str) -> list[tuple[str, pathlib.Path]]:
     return found + shared
 
 
-def _words(sources: Sources, model: Model, name: str) -> dict[str, str]:
+def _words(sources: Sources, model: Model, name: str, outputs_hash: int) -> dict[str, str]:
     """What stands for the words of the templates."""
     inputs, outputs = (_buffers(model, name, kind) for kind in ("input", "output"))
     buffers = [f"static int8_t {buffer}[{size}];" for buffer, size in (*inputs, *outputs)]
@@ -140,7 +171,7 @@ def _words(sources: Sources, model: Model, name: str) -> dict[str, str]:
         "inputs": _initializer(inputs),
         "outputs": _initializer(outputs),
         "arguments": ", ".join(buffer for buffer, _ in (*inputs, *outputs)),
-        "hash": f"0x{hash_of(_outputs(sources, model)):08x}",
+        "hash": f"0x{outputs_hash:08x}",
     }
 
 

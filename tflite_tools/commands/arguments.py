@@ -37,7 +37,11 @@ _EXAMPLES = {
     ),
     "compare": ("compare model.tflite small.tflite",),
     "inspect": ("inspect model.tflite", "inspect model.tflite --card"),
-    "benchmark": ("benchmark model.tflite --threads 1,2",),
+    "benchmark": (
+        "benchmark model.tflite --threads 1,2",
+        "benchmark model.tflite --serial /dev/ttyACM0",
+        "benchmark model.tflite --emulator cortex-m4,rv32imc",
+    ),
     "report": ("report model.tflite --reference q.keras --output report.html",),
     "completion": (
         "completion bash > ~/.local/share/bash-completion/completions/tflite_tools",
@@ -59,7 +63,7 @@ _HELP = {
     "verify": "check codes, integer arithmetic and agreement; exit code 1 if a check fails",
     "compare": "show how far two .tflite files are apart; exit code 1 beyond the limits",
     "inspect": "show what is in a .tflite file and where its bytes go",
-    "benchmark": "measure LiteRT's time, TFLM's memory and the bytes of C, on this computer",
+    "benchmark": "measure LiteRT's time, TFLM's memory and the bytes of C here, or a device",
     "report": "write one HTML page about a file: sizes, codes, scales, checks and its card",
     "completion": "print a script that lets a shell complete this program's command lines",
 }

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 
 from absl import app
 
-from tflite_tools.commands import completion, convert, given, quantize, verify
+from tflite_tools.commands import benchmark, completion, convert, given, quantize, verify
 from tflite_tools.commands.arguments import PROGRAM, parse
 from tflite_tools.commands.exit_codes import FAILURE, INTERRUPTED, SUCCESS
 from tflite_tools.reports import report_text
@@ -75,7 +75,7 @@ _COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "verify": verify.verify,
     "compare": verify.compare,
     "inspect": _inspect,
-    "benchmark": verify.benchmark,
+    "benchmark": benchmark.benchmark,
     "report": verify.report,
     "completion": completion.completion,
 }

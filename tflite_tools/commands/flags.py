@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import math
 from collections.abc import Callable
 
-from tflite_tools.c import packages
+from tflite_tools.c import boards, packages
 from tflite_tools.checks import compare, derived_file
 from tflite_tools.checks.trained_model import DEFAULT_LIMITS
+from tflite_tools.device import conversation, measure, serial_port
 from tflite_tools.formats import build, ethos
 from tflite_tools.formats.result import TARGETS
 from tflite_tools.from_keras import convert, fit_flash
 from tflite_tools.reports import bench
 from tflite_tools.running import samples
 from tflite_tools.schema import card
+from tflite_tools.system.suggestions import suggestion
 
 
 def add_convert(parser: argparse.ArgumentParser) -> None:
@@ -242,7 +245,7 @@ def add_compare(parser: argparse.ArgumentParser) -> None:
 
 
 def add_benchmark(parser: argparse.ArgumentParser) -> None:
-    """File, threads, runs and the sample."""
+    """File, threads and runs on this computer, devices, and samples."""
     parser.add_argument("file", metavar="FILE", help="a .tflite file of any format")
     parser.add_argument(
         "--threads",
@@ -265,7 +268,65 @@ def add_benchmark(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="timed runs (default: %(default)s)",
     )
-    _add_source(parser)
+    _add_devices(parser)
+    _add_inputs(parser, default=None, text=f"{measure.SAMPLES} on a device, 1 here")
+
+
+def _add_devices(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--serial",
+        metavar="PORT",
+        help="measure a device instead of this computer, which runs the example of `convert "
+        "--package`: /dev/ttyACM0, COM3, or socket://HOST:PORT; needs pyserial",
+    )
+    parser.add_argument(
+        "--baud",
+        type=at_least(1),
+        default=serial_port.BAUD,
+        metavar="N",
+        help="bits in a second at the port of --serial (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--emulator",
+        type=_processors,
+        default=(),
+        metavar="CPU[,CPU...]",
+        help="measure processors that QEMU emulates, by the same protocol: "
+        f"{', '.join(boards.CPUS)}",
+    )
+    parser.add_argument(
+        "--repeats",
+        type=at_least(1),
+        default=measure.REPEATS,
+        metavar="N",
+        help="runs of each sample on a device (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--timeout",
+        type=_seconds,
+        default=conversation.TIMEOUT,
+        metavar="SECONDS",
+        help="how long to wait for a device's answer (default: %(default)g)",
+    )
+
+
+def _processors(text: str) -> tuple[str, ...]:
+    names = tuple(text.split(","))
+    for name in names:
+        if name not in boards.CPUS:
+            known = suggestion(name, boards.CPUS)
+            raise argparse.ArgumentTypeError(f"no emulated board has a {name!r}{known}")
+    return names
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0.0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0")
+    return value
 
 
 def _numbers(text: str) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""The commands that run a file: `verify`, `compare`, `benchmark`, `report`."""
+"""The commands that check what a file computes: `verify`, `compare`, `report`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tflite_tools.commands import given
 from tflite_tools.commands.arguments import PROGRAM
 from tflite_tools.commands.exit_codes import FAILURE, SUCCESS
 from tflite_tools.from_keras import convert as conversion
-from tflite_tools.reports import bench, bench_text, comparison_text, page, sizes
+from tflite_tools.reports import comparison_text, page, sizes
 from tflite_tools.reports import report_text as reports
 from tflite_tools.reports.describe import describe
 from tflite_tools.running import runtime, samples
@@ -275,26 +275,3 @@ def _rounding(arguments: argparse.Namespace, model: Model) -> Rounding:
     """The runtimes' differences on the inputs of the verification, or as many of its kind."""
     inputs = samples.stored(model, given.inputs_for(arguments, model, samples.DEFAULT_SAMPLES))
     return rounding.measure(model, inputs)
-
-
-def benchmark(arguments: argparse.Namespace) -> int:
-    """Measure a file and print the figures.
-
-    Returns:
-        Exit code 0.
-    """
-    given.check_paths(arguments)
-    model = given.opened(arguments.file)
-    inputs = samples.stored(model, given.inputs_for(arguments, model, 1))
-    found = bench.benchmark(
-        model,
-        inputs,
-        threads=arguments.threads,
-        warm_up=arguments.warm_up,
-        runs=arguments.runs,
-    )
-    if arguments.json:
-        print(bench_text.benchmark_json(found))
-    else:
-        bench_text.print_benchmark(found, reports.console())
-    return SUCCESS

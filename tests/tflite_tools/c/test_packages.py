@@ -4,15 +4,16 @@ that run on this computer with the few words that they use of each platform."""
 import json
 import pathlib
 import re
-import shutil
 import subprocess
 import xml.etree.ElementTree as ET
 
 import numpy as np
 import pytest
 import yaml
+from package_examples import EXAMPLES, attached, built
 
 from tflite_tools.c import generate, host_run, packages, source_folder
+from tflite_tools.device.conversation import Conversation
 from tflite_tools.formats import build
 from tflite_tools.formats.build import Options
 from tflite_tools.running import runtime
@@ -21,48 +22,6 @@ from tflite_tools.system import files
 
 SEVERAL = pathlib.Path(__file__).parents[2] / "golden" / "joined" / "int8.tflite"
 GENERATED = re.compile(r"generated (by tflite_tools|from the trained model)", re.IGNORECASE)
-ARDUINO = """
-#include <cstdint>
-#include <cstdio>
-#define ARDUINO 200
-static unsigned long millis() { return 0; }
-static unsigned long micros() { static unsigned long now; return now += 7; }
-struct Port {
-  void begin(long) {}
-  operator bool() const { return true; }
-  void print(const char *text) { std::fputs(text, stdout); }
-  void print(uint32_t number) { std::printf("%u", number); }
-  void println(const char *text) { std::puts(text); }
-};
-static Port Serial;
-void setup();
-void loop();
-int main() { setup(); loop(); }
-"""
-ESP = """
-#include <stdint.h>
-void app_main(void);
-int main(void) { app_main(); return 0; }
-static uint32_t esp_cpu_get_cycle_count(void) { static uint32_t now; return now += 7; }
-"""
-ZEPHYR = """
-#include <stdint.h>
-#include <stdio.h>
-#define printk printf
-static uint32_t k_cycle_get_32(void) { static uint32_t now; return now += 7; }
-static uint32_t sys_clock_hw_cycles_per_sec(void) { return 1000; }
-"""
-# The example of each package, and the headers of the platform that it asks for.
-EXAMPLES = {
-    "arduino": ("examples/infer/infer.ino", {"Arduino.h": ARDUINO}),
-    "platformio": ("examples/infer/src/main.cpp", {"Arduino.h": ARDUINO}),
-    "esp-idf": ("examples/infer/main/main.c", {"esp_cpu.h": ESP}),
-    "zephyr": (
-        "samples/infer/src/main.c",
-        {"zephyr/kernel.h": ZEPHYR, "zephyr/sys/printk.h": ""},
-    ),
-    "cmsis-pack": ("examples/infer/infer_example.c", {}),
-}
 
 
 @pytest.fixture(scope="module")
@@ -93,30 +52,36 @@ def written(packed, tmp_path):
     return write
 
 
-def said(folder, package, tmp_path):
-    """What the example prints, built on this computer without a warning."""
-    example, headers = EXAMPLES[package]
-    for name, text in headers.items():
-        path = tmp_path / "platform" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    plus = example.endswith((".ino", ".cpp"))
-    compiler = shutil.which("g++" if plus else "gcc") or pytest.skip("no compiler of GCC")
-    network, program = tmp_path / "network.o", tmp_path / "program"
-    paths = [f"-I{folder / 'src'}", f"-I{tmp_path / 'platform'}"]
-    warnings = ("-Wall", "-Wextra", "-Werror")
-    own = [str(path) for path in (folder / "src").glob("*.c")]
-    subprocess.run(["gcc", "-std=c99", *warnings, "-c", *own, "-o", network], check=True)
-    language = ("-x", "c++", "-std=c++11") if plus else ("-x", "c", "-std=c99")
-    source = (*language, folder / example, "-x", "none", network, "-o", program)
-    subprocess.run([compiler, *warnings, *paths, *source], check=True)
-    return subprocess.run([program], check=True, capture_output=True, text=True).stdout
+def said(program):
+    """What an example prints."""
+    done = subprocess.run(
+        [program], check=True, stdin=subprocess.DEVNULL, capture_output=True, text=True
+    )
+    return done.stdout
+
+
+# What the counter of each example counts, and in how much of a second, with the platforms of here.
+COUNTERS = {
+    "arduino": ("microseconds", 1_000_000),
+    "platformio": ("microseconds", 1_000_000),
+    "esp-idf": ("cycles", 160_000_000),
+    "zephyr": ("ticks", 1000),
+    "cmsis-pack": ("ticks", 0),
+}
 
 
 @pytest.mark.parametrize("package", packages.PACKAGES)
-def test_the_example_runs_and_its_outputs_are_right(written, package, tmp_path):
-    text = said(written(package), package, tmp_path)
+def test_the_example_runs_and_its_outputs_are_right(written, several, package, tmp_path):
+    program = built(written(package), package, tmp_path)
+    text = said(program)
     assert re.fullmatch(r"two_ways: \d+ [a-zA-Z0-9 ]+, outputs are right\n", text), text
+    with attached(program) as port:
+        talk = Conversation(port, name=package)
+        talk.load(b"".join(values.tobytes() for values in packages.inputs_of(several)))
+        assert (talk.run() > 0) == (talk.hello.hz > 0)
+        outputs = np.frombuffer(talk.outputs(), np.int8)
+    assert (talk.hello.unit, talk.hello.hz) == COUNTERS[package]
+    assert packages.hash_of([outputs]) == talk.hello.outputs_hash
 
 
 def test_the_example_sees_a_wrong_weight(written, packed, tmp_path):
@@ -129,7 +94,7 @@ def test_the_example_sees_a_wrong_weight(written, packed, tmp_path):
     )
     assert wrong != source
     folder = written("esp-idf", **{"src/two_ways.c": wrong})
-    assert "outputs are WRONG" in said(folder, "esp-idf", tmp_path)
+    assert "outputs are WRONG" in said(built(folder, "esp-idf", tmp_path))
 
 
 def test_the_expected_outputs_are_those_of_tflm(several, packed):
