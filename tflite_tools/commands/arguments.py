@@ -123,7 +123,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     namespace, unknown = parser.parse_known_args(arguments)
     if namespace.command is None:
         parser.error(f"a command is needed: {', '.join(commands)} (see --help)")
-    _check_together(parser, namespace)
+    _check_together(commands[namespace.command], namespace)
     if unknown:
         what = "unknown flag" if unknown[0].startswith("-") else "unexpected argument"
         known = commands[namespace.command].flags()
@@ -140,13 +140,25 @@ def _check_flags(parser: _Parser, command: _Parser, arguments: Sequence[str]) ->
 
 
 def _check_together(parser: _Parser, namespace: argparse.Namespace) -> None:
-    """Flags that need each other, or exclude each other."""
+    """Flags of a command that need each other, or exclude each other."""
     if namespace.command == "convert":
         _check_convert(parser, namespace)
+    if namespace.command == "benchmark":
+        _check_benchmark(parser, namespace)
     if namespace.command == "quantize" and namespace.recipe_file is not None:
         for flag in ("weight_bits", "activation_bits"):
             if getattr(namespace, flag) is not None:
                 parser.error(f"--recipe says which bits: leave --{flag} out")
+
+
+def _check_benchmark(parser: _Parser, namespace: argparse.Namespace) -> None:
+    device, needed = namespace.serial is not None or namespace.emulator, "--serial or --emulator"
+    for name in ("threads", "warm_up", "runs") if device else ("repeats", "timeout", "samples"):
+        if getattr(namespace, name) != parser.get_default(name):
+            how = "measures this computer, not a device: leave it out" if device else ""
+            parser.error(f"--{name} {how or f'goes with {needed}'}")
+    if namespace.serial is None and namespace.baud != parser.get_default("baud"):
+        parser.error("--baud goes with --serial")
 
 
 def _check_convert(parser: _Parser, namespace: argparse.Namespace) -> None:

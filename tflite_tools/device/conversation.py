@@ -16,6 +16,7 @@ from tflite_tools.device.lines import BrokenLineError, Hello
 
 TIMEOUT = 10.0  # seconds
 _TRIES = 3
+_SOON = 2.0  # seconds for what takes the device no time: then something was lost
 _HELLO_EVERY = 1.0  # seconds: opening a port resets many boards, which then start for a while
 _QUIET = 0.1  # seconds without a byte, after which nothing is on its way any more
 _BROKEN = ("wrong checksum", "long line")  # reasons of the device to be asked again
@@ -121,38 +122,46 @@ class Conversation:
 
     def _ask(self, request: str, fits: Callable[[list[str]], bool]) -> list[str]:
         """What follows the word in the device's answer."""
-        word = request.partition(" ")[0]
+        word, answer = request.partition(" ")[0], None
+        seconds = self._timeout if word == "run" else min(_SOON, self._timeout)
         for _ in range(_TRIES):
             self._send(lines.closed(request))
-            try:
-                first, *rest = self._answer(word)
-            except BrokenLineError:
-                first, rest = "", []
+            answer = self._answer(time.monotonic() + seconds)
+            if answer is None and word == "run":  # it may still be at it
+                break
+            first, *rest = answer or [""]
             if first == word and fits(rest):
                 return rest
             if first == "error" and (reason := " ".join(rest)) not in _BROKEN:
                 raise RuntimeError(f"The device at {self._name} refuses `{word}`: {reason}.")
             self._drain()
+        if answer is None:
+            raise RuntimeError(
+                f"The device at {self._name} did not answer `{word}` within {seconds:g} seconds"
+                + ("; --timeout gives it more." if word == "run" else ".")
+            )
         raise RuntimeError(
             f"Lines to or from {self._name} arrived broken {_TRIES} times in a row, asked for "
             f"`{word}`: try another cable or a lower baud rate."
         )
 
-    def _answer(self, word: str) -> list[str]:
-        end = time.monotonic() + self._timeout
+    def _answer(self, end: float) -> list[str] | None:
+        """The words of the next answer, none if it is broken; None if it does not come in time."""
         while (line := self._line(end)) is not None:
             if lines.is_answer(line):
-                return lines.opened(line)
-        raise RuntimeError(
-            f"The device at {self._name} did not answer `{word}` within {self._timeout:g} seconds; "
-            "--timeout gives it more."
-        )
+                try:
+                    return lines.opened(line)
+                except BrokenLineError:
+                    return []
+        return None
 
     def _line(self, end: float) -> bytes | None:
         """The next line; None if there is none until the time `end`."""
+        late = False
         while b"\n" not in self._buffer:
-            if time.monotonic() >= end:
+            if late:
                 return None
+            late = time.monotonic() >= end  # what has come by then is read
             self._buffer += self._read()
         line, _, rest = bytes(self._buffer).partition(b"\n")
         self._buffer = bytearray(rest)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tflite_tools.device import lines
+from tflite_tools.device import conversation, lines
 from tflite_tools.device.conversation import Conversation
 
 HELLO = "hello version=1 name=net inputs=20,3 outputs=5 hash=0 chunk=16 unit=cycles hz=0 core=x"
@@ -11,8 +11,6 @@ HELLO = "hello version=1 name=net inputs=20,3 outputs=5 hash=0 chunk=16 unit=cyc
 class Device:
     """Answers as `serve.h` does; `faults` change what it sends: a function of the request's word
     and of the answer, which returns bytes."""
-
-    in_waiting = 0
 
     def __init__(self, fault=lambda word, answer: answer):
         self.inputs, self.asked, self.fault = bytearray(23), [], fault
@@ -25,6 +23,10 @@ class Device:
             word, *rest = text.split(" ")
             self.asked.append(word)
             self._sent += self.fault(word, lines.closed(f"tfb {getattr(self, word)(*rest)}"))
+
+    @property
+    def in_waiting(self):
+        return len(self._sent)
 
     def read(self, size):
         got, self._sent = self._sent[:size], self._sent[size:]
@@ -60,7 +62,7 @@ def times(count, word, changed):
     return fault
 
 
-def talk(device, timeout=0.1):
+def talk(device, timeout=20.0):
     return Conversation(device, name="PORT", timeout=timeout)
 
 
@@ -121,20 +123,26 @@ def test_late_answers_to_hello_are_forgotten():
 
 
 def test_a_silent_device():
-    with pytest.raises(
-        RuntimeError, match=r"Nothing came from PORT within 0\.1 seconds: is the ex"
-    ):
-        talk(Device(lambda word, answer: b""))
-    found = talk(Device(times(1, "run", b"")))
-    with pytest.raises(
-        RuntimeError, match=r"PORT did not answer `run` within 0\.1 seconds; --time"
-    ):
-        found.run()
+    with pytest.raises(RuntimeError, match=r"Nothing came from PORT within 0\.1 seconds: is th"):
+        talk(Device(lambda word, answer: b""), timeout=0.1)
+    device = Device(times(1, "run", b""))
+    with pytest.raises(RuntimeError, match=r"not answer `run` within 0\.1 seconds; --timeout"):
+        talk(device, timeout=0.1).run()
+    assert device.asked.count("run") == 1
+    with pytest.raises(RuntimeError, match=r"PORT did not answer `get` within 0\.1 seconds\.$"):
+        talk(Device(times(9, "get", b"")), timeout=0.1).outputs()
+
+
+def test_what_was_lost_is_asked_for_again(monkeypatch):
+    monkeypatch.setattr(conversation, "_SOON", 0.05)
+    device = Device(times(2, "load", b""))
+    talk(device).load(bytes(range(23)))
+    assert device.inputs == bytes(range(23)) and device.asked.count("load") > 3
 
 
 def test_something_else_that_talks():
     with pytest.raises(RuntimeError, match=r"is no answer, the last of it '.*OK\\n': is the exa"):
-        talk(Device(lambda word, answer: b"AT\nOK\n"))
+        talk(Device(lambda word, answer: b"AT\nOK\n"), timeout=0.1)
 
 
 def test_a_refusal():

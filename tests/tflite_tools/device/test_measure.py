@@ -179,6 +179,10 @@ def test_missing_tools_are_told(command, file, monkeypatch, wanted):
         (["--repeats", "0"], "'0' is no whole number from 1 up"),
         (["--timeout", "nan"], "'nan' is no number of seconds above 0"),
         (["--timeout", "0"], "'0' is no number of seconds above 0"),
+        (["--baud", "9600", "--emulator", "cortex-m3"], "--baud goes with --serial"),
+        (["--repeats", "2"], "--repeats goes with --serial or --emulator"),
+        (["--samples", "2"], "--samples goes with --serial or --emulator"),
+        (["--runs", "2", "--serial", "p"], "--runs measures this computer, not a device: leave it"),
     ],
 )
 def test_usage_errors(command, flags, message):
