@@ -17,6 +17,7 @@ from tflite_tools.device.measure import Expected, Measured
 from tflite_tools.formats import build
 from tflite_tools.reports import bench, bench_text, report_text
 from tflite_tools.running import samples
+from tflite_tools.running.runtime import RuntimeFailedError
 from tflite_tools.schema.contents import Model
 from tflite_tools.system.progress import Advance, progress
 
@@ -60,7 +61,7 @@ def _on_devices(arguments: argparse.Namespace, model: Model) -> int:
                 _on_device(arguments, wanted, device, port, advance)
                 for device, port in _devices(arguments, model, wanted)
             )
-    except CompilerError as error:
+    except (CompilerError, RuntimeFailedError) as error:
         raise RuntimeError(" ".join(str(error).split())) from error
     if arguments.json:
         print(bench_text.devices_json(len(model.data), found))

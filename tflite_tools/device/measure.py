@@ -93,9 +93,14 @@ def expected(model: Model, inputs: Sequence[np.ndarray]) -> Expected:
         inputs: one int8 array per input, samples along the first axis.
 
     Raises:
-        ValueError: if the inputs do not fit, or neither TFLM nor C can run the file.
-        RuntimeError: if there is neither TFLM nor a C compiler.
+        ValueError: if an input or output is not int8, or the inputs do not fit.
+        RuntimeError: if there is neither TFLM nor a C compiler, or they cannot run the file.
     """
+    ends = [model.main.tensors[i] for i in (*model.main.inputs, *model.main.outputs)]
+    if any(tensor.dtype != "INT8" for tensor in ends):
+        raise ValueError(
+            "Devices run C, whose inputs and outputs are int8: convert with --input_type int8."
+        )
     rows, example = host_run.stacked(model, inputs), packages.inputs_of(model)
     both = [np.concatenate(pair) for pair in zip(inputs, example, strict=True)]
     if runtime.available(TFLM):

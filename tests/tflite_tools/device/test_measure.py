@@ -106,6 +106,11 @@ def test_without_tflm_the_c_of_this_computer_is_the_reference(several, monkeypat
         measure.expected(several, packages.inputs_of(several))
 
 
+def test_a_file_that_is_no_c_is_refused(float_io_file):
+    with pytest.raises(ValueError, match="whose inputs and outputs are int8: convert with --input"):
+        measure.expected(float_io_file, [])
+
+
 @pytest.fixture
 def plugged(example, monkeypatch):
     """The example at the port PORT; the bauds it was opened with."""
