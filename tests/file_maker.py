@@ -8,6 +8,7 @@ from tflite_tools.schema.contents import written
 
 _CODES = {name: code for name, code in vars(schema.BuiltinOperator).items() if name.isupper()}
 PRESCALES = {2: 32, 3: 16, 4: 8, 8: 1}
+GROUPED = "CONV_2D in groups"
 ACTIVATIONS = {"NONE": 0, "RELU": 1, "RELU_N1_TO_1": 2, "RELU6": 3}
 
 _TYPES = {np.int8: "INT8", np.int32: "INT32", np.float32: "FLOAT32"}
@@ -121,6 +122,10 @@ def convolution(maker, random, kind, bits, per_channel, rounded=lambda scales: s
     padding = int(random.integers(2))
     if kind == "DEPTHWISE_CONV_2D":
         channels, shape, axis = depth * 2, (1, k_h, k_w, depth * 2), 3
+    elif kind == GROUPED:
+        groups, own = int(random.integers(2, 5)), depth
+        depth, channels = depth * groups, channels * groups
+        shape, axis = (channels, k_h, k_w, own), 0
     else:
         shape, axis = (channels, k_h, k_w, depth), 0
     low, high = (-127, 128) if bits == 8 else (-(2 ** (bits - 1)), 2 ** (bits - 1))
@@ -154,6 +159,7 @@ def convolution(maker, random, kind, bits, per_channel, rounded=lambda scales: s
     if kind == "DEPTHWISE_CONV_2D":
         options["depthMultiplier"] = 2
     grid = (float(rounded(random.uniform(0.004, 0.05))), int(random.integers(-128, 128)))
+    kind = "CONV_2D" if kind == GROUPED else kind
     name = {
         "CONV_2D": "Conv2DOptions",
         "DEPTHWISE_CONV_2D": "DepthwiseConv2DOptions",

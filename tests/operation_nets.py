@@ -45,6 +45,7 @@ NETS = {
     "BatchNormalization": lambda x: layers.BatchNormalization()(layers.MaxPooling2D(2)(x)),
     "ChannelAffine": hard_gate,
     "Concatenate": dense_block,
+    "Conv2D in groups": layers.Conv2D(12, 3, padding="same", groups=3, activation="relu"),
     "Conv2DTranspose": layers.Conv2DTranspose(5, 3, 2, "same", activation="relu"),
     "Conv2DTranspose linear": layers.Conv2DTranspose(5, 2, 2),
     "Cropping2D": layers.Cropping2D(((1, 0), (2, 1))),

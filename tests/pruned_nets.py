@@ -64,9 +64,15 @@ class _Net:
         return made
 
     def weights(
-        self, source: Made, shape: tuple[int, ...], axis: int, grid: tuple[float, int]
+        self,
+        source: Made,
+        shape: tuple[int, ...],
+        axis: int,
+        grid: tuple[float, int],
+        zeros: Any = (),
     ) -> tuple[int, int]:
-        """Weights, of which some output and some input channels are zero, and a bias.
+        """Weights, of which some output channels, those in `zeros` and some input channels are
+        zero, and a bias.
 
         With their scales the sums cover about the range of `grid`.
         """
@@ -75,6 +81,7 @@ class _Net:
         codes = np.moveaxis(random.integers(-high, high, shape), axis, 0)
         codes = np.maximum(codes, -127)
         codes[random.random(len(codes)) < 0.3] = 0
+        codes[list(zeros)] = 0
         if axis == 0 and shape[-1] > 1:
             codes[..., random.random(shape[-1]) < 0.15] = 0
         stored = (codes * PRESCALES[bits]).reshape(len(codes), -1)
@@ -105,6 +112,24 @@ class _Net:
 
     def pointwise(self) -> None:
         self.conv(1)
+
+    def grouped(self) -> None:
+        """A convolution in groups, of which some have no weights at all."""
+        source, own = self.chosen(), int(self.random.integers(1, 4))
+        depths = [depth for depth in range(1, 5) if source.shape[3] % depth == 0]
+        depth = int(self.random.choice(depths))
+        channels = source.shape[3] // depth * own
+        grid = self.grid()
+        shape = (channels, 2, 2, depth)
+        weights, bias = self.weights(source, shape, 0, grid, np.repeat(
+            self.random.random(channels // own) < 0.4, own
+        ))  # fmt: skip
+        height, width = source.shape[1:3]
+        self.op(
+            "CONV_2D", [source.index, weights, bias], (1, height, width, channels), grid,
+            kind="Conv2DOptions", strideH=1, strideW=1, padding=0,
+            fusedActivationFunction=int(self.random.choice([0, 1])),
+        )  # fmt: skip
 
     @staticmethod
     def _places(length: int, size: int, stride: int, padding: int) -> int:
@@ -270,13 +295,14 @@ class _Net:
         self.maker.outputs.append(last.index)
 
 
-def pruned_net(seed: int) -> Model:
-    """A file of some ten operators."""
+def pruned_net(seed: int, *, grouped: bool = False) -> Model:
+    """A file of some ten operators; with `grouped` often convolutions in groups."""
     net = _Net(seed)
+    operators = _OPERATORS + ("grouped",) * (8 if grouped else 0)
     for source in tuple(net.images):
         net.conv(source=source)
     for _ in range(int(net.random.integers(4, 12))):
-        getattr(net, _OPERATORS[int(net.random.integers(len(_OPERATORS)))])()
+        getattr(net, operators[int(net.random.integers(len(operators)))])()
     net.end()
     if net.random.random() < 0.3:
         net.maker.outputs.append(net.images[-2].index)

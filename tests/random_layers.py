@@ -45,7 +45,14 @@ def _argument(sizes: tuple[Any, ...]) -> Any:
     return sizes if len(sizes) > 1 else sizes[0]
 
 
-def _conv(name: str, *, filters: bool = False, multiplier: bool = False) -> Any:
+def _divisors(size: int) -> list[int]:
+    """The divisors of a size, 1 most often."""
+    return [1, *(part for part in range(1, size + 1) if size % part == 0)]
+
+
+def _conv(
+    name: str, *, filters: bool = False, multiplier: bool = False, grouped: bool = False
+) -> Any:
     def made(draw: Draw, shape: Shape) -> Made:
         kernel = tuple(draw(st.integers(1, min(3, size))) for size in shape[:-1])
         padding = draw(st.sampled_from(["valid", "same"]))
@@ -58,10 +65,13 @@ def _conv(name: str, *, filters: bool = False, multiplier: bool = False) -> Any:
             return None
         count = draw(st.integers(1, 5)) if filters else None
         depth = draw(st.integers(1, 2)) if multiplier else 1
+        groups = draw(st.sampled_from(_divisors(shape[-1]))) if grouped else 1
+        count = count and count * groups
         text = (
             f"{name}({f'{count}, ' if filters else ''}{_argument(kernel)}, strides={stride}, "
             f"dilation_rate={dilation}, padding={padding!r}"
-            f"{f', depth_multiplier={depth}' if multiplier else ''}{_bias(draw)}{_activation(draw)}"
+            f"{f', depth_multiplier={depth}' if multiplier else ''}"
+            f"{f', groups={groups}' if groups > 1 else ''}{_bias(draw)}{_activation(draw)}"
         )
         return _layer(text, (*places, count or shape[-1] * depth))
 
@@ -252,12 +262,12 @@ def _over_time(draw: Draw, shape: Shape) -> Made:
 # By the names of `KINDS`. ChannelAffine, HardSwish and Slice are written as users write them; an
 # Augmentation is what the augmentation layers of Keras 3 become.
 VOCABULARY: dict[str, Callable[[Draw, Shape], Made]] = {
-    "Conv2D": _conv("Conv2D", filters=True),
+    "Conv2D": _conv("Conv2D", filters=True, grouped=True),
     "DepthwiseConv2D": _conv("DepthwiseConv2D", multiplier=True),
     "Conv2DTranspose": _transpose,
     "Dense": _dense,
     "SeparableConv2D": _conv("SeparableConv2D", filters=True, multiplier=True),
-    "Conv1D": _conv("Conv1D", filters=True),
+    "Conv1D": _conv("Conv1D", filters=True, grouped=True),
     "DepthwiseConv1D": _conv("DepthwiseConv1D", multiplier=True),
     "SeparableConv1D": _conv("SeparableConv1D", filters=True, multiplier=True),
     "BatchNormalization": _norm,

@@ -72,6 +72,11 @@ def own_scope(layer: Any) -> contextlib.AbstractContextManager:
     return tf.name_scope(f"{layer.name}/")
 
 
+def set_grouped_convolution(layer: Any, function: Any) -> None:
+    """Compute the convolution of a layer with groups by `function(inputs, kernel)`."""
+    layer._jit_compiled_convolution_op = function
+
+
 def autocast(layer: Any) -> Any:
     """Scope in which a layer of tf_keras computes with its variables in its compute type, as when
     it is called."""

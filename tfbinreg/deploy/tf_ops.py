@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -10,13 +11,20 @@ import tensorflow as tf
 
 from tfbinreg.deploy.frozen import FrozenOp
 from tfbinreg.network import value_functions
+from tfbinreg.network.grouped_convolution import by_groups
 from tfbinreg.network.hard_swish import hard_swish
 
 
 def _conv(op: FrozenOp, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
     own = op.attributes
-    padding = own["padding"].upper()
-    return tf.nn.conv2d(inputs, kernel, own["strides"], padding, dilations=own["dilation_rate"])
+    convolve = functools.partial(
+        tf.nn.conv2d,
+        strides=own["strides"],
+        padding=own["padding"].upper(),
+        dilations=own["dilation_rate"],
+    )
+    # Frozen graphs of earlier versions have no groups.
+    return by_groups(convolve, own.get("groups", 1), inputs, kernel)
 
 
 def _depthwise(op: FrozenOp, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:

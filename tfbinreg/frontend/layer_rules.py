@@ -91,6 +91,7 @@ def _conv1d(build: Builder, step: Step, values: list[Value]) -> Value:
         strides=(1, *layer.strides),
         dilation_rate=(1, *layer.dilation_rate),
         padding=padding,
+        groups=layer.groups,
         **_options(layer, "kernel", "bias", name=step.name, new_axes=1),
     )
     kernel, *bias = step.weights

@@ -10,6 +10,7 @@ import tensorflow as tf
 from tfbinreg import _compat
 from tfbinreg.core.recipe import Recipe
 from tfbinreg.methods.uniform_activations import Observer, break_ties
+from tfbinreg.network.grouped_convolution import compute_by_groups
 from tfbinreg.network.hard_swish import hard_swish, hard_swish_table
 
 keras = _compat.keras
@@ -70,6 +71,7 @@ class QuantizedKernel(_compat.QuantizeWrapper):
     def build(self, input_shape: Any) -> None:
         with _compat.own_scope(self):
             keras.layers.Wrapper.build(self, input_shape)
+            compute_by_groups(self.layer)
             weights = self.quantize_config.get_weights_and_quantizers(self.layer)
             kernels = [
                 LatentKernel(

@@ -35,7 +35,7 @@ class SolverKernel:
 
     Rows are its layer written as matrix products: a group of channels computes, at each place of
     each sample, one row of inputs times its part of the kernel. A depthwise layer has a group for
-    each input channel, others one.
+    each input channel, a Conv2D its groups, others one.
 
     Attributes:
         name: of its layer.

@@ -141,7 +141,7 @@ def _solve(kernel: SolverKernel, targets: np.ndarray, options: TsqOptions) -> di
         low=behind.low,
         high=behind.high,
         qmax=kernel.quantizer.qmax,
-        shared=groups > 1 and outputs > 1,
+        shared=kernel.scale().size < groups * outputs,
     )
     solver = LayerSolver(task)
     etas = np.geomspace(options.first_eta, options.last_eta, options.etas)

@@ -153,10 +153,13 @@ def _check_channels_last(layer: Any, shapes: Sequence[Shape]) -> Problems:
     return [("data_format 'channels_first'", "build the model with channels_last")]
 
 
+_GROUPED = ("Conv2D", "Conv1D")
+
+
 def _check_conv(layer: Any, shapes: Sequence[Shape]) -> Problems:
     problems = _check_channels_last(layer, shapes)
-    if getattr(layer, "groups", 1) != 1:
-        problems.append(("grouped convolution", "use DepthwiseConv2D or groups=1"))
+    if getattr(layer, "groups", 1) != 1 and type(layer).__name__ not in _GROUPED:
+        problems.append(("grouped convolution", "use groups=1"))
     if len(set(layer.strides)) > 1 and "Depthwise" in type(layer).__name__:
         problems.append(("unequal strides", "use the same stride in both directions"))
     return problems
@@ -254,7 +257,7 @@ KINDS: dict[str, Kind] = {
         channel_axis=3,
         fuses_relu=True,
         check=_check_conv,
-        attributes=_CONV,
+        attributes=(*_CONV, "groups"),
     ),
     "DepthwiseConv2D": Kind(
         role=Role.KERNEL,

@@ -48,6 +48,7 @@ _RUNTIME_PARTS = (
 # What only some models need -> the part that it follows.
 _BY_SHIFTS = {"shifts": "filters", "shifted_sums": "elements"}
 _CODED = {"codebooks": "moves"}
+_GROUPED = {"groups": "convolutions"}
 LOWERINGS = {**lower_kernels.LOWERINGS, **lower_moves.LOWERINGS, **lower_elementwise.LOWERINGS}
 # Names that C, its library or the generated files use.
 _RESERVED = frozenset(keyword for line in (
@@ -114,7 +115,9 @@ def generate(model: Model, *, name: str = "model", whole: bool = False) -> Sourc
         files={
             f"{name}.c": text.source(),
             f"{name}.h": text.header(),
-            RUNTIME_HEADER: runtime_header(coded=constants.coded, shifts=constants.by_shifts),
+            RUNTIME_HEADER: runtime_header(
+                coded=constants.coded, shifts=constants.by_shifts, groups=constants.grouped
+            ),
             "main.c": text.example(),
         },
         arena_bytes=placed.arena.size,
@@ -159,12 +162,13 @@ def _defines(constants: Constants) -> list[str]:
     return [f"#define TFB_SHIFT_STEPS {1 if constants.by_multipliers else 2}"]
 
 
-def runtime_header(*, coded: bool = False, shifts: bool = False) -> str:
+def runtime_header(*, coded: bool = False, shifts: bool = False, groups: bool = False) -> str:
     """The kernels, as one header; `coded` adds those for the weights that `coding` makes, `shifts`
-    those for scales that are powers of two."""
+    those for scales that are powers of two, `groups` those for convolutions in groups."""
     names = list(_RUNTIME_PARTS)
-    for name, before in {**(_CODED if coded else {}), **(_BY_SHIFTS if shifts else {})}.items():
-        names.insert(names.index(before) + 1, name)
+    for is_needed, added in ((coded, _CODED), (shifts, _BY_SHIFTS), (groups, _GROUPED)):
+        for name, before in added.items() if is_needed else ():
+            names.insert(names.index(before) + 1, name)
     parts = ((HEADERS_DIR / f"{name}.h").read_text() for name in names)
     guard = RUNTIME_HEADER.upper().replace(".", "_") + "_"
     return "\n".join((f"#ifndef {guard}\n#define {guard}\n", *parts, "#endif\n"))

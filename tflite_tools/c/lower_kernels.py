@@ -43,16 +43,26 @@ class _Kernel:
 
 
 def conv_2d(op: Context) -> Step:
-    """CONV_2D: weights (out, h, w, in)."""
+    """CONV_2D: weights (out, h, w, in), of which each of the groups sees `in` channels."""
     source, weights, (images, out) = op.operand(0), op.operand(1), _images(op, 0)
     channels, height, width, depth = _shape(weights, 4)
-    op.need(depth == images[3], f"the filter has {depth} input channels, not {images[3]}")
+    groups = images[3] // depth
+    whole = depth * groups == images[3] and channels % max(1, groups) == 0
+    if not op.need(whole, f"the filter {weights.shape} does not fit {images[3]} input channels"):
+        return Step("", (), op.output.index)
     fields, folded = _windows(op, images, height, width)
     op.same_shape((images[0], fields["out_h"], fields["out_w"], channels))
     kernel = _kernel(op, weights, 2, 0)
     fields |= _sizes(images, out, height, width)
+    if groups > 1 and depth == 1:
+        plane = _plane_bytes(fields)
+        return _step(op, "tfb_depthwise", source, weights, kernel, fields, True, plane=plane)
     if height * width * fields["stride_h"] * fields["stride_w"] == 1:
         fields |= _one_row(images)
+    if groups > 1:
+        return _step(
+            op, "tfb_grouped_conv_2d", source, weights, kernel, fields, folded, groups=groups
+        )
     return _step(op, "tfb_conv_2d", source, weights, kernel, fields, folded)
 
 
@@ -200,6 +210,7 @@ def _step(
     inside: bool | None,
     *,
     plane: int = 0,
+    groups: int = 1,
 ) -> Step:
     """The step.
 
@@ -208,6 +219,7 @@ def _step(
             be folded into the biases. None for a kernel that does not use folded ones.
         plane: bytes of scratch memory behind the one filter that is unpacked at a time; 0 for a
             kernel that unpacks two and needs no more.
+        groups: of a convolution's channels.
     """
     low, high = op.limits()
     factors = _factors(op, source, weights, len(kernel.rows))
@@ -240,15 +252,20 @@ def _step(
     scratch = _scratch_bytes(kernel, plane)
     if not function.endswith("conv_2d"):
         return op.step(f"{function}({record}, {places});", source, scratch=scratch)
-    if _sees_all(fields) and coded is None and kernel.rows.shape[1] * kernel.packed.bits % 8 == 0:
-        scratch = max(scratch, 2 * _words(kernel.rows.shape[1]))
-        call = f"tfb_dense({record}, {places}, tfb_blocks{kernel.packed.bits});"
-        return op.step(call, source, scratch=scratch)
-    growth, beside = _block(kernel.rows.shape, fields, bool(inside))
     taps, bits = kernel.rows.shape[1], kernel.packed.bits
+    if groups == 1 and _sees_all(fields) and coded is None and taps * bits % 8 == 0:
+        scratch = max(scratch, 2 * _words(taps))
+        call = f"tfb_dense({record}, {places}, tfb_blocks{bits});"
+        return op.step(call, source, scratch=scratch)
+    growth, beside = _block(len(kernel.rows) // groups, taps, fields, bool(inside))
     joined = 2 * _words(taps) + 4 * taps  # on cores that join two filters: rows, and a word a tap
     scratch = max(scratch, joined, beside + growth.least * growth.unit)
     widen = "" if coded is not None else ", 0" if bits == 8 else f", tfb_widen{bits}"
+    if groups > 1:
+        constants.grouped = True
+        widen += f", {groups}"
+        pixels = fields["batch"] * fields["in_h"] * fields["in_w"]
+        scratch += _words(pixels * fields["in_c"] // groups)  # a group's channels of the input
     call = f"{function}({record}, {places}, {{units}}{widen});"
     return op.step(call, source, scratch=scratch, growth=growth)
 
@@ -275,13 +292,12 @@ def _sees_all(fields: dict[str, int]) -> bool:
     )
 
 
-def _block(shape: tuple[int, ...], fields: dict[str, int], inside: bool) -> tuple[Growth, int]:
+def _block(channels: int, taps: int, fields: dict[str, int], inside: bool) -> tuple[Growth, int]:
     """Memory of a convolution in blocks: its pairs of filters, and what is beside them.
 
     A pair has its factors and its codes as 16-bit numbers, beside it lie two positions' inputs, so
     wide as well, and as bytes if they cannot be widened where they are.
     """
-    channels, taps = shape
     wide = 4 * (taps + taps % 2)
     most = (channels + 1) // 2
     run = fields["k_w"] * (taps // (fields["k_h"] * fields["k_w"]))

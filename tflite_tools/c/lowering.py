@@ -82,6 +82,7 @@ class Constants:
     def __init__(self) -> None:
         self.lines: list[str] = []
         self.coded = False  # whether a layer has weights that `coding` makes
+        self.grouped = False  # whether a convolution has groups
         self.by_shifts = False  # whether something is rescaled by shifts alone
         self.by_multipliers = False  # whether a layer with weights is not
         self.weight_bytes = 0

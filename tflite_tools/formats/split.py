@@ -47,8 +47,9 @@ def split_convolutions(
         kind = flatbuffer.op_name(container, operator)
         if size <= most_bytes:
             operators.append(operator)
-        elif kind != "CONV_2D":
-            notes.append(f"{name}: {size} bytes are decoded at once, only CONV_2D can be split")
+        elif kind != "CONV_2D" or _is_grouped(graph, operator):
+            what = "only CONV_2D without groups can be split"
+            notes.append(f"{name}: {size} bytes are decoded at once, {what}")
             operators.append(operator)
         else:
             operators += _parts(container, graph, operator, most_bytes)
@@ -65,6 +66,12 @@ def _name(graph: Any, operator: Any) -> str:
 def _size(graph: Any, operator: Any) -> int:
     shape = flatbuffer.indices(graph.tensors[int(operator.inputs[1])].shape)
     return int(np.prod(shape, dtype=np.int64))
+
+
+def _is_grouped(graph: Any, operator: Any) -> bool:
+    """Whether a convolution's filters do not see all input channels."""
+    inputs, weights = (graph.tensors[int(index)].shape for index in operator.inputs[:2])
+    return int(inputs[_CHANNEL_AXIS]) != int(weights[_CHANNEL_AXIS])
 
 
 def _parts(container: Any, graph: Any, operator: Any, most_bytes: int) -> list[Any]:

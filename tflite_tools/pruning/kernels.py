@@ -13,6 +13,7 @@ from tflite_tools.schema import file_layout
 from tflite_tools.schema.contents import Graph, Op, Tensor
 
 VARIES = 2**15 - 1  # stands for a channel that is not the same number for every input
+_GROUPED = ("CONV_2D", "DEPTHWISE_CONV_2D")
 _MOST = 2**30  # sums and biases below it are int32 with room to spare
 
 
@@ -24,8 +25,7 @@ class Kernel:
         op: the operator.
         source: its activations.
         output: what it computes.
-        weights: as stored, int64, (output channels, taps, input channels); of a depthwise kernel
-            each output channel has one input channel.
+        weights: as stored, int64, (output channels, taps, input channels of a group).
         scales: of the weights, float32, one or one per output channel.
         bias: int64, (output channels,); zeros if the file has none.
         has_bias: whether the file has one.
@@ -42,9 +42,21 @@ class Kernel:
     bordered: bool
 
     @property
-    def depthwise(self) -> bool:
-        """Whether each output channel reads one input channel."""
-        return self.op.name == "DEPTHWISE_CONV_2D"
+    def groups(self) -> int:
+        """Groups of channels: each output channel reads the input channels of its group. A
+        depthwise kernel has one for each input channel."""
+        return channels(self.source) // self.weights.shape[2]
+
+    @property
+    def mixes(self) -> bool:
+        """Whether each output channel reads all input channels, of which any may be left out."""
+        return self.groups == 1 and self.op.name != "DEPTHWISE_CONV_2D"
+
+    def read(self) -> np.ndarray:
+        """The input channels that each output channel reads: int64, (output channels, input
+        channels of a group)."""
+        numbers = np.arange(channels(self.source)).reshape(self.groups, -1)
+        return np.repeat(numbers, len(self.bias) // self.groups, axis=0)
 
     def foldable(self, values: np.ndarray) -> np.ndarray:
         """The input channels that add the same to every position of an output; bool.
@@ -55,14 +67,14 @@ class Kernel:
         return values == grid(self.source)[1] if self.bordered else values != VARIES
 
     def added(self, values: np.ndarray) -> np.ndarray:
-        """What foldable input channels add to the sums, int64, (output channels, input channels);
-        of a depthwise kernel (output channels, 1)."""
+        """What foldable input channels add to the sums, int64, (output channels, input channels
+        of a group)."""
         above = np.where(self.foldable(values), values.astype(np.int64) - grid(self.source)[1], 0)
-        return self.weights.sum(axis=1) * self._read(above)
+        return self.weights.sum(axis=1) * self._values(above)
 
     def constants(self, values: np.ndarray) -> np.ndarray:
         """The output channels' stored values if they are constant, else `VARIES`; int16."""
-        varies = np.any(self.weights.any(axis=1) & self._read(~self.foldable(values)), axis=1)
+        varies = np.any(self.weights.any(axis=1) & self._values(~self.foldable(values)), axis=1)
         sums = self.bias + self.added(values).sum(axis=1)
         (scale, zero_point), taken = grid(self.output), grid(self.source)[0]
         low, high = fixed_point.activation_limits(self.op.activation, scale, zero_point)
@@ -79,11 +91,9 @@ class Kernel:
         most = np.abs(self.bias) + 255 * np.abs(self.weights).sum(axis=(1, 2))
         return bool(np.all(most < _MOST))
 
-    def _read(self, values: np.ndarray) -> np.ndarray:
-        """Values of input channels, for each output channel that reads them."""
-        if self.depthwise:
-            return np.repeat(values, len(self.bias) // len(values))[:, None]
-        return values[None]
+    def _values(self, own: np.ndarray) -> np.ndarray:
+        """What input channels have, for each output channel that reads them."""
+        return own[None] if self.groups == 1 else own[self.read()]
 
 
 def grid(tensor: Tensor) -> Grid:
@@ -101,11 +111,12 @@ def of_operator(graph: Graph, op: Op) -> Kernel | None:
     rows = _rows(graph, op)
     if rows is None or not (usable(source) and usable(output)):
         return None
-    read = channels(source) if op.name != "DEPTHWISE_CONV_2D" else 1
-    whole = len(rows) % channels(source) == 0 if read == 1 else rows.shape[2] == read
+    groups, rest = divmod(channels(source), rows.shape[2])
+    whole = groups == 1 or (op.name in _GROUPED and groups > 1 and len(rows) % groups == 0)
     scales = _scales(graph.tensors[op.inputs[1]], op, len(rows))
     bias = _bias(graph, op, len(rows))
-    if not whole or len(rows) != channels(output) or scales is None or bias is None:
+    fits = whole and not rest and len(rows) == channels(output)
+    if not fits or scales is None or bias is None:
         return None
     return Kernel(
         op=op,

@@ -71,13 +71,13 @@ class _Search:
     def _add(self, op: Op) -> None:
         """What an operator reads and makes, and what it couples."""
         kernel = kernels.of_operator(self.graph, op) if op.name in file_layout.KERNEL_OPS else None
-        if kernel is not None and not kernel.depthwise:
+        if kernel is not None and kernel.mixes:
             self.kernels.append(kernel)
             return
-        if kernel is not None:
-            own = np.arange(channels(kernel.output))
-            read = own // (len(own) // channels(kernel.source))
-            related = [Relation(kernel.source.index, np.stack([read, own], axis=1))]
+        if kernel is not None:  # a group as a whole
+            read = kernel.read()
+            own = np.broadcast_to(np.arange(len(read))[:, None], read.shape)
+            related = [Relation(kernel.source.index, np.stack([read, own], -1).reshape(-1, 2))]
         else:
             related = relations.of_operator(self.graph, op) or []
         if not related:

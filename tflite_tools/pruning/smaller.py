@@ -105,7 +105,7 @@ class _Writer:
         bias = kernel.bias
         stored = self.source.tensors[op.inputs[1]].data
         assert stored is not None
-        if not kernel.depthwise:
+        if kernel.mixes:
             added = kernel.added(self.removal.values[kernel.source.index])
             bias = bias + added[:, ~columns].sum(axis=1)
             stored = stored[..., columns]

@@ -36,7 +36,9 @@ each = layers.TimeDistributed
 
 LAYERS = [
     (layers.Conv2DTranspose(4, 3, strides=2, padding="same", activation="relu"), IMAGE),
+    (layers.Conv2D(6, 3, groups=3, padding="same", activation="relu"), IMAGE),
     (layers.Conv1D(4, 3, strides=2, activation="relu"), ROWS),
+    (layers.Conv1D(6, 3, groups=3, padding="causal"), ROWS),
     (layers.Conv1D(4, 3, dilation_rate=2, padding="causal"), ROWS),
     (layers.DepthwiseConv1D(3, depth_multiplier=2, padding="same"), ROWS),
     (layers.SeparableConv1D(4, 3, depth_multiplier=2, strides=2, padding="same"), ROWS),

@@ -53,7 +53,7 @@ SUPPORTED = [
 ]
 
 REFUSED = [
-    (layers.Conv2D(2, 3, groups=2), [IMAGE], "grouped convolution", "DepthwiseConv2D"),
+    (layers.Conv2DTranspose(2, 3, groups=2), [IMAGE], "grouped convolution", "groups=1"),
     (
         layers.Conv2D(2, 3, data_format="channels_first"),
         [IMAGE],
@@ -102,7 +102,7 @@ def test_unsupported_settings_come_with_a_remedy(case):
 
 
 def test_several_problems_of_one_layer_are_all_listed():
-    layer = layers.Conv2D(4, 3, groups=2, data_format="channels_first")
+    layer = layers.Conv2DTranspose(4, 3, dilation_rate=2, data_format="channels_first")
     assert len(problems(layer, IMAGE)) == 2
 
 

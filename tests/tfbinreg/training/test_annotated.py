@@ -100,13 +100,11 @@ class TestThroughTfmot:
         model = keras.Sequential(
             [
                 layers.Input((8, 8, 3)),
-                annotate(layers.Conv2D(6, 3, groups=3, name="conv")),
+                annotate(layers.Conv2DTranspose(6, 3, dilation_rate=2, name="conv")),
                 layers.UpSampling2D(interpolation="bilinear", name="up"),
             ]
         )
-        with pytest.raises(
-            ValueError, match=r"(?s)conv: grouped convolution.*up: interpolation 'bil"
-        ):
+        with pytest.raises(ValueError, match=r"(?s)conv: dilation_rate.*up: interpolation 'bil"):
             tfmot_apply(model, LSQQuantizeScheme())
 
     def test_wiring_problems_are_listed(self):

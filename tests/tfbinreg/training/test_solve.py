@@ -28,7 +28,7 @@ def kinds_net():
     x = layers.DepthwiseConv2D(3, depth_multiplier=2, padding="same", name="depthwise")(x)
     x = layers.Conv2DTranspose(3, 3, strides=2, padding="same", name="up")(x)
     x = layers.ReLU(name="up_relu")(x)
-    x = layers.Conv2D(5, 2, dilation_rate=2, name="dilated")(x)
+    x = layers.Conv2D(6, 2, dilation_rate=2, groups=3, name="dilated")(x)
     x = layers.Flatten(name="flat")(x)
     x = layers.Dense(3, name="head")(x)
     model = keras.Model(image, x, name="kinds")

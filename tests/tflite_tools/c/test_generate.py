@@ -1,19 +1,20 @@
 """Generated C computes what TFLM computes, value by value, on both paths and under sanitizers."""
 
+import dataclasses
 import importlib
 import pathlib
 import re
 
 import numpy as np
 import pytest
-from file_maker import ACTIVATIONS, PRESCALES, Maker, convolution, power_of_two, samples
+from file_maker import ACTIVATIONS, GROUPED, PRESCALES, Maker, convolution, power_of_two, samples
 from quick import combinations
 
 from tflite_tools.c import generate, host_run
 from tflite_tools.checks import isolate
 from tflite_tools.running import runtime
 
-KINDS = ["CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV"]
+KINDS = ["CONV_2D", GROUPED, "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV"]
 
 
 def test_nets_of_every_kind(every_kind, c_is_tflm):
@@ -79,6 +80,25 @@ def test_convolutions_whose_scales_are_powers_of_two(kind, per_channel, c_is_tfl
     convolution(maker, random, kind, 4, per_channel)
     sources, _ = c_is_tflm(maker.file(), paths=["optimized"])
     assert "#define TFB_SHIFT_STEPS 1" in sources.files["model.c"]
+
+
+@pytest.mark.parametrize("padding", [0, 1])
+def test_groups_whose_filters_have_bits_of_their_own(padding, c_is_tflm):
+    maker, random = Maker(), np.random.default_rng(padding)
+    widths = (0, 1, 2, 3, 4, 8) * 5
+    drawn = {0: [0], 1: [-1, 1], **{b: np.arange(-(2 ** (b - 1)), 2 ** (b - 1)) for b in (2, 3, 4)}}
+    rows = [random.choice(drawn.get(bits, np.arange(-127, 128)), (3, 3, 8)) for bits in widths]
+    source = maker.input((1, 7, 6, 16), (0.05, -9))
+    scales = random.uniform(0.01, 0.02, 30).astype(np.float32) / 50
+    weights = maker.weights(np.stack(rows), 8, 1, scales)
+    maker.layers[-1] = dataclasses.replace(maker.layers[-1], channel_bits=widths)
+    bias = maker.tensor((30,), (scales * 0.05, 0), data=np.arange(30, dtype=np.int32) * 50)
+    options = {"strideH": 1, "strideW": 1, "padding": padding}
+    size = (1, *((7, 6) if padding == 0 else (5, 4)), 30)
+    places = [source, weights, bias]
+    maker.op("CONV_2D", places, size, (0.02, 3), options, kind="Conv2DOptions")
+    sources, _ = c_is_tflm(maker.file())
+    assert "tfb_coded_grouped_conv_2d(" in sources.files["model.c"]
 
 
 @combinations(

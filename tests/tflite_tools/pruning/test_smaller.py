@@ -19,8 +19,8 @@ def needs_tflm():
         pytest.skip("tflite_micro is not installed")
 
 
-def check(model, seed=0):
-    """The smaller file, which computes the same in TFLM and cannot be smaller."""
+def check(model, seed=0, *, least=True):
+    """The smaller file, which computes the same in TFLM and, at `least`, cannot be smaller."""
     found = smaller.of_model(model)
     if found.model is not model:
         inputs = samples(model, 4, seed)
@@ -29,15 +29,23 @@ def check(model, seed=0):
         )
         for one, other in zip(expected, made, strict=True):
             np.testing.assert_array_equal(one, other)
-        again = removal.of_graph(found.model.main)
-        assert not again.kept
+        assert not least or not removal.of_graph(found.model.main).kept
     return found
 
 
 @pytest.mark.parametrize("seed", [*range(8), *slow(*range(8, 200))])
 def test_random_nets(seed, needs_tflm):
-    model = pruned_net(seed)
-    found = check(model, seed)
+    check_random_net(seed, pruned_net(seed))
+
+
+@pytest.mark.parametrize("seed", [*range(2), *slow(*range(2, 60))])
+def test_random_nets_with_groups(seed, needs_tflm):
+    # Of what was a group, and is alone now, single channels can go.
+    check_random_net(seed, pruned_net(seed, grouped=True), least=False)
+
+
+def check_random_net(seed, model, *, least=True):
+    found = check(model, seed, least=least)
     assert bool(found.count) == (found.model is not model)
     for mine, other in zip(model.main.ops, found.model.main.ops, strict=True):
         assert (mine.name, mine.outputs) == (other.name, other.outputs)
@@ -58,8 +66,10 @@ class Chain:
         self.last = self.maker.input(self.shape, (0.05, ZERO))
         self.random = np.random.default_rng(0)
 
-    def conv(self, channels, size=1, *, zeros=(), unread=(), bias=None, padding=SAME, end=False):
-        codes = self.random.integers(1, 8, (channels, size, size, self.shape[3]))
+    def conv(
+        self, channels, size=1, *, zeros=(), unread=(), bias=None, padding=SAME, end=False, depth=0
+    ):
+        codes = self.random.integers(1, 8, (channels, size, size, depth or self.shape[3]))
         codes[list(zeros)] = 0
         codes[..., list(unread)] = 0
         scales = self.random.uniform(0.01, 0.02, channels).astype(np.float32) / 50
@@ -150,6 +160,15 @@ def test_outputs_of_the_model_keep_their_channels(needs_tflm):
     chain.conv(4, zeros=[1], end=True)
     chain.conv(3, zeros=[0, 1, 2], end=True)
     assert chain.left_out() == {}
+
+
+def test_groups_go_as_a_whole(needs_tflm):
+    """Of four groups of two channels one has no weights; half of another has none."""
+    chain = Chain()
+    first = chain.conv(8)
+    second = chain.conv(8, 3, depth=2, zeros=[2, 3, 6], bias=[1, 2, 0, 0, 3, 4, 0, 5])
+    chain.conv(3, end=True)
+    assert chain.left_out() == {first: [2, 3], second: [2, 3]}
 
 
 def test_every_tensor_keeps_a_channel(needs_tflm):

@@ -35,10 +35,6 @@ static inline uint32_t *tfb_put_fours(uint32_t *to, uint32_t a, uint32_t b) {
   return tfb_put_words(to, tfb_odd(a), tfb_odd(b));
 }
 
-/* Widens blocks of packed codes of two rows, as tfb_unpack would unpack them before. */
-typedef uint32_t *(*tfb_widen_codes)(uint32_t *to, const uint8_t *p, const uint8_t *q,
-                                     int32_t blocks);
-
 static TFB_APART uint32_t *tfb_widen2(uint32_t *to, const uint8_t *p, const uint8_t *q,
                                       int32_t blocks) {
   uint32_t mask = tfb_in_register(0xc0c0c0c0u);
@@ -272,28 +268,20 @@ static TFB_APART void tfb_careful_tile(const tfb_conv *op, const uint32_t *w, co
   }
 }
 
-/* What a convolution's weights are: its own packed codes, with a function for whole blocks of them
- * if they have less than 8 bits, or rows that are decoded by another function. */
-typedef struct {
-  tfb_row_of row_of;
-  const void *source; /* that function's */
-  tfb_widen_codes widen;
-} tfb_weights;
-
 /* The widened codes of filters c and c + 1, or of c twice. Rows that begin with a byte are not
  * unpacked to bytes but for what is behind their last block. */
-static TFB_APART uint32_t *tfb_two_rows(const tfb_conv *op, const tfb_weights *weights, int32_t c,
-                                        int32_t count, int32_t taps, tfb_stream *stream,
-                                        int8_t *bytes, uint32_t *w) {
+static TFB_APART uint32_t *tfb_two_rows(const tfb_conv *op, tfb_rows *rows, int32_t c,
+                                        int32_t count, int32_t taps, int8_t *bytes, uint32_t *w) {
+  tfb_stream *stream = &rows->stream;
   int8_t *other = bytes + ((taps + 3) & ~3);
   const int8_t *a, *b;
   int32_t bits = op->bits;
-  if (weights->widen && taps * bits % 8 == 0) {
+  if (rows->widen && taps * bits % 8 == 0) {
     int32_t size = taps * bits / 8, block = bits == 4 ? 8 : bits == 3 ? 32 : 16;
     int32_t blocks = taps / block;
     const uint8_t *p = stream->next, *q = count == 2 ? p + size : p;
     stream->next = q + size;
-    w = weights->widen(w, p, q, blocks);
+    w = rows->widen(w, p, q, blocks);
     if (taps % block == 0) return w;
     taps %= block;
     {
@@ -304,19 +292,19 @@ static TFB_APART uint32_t *tfb_two_rows(const tfb_conv *op, const tfb_weights *w
       b = tfb_unpack(&second, bits, other, taps);
     }
   } else {
-    a = b = weights->row_of(weights->source, c, stream, bytes, taps);
-    if (count == 2) b = weights->row_of(weights->source, c + 1, stream, other, taps);
+    a = b = rows->row_of(rows->source, c, stream, bytes, taps);
+    if (count == 2) b = rows->row_of(rows->source, c + 1, stream, other, taps);
   }
   return tfb_widen(w, a, b, taps, 0);
 }
 
 /* Filters c and c + 1 (c alone twice if it is the last): their widened weights, and behind them what
  * scales their sums. Notes in `careful` whether one has no offset. */
-static TFB_APART uint32_t *tfb_two_filters(const tfb_conv *op, const tfb_weights *weights, int32_t c,
-                                           int32_t taps, tfb_stream *stream, int8_t *bytes,
-                                           uint32_t *w, int32_t *careful) {
-  int32_t i, k, drop = 8 - op->bits, count = tfb_min(2, op->out_c - c);
-  uint32_t *end = tfb_two_rows(op, weights, c, count, taps, stream, bytes, w);
+static TFB_APART uint32_t *tfb_two_filters(const tfb_conv *op, tfb_rows *rows, int32_t c,
+                                           int32_t taps, int8_t *bytes, uint32_t *w,
+                                           int32_t *careful) {
+  int32_t i, k, drop = 8 - op->bits, count = tfb_min(2, rows->last - c);
+  uint32_t *end = tfb_two_rows(op, rows, c, count, taps, bytes, w);
   tfb_scales *scales = (tfb_scales *)(void *)end;
   for (i = 0; i < count; i++, scales++) {
     tfb_filter filter = tfb_filter_scales(op, c + i);
@@ -397,18 +385,16 @@ static TFB_APART void tfb_positions(const tfb_conv *op, const uint32_t *w, int32
 /* A convolution in blocks of so many pairs of filters. `scratch` holds what two filters see, widened,
  * the filters of a block, and where filters reach over the border or see no whole words two rows of
  * bytes. */
-static inline void tfb_blocks(const tfb_conv *op, const tfb_weights *weights, const int8_t *in,
-                              int8_t *out, int8_t *scratch, int32_t pairs) {
+static inline void tfb_blocks(const tfb_conv *op, tfb_rows *rows, const int8_t *in, int8_t *out,
+                              int8_t *scratch, int32_t pairs) {
   int32_t taps = op->k_h * op->k_w * op->in_c, even = (taps + 1) & ~1, c, i;
   uint32_t *x = (uint32_t *)(void *)scratch, *w = x + even;
   int8_t *bytes = (int8_t *)(w + pairs * (even + TFB_TWO_SCALES));
-  tfb_stream stream = {0, 0, 0};
-  stream.next = op->weights;
-  for (c = 0; c < op->out_c; c += 2 * pairs) {
-    int32_t n = tfb_min(2 * pairs, op->out_c - c), careful = 0;
+  for (c = rows->first; c < rows->last; c += 2 * pairs) {
+    int32_t n = tfb_min(2 * pairs, rows->last - c), careful = 0;
     uint32_t *to = w;
     for (i = 0; i < n; i += 2) {
-      to = tfb_two_filters(op, weights, c + i, taps, &stream, (int8_t *)x, to, &careful);
+      to = tfb_two_filters(op, rows, c + i, taps, (int8_t *)x, to, &careful);
     }
     tfb_positions(op, w, n, careful, taps, in, out + c, x, bytes);
   }

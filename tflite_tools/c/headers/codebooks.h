@@ -52,57 +52,40 @@ static TFB_APART const int8_t *tfb_decode(const tfb_coded *op, int32_t c, tfb_st
   return row;
 }
 
-#if TFB_DSP
 static inline const int8_t *tfb_coded_row(const void *op, int32_t c, tfb_stream *stream,
                                           int8_t *scratch, int32_t taps) {
   return tfb_decode((const tfb_coded *)op, c, stream, scratch, taps);
 }
-#endif
-
-static inline tfb_filter tfb_coded_filter(const tfb_coded *op, int32_t c, tfb_stream *stream,
-                                          int8_t *scratch, int32_t taps) {
-  return tfb_filter_with(op->conv, c, tfb_decode(op, c, stream, scratch, taps), taps);
-}
-
-/* As tfb_filters. */
-static inline void tfb_coded_filters(const tfb_coded *coded, const tfb_conv *op, tfb_line line,
-                                     int32_t taps, int32_t joins, const int8_t *in, int8_t *out,
-                                     int8_t *scratch) {
-  int32_t c, i;
-  tfb_stream stream = {0, 0, 0};
-  stream.next = op->weights;
-  for (c = 0; c < op->out_c; c += 2) {
-    int32_t count = tfb_min(2, op->out_c - c);
-    tfb_filter filters[2];
-    for (i = 0; i < count; i++) {
-      int8_t *to = scratch + i * ((taps + 3) & ~3);
-      filters[i] = tfb_coded_filter(coded, c + i, &stream, to, taps);
-    }
-    if (count == 1) filters[1] = filters[0];
-    if (joins) tfb_join_filters(op, filters, taps, scratch);
-    tfb_all_rows(op, line, filters, count, in, out + c);
-  }
-}
 
 static TFB_APART void tfb_coded_conv_2d(const tfb_coded *coded, const int8_t *in, int8_t *out,
                                         int8_t *scratch, int32_t pairs) {
+  tfb_rows rows = tfb_rows_of(coded->conv, tfb_coded_row, coded);
 #if TFB_DSP
-  tfb_weights weights;
-  weights.row_of = tfb_coded_row;
-  weights.source = coded;
-  weights.widen = 0;
-  tfb_blocks(coded->conv, &weights, in, out, scratch, pairs);
+  tfb_blocks(coded->conv, &rows, in, out, scratch, pairs);
 #else
   tfb_conv row = tfb_straight(coded->conv);
   (void)pairs;
-  tfb_coded_filters(coded, &row, tfb_conv_line, row.k_h * row.k_w * row.in_c, 1, in, out, scratch);
+  tfb_filters(&row, tfb_conv_line, &rows, 1, in, out, scratch);
 #endif
 }
 
+#ifdef TFB_GROUPS
+static TFB_APART void tfb_coded_grouped_conv_2d(const tfb_coded *coded, const int8_t *in,
+                                                int8_t *out, int8_t *scratch, int32_t pairs,
+                                                int32_t groups) {
+  tfb_rows rows = tfb_rows_of(coded->conv, tfb_coded_row, coded);
+#if TFB_DSP
+  tfb_by_groups(coded->conv, &rows, tfb_blocks, groups, in, out, scratch, pairs);
+#else
+  tfb_by_groups(coded->conv, &rows, tfb_by_filters, groups, in, out, scratch, pairs);
+#endif
+}
+#endif
+
 static inline void tfb_coded_transpose_conv(const tfb_coded *coded, const int8_t *in, int8_t *out,
                                             int8_t *scratch) {
-  int32_t taps = coded->conv->k_h * coded->conv->k_w * coded->conv->in_c;
-  tfb_coded_filters(coded, coded->conv, tfb_transpose_line, taps, 0, in, out, scratch);
+  tfb_rows rows = tfb_rows_of(coded->conv, tfb_coded_row, coded);
+  tfb_filters(coded->conv, tfb_transpose_line, &rows, 0, in, out, scratch);
 }
 
 /* As tfb_depthwise. */
@@ -121,7 +104,8 @@ static inline void tfb_coded_depthwise(const tfb_coded *coded, const int8_t *in,
     tfb_stream stream = {0, 0, 0};
     stream.next = op->weights;
     for (c = 0; c < op->out_c; c++) {
-      tfb_filter filter = tfb_coded_filter(coded, c, &stream, scratch, taps);
+      const int8_t *codes = tfb_decode(coded, c, &stream, scratch, taps);
+      tfb_filter filter = tfb_filter_with(op, c, codes, taps);
       if (c % multiple == 0) tfb_plane(op, in + c / multiple, height, width, plane);
       tfb_depthwise_plane(op, plane, width, &filter,
                           out + b * op->out_h * op->out_w * op->out_c + c);

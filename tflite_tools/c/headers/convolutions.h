@@ -40,16 +40,16 @@ static inline void tfb_join_filters(const tfb_conv *op, tfb_filter *filters, int
 
 /* Unpacks two filters at a time, and runs them over all rows; `joins` where behind their rows there
  * is room for a word a tap. */
-static inline void tfb_filters(const tfb_conv *op, tfb_line line, int32_t taps, int32_t joins,
+static inline void tfb_filters(const tfb_conv *op, tfb_line line, tfb_rows *rows, int32_t joins,
                                const int8_t *in, int8_t *out, int8_t *scratch) {
-  int32_t c, i;
-  tfb_stream stream = {0, 0, 0};
-  stream.next = op->weights;
-  for (c = 0; c < op->out_c; c += 2) {
-    int32_t count = tfb_min(2, op->out_c - c);
+  int32_t taps = op->k_h * op->k_w * op->in_c, c, i;
+  for (c = rows->first; c < rows->last; c += 2) {
+    int32_t count = tfb_min(2, rows->last - c);
     tfb_filter filters[2];
     for (i = 0; i < count; i++) {
-      filters[i] = tfb_filter_of(op, c + i, &stream, scratch + i * ((taps + 3) & ~3), taps);
+      int8_t *to = scratch + i * ((taps + 3) & ~3);
+      const int8_t *codes = rows->row_of(rows->source, c + i, &rows->stream, to, taps);
+      filters[i] = tfb_filter_with(op, c + i, codes, taps);
     }
     if (count == 1) filters[1] = filters[0];
     if (joins) tfb_join_filters(op, filters, taps, scratch);
@@ -139,23 +139,23 @@ static inline void tfb_conv_line(const tfb_conv *op, const int8_t *image, const 
 #if TFB_DSP
 static TFB_APART void tfb_conv_2d(const tfb_conv *op, const int8_t *in, int8_t *out,
                                   int8_t *scratch, int32_t pairs, tfb_widen_codes widen) {
-  tfb_weights weights;
-  weights.row_of = tfb_plain_row;
-  weights.source = op;
-  weights.widen = widen;
-  tfb_blocks(op, &weights, in, out, scratch, pairs);
+  tfb_rows rows = tfb_rows_of(op, tfb_plain_row, op);
+  rows.widen = widen;
+  tfb_blocks(op, &rows, in, out, scratch, pairs);
 }
 #else
 #if TFB_MVE
 static TFB_APART void tfb_conv_2d_in_blocks(const tfb_conv *op, const int8_t *in, int8_t *out,
                                             int8_t *scratch, int32_t pairs) {
-  tfb_blocks(op, tfb_plain_row, op, in, out, scratch, pairs);
+  tfb_rows rows = tfb_rows_of(op, tfb_plain_row, op);
+  tfb_blocks(op, &rows, in, out, scratch, pairs);
 }
 #endif
 static inline void tfb_all_filters(const tfb_conv *op, int32_t joins, const int8_t *in, int8_t *out,
                                    int8_t *scratch) {
   tfb_conv row = tfb_straight(op);
-  tfb_filters(&row, tfb_conv_line, op->k_h * op->k_w * op->in_c, joins, in, out, scratch);
+  tfb_rows rows = tfb_rows_of(op, tfb_plain_row, op);
+  tfb_filters(&row, tfb_conv_line, &rows, joins, in, out, scratch);
 }
 #if TFB_MVE
 #define tfb_conv_2d(op, in, out, scratch, pairs, widen) \
@@ -290,6 +290,6 @@ static inline void tfb_transpose_line(const tfb_conv *op, const int8_t *image,
 
 static inline void tfb_transpose_conv(const tfb_conv *op, const int8_t *in, int8_t *out,
                                       int8_t *scratch) {
-  int32_t taps = op->k_h * op->k_w * op->in_c;
-  tfb_filters(op, tfb_transpose_line, taps, 0, in, out, scratch);
+  tfb_rows rows = tfb_rows_of(op, tfb_plain_row, op);
+  tfb_filters(op, tfb_transpose_line, &rows, 0, in, out, scratch);
 }

@@ -105,25 +105,23 @@ static TFB_APART void tfb_positions(const tfb_conv *op, const tfb_lanes *lanes, 
 /* A convolution in blocks of filters: as many as fit where other cores keep so many pairs, widened.
  * `scratch` holds what turns their sums into stored values, what two filters see, and the filters
  * unless they are stored as bytes. */
-static inline void tfb_blocks(const tfb_conv *op, tfb_row_of row_of, const void *source,
-                              const int8_t *in, int8_t *out, int8_t *scratch, int32_t pairs) {
+static inline void tfb_blocks(const tfb_conv *op, tfb_rows *rows, const int8_t *in, int8_t *out,
+                              int8_t *scratch, int32_t pairs) {
   int32_t taps = op->k_h * op->k_w * op->in_c, drop = 8 - op->bits, c, i, k;
   int32_t wide = 4 * ((taps + 1) & ~1), room = wide + pairs * (wide + 40) - 2 * taps;
-  int32_t most = tfb_min(op->out_c, room / (16 + (op->bits < 8 ? taps : 0)));
+  int32_t most = tfb_min(rows->last - rows->first, room / (16 + (op->bits < 8 ? taps : 0)));
   int8_t *bytes = scratch + 16 * most, *block = bytes + 2 * taps;
-  tfb_stream stream = {0, 0, 0};
   tfb_lanes lanes;
   lanes.factor = (int32_t *)(void *)scratch;
   lanes.base = lanes.factor + most;
   lanes.multiplier = lanes.base + most;
   lanes.exponent = lanes.multiplier + most;
-  stream.next = op->weights;
-  for (c = 0; c < op->out_c; c += most) {
-    int32_t n = tfb_min(most, op->out_c - c);
+  for (c = rows->first; c < rows->last; c += most) {
+    int32_t n = tfb_min(most, rows->last - c);
     const int8_t *w = block;
     for (i = 0; i < n; i++) {
       int8_t *row = block + i * taps;
-      const int8_t *codes = row_of(source, c + i, &stream, row, taps);
+      const int8_t *codes = rows->row_of(rows->source, c + i, &rows->stream, row, taps);
       tfb_filter filter = tfb_filter_with(op, c + i, codes, taps);
       if (filter.factor / 2 & ((1 << drop) - 1)) {
         for (k = 0; k < taps; k++) row[k] = (int8_t)(row[k] >> drop);

@@ -1,7 +1,5 @@
 /* ---- Rows of codes, and what a filter sees ---- */
 
-#if TFB_DSP || TFB_MVE
-
 /* How a filter's codes are found: times 2^(8 - bits), from a stream that stands before them. */
 typedef const int8_t *(*tfb_row_of)(const void *op, int32_t c, tfb_stream *stream, int8_t *scratch,
                                     int32_t taps);
@@ -11,6 +9,41 @@ static inline const int8_t *tfb_plain_row(const void *op, int32_t c, tfb_stream 
   (void)c;
   return tfb_unpack(stream, ((const tfb_conv *)op)->bits, scratch, taps);
 }
+
+#if TFB_DSP
+/* Widens blocks of packed codes of two rows, as tfb_unpack would unpack them before. */
+typedef uint32_t *(*tfb_widen_codes)(uint32_t *to, const uint8_t *p, const uint8_t *q,
+                                     int32_t blocks);
+#endif
+
+/* The filters from `first` on and below `last`, and where their codes are. */
+typedef struct {
+  tfb_row_of row_of;
+  const void *source; /* that function's */
+  tfb_stream stream;  /* stands before the codes of `first` */
+  int32_t first, last;
+#if TFB_DSP
+  tfb_widen_codes widen; /* for packed codes of less than 8 bits; else 0 */
+#endif
+} tfb_rows;
+
+/* All filters of a convolution. */
+static inline tfb_rows tfb_rows_of(const tfb_conv *op, tfb_row_of row_of, const void *source) {
+  tfb_rows rows;
+  rows.row_of = row_of;
+  rows.source = source;
+  rows.stream.next = op->weights;
+  rows.stream.held = 0;
+  rows.stream.count = 0;
+  rows.first = 0;
+  rows.last = op->out_c;
+#if TFB_DSP
+  rows.widen = 0;
+#endif
+  return rows;
+}
+
+#if TFB_DSP || TFB_MVE
 
 /* Where a filter lies: its first row and column in an image. */
 typedef struct {
