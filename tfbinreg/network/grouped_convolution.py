@@ -1,7 +1,7 @@
 """Convolutions in groups of channels, computed as one convolution for each group.
 
-TensorFlow has no kernel for them on CPUs. Keras compiles them with XLA, which takes 10 to 30 times
-as long as convolutions of the groups, forward and backward.
+TensorFlow has no kernel for them on CPUs. Keras compiles them with XLA, which takes three to
+thirty times as long as convolutions of the groups, forward and backward.
 """
 
 from __future__ import annotations
