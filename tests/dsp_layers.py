@@ -81,4 +81,17 @@ def depthwise(bits):
     return maker.file()
 
 
-KINDS = {"blocks": blocks, "used once": used_once, "depthwise": depthwise}
+def groups(bits):
+    """Groups of every remainder of channels and filters, straight on and with steps and jumps."""
+    maker, random = Maker(), np.random.default_rng(bits)
+    for count, depth, filters in ((2, 8, 8), (3, 4, 5), (4, 3, 2), (2, 5, 1), (5, 1, 2)):
+        image, codes = (7, 6, count * depth), (count * filters, 3, 3, depth)
+        conv(maker, image, random_codes(random, bits, codes), bits)
+        conv(maker, image, random_codes(random, bits, codes), bits, stride=2, padding=1)
+        conv(maker, image, random_codes(random, bits, codes), bits, dilation=2)
+        codes = (count * filters, 1, 1, depth)
+        conv(maker, image, random_codes(random, bits, codes), bits)
+    return maker.file()
+
+
+KINDS = {"blocks": blocks, "used once": used_once, "depthwise": depthwise, "groups": groups}

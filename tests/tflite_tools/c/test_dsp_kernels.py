@@ -3,7 +3,7 @@ every remainder of their blocks, windows that jump, exponents without an offset.
 
 import numpy as np
 import pytest
-from dsp_layers import blocks, conv, depthwise, random_codes, used_once
+from dsp_layers import blocks, conv, depthwise, groups, random_codes, used_once
 from file_maker import Maker
 from quick import slow
 
@@ -32,6 +32,13 @@ def test_filters_that_are_used_once(bits, c_is_tflm):
 @pytest.mark.parametrize("bits", [2, 4, 8])
 def test_depthwise_windows(bits, c_is_tflm):
     c_is_tflm(depthwise(bits), count=3)
+
+
+@pytest.mark.parametrize("bits", [3, *slow(2, 4, 8)])
+def test_groups(bits, c_is_tflm):
+    sources, _ = c_is_tflm(groups(bits), count=3)
+    text = sources.files["model.c"]
+    assert (text.count("tfb_grouped_conv_2d("), text.count("tfb_depthwise(")) == (16, 4)
 
 
 @pytest.mark.parametrize("positions", [1, 3])
