@@ -73,6 +73,31 @@ def unet(keras: Any) -> Any:
     return keras.Model(image, x, name="unet")
 
 
+def regnet(keras: Any) -> Any:
+    """Grouped convolutions between pointwise ones, as in RegNetX (arXiv 2003.13678)."""
+    layers = keras.layers
+
+    def conv(x: Any, filters: int, size: int, name: str, **options: Any) -> Any:
+        x = layers.Conv2D(filters, size, padding="same", use_bias=False, name=name, **options)(x)
+        return layers.BatchNormalization(name=f"{name}_bn")(x)
+
+    def block(x: Any, filters: int, stride: int, name: str) -> Any:
+        y = layers.ReLU(name=f"{name}_relu1")(conv(x, filters, 1, f"{name}_in"))
+        y = conv(y, filters, 3, f"{name}_groups", strides=stride, groups=filters // 8)
+        y = conv(layers.ReLU(name=f"{name}_relu2")(y), filters, 1, f"{name}_out")
+        if stride > 1:
+            x = conv(x, filters, 1, f"{name}_skip", strides=stride)
+        return layers.ReLU(name=f"{name}_relu3")(layers.Add(name=f"{name}_add")([x, y]))
+
+    image = keras.Input(_SHAPE, name="image")
+    x = layers.ReLU(name="stem_relu")(conv(image, 16, 3, "stem", strides=2))
+    for stage, filters in enumerate((24, 56, 152)):
+        x = block(x, filters, 2, f"stage{stage}_first")
+        x = block(x, filters, 1, f"stage{stage}_second")
+    x = layers.GlobalAveragePooling2D(name="mean")(x)
+    return keras.Model(image, layers.Dense(CLASSES, name="head")(x), name="regnet")
+
+
 def ds_cnn_1d(keras: Any) -> Any:
     """A depthwise-separable net over 1-D signals, as for vibration or keywords."""
     layers = keras.layers
@@ -115,6 +140,7 @@ NETS: dict[str, Callable[[Any], Any]] = {
     "ResNet-18": lambda keras: resnet18(keras, _SHAPE, CLASSES),
     "VGG16-BN": vgg16_bn,
     "U-Net": unet,
+    "RegNetX": regnet,
     "DS-CNN 1-D": ds_cnn_1d,
     "Dense autoencoder": autoencoder,
 }
