@@ -40,8 +40,10 @@ def test_float_edges(float_io_file):
         generate.generate(float_io_file)
 
 
-def kernel(maker, *, codes=None, bits=2, prescale=32, scale=0.001, bias=None, zero=0, **options):
-    shape = (3, 1, 1, 2)
+def kernel(
+    maker, *, codes=None, bits=2, prescale=32, scale=0.001, bias=None, zero=0, depth=2, **options
+):
+    shape = (3, 1, 1, depth)
     values = np.ones(shape, np.int64) if codes is None else np.full(shape, codes)
     biases = np.zeros(3, np.int32) if bias is None else np.array(bias, np.int32)
     weights = maker.weights(values, bits, prescale, np.float32(scale))
@@ -102,6 +104,9 @@ CASES = {
         "ADD", extra=[lambda m: m.input(SHAPE)], options={"fusedActivationFunction": 4},
         kind="AddOptions"),
     "finer than the input's": one("HARD_SWISH", grid=(1e-6, 0)),
+    # two groups of three filters, and a filter of more channels than there are
+    "the filter (3, 1, 1, 1) does not fit 2 input channels": lambda m: kernel(m, depth=1),
+    "the filter (3, 1, 1, 3) does not fit 2 input channels": lambda m: kernel(m, depth=3),
     "option filterHeight is 0": pooled(filterHeight=0),
     "option strideW is 0": pooled(strideW=0),
     "the axis 9": one(
