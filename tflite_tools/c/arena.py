@@ -60,23 +60,25 @@ def widest(plan: Arena, live: Sequence[Buffer], own: Buffer) -> tuple[int, int]:
     start, widest_block = 0, (plan.offsets[own.name], own.size)
     for low, high in (*taken, (plan.size, plan.size)):
         widest_block = max(widest_block, (start, low - start), key=lambda block: block[1])
-        start = max(start, _aligned(high))
+        start = max(start, aligned(high))
     return widest_block
 
 
 def _place(buffers: Sequence[Buffer]) -> Arena:
     offsets: dict[str, int] = {}
-    placed: list[Buffer] = []
+    placed: list[tuple[int, int, int, int]] = []
     for buffer in buffers:
+        # `Buffer.meets`, written out: thousands of plans are tried for a budget.
+        own_first, own_last = buffer.first, buffer.last
         taken = sorted(
-            (offsets[other.name], offsets[other.name] + other.size)
-            for other in placed
-            if other.meets(buffer)
+            (low, high)
+            for first, last, low, high in placed
+            if first <= own_last and own_first <= last
         )
-        offsets[buffer.name] = _lowest_gap(taken, buffer.size)
-        placed.append(buffer)
+        low = offsets[buffer.name] = _lowest_gap(taken, buffer.size)
+        placed.append((own_first, own_last, low, low + buffer.size))
     end = max((offsets[buffer.name] + buffer.size for buffer in buffers), default=0)
-    return Arena(offsets, _aligned(end))
+    return Arena(offsets, aligned(end))
 
 
 def _lowest_gap(taken: Sequence[tuple[int, int]], size: int) -> int:
@@ -84,9 +86,9 @@ def _lowest_gap(taken: Sequence[tuple[int, int]], size: int) -> int:
     for low, high in taken:
         if start + size <= low:
             break
-        start = max(start, _aligned(high))
+        start = max(start, aligned(high))
     return start
 
 
-def _aligned(offset: int) -> int:
+def aligned(offset: int) -> int:
     return -(-offset // ALIGNMENT) * ALIGNMENT

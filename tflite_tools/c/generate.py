@@ -18,7 +18,9 @@ from tflite_tools.c import (
     lower_moves,
     lowering,
     memory_map,
+    pads,
     source_text,
+    strips,
 )
 from tflite_tools.c.lowering import Constants, Context, Problem, Step
 from tflite_tools.pruning import smaller
@@ -49,6 +51,7 @@ _RUNTIME_PARTS = (
 _BY_SHIFTS = {"shifts": "filters", "shifted_sums": "elements"}
 _CODED = {"codebooks": "moves"}
 _GROUPED = {"groups": "convolutions"}
+_IN_STRIPS = {"strips": "elements"}
 LOWERINGS = {**lower_kernels.LOWERINGS, **lower_moves.LOWERINGS, **lower_elementwise.LOWERINGS}
 # Names that C, its library or the generated files use.
 _RESERVED = frozenset(keyword for line in (
@@ -84,13 +87,16 @@ class Sources:
     left_out: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
 
-def generate(model: Model, *, name: str = "model", whole: bool = False) -> Sources:
+def generate(
+    model: Model, *, name: str = "model", whole: bool = False, ram_budget: int | None = None
+) -> Sources:
     """Write a canonical int8 file as C.
 
     Args:
         model: a file made by `tflite_tools convert` with int8 inputs.
         name: prefix of the files and of everything they declare.
         whole: keep the channels that the network does not need (`pruning.removal`).
+        ram_budget: bytes of the arena, which operators run in strips to keep; None for none.
 
     Returns:
         `name`.c, `name`.h, the runtime header and an example main.c that reads samples from
@@ -98,7 +104,7 @@ def generate(model: Model, *, name: str = "model", whole: bool = False) -> Sourc
 
     Raises:
         ValueError: if the file has no manifest, or operators that cannot be written exactly; every
-            reason is listed.
+            reason is listed. If activations cannot be made to fit into `ram_budget`.
     """
     check_name(name)
     entries = {entry.tensor: entry for entry in model.require_manifest().layers}
@@ -109,6 +115,8 @@ def generate(model: Model, *, name: str = "model", whole: bool = False) -> Sourc
     if needed.model is not model:
         lowered = _lowered(needed.model.main, entries)
     graph, steps, constants = lowered
+    if ram_budget is not None:
+        steps = strips.within(graph, steps, ram_budget)
     placed = memory_map.place(graph, steps)
     text = source_text.Text(name, graph, steps, placed, constants.lines, _defines(constants))
     return Sources(
@@ -116,7 +124,10 @@ def generate(model: Model, *, name: str = "model", whole: bool = False) -> Sourc
             f"{name}.c": text.source(),
             f"{name}.h": text.header(),
             RUNTIME_HEADER: runtime_header(
-                coded=constants.coded, shifts=constants.by_shifts, groups=constants.grouped
+                coded=constants.coded,
+                shifts=constants.by_shifts,
+                groups=constants.grouped,
+                in_strips=any("tfb_rows" in step.call for step in steps),
             ),
             "main.c": text.example(),
         },
@@ -144,7 +155,7 @@ def _lowered(
     Raises:
         ValueError: with every reason why some operators have none.
     """
-    graph = value_tables.joined(graph)
+    graph = pads.joined(value_tables.joined(graph))
     constants, problems, steps = Constants(), _edge_problems(graph), []
     for op in graph.ops:
         step, found = _lower(graph, op, Context(graph, op, entries, constants))
@@ -162,11 +173,15 @@ def _defines(constants: Constants) -> list[str]:
     return [f"#define TFB_SHIFT_STEPS {1 if constants.by_multipliers else 2}"]
 
 
-def runtime_header(*, coded: bool = False, shifts: bool = False, groups: bool = False) -> str:
+def runtime_header(
+    *, coded: bool = False, shifts: bool = False, groups: bool = False, in_strips: bool = False
+) -> str:
     """The kernels, as one header; `coded` adds those for the weights that `coding` makes, `shifts`
-    those for scales that are powers of two, `groups` those for convolutions in groups."""
+    those for scales that are powers of two, `groups` those for convolutions in groups, `in_strips`
+    what runs operators in strips."""
     names = list(_RUNTIME_PARTS)
-    for is_needed, added in ((coded, _CODED), (shifts, _BY_SHIFTS), (groups, _GROUPED)):
+    parts_of = ((coded, _CODED), (shifts, _BY_SHIFTS), (groups, _GROUPED), (in_strips, _IN_STRIPS))
+    for is_needed, added in parts_of:
         for name, before in added.items() if is_needed else ():
             names.insert(names.index(before) + 1, name)
     parts = ((HEADERS_DIR / f"{name}.h").read_text() for name in names)
@@ -196,6 +211,7 @@ def _lower(graph: Graph, op: Op, context: Context) -> tuple[Step, list[Problem]]
     try:
         lowering.check_grid(made[0])
         step = LOWERINGS[op.name](context)
+        step = dataclasses.replace(step, title=f"{op.name}: {source_text.plain(named)}")
     except ValueError as error:
         context.reasons.append(str(error))
     return step, [Problem(op.name, named, reason) for reason in context.reasons]

@@ -9,11 +9,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from tflite_tools.arithmetic import fixed_point, geometry, lookup_tables, multipliers
-from tflite_tools.c.lowering import Context, Step
+from tflite_tools.c.lowering import Context, Rows, Step, Window
 from tflite_tools.schema import value_tables
 from tflite_tools.schema.contents import Tensor
 
 _LARGEST_SHIFT = 21  # whose zero point, half and sum together have 31 bits
+_WINDOW = ("in", "out", "stride", "pad", "k")
 _SUM_BITS = 12  # integer bits of SOFTMAX's sum of exponentials
 
 
@@ -22,9 +23,7 @@ def lookup(op: Context) -> Step:
     source = op.operand(0)
     op.same_shape(source.shape)
     table = op.constants.array(_table(op, source))
-    places = f"{op.address(source)}, {op.address(op.output)}"
-    call = f"tfb_lookup({table}, {places}, {math.prod(source.shape)});"
-    return op.step(call, source, in_place=True)
+    return _looked_up(op, table, source)
 
 
 def own_table(op: Context) -> Step:
@@ -33,9 +32,13 @@ def own_table(op: Context) -> Step:
     op.grid(source)
     op.same_shape(source.shape)
     values = op.constants.array(op.constant(1, ("INT8",)))
-    places = f"{op.address(source)}, {op.address(op.output)}"
-    call = f"tfb_lookup({values}, {places}, {math.prod(source.shape)});"
-    return op.step(call, source, in_place=True)
+    return _looked_up(op, values, source)
+
+
+def _looked_up(op: Context, table: str, source: Tensor) -> Step:
+    call = f"tfb_lookup({table}, {op.address(source)}, {op.address(op.output)}, {{count}});"
+    whole = call.replace("{count}", str(math.prod(source.shape)))
+    return op.step(whole, source, in_place=True, rows=op.pointwise(call))
 
 
 def _table(op: Context, source: Tensor) -> np.ndarray:
@@ -79,8 +82,11 @@ def _equal(op: Context, factors: multipliers.Addition) -> Step | None:
         "low": low, "high": high,
     })  # fmt: skip
     places = ", ".join(op.address(tensor) for tensor in (a, b, op.output))
-    count = math.prod(a.shape)
-    return op.step(f"tfb_add_equal({record}, {places}, {count});", a, b, in_place=True)
+    call = f"tfb_add_equal({record}, {places}, {{count}});"
+    whole = call.replace("{count}", str(math.prod(a.shape)))
+    constant = a.data is not None or b.data is not None
+    rows = None if constant else op.pointwise(call)
+    return op.step(whole, a, b, in_place=True, rows=rows)
 
 
 def multiply(op: Context) -> Step:
@@ -159,7 +165,13 @@ def pool(op: Context) -> Step:
     record = op.constants.record("tfb_pool", op.op, fields)
     average = int(op.op.name == "AVERAGE_POOL_2D")
     places = f"{op.address(source)}, {op.address(op.output)}"
-    return op.step(f"tfb_pool_2d({record}, {average}, {places});", source)
+    call = f"tfb_pool_2d({record}, {average}, {places});"
+    rows = None
+    if batch == 1:
+        window = Window(*(int(str(fields[f"{name}_h"])) for name in _WINDOW))
+        part = f"const tfb_pool part = tfb_pool_rows({record}, {{left}}, begin, end);\n"
+        rows = Rows(window, part + call.replace(record, "&part"), lambda _: 0)
+    return op.step(call, source, rows=rows)
 
 
 def reduction(op: Context) -> Step:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
 
 from tflite_tools.arithmetic import geometry, multipliers
 from tflite_tools.arithmetic.multipliers import HALF
-from tflite_tools.c import coding, packing
-from tflite_tools.c.lowering import Context, Growth, Step
+from tflite_tools.c import coding, packing, pads
+from tflite_tools.c.lowering import Context, Growth, Rows, Step, Window
 from tflite_tools.schema import codes as file_codes
 from tflite_tools.schema.contents import Tensor
 
@@ -23,6 +23,22 @@ _LARGEST_SHIFT = 21  # whose zero point, half and sum together have 31 bits
 _SCALES_BYTES = 40  # of the factors of two filters
 _LEAST_BLOCK = 2048  # bytes of filters whose inputs are widened once; more if the arena has room
 _JOINT_BITS = 30  # of a multiplier; what is above them is added to the shift
+
+
+_PART = "const tfb_conv part = tfb_conv_rows({record}, {left}, begin, end);"
+
+
+@dataclasses.dataclass(frozen=True)
+class _RowWise:
+    """How a kernel is run over some rows: by a record of its own, which `part` declares."""
+
+    window: Window
+    part: str
+
+    def of(self, call: str, record: str, scratch: Callable[[int], int]) -> Rows:
+        """The rows of a step with that call, record and scratch memory by the number of rows."""
+        own = self.part.replace("{record}", record).replace("= &", "= ")
+        return Rows(self.window, f"{own}\n{call.replace(record, '&part')}", scratch)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -54,16 +70,20 @@ def conv_2d(op: Context) -> Step:
     op.same_shape((images[0], fields["out_h"], fields["out_w"], channels))
     kernel = _kernel(op, weights, 2, 0)
     fields |= _sizes(images, out, height, width)
+    rows = _RowWise(_window(fields), _PART) if images[0] == 1 else None
     if groups > 1 and depth == 1:
-        plane = _plane_bytes(fields)
-        return _step(op, "tfb_depthwise", source, weights, kernel, fields, True, plane=plane)
-    if height * width * fields["stride_h"] * fields["stride_w"] == 1:
-        fields |= _one_row(images)
+        return _step(
+            op, "tfb_depthwise", source, weights, kernel, fields, True, plane=_plane_bytes, rows=rows
+        )
+    if height * width * fields["stride_h"] * fields["stride_w"] == 1 and (row := _one_row(images)):
+        fields |= row
+        part = "tfb_conv part = {record};\npart.in_w = part.out_w = (uint16_t)({rows} * WIDTH);"
+        rows = rows and _RowWise(rows.window, part.replace("WIDTH", str(out[2])))
     if groups > 1:
         return _step(
             op, "tfb_grouped_conv_2d", source, weights, kernel, fields, folded, groups=groups
         )
-    return _step(op, "tfb_conv_2d", source, weights, kernel, fields, folded)
+    return _step(op, "tfb_conv_2d", source, weights, kernel, fields, folded, rows=rows)
 
 
 def depthwise(op: Context) -> Step:
@@ -76,8 +96,10 @@ def depthwise(op: Context) -> Step:
     op.same_shape((images[0], fields["out_h"], fields["out_w"], channels))
     kernel = _kernel(op, weights, 2, 3)
     fields |= _sizes(images, out, height, width)
-    plane = _plane_bytes(fields)
-    return _step(op, "tfb_depthwise", source, weights, kernel, fields, True, plane=plane)
+    rows = _RowWise(_window(fields), _PART) if images[0] == 1 else None
+    return _step(
+        op, "tfb_depthwise", source, weights, kernel, fields, True, plane=_plane_bytes, rows=rows
+    )
 
 
 def transpose_conv(op: Context) -> Step:
@@ -135,16 +157,27 @@ def _windows(
     """The fields of a sliding window, and whether it never leaves the image."""
     stride_h, stride_w, padding = _strides(op)
     dilation_h, dilation_w = op.option("dilationHFactor", 1), op.option("dilationWFactor", 1)
-    out_h, pad_h = geometry.window(images[1], height, stride_h, dilation_h, padding)
-    out_w, pad_w = geometry.window(images[2], width, stride_w, dilation_w, padding)
-    inside = geometry.never_leaves(
-        images[1], height, stride_h, dilation_h, out_h
-    ) and geometry.never_leaves(images[2], width, stride_w, dilation_w, out_w)
+    above, below, before, behind = op.op.options.get(pads.MARGINS, (0, 0, 0, 0))
+    high, wide = images[1] + above + below, images[2] + before + behind
+    out_h, pad_h = geometry.window(high, height, stride_h, dilation_h, padding)
+    out_w, pad_w = geometry.window(wide, width, stride_w, dilation_w, padding)
+    pad_h, pad_w = pad_h + above, pad_w + before
+    inside = (
+        pad_h == pad_w == 0
+        and geometry.never_leaves(images[1], height, stride_h, dilation_h, out_h)
+        and geometry.never_leaves(images[2], width, stride_w, dilation_w, out_w)
+    )
     reach = (max(height * dilation_h, width * dilation_w), _MAX_REACH)
     op.need(reach[0] <= reach[1], f"a filter that reaches over {reach[0]} values")
     fields = {"out_h": out_h, "out_w": out_w, "stride_h": stride_h, "stride_w": stride_w}
     fields |= {"dilation_h": dilation_h, "dilation_w": dilation_w, "pad_h": pad_h, "pad_w": pad_w}
     return fields, inside
+
+
+def _window(fields: Mapping[str, int]) -> Window:
+    """Which rows of the input a row of the output sees."""
+    reach = (fields["k_h"] - 1) * fields["dilation_h"] + 1
+    return Window(fields["in_h"], fields["out_h"], fields["stride_h"], fields["pad_h"], reach)
 
 
 def _sizes(
@@ -209,7 +242,8 @@ def _step(
     fields: dict[str, int],
     inside: bool | None,
     *,
-    plane: int = 0,
+    plane: Callable[[Mapping[str, int]], int] = lambda _: 0,
+    rows: _RowWise | None = None,
     groups: int = 1,
 ) -> Step:
     """The step.
@@ -217,8 +251,9 @@ def _step(
     Args:
         inside: whether every position sees the whole filter, so that the input's zero point can
             be folded into the biases. None for a kernel that does not use folded ones.
-        plane: bytes of scratch memory behind the one filter that is unpacked at a time; 0 for a
-            kernel that unpacks two and needs no more.
+        plane: bytes of scratch memory behind the one filter that is unpacked at a time, by the
+            fields; 0 for a kernel that unpacks two and needs no more.
+        rows: how it is run over some rows; None if it cannot.
         groups: of a convolution's channels.
     """
     low, high = op.limits()
@@ -249,9 +284,13 @@ def _step(
     if coded is not None:
         function, record = function.replace("tfb_", "tfb_coded_"), _coded_record(op, record, coded)
     places = f"{op.address(source)}, {op.address(op.output)}, {{scratch}}"
-    scratch = _scratch_bytes(kernel, plane)
+    scratch = _scratch_bytes(kernel, plane(fields))
+    rows = None if coded is not None else rows
     if not function.endswith("conv_2d"):
-        return op.step(f"{function}({record}, {places});", source, scratch=scratch)
+        call = f"{function}({record}, {places});"
+        return op.step(call, source, scratch=scratch, rows=rows and rows.of(
+            call, record, lambda count: _scratch_bytes(kernel, plane({**fields, "out_h": count}))
+        ))  # fmt: skip
     taps, bits = kernel.rows.shape[1], kernel.packed.bits
     if groups == 1 and _sees_all(fields) and coded is None and taps * bits % 8 == 0:
         scratch = max(scratch, 2 * _words(taps))
@@ -267,7 +306,8 @@ def _step(
         pixels = fields["batch"] * fields["in_h"] * fields["in_w"]
         scratch += _words(pixels * fields["in_c"] // groups)  # a group's channels of the input
     call = f"{function}({record}, {places}, {{units}}{widen});"
-    return op.step(call, source, scratch=scratch, growth=growth)
+    some = rows and rows.of(call, record, lambda _: scratch)
+    return op.step(call, source, scratch=scratch, growth=growth, rows=some)
 
 
 def _coded_record(op: Context, conv: str, coded: coding.Coded) -> str:
@@ -322,7 +362,7 @@ def _words(size: int) -> int:
     return (size + 3) // 4 * 4
 
 
-def _plane_bytes(fields: dict[str, int]) -> int:
+def _plane_bytes(fields: Mapping[str, int]) -> int:
     """A channel with its border, and what the last four outputs of its last row read beyond it.
 
     Where there are DSP instructions it is in 16-bit numbers, behind the filter's in pairs, each

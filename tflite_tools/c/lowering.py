@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -53,8 +53,48 @@ class Growth:
 
 
 @dataclasses.dataclass(frozen=True)
+class Window:
+    """Which rows of its input an operator sees: `reach` of them from row * stride - pad on.
+
+    Attributes:
+        rows_in, rows_out: of the input and of the output.
+        stride, pad, reach: in rows; a pointwise operator sees its own row alone.
+    """
+
+    rows_in: int
+    rows_out: int
+    stride: int = 1
+    pad: int = 0
+    reach: int = 1
+
+    def first(self, row: int) -> int:
+        """The first row of the input that output row `row` sees."""
+        return max(row * self.stride - self.pad, 0)
+
+    def end(self, end: int) -> int:
+        """The end of the rows that the output rows before `end` see."""
+        return min((end - 1) * self.stride - self.pad + self.reach, self.rows_in)
+
+
+@dataclasses.dataclass(frozen=True)
+class Rows:
+    """How a step makes the rows of its output from `begin` on and before `end`.
+
+    Attributes:
+        window: what they see.
+        call: as that of the step, with the variables `begin` and `end`, and places for what they
+            see: `{left}`, how many rows the input has, and for how many they are, `{rows}`.
+        scratch: bytes that are needed, by the number of rows.
+    """
+
+    window: Window
+    call: str
+    scratch: Callable[[int], int]
+
+
+@dataclasses.dataclass(frozen=True)
 class Step:
-    """One operator as C.
+    """One operator as C, or some of them in strips.
 
     Attributes:
         call: statements, with a place `{t5}` for the address of tensor 5, `{scratch}` and, with a
@@ -65,6 +105,8 @@ class Step:
         growth: more of them that it can use.
         same_memory: whether the result is its first input under another name; `call` is empty.
         in_place: whether the result may overwrite the first input.
+        rows: how it makes some rows at a time; None if it cannot.
+        title: the operator's name and its output's, for people.
     """
 
     call: str
@@ -74,6 +116,8 @@ class Step:
     growth: Growth | None = None
     same_memory: bool = False
     in_place: bool = False
+    rows: Rows | None = None
+    title: str = ""
 
 
 class Constants:
@@ -188,11 +232,21 @@ class Context:
         scratch: int = 0,
         growth: Growth | None = None,
         in_place: bool = False,
+        rows: Rows | None = None,
     ) -> Step:
         """The step that reads `tensors` and writes the output."""
         reads = tuple(tensor.index for tensor in tensors if tensor.data is None)
-        return Step(
-            call, reads, self.output.index, scratch=scratch, growth=growth, in_place=in_place
+        return Step(call, reads, self.output.index, scratch, growth, False, in_place, rows)
+
+    def pointwise(self, call: str) -> Rows | None:
+        """Rows of an operator on single values, whose `call` has a place `{count}` for their
+        number; None unless the output is an image."""
+        shape = self.output.shape
+        if len(shape) != 4 or shape[0] != 1:
+            return None
+        window = Window(shape[1], shape[1])
+        return Rows(
+            window, call.replace("{count}", f"{{rows}} * {shape[2] * shape[3]}"), lambda _: 0
         )
 
     def same_grids(self, *tensors: Tensor) -> None:

@@ -139,7 +139,7 @@ class Text:
             scale, zero_point = check_grid(tensor)
             prefix = f"#define {self.name.upper()}_{kind}_{number}"
             lines += [
-                f"/* {kind.capitalize()} {number}: {_plain(tensor.name)}, {list(tensor.shape)}. */",
+                f"/* {kind.capitalize()} {number}: {plain(tensor.name)}, {list(tensor.shape)}. */",
                 f"{prefix}_SIZE {math.prod(tensor.shape)}",
                 f"{prefix}_ZERO_POINT ({zero_point})",
                 f'{prefix}_SCALE "{float(scale):.9g}"',
@@ -162,13 +162,12 @@ class Text:
         # What a kernel without scratch memory is given; compilers distrust a null pointer.
         idle = "arena.bytes" if self.placed.arena.size else "output0"
         lines = []
-        for number, (op, step) in enumerate(zip(self.graph.ops, self.steps, strict=True)):
+        for number, step in enumerate(self.steps):
             if step.same_memory:
                 continue
             offset = self.placed.scratch.get(number)
             scratch = idle if offset is None else _address(("arena", offset))
-            made = _plain(self.graph.tensors[step.writes].name)
-            lines.append(f"  /* {op.name}: {made} */")
+            lines.append(f"  /* {step.title} */")
             units = self.placed.units.get(number, 0)
             lines.append(f"  {step.call.format(scratch=scratch, units=units, **places)}")
         for index, number in self.placed.copies:
@@ -182,6 +181,6 @@ def _address(place: Place) -> str:
     return f"arena.bytes + {number}" if kind == "arena" else f"{kind}{number}"
 
 
-def _plain(name: str) -> str:
+def plain(name: str) -> str:
     """A name as it may stand in a comment."""
     return re.sub(r"[^A-Za-z0-9_.:-]", "_", name)[:80]

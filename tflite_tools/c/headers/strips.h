@@ -1,0 +1,37 @@
+/* ---- Strips: some operators in turn, over some rows of their maps at a time ---- */
+
+/* The rows of a map that are kept: from `first` on and before `end`, `size` bytes each. */
+typedef struct {
+  int8_t *at;
+  int32_t size, first, end;
+} tfb_rows;
+
+/* Lets go of the rows before `first`; the others move to the front. */
+static inline void tfb_keep(tfb_rows *map, int32_t first) {
+  first = tfb_min(first, map->end);
+  memmove(map->at, map->at + (first - map->first) * map->size,
+          (size_t)((map->end - first) * map->size));
+  map->first = first;
+}
+
+static inline int8_t *tfb_row(const tfb_rows *map, int32_t row) {
+  return map->at + (row - map->first) * map->size;
+}
+
+/* The rows from `begin` on and before `end` of a convolution, whose input begins with the first row
+ * that they see and has `left` rows. */
+static inline tfb_conv tfb_conv_rows(const tfb_conv *op, int32_t left, int32_t begin, int32_t end) {
+  tfb_conv part = *op;
+  part.pad_h = (uint16_t)tfb_max(op->pad_h - begin * op->stride_h, 0);
+  part.in_h = (uint16_t)left;
+  part.out_h = (uint16_t)(end - begin);
+  return part;
+}
+
+static inline tfb_pool tfb_pool_rows(const tfb_pool *op, int32_t left, int32_t begin, int32_t end) {
+  tfb_pool part = *op;
+  part.pad_h = (uint16_t)tfb_max(op->pad_h - begin * op->stride_h, 0);
+  part.in_h = (uint16_t)left;
+  part.out_h = (uint16_t)(end - begin);
+  return part;
+}
