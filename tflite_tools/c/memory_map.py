@@ -40,6 +40,11 @@ def place(graph: Graph, steps: Sequence[Step]) -> Placement:
     owner = _owners(graph, steps)
     fixed, copies = _edges(graph, owner)
     buffers = [_buffer(graph, steps, owner, root) for root in _made(steps, owner) - set(fixed)]
+    copied = {f"tensor {owner[index]}" for index, _ in copies}
+    buffers = [
+        dataclasses.replace(buffer, last=len(steps) - 1) if buffer.name in copied else buffer
+        for buffer in buffers
+    ]
     buffers += [
         Buffer(f"scratch {number}", step.scratch, number, number)
         for number, step in enumerate(steps)
@@ -100,12 +105,14 @@ def _dies(
 def _edges(
     graph: Graph, owner: Mapping[int, int]
 ) -> tuple[dict[int, Place], tuple[tuple[int, int], ...]]:
-    """The memory that belongs to the caller, and the outputs that share another one's memory."""
+    """The memory that belongs to the caller, and the outputs that share another one's memory, or
+    that of a larger tensor."""
     fixed: dict[int, Place] = {index: ("input", k) for k, index in enumerate(graph.inputs)}
     copies = []
     for number, index in enumerate(graph.outputs):
         root = owner[index]
-        if root in fixed:
+        size, own = (math.prod(graph.tensors[tensor].shape) for tensor in (root, index))
+        if root in fixed or size > own:
             copies.append((index, number))
         else:
             fixed[root] = ("output", number)

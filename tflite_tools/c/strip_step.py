@@ -106,7 +106,11 @@ class Chain:
         places, size = [], 0
         for step, own, behind in zip(self.steps, columns, columns[1:], strict=False):
             places.append(size)
-            kept = max(part.end - seen.first for part, seen in zip(own, behind, strict=True))
+            # Rows that are made lie behind those that are kept, needed or not.
+            kept = max(
+                part.end - min(part.begin, needed.first)
+                for part, needed in zip(own, behind, strict=True)
+            )
             size += aligned(kept * self._row(step.writes))
         scratch = max(self.room, *(
             rows.scratch(max(part.end - part.begin for part in own))

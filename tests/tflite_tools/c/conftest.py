@@ -43,12 +43,12 @@ def needs_compiler():
 
 @pytest.fixture(scope="session")
 def c_is_tflm(needs_compiler):
-    """Asserts that the C of a file computes what TFLM computes, on the given paths."""
+    """Asserts that the C of a file, written with some options, computes what TFLM computes."""
     if not runtime.available(runtime.TFLM):
         pytest.skip("tflite_micro is not installed")
 
-    def check(model, count=8, paths=("portable", "dsp")):
-        inputs, sources = samples(model, count), generate.generate(model)
+    def check(model, count=8, paths=("portable", "dsp"), **options):
+        inputs, sources = samples(model, count), generate.generate(model, **options)
         expected = runtime.run(model, inputs, runtime=runtime.TFLM).outputs
         for path in paths:
             outputs = host_run.run(sources.files, model, inputs, flags=PATHS[path])
