@@ -118,7 +118,9 @@ def generate(
     if ram_budget is not None:
         steps = strips.within(graph, steps, ram_budget)
     placed = memory_map.place(graph, steps)
-    text = source_text.Text(name, graph, steps, placed, constants.lines, _defines(constants))
+    text = source_text.Text(
+        name, graph, steps, placed, constants.lines, _defines(constants), ram_budget
+    )
     return Sources(
         files={
             f"{name}.c": text.source(),
@@ -127,7 +129,7 @@ def generate(
                 coded=constants.coded,
                 shifts=constants.by_shifts,
                 groups=constants.grouped,
-                in_strips=any("tfb_rows" in step.call for step in steps),
+                in_strips=any("tfb_map" in step.call for step in steps),
             ),
             "main.c": text.example(),
         },

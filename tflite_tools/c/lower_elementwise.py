@@ -83,10 +83,10 @@ def _equal(op: Context, factors: multipliers.Addition) -> Step | None:
     })  # fmt: skip
     places = ", ".join(op.address(tensor) for tensor in (a, b, op.output))
     call = f"tfb_add_equal({record}, {places}, {{count}});"
-    whole = call.replace("{count}", str(math.prod(a.shape)))
     constant = a.data is not None or b.data is not None
     rows = None if constant else op.pointwise(call)
-    return op.step(whole, a, b, in_place=True, rows=rows)
+    call = call.replace("{count}", str(math.prod(a.shape)))
+    return op.step(call, a, b, in_place=True, rows=rows)
 
 
 def multiply(op: Context) -> Step:

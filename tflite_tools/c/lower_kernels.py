@@ -73,7 +73,15 @@ def conv_2d(op: Context) -> Step:
     rows = _RowWise(_window(fields), _PART) if images[0] == 1 else None
     if groups > 1 and depth == 1:
         return _step(
-            op, "tfb_depthwise", source, weights, kernel, fields, True, plane=_plane_bytes, rows=rows
+            op,
+            "tfb_depthwise",
+            source,
+            weights,
+            kernel,
+            fields,
+            True,
+            plane=_plane_bytes,
+            rows=rows,
         )
     if height * width * fields["stride_h"] * fields["stride_w"] == 1 and (row := _one_row(images)):
         fields |= row
@@ -288,9 +296,10 @@ def _step(
     rows = None if coded is not None else rows
     if not function.endswith("conv_2d"):
         call = f"{function}({record}, {places});"
-        return op.step(call, source, scratch=scratch, rows=rows and rows.of(
+        some = None if rows is None else rows.of(
             call, record, lambda count: _scratch_bytes(kernel, plane({**fields, "out_h": count}))
-        ))  # fmt: skip
+        )  # fmt: skip
+        return op.step(call, source, scratch=scratch, rows=some)
     taps, bits = kernel.rows.shape[1], kernel.packed.bits
     if groups == 1 and _sees_all(fields) and coded is None and taps * bits % 8 == 0:
         scratch = max(scratch, 2 * _words(taps))
@@ -306,7 +315,7 @@ def _step(
         pixels = fields["batch"] * fields["in_h"] * fields["in_w"]
         scratch += _words(pixels * fields["in_c"] // groups)  # a group's channels of the input
     call = f"{function}({record}, {places}, {{units}}{widen});"
-    some = rows and rows.of(call, record, lambda _: scratch)
+    some = None if rows is None else rows.of(call, record, lambda _: scratch)
     return op.step(call, source, scratch=scratch, growth=growth, rows=some)
 
 

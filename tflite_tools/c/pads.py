@@ -9,14 +9,14 @@ from __future__ import annotations
 import dataclasses
 
 from tflite_tools.arithmetic.geometry import VALID
-from tflite_tools.schema.contents import Graph, Op
+from tflite_tools.schema.contents import Graph, Op, Tensor
 
 MARGINS = "margins"  # no option of the schema: rows above and below, columns before and behind
 _FILTERS = ("CONV_2D", "DEPTHWISE_CONV_2D")
 
 
 def joined(graph: Graph) -> Graph:
-    """A graph in which such convolutions have the option `MARGINS` in place of a PAD before them."""
+    """A graph in which such convolutions have the option `MARGINS` instead of a PAD before them."""
     makers = {index: op for op in graph.ops for index in op.outputs}
     uses = [index for op in graph.ops for index in op.inputs] + list(graph.outputs)
     replaced: dict[int, Op] = {}
@@ -39,23 +39,23 @@ def _margins(graph: Graph, pad: Op, op: Op) -> tuple[int, ...] | None:
     windows has to see a part of the image."""
     if pad.name != "PAD" or op.options.get("padding") != VALID:
         return None
-    source, made = graph.tensors[pad.inputs[0]], graph.tensors[pad.outputs[0]]
+    source, made = (graph.tensors[own[0]] for own in (pad.inputs, pad.outputs))
     margins, weights = graph.tensors[pad.inputs[1]].data, graph.tensors[op.inputs[1]].shape
-    if margins is None or margins.shape != (4, 2) or len(weights) != 4:
+    if margins is None or margins.shape != (4, 2) or len(weights) != 4 or not _alike(source, made):
         return None
-    if source.quantization is None or made.quantization is None:
-        return None
-    grids = [
-        (own.scale.tolist(), own.zero_point.tolist())
-        for own in (source.quantization, made.quantization)
-    ]
-    found = tuple(int(margin) for margin in margins.reshape(-1))
+    samples, rows, columns, channels = margins.tolist()
     reaches = [
         (weights[axis] - 1) * int(op.options.get(f"dilation{letter}Factor", 1)) + 1
         for axis, letter in ((1, "H"), (2, "W"))
     ]
-    rows, columns = found[2:4], found[4:6]
-    within = max(rows) < reaches[0] and max(columns) < reaches[1] and min(found) >= 0
-    if grids[0] != grids[1] or not within or any((*found[:2], *found[6:])):
+    seen = max(rows) < reaches[0] and max(columns) < reaches[1]
+    if not seen or min(*rows, *columns) < 0 or any(samples) or any(channels):
         return None
     return (*rows, *columns)
+
+
+def _alike(first: Tensor, second: Tensor) -> bool:
+    """Whether two tensors have the same grid."""
+    grids = [tensor.quantization for tensor in (first, second)]
+    found = [grid and (grid.scale.tolist(), grid.zero_point.tolist()) for grid in grids]
+    return found[0] is not None and found[0] == found[1]

@@ -191,7 +191,7 @@ class Chain:
         lines = ["{"]
         for number, step in enumerate(self.steps):
             lines.append(
-                f"  tfb_rows m{number} = {{{at[number]}, {self._row(step.writes)}, 0, 0}};"
+                f"  tfb_map m{number} = {{{at[number]}, {self._row(step.writes)}, 0, 0}};"
             )
         rows_out = windows[last].rows_out
         lines.append(f"  while (m{last}.end < {rows_out}) {{")

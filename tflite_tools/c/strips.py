@@ -67,12 +67,9 @@ class _Plan:
         ends = {numbers[-1]: numbers for numbers in chains}
         gone = {number for numbers in chains for number in numbers[:-1]}
         for number, step in enumerate(steps):
-            if number in ends:
-                joined = chains[ends[number]].step
-                assert joined is not None  # as chains are made only where they have one
-                step = joined
+            joined = chains[ends[number]].step if number in ends else None
             if number not in gone:
-                self.steps.append(step)
+                self.steps.append(joined or step)
                 self.numbers.append(ends.get(number, (number,)))
         placed = memory_map.place(graph, self.steps)
         self.size = placed.arena.size

@@ -127,7 +127,9 @@ def _case(
 def _sources(case: _Case) -> Check:
     """The files, character by character, are those that are written today."""
     try:
-        written = generate.generate(case.canonical, name=case.folder.name).files
+        written = generate.generate(
+            case.canonical, name=case.folder.name, ram_budget=case.folder.ram_budget
+        ).files
     except ValueError as error:
         return Check("sources", Verdict.FAILED, " ".join(str(error).split()))
     other = [name for name, text in written.items() if case.folder.files[name] != text]

@@ -45,6 +45,7 @@ def convert(arguments: argparse.Namespace) -> int:
         split_convs=arguments.split_convs,
         accelerator=arguments.accelerator,
         package=arguments.package,
+        ram_budget=arguments.ram_budget,
     )
     folder, name = options.format == "c", _identifier(arguments.output)
     given.check_paths(arguments)

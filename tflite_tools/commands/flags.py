@@ -123,6 +123,13 @@ def add_convert(parser: argparse.ArgumentParser) -> None:
         help="c: the folder as a library, component, module or pack that this build system takes, "
         "with an example for the device",
     )
+    parser.add_argument(
+        "--ram_budget",
+        type=_size,
+        metavar="SIZE",
+        help="c: bytes that activations may take (34KB), besides the caller's inputs and outputs; "
+        "layers run in strips of rows where that saves memory, which takes more time",
+    )
     add_notes(parser)
 
 

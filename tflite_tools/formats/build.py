@@ -29,6 +29,7 @@ class Options:
         accelerator: of target "ethos-u".
         package: whose build system the folder of C is for, one of `packages.PACKAGES`; None for
             the sources alone.
+        ram_budget: bytes that activations may take in C; None for any number.
     """
 
     format: str = "int8"
@@ -37,6 +38,7 @@ class Options:
     split_convs: int | None = None
     accelerator: str = ethos.DEFAULT_ACCELERATOR
     package: str | None = None
+    ram_budget: int | None = None
 
     def __post_init__(self) -> None:
         if self.format not in FORMATS or self.target not in TARGETS:
@@ -45,6 +47,8 @@ class Options:
             raise ValueError("--package is for --format c.")
         if self.package not in (None, *packages.PACKAGES):
             raise ValueError(f"There is no package {self.package!r}.")
+        if self.ram_budget is not None and self.format != "c":
+            raise ValueError("--ram_budget is for --format c, whose memory is planned here.")
         if self.split_convs is not None and self.format != "lut":
             raise ValueError("--split_convs is for --format lut, which decodes weights.")
         if self.split_convs is not None and self.split_convs < 1:
@@ -122,7 +126,7 @@ def build(canonical: Model, options: Options, *, name: str = "model") -> Built:
     """
     check_canonical(canonical)
     if options.format == "c":
-        return _sources(canonical, name, options.package)
+        return _sources(canonical, name, options.package, options.ram_budget)
     if options.target == "ethos-u":
         return _compiled(canonical, options.accelerator)
     made: Result | None = None
@@ -150,8 +154,8 @@ def _file(
     return Built({"": model.data}, warnings, passes, figures or {}, model=model)
 
 
-def _sources(canonical: Model, name: str, package: str | None) -> Built:
-    made = generate.generate(canonical, name=name)
+def _sources(canonical: Model, name: str, package: str | None, ram_budget: int | None) -> Built:
+    made = generate.generate(canonical, name=name, ram_budget=ram_budget)
     warnings = result.accepted(verify_folder.compare(Folder(name, made.files), canonical))
     figures = {
         "arena_bytes": made.arena_bytes,

@@ -4,17 +4,17 @@
 typedef struct {
   int8_t *at;
   int32_t size, first, end;
-} tfb_rows;
+} tfb_map;
 
 /* Lets go of the rows before `first`; the others move to the front. */
-static inline void tfb_keep(tfb_rows *map, int32_t first) {
+static inline void tfb_keep(tfb_map *map, int32_t first) {
   first = tfb_min(first, map->end);
   memmove(map->at, map->at + (first - map->first) * map->size,
           (size_t)((map->end - first) * map->size));
   map->first = first;
 }
 
-static inline int8_t *tfb_row(const tfb_rows *map, int32_t row) {
+static inline int8_t *tfb_row(const tfb_map *map, int32_t row) {
   return map->at + (row - map->first) * map->size;
 }
 

@@ -1,0 +1,50 @@
+"""Zeros around an image are seen by the convolution behind them, without a copy."""
+
+import numpy as np
+import pytest
+from file_maker import Maker
+
+from tflite_tools.arithmetic.geometry import SAME, VALID
+
+SHAPE, GRID = (1, 6, 5, 3), (0.05, -7)
+
+
+def net(margins=(0, 1, 0, 1), *, kind="CONV_2D", padding=VALID, stride=2, grid=GRID, more=False):
+    """A PAD and a convolution of 3x3 behind it."""
+    maker, random = Maker(), np.random.default_rng(0)
+    above, below, before, behind = margins
+    rows = [[0, 0], [above, below], [before, behind], [0, 0]]
+    padded = (1, SHAPE[1] + above + below, SHAPE[2] + before + behind, 3)
+    source = maker.input(SHAPE, GRID)
+    places = [source, maker.ints(rows)]
+    pad = maker.op("PAD", places, padded, grid, kind="PadOptions", output=more)
+    form, axis = ((1, 3, 3, 3), 3) if kind == "DEPTHWISE_CONV_2D" else ((3, 3, 3, 3), 0)
+    scale = np.float32([0.02])
+    weights = maker.weights(random.integers(-2, 2, form), 2, 32, scale / 32, axis)
+    bias = maker.tensor((3,), (scale / 32, 0), data=np.int32([5, -900, 3000]))
+    sizes = [
+        (size - 3 + stride) // stride if padding else -(-size // stride) for size in padded[1:3]
+    ]
+    options = {"strideH": stride, "strideW": stride, "padding": padding}
+    options |= {"depthMultiplier": 1} if axis else {}
+    table = "DepthwiseConv2DOptions" if axis else "Conv2DOptions"
+    maker.op(kind, [pad, weights, bias], (1, *sizes, 3), (0.02, 3), options, kind=table)
+    return maker.file()
+
+
+@pytest.mark.parametrize("kind", ["CONV_2D", "DEPTHWISE_CONV_2D"])
+@pytest.mark.parametrize("margins", [(0, 1, 0, 1), (2, 2, 1, 0)])
+def test_the_pad_is_gone(kind, margins, c_is_tflm):
+    sources, expected = c_is_tflm(net(margins, kind=kind))
+    assert "tfb_scatter_4d(" not in sources.files["model.c"]
+    assert len(np.unique(expected[0])) > 20
+
+
+@pytest.mark.parametrize("kept", [
+    {"margins": (3, 0, 0, 0)},  # a window that sees nothing of the image
+    {"padding": SAME},
+    {"more": True},  # an output of the model
+], ids=str)  # fmt: skip
+def test_the_pad_stays(kept, c_is_tflm):
+    sources, _ = c_is_tflm(net(**kept), paths=["portable"])
+    assert "tfb_scatter_4d(" in sources.files["model.c"]
