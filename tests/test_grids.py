@@ -33,13 +33,7 @@ LEVELS = {**grid_methods.LEVELS, "one_bit": (-1, 1)}
 # The last two are LSQ's own, asked for by a recipe.
 KINDS = (*grid_methods.KINDS, "one_bit", "rules")
 BY_CHANNEL = ("channels", "rules")
-QUICK = (
-    ("codebook", "tensor"),
-    ("sign", "int4"),
-    ("channels", "bias"),
-    ("codebooks", "channel"),
-    ("rules", "folded"),
-)
+QUICK = (("sign", "int4"), ("channels", "bias"), ("codebooks", "channel"))
 CASES = [
     pytest.param((kind, way), marks=() if (kind, way) in QUICK else pytest.mark.slow)
     for kind in KINDS

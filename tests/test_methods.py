@@ -116,7 +116,7 @@ METHODS_AND_KINDS = [
     ),
     ("gdrq", "grouped"),
     ("tsq", "ternary"),
-    ("alq", "pruned"),
+    pytest.param(("alq", "pruned"), marks=pytest.mark.slow),
     pytest.param(("alq", "coordinates"), marks=pytest.mark.slow),
     pytest.param(("alq", "one_bit"), marks=pytest.mark.slow),
     ("bsq", "fixed"),
@@ -124,7 +124,7 @@ METHODS_AND_KINDS = [
     ("cpq", "channel_bits"),
     pytest.param(("lsq", "one_bit"), marks=pytest.mark.slow),
     ("lsq", "mixed"),
-    ("mirror_descent", "ternary"),
+    pytest.param(("mirror_descent", "ternary"), marks=pytest.mark.slow),
     pytest.param(("mirror_descent", "signs"), marks=pytest.mark.slow),
 ]
 TWINS = {

@@ -190,9 +190,7 @@ class Chain:
         at = [f"@scratch@ + {place}" for place in places] + [f"@t{self.steps[-1].writes}@"]
         lines = ["{"]
         for number, step in enumerate(self.steps):
-            lines.append(
-                f"  tfb_map m{number} = {{{at[number]}, {self._row(step.writes)}, 0, 0}};"
-            )
+            lines.append(f"  tfb_map m{number} = {{{at[number]}, {self._row(step.writes)}, 0, 0}};")
         rows_out = windows[last].rows_out
         lines.append(f"  while (m{last}.end < {rows_out}) {{")
         lines.append(

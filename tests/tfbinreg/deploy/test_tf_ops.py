@@ -94,6 +94,7 @@ def test_kernels_that_are_not_trained_are_verified(name, images):
     assert f"{fixed[0].name}: the codes do not match" in check.detail
 
 
+@pytest.mark.slow
 def test_several_relus_of_one_convolution(images):
     def twice(x):
         return layers.Add()([layers.Conv2D(6, 1)(layers.ReLU()(x)), layers.ReLU()(x)])

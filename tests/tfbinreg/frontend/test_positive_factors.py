@@ -86,6 +86,7 @@ def test_the_smallest_code_fits_every_format(bits, images):
 
 
 @pytest.mark.parametrize("bits", [2, *slow(4)])
+@pytest.mark.slow
 def test_a_factor_that_training_makes_negative(bits, images):
     """The code 2^(bits - 1) appears: C takes the next width, INT4 leaves the layer if need be."""
     image = keras.Input((8, 8, 3))

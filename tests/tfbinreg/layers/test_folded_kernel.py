@@ -217,6 +217,7 @@ class TestPruned:
     )
 
     @pytest.mark.parametrize("fold", [False, True])
+    @pytest.mark.slow
     def test_weights_rest_whatever_pulls_at_them(self, rows, fold):
         recipe = tfbinreg.Recipe(fold_batch_norm=fold, rules=self.RULES)
         model = tfbinreg.quantize_apply(norm_net(), recipe, calibration_data=rows)

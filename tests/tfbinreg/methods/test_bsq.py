@@ -355,6 +355,7 @@ def fit(model, epochs, **options):
 
 
 class TestTraining:
+    @pytest.mark.slow
     def test_bits_fall_with_the_strength_and_the_file_holds_them(self):
         found = {}
         for strength in (0.0, 1.0):
@@ -375,6 +376,7 @@ class TestTraining:
         alone = [model(inputs[i : i + 1]) for i in range(len(inputs))]
         np.testing.assert_array_equal(np.concatenate(alone), model(inputs))
 
+    @pytest.mark.slow
     def test_the_kernel_mirrors_the_planes_until_they_are_fixed(self):
         model = small_model()
         fit(model, 1, initial_epoch=0)
@@ -393,6 +395,7 @@ class TestTraining:
         assert [site.grid().bits for site in kernel_sites(model)] == before
 
     @pytest.mark.parametrize("optimizer", ["adam", *slow("legacy", "sgd")])
+    @pytest.mark.slow
     def test_momenta_restart_and_what_adam_divides_by_stays(self, optimizer):
         optimizers = keras.optimizers
         make = {
@@ -425,6 +428,7 @@ class TestTraining:
             np.testing.assert_array_equal(now, before)
 
     @pytest.mark.parametrize("stopped", [2, *slow(5)])
+    @pytest.mark.slow
     def test_training_resumes_as_if_it_had_not_stopped(self, stopped, tmp_path):
         whole, begun = (small_model(own={"every": 3}) for _ in range(2))
         fit(whole, 7)

@@ -258,8 +258,8 @@ FOLDED = {"fold_batch_norm": True, "bias_bits": 8}
 @pytest.mark.parametrize(
     ("granularity", "recipe"),
     [
-        ("layer", FOLDED),
         ("channel", {}),
+        pytest.param("layer", FOLDED, marks=pytest.mark.slow),
         pytest.param("layer", {}, marks=pytest.mark.slow),
         pytest.param("channel", FOLDED, marks=pytest.mark.slow),
     ],
@@ -296,6 +296,7 @@ def test_learned_bits_reach_files_and_c(granularity, recipe):
     np.testing.assert_array_equal(output, wanted)
 
 
+@pytest.mark.slow
 def test_statistics_are_measured_without_draws():
     model = make(fold_batch_norm=True)  # calibrated
     train(model)

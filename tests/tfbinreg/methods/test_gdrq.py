@@ -314,6 +314,7 @@ def test_the_file_has_equal_scales_in_a_group():
 
 
 @pytest.mark.parametrize("clip", ["forward", "latent"])
+@pytest.mark.slow
 def test_training_flattens_the_weights(clip):
     model = small(clip=clip)
     (site,) = (site for site in kernel_sites(model) if site.name == "middle")

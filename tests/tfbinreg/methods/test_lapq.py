@@ -162,6 +162,7 @@ def test_the_same_for_other_grids(source, kind):
     check(outcome(source, **KINDS[kind]))
 
 
+@pytest.mark.slow
 def test_progress_is_told(solved):
     told = [line for line in solved.lines if "evaluation " in line]
     assert told[0].startswith("lapq, steps by p: evaluation 1 of about 4, least loss ")
@@ -263,6 +264,7 @@ def test_biases_follow_steps_unless_that_is_worse(source, corrected, kept):
     search.choose_biases()  # there is nothing more to choose
 
 
+@pytest.mark.slow
 def test_an_interrupt_leaves_the_best_so_far(source, solved, monkeypatch):
     original = lapq.powell
 

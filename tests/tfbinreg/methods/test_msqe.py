@@ -99,7 +99,10 @@ def test_the_learned_strength_grows_towards_the_levels_and_stays_bounded():
     assert np.isfinite(value) and not np.any(pull)
 
 
-@pytest.mark.parametrize("options, strength", [({}, 10.0), ({"learned_strength": True}, 0.05)])
+@pytest.mark.parametrize("options, strength", [
+    ({}, 10.0),
+    pytest.param({"learned_strength": True}, 0.05, marks=pytest.mark.slow),
+])  # fmt: skip
 def test_it_brings_a_net_nearer_to_its_levels(options, strength):
     recipe = tfbinreg.Recipe(
         weight_bits=2, first_last_bits=None, penalties=("msqe",), options={"msqe": options}

@@ -121,6 +121,7 @@ def test_options_outside_their_range(option, value, message):
 
 
 @pytest.mark.parametrize("optimizer", [keras.optimizers.Adam, *slow(keras.optimizers.SGD)])
+@pytest.mark.slow
 def test_fewer_codes_change_towards_the_end(optimizer):
     """The method's promise: changes follow the schedule, and steps rest."""
     recipe = tfbinreg.Recipe(weight_bits=2, first_last_bits=None)

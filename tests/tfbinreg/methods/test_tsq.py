@@ -242,6 +242,7 @@ def test_two_steps_end_in_a_file_with_the_trained_codes(float_net, shapes, capsy
         np.testing.assert_array_equal(codes[site.name], site.codes())
 
 
+@pytest.mark.slow
 def test_first_and_last_kernels_have_the_bits_of_the_recipe(float_net, shapes):
     model = step_one(float_net, shapes, fold_batch_norm=True)
     tfbinreg.solve(model, shapes[0], verbose=0)

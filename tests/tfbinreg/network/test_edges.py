@@ -81,6 +81,7 @@ def test_forms_and_names_survive_saving(tmp_path, ending, kind):
 
 
 @pytest.mark.parametrize("out", [*slow("list", "tuple"), "dict"])
+@pytest.mark.slow
 def test_losses_metrics_targets_and_weights_by_name_as_on_the_float_model(out):
     def train(model):
         model.compile(
@@ -103,6 +104,7 @@ def test_losses_metrics_targets_and_weights_by_name_as_on_the_float_model(out):
     assert found["place_loss"] == pytest.approx(wanted["place_loss"], rel=0.3)
 
 
+@pytest.mark.slow
 def test_dict_outputs_of_keras3_have_the_names_of_their_keys():
     layers = keras3.layers
     image = keras3.Input((4,), name="a")

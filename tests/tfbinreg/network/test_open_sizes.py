@@ -42,7 +42,9 @@ def samples(*shape):
     return np.random.default_rng(0).normal(size=(8, *shape)).astype(np.float32)
 
 
-@pytest.mark.parametrize("own", [keras, keras_3], ids=["tf_keras", "Keras 3"])
+@pytest.mark.parametrize(
+    "own", [keras_3, pytest.param(keras, marks=pytest.mark.slow)], ids=["Keras 3", "tf_keras"]
+)
 @pytest.mark.parametrize(
     ("net", "small", "large"),
     [
@@ -86,6 +88,7 @@ def test_a_file_without_a_size_is_refused_with_what_to_do(open_net):
         convert.convert(path)
 
 
+@pytest.mark.slow
 def test_the_file_agrees_with_the_model_at_its_size(open_net):
     path, _ = open_net
     file = convert.convert(path, input_shape=[("image", (12, 10, 3))])

@@ -61,6 +61,7 @@ class TestThroughTfmot:
         assert kernel_sites(quantized)[0].step.numpy() != before
         assert set(kernel_sites(quantized)[0].codes().ravel()) <= {-2, -1, 0, 1}
 
+    @pytest.mark.slow
     def test_tfmots_own_scheme_starts_and_trains_the_steps(self, images, labels):
         quantized = tfmot_apply(annotated_net(LSQQuantizeConfig(2, 4)))
         wrapper = quantized.get_layer("quant_conv")

@@ -168,6 +168,7 @@ class TestFreezeBatchNorm:
         np.testing.assert_array_equal(seen[1], seen[2])
         np.testing.assert_array_equal(seen[2], seen[3])
 
+    @pytest.mark.slow
     def test_resuming_at_a_later_epoch_rests_at_once(self, folded_net, images, labels):
         callback = tfbinreg.FreezeBatchNorm(2)
         folded_net.fit(images, labels, 16, 4, initial_epoch=3, verbose=0, callbacks=[callback])

@@ -64,6 +64,7 @@ class TestChoice:
         assert report.statistics.reestimated.accuracy > report.statistics.trained.accuracy
 
     @pytest.mark.parametrize("one_hot", [False, True])
+    @pytest.mark.slow
     def test_the_compiled_loss_decides_between_equal_accuracies(self, one_hot):
         model, images = classifier(), data()
         labels = np.arange(128) % 4

@@ -206,6 +206,7 @@ def test_several_inputs_and_outputs():
     assert history["distillation_loss"] == pytest.approx([kind], rel=1e-3)
 
 
+@pytest.mark.slow
 def test_teachers_of_keras_3_and_of_no_graph():
     teacher = net(seed=1)
     other = net(seed=1, kind=keras_3)
@@ -237,6 +238,7 @@ def test_mixed_precision_stays_finite():
     assert np.all(np.isfinite([history["loss"], history["distillation_loss"]]))
 
 
+@pytest.mark.slow
 def test_a_quantized_teacher_teaches():
     teacher = tfbinreg.quantize_apply(net(seed=1), weight_bits=8, calibration_data=data()[0])
     model = student()

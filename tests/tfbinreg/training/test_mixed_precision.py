@@ -19,6 +19,7 @@ def half_precision():
     keras.mixed_precision.set_global_policy(before)
 
 
+@pytest.mark.slow
 def test_quantizers_compute_in_float32_and_the_file_holds_the_codes(
     half_precision, images, labels, tmp_path
 ):

@@ -11,6 +11,7 @@ import pytest
 import reference
 import tensorflow as tf
 import tf_keras as keras
+from quick import slow
 from trainable_net import build, data
 
 import tfbinreg
@@ -123,6 +124,7 @@ def test_a_schedule_gives_the_strength():
     ("switch_epoch is 2", tfbinreg.BinRegularization("ramp", 2)),
     ("period is 3", tfbinreg.BinRegularization("alternating", period=3)),
 ])  # fmt: skip
+@pytest.mark.slow
 def test_a_regularization_that_never_starts_is_told(option, callback):
     with pytest.warns(tfbinreg.QuantizationWarning, match=f"{option}, and the last of its 2"):
         fit(build(), callback, epochs=2)
@@ -144,8 +146,8 @@ OPTIMIZERS = {
         pytest.param(name, {}, marks=() if name in ("nesterov", "adam") else pytest.mark.slow)
         for name in OPTIMIZERS
     ),
-    ("nesterov", {"detach_step": False}),
-    ("momentum", {"scale_free": True}),
+    pytest.param("nesterov", {"detach_step": False}, marks=pytest.mark.slow),
+    pytest.param("momentum", {"scale_free": True}, marks=pytest.mark.slow),
 ])  # fmt: skip
 def test_no_strength_makes_weights_diverge(optimizer, options):
     model = build(**options)
@@ -159,6 +161,7 @@ def test_no_strength_makes_weights_diverge(optimizer, options):
 
 
 @pytest.mark.parametrize("scale_free", [False, True])
+@pytest.mark.slow
 def test_steps_that_leave_the_weights_beyond_the_grid_are_told_once(scale_free):
     model = build(1e-6, scale_free=scale_free)
     callback = tfbinreg.BinRegularization("joint", strength=1e-3)
@@ -207,6 +210,7 @@ def test_alternating_holds_the_steps_still_despite_momentum():
     assert len(record.traces) == 1
 
 
+@pytest.mark.slow
 def test_alternating_works_on_a_model_that_was_trained_before():
     model, record = build(), Record()
     fit(model, epochs=1)
@@ -271,6 +275,7 @@ def test_impossible_options_are_refused(arguments, message):
         tfbinreg.BinRegularization(**arguments)
 
 
+@pytest.mark.slow
 def test_a_negative_schedule_and_a_float_model_are_refused():
     with pytest.raises(ValueError, match="epoch 0 is negative"):
         fit(build(), tfbinreg.BinRegularization("joint", strength=lambda epoch: -1.0))
@@ -289,7 +294,7 @@ def run(folder, strategy, *kill_at):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("strategy", ["two_stage", "alternating"])
+@pytest.mark.parametrize("strategy", ["two_stage", *slow("alternating")])
 def test_kill_in_the_second_stage_and_resume(tmp_path, strategy):
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
     whole.mkdir()

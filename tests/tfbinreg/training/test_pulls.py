@@ -156,6 +156,7 @@ def test_history_has_every_layer_and_the_logs_a_mean_without_a_new_trace():
     "optimizer",
     [keras.optimizers.AdamW(1e-3), *slow(keras.optimizers.Adam(1e-3), LEGACY.Adam(1e-3))],
 )
+@pytest.mark.slow
 def test_adam_needs_steps_before_and_pulls_then(optimizer):
     recipe = tfbinreg.Recipe(weight_bits=2, first_last_bits=None)
     errors = {}
@@ -196,10 +197,13 @@ def test_a_pull_that_adam_cannot_have_is_told():
 
 
 @pytest.mark.parametrize("optimizer", [
-    SGD(0.1), SGD(0.1, 0.9), SGD(0.1, 0.9, nesterov=True), LEGACY.SGD(0.1, 0.5),
-    keras.optimizers.Adam(0.1), keras.optimizers.Adam(0.1, amsgrad=True, epsilon=0.5),
-    keras.optimizers.AdamW(0.1, weight_decay=0.0), LEGACY.Adam(0.1),
-    LEGACY.Adam(0.1, amsgrad=True, epsilon=0.5), keras.mixed_precision.LossScaleOptimizer(SGD(0.1)),
+    SGD(0.1, 0.9), SGD(0.1, 0.9, nesterov=True), LEGACY.SGD(0.1, 0.5),
+    keras.optimizers.Adam(0.1, amsgrad=True, epsilon=0.5), LEGACY.Adam(0.1),
+    *slow(
+        SGD(0.1), keras.optimizers.Adam(0.1), keras.optimizers.AdamW(0.1, weight_decay=0.0),
+        LEGACY.Adam(0.1, amsgrad=True, epsilon=0.5),
+        keras.mixed_precision.LossScaleOptimizer(SGD(0.1)),
+    ),
 ])  # fmt: skip
 def test_a_lasting_gradient_moves_a_variable_as_told(optimizer):
     variable = tf.Variable([1.0, 2.0])
@@ -230,6 +234,7 @@ def test_rates_are_summed_exactly(rate, decay, epoch, first):
     np.testing.assert_allclose(rates_of_epochs(optimizer, epoch, 4, 3), expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_measured_is_refused():
     def fit(model, penalty, inputs=None, **options):
         schedule = tfbinreg.PenaltySchedule(penalty, "joint", strength="auto")

@@ -81,6 +81,7 @@ def test_the_plan_counts_a_kernel_once():
     assert {row["weight_bits"] for row in own} == {8}  # a last kernel at one place is one at all
 
 
+@pytest.mark.slow
 def test_every_place_trains_the_one_kernel(images):
     model = tfbinreg.quantize_apply(detector(keras), calibration_data=images)
     model.compile(keras.optimizers.SGD(0.1), ["mse"] * 3, run_eagerly=True)

@@ -129,6 +129,7 @@ def test_activation_grids_keep_what_they_cover(method):
     assert found["middle_relu_grid"].bits == 2
 
 
+@pytest.mark.slow
 def test_calibration_data_start_the_grids_anew():
     model = quantized()
     fit(model, optimizer=keras.optimizers.Adam(0.1))
@@ -174,6 +175,7 @@ class Ramp(keras.optimizers.schedules.LearningRateSchedule):  # Keras does not k
     ],
     ids=["sgd", "schedule", "averages", "loss_scale", "legacy"],
 )
+@pytest.mark.slow
 def test_at_equal_bits_training_goes_on_as_if_nothing_had_happened(make):
     options = {"updates": ("freezing",), "options": {"freezing": {"momentum": 0.5, "begin": 0.0}}}
     model = quantized(**options)

@@ -31,7 +31,7 @@ def net(make_trained):
     return model
 
 
-@pytest.fixture(scope="module", params=["q.keras", "q.h5", *slow("folder")])
+@pytest.fixture(scope="module", params=["q.keras", *slow("q.h5", "folder")])
 def saved(request, net, tmp_path_factory):
     """The path of `net`, saved in each format."""
     path = tmp_path_factory.mktemp("saved") / request.param
@@ -104,6 +104,7 @@ def test_an_unset_flag_is_saved_too(name, float_net, images, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["q.keras", *slow("q.h5")])
+@pytest.mark.slow
 def test_training_goes_on_as_if_it_had_not_stopped(name, float_net, images, labels, tmp_path):
     def fit(model, epochs):
         model.fit(images, labels, batch_size=16, shuffle=False, epochs=epochs, verbose=0)

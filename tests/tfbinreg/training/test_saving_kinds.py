@@ -206,6 +206,7 @@ def test_the_net_has_every_class_that_is_saved(net):
 
 
 @pytest.mark.parametrize("name", [MODELS[0], *slow(*MODELS[1:])])
+@pytest.mark.slow
 def test_a_loaded_model_is_the_same(name, run, images):
     check(tfbinreg.load_model(run.folder / name), run, images)
 

@@ -208,6 +208,7 @@ def test_recipes_name_solvers(coarser):
         tfbinreg.solve(quantized(), samples())
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_from_its_checkpoint(coarser, tmp_path, monkeypatch):
     whole, resumed = solvable(), solvable()
     pair = samples(), labels()
@@ -336,6 +337,7 @@ def test_a_snapshot_is_gone_back_to():
 
 
 @pytest.mark.parametrize("folded", [False, True])
+@pytest.mark.slow
 def test_the_loss_on_the_statistics_of_batches(folded):
     model = quantized(fold_batch_norm=folded)
     model.compile("sgd", "mse")

@@ -109,6 +109,7 @@ def test_folded_kernels_know_the_grid_of_their_inputs(make_net, data, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["q.keras", pytest.param("folder", marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_saved_and_loaded_with_keras_it_trains_on_and_converts(name, make_net, data, tmp_path):
     model = quantized(make_net(), Recipe(weight_bits=3, per_channel=True))
     trained(model, data).save(tmp_path / name)
@@ -121,6 +122,7 @@ def test_saved_and_loaded_with_keras_it_trains_on_and_converts(name, make_net, d
     assert verified(trained(loaded, data), tmp_path / "again.keras", data[0])
 
 
+@pytest.mark.slow
 def test_annotated_layer_by_layer(data, tmp_path):
     annotate = tfmot.quantization.keras.quantize_annotate_layer
     keras.utils.set_random_seed(0)
@@ -149,6 +151,7 @@ def test_skipped_layers_stay_float_and_are_named_when_converting(make_net, data)
         tfbinreg.to_tflite(model)
 
 
+@pytest.mark.slow
 def test_the_recipe_comes_in_any_form(make_net, tmp_path):
     recipe = Recipe(weight_bits=3, rules=[Rule(layer="head", weight_bits=5)])
     (tmp_path / "recipe.json").write_text(recipe.to_json())

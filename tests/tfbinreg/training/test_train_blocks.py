@@ -47,6 +47,7 @@ def quantized(recipe, source=None):
         pytest.param(RECIPES["hardware_friendly"], id="hardware_friendly"),
     ],
 )
+@pytest.mark.slow
 def test_each_block_comes_nearer_to_the_float_model(recipe, capsys):
     source = net()
     model = quantized(recipe, source)
@@ -68,6 +69,7 @@ def test_each_block_comes_nearer_to_the_float_model(recipe, capsys):
     tfbinreg.to_tflite(model)
 
 
+@pytest.mark.slow
 def test_a_rate_that_spoils_everything_leaves_the_model_as_it_was():
     source = net()
     model = quantized(RECIPES["lsq"], source)

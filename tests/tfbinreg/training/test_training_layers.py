@@ -10,7 +10,9 @@ import tfbinreg
 from tfbinreg.frontend.normalize import normalize
 from tfbinreg.layers.kernel import QuantizeActivation
 
-BOTH = pytest.mark.parametrize("own", [keras, keras_3], ids=["tf_keras", "Keras 3"])
+BOTH = pytest.mark.parametrize(
+    "own", [keras_3, pytest.param(keras, marks=pytest.mark.slow)], ids=["Keras 3", "tf_keras"]
+)
 
 
 def chain(own, *front):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras as keras
+from quick import slow
 
 import tfbinreg
 from tfbinreg.layers.sites import kernel_sites
@@ -100,6 +101,7 @@ def test_a_penalty_of_a_methods_own_kernels_acts_without_a_schedule():
     assert [float(own) for own in curvatures] == [0.0, 0.0, 0.0]  # it pulls no weight
 
 
+@pytest.mark.slow
 def test_a_schedule_may_raise_its_strength():
     model = make(options={"acting": {"strength": 0.0}})
     schedule = tfbinreg.PenaltySchedule("acting", "joint", strength=2.0)
@@ -118,7 +120,7 @@ def test_methods_act_before_each_epoch_also_of_a_training_that_goes_on():
     assert kernel.latent.shape == (4, 5) and kernel.variables["step"] is site.step
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "amsgrad", "legacy"])
+@pytest.mark.parametrize("optimizer", ["adam", *slow("amsgrad", "legacy")])
 def test_the_curvature_is_the_same_within_a_step_and_after_it(optimizer):
     model = make(optimizer)
     model.fit(*data(), 8, epochs=1, verbose=0)
@@ -138,7 +140,7 @@ def test_adams_first_step_is_the_sign_of_the_gradient():
     np.testing.assert_allclose(first.variables["seen"], np.abs(gradient), rtol=1e-5, atol=1e-12)
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "amsgrad", "legacy"])
+@pytest.mark.parametrize("optimizer", ["amsgrad", *slow("adam", "legacy")])
 def test_there_is_no_curvature_before_the_first_step(optimizer, monkeypatch):
     model, seen = make(optimizer), []
     look = dataclasses.replace(
@@ -159,7 +161,9 @@ def test_a_frozen_kernel_is_left_alone():
     assert not np.any(first.variables["seen"]) and np.any(head.variables["seen"])
 
 
-@pytest.mark.parametrize("optimizer", list(OPTIMIZERS))
+@pytest.mark.parametrize(
+    "optimizer", ["adam", *slow(*(name for name in OPTIMIZERS if name != "adam"))]
+)
 def test_what_the_optimizer_keeps_starts_again_at_zero(optimizer):
     model = make(optimizer)
     model.fit(*data(), 16, epochs=2, verbose=0)

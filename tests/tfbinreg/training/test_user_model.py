@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow_model_optimization as tfmot
 import tf_keras as keras
+from quick import slow
 
 import tfbinreg
 from tfbinreg.layers.kernel import QuantizeActivation
@@ -65,11 +66,9 @@ def annotated(own: Any) -> Any:
 
 @pytest.fixture(
     params=[
-        (keras, sequential),
-        (keras, nested),
         (keras, annotated),
-        (keras_3, sequential),
         (keras_3, nested),
+        *slow((keras, sequential), (keras, nested), (keras_3, sequential)),
     ],
     ids=lambda value: f"{value[0].__name__}-{value[1].__name__}",
 )

@@ -59,6 +59,7 @@ def test_a_dataset_of_unknown_size_moves_on_after_its_first_epoch(seen):
     np.testing.assert_allclose([p for _, p, _ in seen], [0.0, 0.0, 0.5, 0.75])
 
 
+@pytest.mark.slow
 def test_updates_go_on_from_a_backup_as_if_nothing_had_stopped(tmp_path):
     class Stop(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch, logs=None):

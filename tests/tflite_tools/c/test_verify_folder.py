@@ -100,7 +100,7 @@ def test_c_that_does_not_compile_fails(folder, two_bits, can_run):
 
 
 def test_a_file_that_cannot_be_c_fails(folder, two_bits, monkeypatch):
-    def refuse(model, *, name="model"):
+    def refuse(model, *, name="model", ram_budget=None):
         raise ValueError("Cannot write the file as C:\n  - reason")
 
     monkeypatch.setattr(generate, "generate", refuse)
@@ -133,6 +133,7 @@ def test_without_compiler_or_tflm_nothing_is_proven(folder, two_bits, monkeypatc
     assert not report.passed
 
 
+@pytest.mark.slow
 def test_limits_decide_about_litert(folder, two_bits, can_run, monkeypatch):
     broken = changed(folder, "main.c", "net_run(input0, output0)", "(void)input0")
     report = verify_folder.verify_folder(broken, two_bits, samples_count=8)
@@ -159,6 +160,7 @@ def test_wrong_inputs_and_files_are_errors(folder, two_bits, float_file):
     ],
 )
 @pytest.mark.parametrize("flags", [host_run.SANITIZERS, *slow(())])
+@pytest.mark.slow
 def test_a_program_is_bounded(folder, two_bits, can_run, body, why, flags):
     """Time, output and memory; and it sees nothing of the environment."""
     head = "/* tflite_tools */\n#include <stdio.h>\n#include <stdlib.h>\n"

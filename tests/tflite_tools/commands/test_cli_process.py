@@ -41,6 +41,7 @@ def test_as_a_module(model_file):
     assert _process("inspct").returncode == 2
 
 
+@pytest.mark.slow
 def test_converting_shows_no_native_log(saved_net, tmp_path):
     done = _process("convert", saved_net, "--output", tmp_path / "model.tflite")
     assert (done.returncode, done.stderr) == (0, "")
@@ -54,6 +55,8 @@ for name in ("tensorflow", "tf_keras", "keras", "tensorflow_model_optimization",
     sys.modules[name] = None  # importing it raises ImportError
 
 import tflite_tools
+
+import pytest
 
 for module in pkgutil.walk_packages(tflite_tools.__path__, "tflite_tools."):
     if module.name != "tflite_tools.__main__":

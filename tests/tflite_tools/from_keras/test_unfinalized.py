@@ -35,6 +35,7 @@ def header(path):
     return load(path.read_bytes()).require_manifest()
 
 
+@pytest.mark.slow
 def test_convert_and_verify_tell_it(command, unfinalized, tmp_path):
     path = tmp_path / "model.tflite"
     code, _, err = command("convert", unfinalized, "--output", path)

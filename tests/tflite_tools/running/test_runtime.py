@@ -115,6 +115,7 @@ class TestLeastArena:
     @pytest.mark.parametrize(
         "way", ["os.kill(os.getpid(), 9)", "raise RuntimeError", "other outputs"]
     )
+    @pytest.mark.slow
     def test_a_crash_below_what_is_needed_is_too_little(self, monkeypatch, way):
         """TFLM refuses, crashes or computes something else, depending on the size."""
 
