@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 
 def _process(*arguments):
     return subprocess.run(
@@ -55,8 +57,6 @@ for name in ("tensorflow", "tf_keras", "keras", "tensorflow_model_optimization",
     sys.modules[name] = None  # importing it raises ImportError
 
 import tflite_tools
-
-import pytest
 
 for module in pkgutil.walk_packages(tflite_tools.__path__, "tflite_tools."):
     if module.name != "tflite_tools.__main__":

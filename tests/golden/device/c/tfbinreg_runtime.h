@@ -518,8 +518,6 @@ static inline tfb_range tfb_inside(int32_t start, int32_t k, int32_t dilation, i
 
 /* ---- Rows of codes, and what a filter sees ---- */
 
-#if TFB_DSP || TFB_MVE
-
 /* How a filter's codes are found: times 2^(8 - bits), from a stream that stands before them. */
 typedef const int8_t *(*tfb_row_of)(const void *op, int32_t c, tfb_stream *stream, int8_t *scratch,
                                     int32_t taps);
@@ -529,6 +527,41 @@ static inline const int8_t *tfb_plain_row(const void *op, int32_t c, tfb_stream 
   (void)c;
   return tfb_unpack(stream, ((const tfb_conv *)op)->bits, scratch, taps);
 }
+
+#if TFB_DSP
+/* Widens blocks of packed codes of two rows, as tfb_unpack would unpack them before. */
+typedef uint32_t *(*tfb_widen_codes)(uint32_t *to, const uint8_t *p, const uint8_t *q,
+                                     int32_t blocks);
+#endif
+
+/* The filters from `first` on and below `last`, and where their codes are. */
+typedef struct {
+  tfb_row_of row_of;
+  const void *source; /* that function's */
+  tfb_stream stream;  /* stands before the codes of `first` */
+  int32_t first, last;
+#if TFB_DSP
+  tfb_widen_codes widen; /* for packed codes of less than 8 bits; else 0 */
+#endif
+} tfb_rows;
+
+/* All filters of a convolution. */
+static inline tfb_rows tfb_rows_of(const tfb_conv *op, tfb_row_of row_of, const void *source) {
+  tfb_rows rows;
+  rows.row_of = row_of;
+  rows.source = source;
+  rows.stream.next = op->weights;
+  rows.stream.held = 0;
+  rows.stream.count = 0;
+  rows.first = 0;
+  rows.last = op->out_c;
+#if TFB_DSP
+  rows.widen = 0;
+#endif
+  return rows;
+}
+
+#if TFB_DSP || TFB_MVE
 
 /* Where a filter lies: its first row and column in an image. */
 typedef struct {
@@ -623,10 +656,6 @@ static inline uint32_t *tfb_put_fours(uint32_t *to, uint32_t a, uint32_t b) {
   to = tfb_put_words(to, tfb_even(a), tfb_even(b));
   return tfb_put_words(to, tfb_odd(a), tfb_odd(b));
 }
-
-/* Widens blocks of packed codes of two rows, as tfb_unpack would unpack them before. */
-typedef uint32_t *(*tfb_widen_codes)(uint32_t *to, const uint8_t *p, const uint8_t *q,
-                                     int32_t blocks);
 
 static TFB_APART uint32_t *tfb_widen2(uint32_t *to, const uint8_t *p, const uint8_t *q,
                                       int32_t blocks) {
@@ -861,28 +890,20 @@ static TFB_APART void tfb_careful_tile(const tfb_conv *op, const uint32_t *w, co
   }
 }
 
-/* What a convolution's weights are: its own packed codes, with a function for whole blocks of them
- * if they have less than 8 bits, or rows that are decoded by another function. */
-typedef struct {
-  tfb_row_of row_of;
-  const void *source; /* that function's */
-  tfb_widen_codes widen;
-} tfb_weights;
-
 /* The widened codes of filters c and c + 1, or of c twice. Rows that begin with a byte are not
  * unpacked to bytes but for what is behind their last block. */
-static TFB_APART uint32_t *tfb_two_rows(const tfb_conv *op, const tfb_weights *weights, int32_t c,
-                                        int32_t count, int32_t taps, tfb_stream *stream,
-                                        int8_t *bytes, uint32_t *w) {
+static TFB_APART uint32_t *tfb_two_rows(const tfb_conv *op, tfb_rows *rows, int32_t c,
+                                        int32_t count, int32_t taps, int8_t *bytes, uint32_t *w) {
+  tfb_stream *stream = &rows->stream;
   int8_t *other = bytes + ((taps + 3) & ~3);
   const int8_t *a, *b;
   int32_t bits = op->bits;
-  if (weights->widen && taps * bits % 8 == 0) {
+  if (rows->widen && taps * bits % 8 == 0) {
     int32_t size = taps * bits / 8, block = bits == 4 ? 8 : bits == 3 ? 32 : 16;
     int32_t blocks = taps / block;
     const uint8_t *p = stream->next, *q = count == 2 ? p + size : p;
     stream->next = q + size;
-    w = weights->widen(w, p, q, blocks);
+    w = rows->widen(w, p, q, blocks);
     if (taps % block == 0) return w;
     taps %= block;
     {
@@ -893,19 +914,19 @@ static TFB_APART uint32_t *tfb_two_rows(const tfb_conv *op, const tfb_weights *w
       b = tfb_unpack(&second, bits, other, taps);
     }
   } else {
-    a = b = weights->row_of(weights->source, c, stream, bytes, taps);
-    if (count == 2) b = weights->row_of(weights->source, c + 1, stream, other, taps);
+    a = b = rows->row_of(rows->source, c, stream, bytes, taps);
+    if (count == 2) b = rows->row_of(rows->source, c + 1, stream, other, taps);
   }
   return tfb_widen(w, a, b, taps, 0);
 }
 
 /* Filters c and c + 1 (c alone twice if it is the last): their widened weights, and behind them what
  * scales their sums. Notes in `careful` whether one has no offset. */
-static TFB_APART uint32_t *tfb_two_filters(const tfb_conv *op, const tfb_weights *weights, int32_t c,
-                                           int32_t taps, tfb_stream *stream, int8_t *bytes,
-                                           uint32_t *w, int32_t *careful) {
-  int32_t i, k, drop = 8 - op->bits, count = tfb_min(2, op->out_c - c);
-  uint32_t *end = tfb_two_rows(op, weights, c, count, taps, stream, bytes, w);
+static TFB_APART uint32_t *tfb_two_filters(const tfb_conv *op, tfb_rows *rows, int32_t c,
+                                           int32_t taps, int8_t *bytes, uint32_t *w,
+                                           int32_t *careful) {
+  int32_t i, k, drop = 8 - op->bits, count = tfb_min(2, rows->last - c);
+  uint32_t *end = tfb_two_rows(op, rows, c, count, taps, bytes, w);
   tfb_scales *scales = (tfb_scales *)(void *)end;
   for (i = 0; i < count; i++, scales++) {
     tfb_filter filter = tfb_filter_scales(op, c + i);
@@ -986,18 +1007,16 @@ static TFB_APART void tfb_positions(const tfb_conv *op, const uint32_t *w, int32
 /* A convolution in blocks of so many pairs of filters. `scratch` holds what two filters see, widened,
  * the filters of a block, and where filters reach over the border or see no whole words two rows of
  * bytes. */
-static inline void tfb_blocks(const tfb_conv *op, const tfb_weights *weights, const int8_t *in,
-                              int8_t *out, int8_t *scratch, int32_t pairs) {
+static inline void tfb_blocks(const tfb_conv *op, tfb_rows *rows, const int8_t *in, int8_t *out,
+                              int8_t *scratch, int32_t pairs) {
   int32_t taps = op->k_h * op->k_w * op->in_c, even = (taps + 1) & ~1, c, i;
   uint32_t *x = (uint32_t *)(void *)scratch, *w = x + even;
   int8_t *bytes = (int8_t *)(w + pairs * (even + TFB_TWO_SCALES));
-  tfb_stream stream = {0, 0, 0};
-  stream.next = op->weights;
-  for (c = 0; c < op->out_c; c += 2 * pairs) {
-    int32_t n = tfb_min(2 * pairs, op->out_c - c), careful = 0;
+  for (c = rows->first; c < rows->last; c += 2 * pairs) {
+    int32_t n = tfb_min(2 * pairs, rows->last - c), careful = 0;
     uint32_t *to = w;
     for (i = 0; i < n; i += 2) {
-      to = tfb_two_filters(op, weights, c + i, taps, &stream, (int8_t *)x, to, &careful);
+      to = tfb_two_filters(op, rows, c + i, taps, (int8_t *)x, to, &careful);
     }
     tfb_positions(op, w, n, careful, taps, in, out + c, x, bytes);
   }
@@ -1111,25 +1130,23 @@ static TFB_APART void tfb_positions(const tfb_conv *op, const tfb_lanes *lanes, 
 /* A convolution in blocks of filters: as many as fit where other cores keep so many pairs, widened.
  * `scratch` holds what turns their sums into stored values, what two filters see, and the filters
  * unless they are stored as bytes. */
-static inline void tfb_blocks(const tfb_conv *op, tfb_row_of row_of, const void *source,
-                              const int8_t *in, int8_t *out, int8_t *scratch, int32_t pairs) {
+static inline void tfb_blocks(const tfb_conv *op, tfb_rows *rows, const int8_t *in, int8_t *out,
+                              int8_t *scratch, int32_t pairs) {
   int32_t taps = op->k_h * op->k_w * op->in_c, drop = 8 - op->bits, c, i, k;
   int32_t wide = 4 * ((taps + 1) & ~1), room = wide + pairs * (wide + 40) - 2 * taps;
-  int32_t most = tfb_min(op->out_c, room / (16 + (op->bits < 8 ? taps : 0)));
+  int32_t most = tfb_min(rows->last - rows->first, room / (16 + (op->bits < 8 ? taps : 0)));
   int8_t *bytes = scratch + 16 * most, *block = bytes + 2 * taps;
-  tfb_stream stream = {0, 0, 0};
   tfb_lanes lanes;
   lanes.factor = (int32_t *)(void *)scratch;
   lanes.base = lanes.factor + most;
   lanes.multiplier = lanes.base + most;
   lanes.exponent = lanes.multiplier + most;
-  stream.next = op->weights;
-  for (c = 0; c < op->out_c; c += most) {
-    int32_t n = tfb_min(most, op->out_c - c);
+  for (c = rows->first; c < rows->last; c += most) {
+    int32_t n = tfb_min(most, rows->last - c);
     const int8_t *w = block;
     for (i = 0; i < n; i++) {
       int8_t *row = block + i * taps;
-      const int8_t *codes = row_of(source, c + i, &stream, row, taps);
+      const int8_t *codes = rows->row_of(rows->source, c + i, &rows->stream, row, taps);
       tfb_filter filter = tfb_filter_with(op, c + i, codes, taps);
       if (filter.factor / 2 & ((1 << drop) - 1)) {
         for (k = 0; k < taps; k++) row[k] = (int8_t)(row[k] >> drop);
@@ -1788,16 +1805,16 @@ static inline void tfb_join_filters(const tfb_conv *op, tfb_filter *filters, int
 
 /* Unpacks two filters at a time, and runs them over all rows; `joins` where behind their rows there
  * is room for a word a tap. */
-static inline void tfb_filters(const tfb_conv *op, tfb_line line, int32_t taps, int32_t joins,
+static inline void tfb_filters(const tfb_conv *op, tfb_line line, tfb_rows *rows, int32_t joins,
                                const int8_t *in, int8_t *out, int8_t *scratch) {
-  int32_t c, i;
-  tfb_stream stream = {0, 0, 0};
-  stream.next = op->weights;
-  for (c = 0; c < op->out_c; c += 2) {
-    int32_t count = tfb_min(2, op->out_c - c);
+  int32_t taps = op->k_h * op->k_w * op->in_c, c, i;
+  for (c = rows->first; c < rows->last; c += 2) {
+    int32_t count = tfb_min(2, rows->last - c);
     tfb_filter filters[2];
     for (i = 0; i < count; i++) {
-      filters[i] = tfb_filter_of(op, c + i, &stream, scratch + i * ((taps + 3) & ~3), taps);
+      int8_t *to = scratch + i * ((taps + 3) & ~3);
+      const int8_t *codes = rows->row_of(rows->source, c + i, &rows->stream, to, taps);
+      filters[i] = tfb_filter_with(op, c + i, codes, taps);
     }
     if (count == 1) filters[1] = filters[0];
     if (joins) tfb_join_filters(op, filters, taps, scratch);
@@ -1887,23 +1904,23 @@ static inline void tfb_conv_line(const tfb_conv *op, const int8_t *image, const 
 #if TFB_DSP
 static TFB_APART void tfb_conv_2d(const tfb_conv *op, const int8_t *in, int8_t *out,
                                   int8_t *scratch, int32_t pairs, tfb_widen_codes widen) {
-  tfb_weights weights;
-  weights.row_of = tfb_plain_row;
-  weights.source = op;
-  weights.widen = widen;
-  tfb_blocks(op, &weights, in, out, scratch, pairs);
+  tfb_rows rows = tfb_rows_of(op, tfb_plain_row, op);
+  rows.widen = widen;
+  tfb_blocks(op, &rows, in, out, scratch, pairs);
 }
 #else
 #if TFB_MVE
 static TFB_APART void tfb_conv_2d_in_blocks(const tfb_conv *op, const int8_t *in, int8_t *out,
                                             int8_t *scratch, int32_t pairs) {
-  tfb_blocks(op, tfb_plain_row, op, in, out, scratch, pairs);
+  tfb_rows rows = tfb_rows_of(op, tfb_plain_row, op);
+  tfb_blocks(op, &rows, in, out, scratch, pairs);
 }
 #endif
 static inline void tfb_all_filters(const tfb_conv *op, int32_t joins, const int8_t *in, int8_t *out,
                                    int8_t *scratch) {
   tfb_conv row = tfb_straight(op);
-  tfb_filters(&row, tfb_conv_line, op->k_h * op->k_w * op->in_c, joins, in, out, scratch);
+  tfb_rows rows = tfb_rows_of(op, tfb_plain_row, op);
+  tfb_filters(&row, tfb_conv_line, &rows, joins, in, out, scratch);
 }
 #if TFB_MVE
 #define tfb_conv_2d(op, in, out, scratch, pairs, widen) \
@@ -2038,8 +2055,8 @@ static inline void tfb_transpose_line(const tfb_conv *op, const int8_t *image,
 
 static inline void tfb_transpose_conv(const tfb_conv *op, const int8_t *in, int8_t *out,
                                       int8_t *scratch) {
-  int32_t taps = op->k_h * op->k_w * op->in_c;
-  tfb_filters(op, tfb_transpose_line, taps, 0, in, out, scratch);
+  tfb_rows rows = tfb_rows_of(op, tfb_plain_row, op);
+  tfb_filters(op, tfb_transpose_line, &rows, 0, in, out, scratch);
 }
 
 /* ---- Element by element ---- */
