@@ -135,8 +135,11 @@ def test_c_sources_are_written_and_verified(command, canonical_file, tmp_path):
     code, out, _ = command("convert", canonical_file, *flags, "--json")
     assert code == 0
     assert {"net.c", "net.h"} <= set(os.listdir(folder))
-    assert json.loads(out)["arena_bytes"] > 0
-    code, out, _ = command("convert", canonical_file, *flags)
+    arena = json.loads(out)["arena_bytes"]
+    assert arena > 0
+    code, out, err = command("convert", canonical_file, *flags, "--ram_budget", 1)
+    assert (code, out) == (1, "") and "Activations do not fit into 1 bytes: the least " in err
+    code, out, _ = command("convert", canonical_file, *flags, "--ram_budget", f"{arena}B")
     assert f"check it: tflite_tools verify {folder} --canonical {canonical_file}" in out
     assert " bytes of weights and constants, " in out
     code, out, err = command("verify", folder, "--canonical", canonical_file, "--samples", 4)
@@ -144,6 +147,7 @@ def test_c_sources_are_written_and_verified(command, canonical_file, tmp_path):
     assert code == (0 if proven else 1)
     assert err.startswith("tflite_tools: compiling and running the C in ") and err.count("\n") == 1
     assert "verified" in out if proven else "FAILED proof" in out
+    assert "files are what this version writes" in out
     code, out, err = command("verify", folder)
     assert (code, out) == (1, "")
     assert "give --reference with the trained model, or --canonical with its int8 file" in err

@@ -20,6 +20,7 @@ from tflite_tools.schema import flatbuffer
         ({"format": "int4", "target": "ethos-u"}, "int4 does not run on ethos-u"),
         ({"format": "lut", "target": "ethos-u"}, "lut does not run on ethos-u"),
         ({"format": "lut", "target": "litert"}, "lut does not run on litert"),
+        ({"ram_budget": 9000}, "--ram_budget is for --format c"),
         ({"format": "c", "target": "tflm"}, "its own runtime"),
         ({"format": "c", "slim": True}, "--slim is for .tflite files"),
         ({"target": "ethos-u", "slim": True}, "--slim is for .tflite files"),
