@@ -21,7 +21,7 @@ import device_nets
 import numpy as np
 from measure import table
 
-from tflite_tools.c import boards, generate
+from tflite_tools.c import boards, generate, pads
 from tflite_tools.c.host_run import CompilerError
 from tflite_tools.running import runtime
 from tflite_tools.schema.contents import Model, Op
@@ -71,8 +71,9 @@ def row(name: str, bits: int, cpus: Sequence[str], folder: str | None) -> list[s
 
 
 def stepped(model: Model) -> list[Op]:
-    """The operators that take steps in the C: not those whose result is their input."""
-    return [op for op in model.main.ops if op.name not in ("RESHAPE", "SQUEEZE", "EXPAND_DIMS")]
+    """The operators that take steps in the C: not those whose result is their input, nor zeros that
+    a convolution sees by itself."""
+    return [op for op in pads.joined(model.main).ops if op.name not in ("RESHAPE", "SQUEEZE", "EXPAND_DIMS")]
 
 
 def steps(name: str, bits: int, cpus: Sequence[str], folder: str | None) -> str:
