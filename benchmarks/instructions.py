@@ -73,7 +73,11 @@ def row(name: str, bits: int, cpus: Sequence[str], folder: str | None) -> list[s
 def stepped(model: Model) -> list[Op]:
     """The operators that take steps in the C: not those whose result is their input, nor zeros that
     a convolution sees by itself."""
-    return [op for op in pads.joined(model.main).ops if op.name not in ("RESHAPE", "SQUEEZE", "EXPAND_DIMS")]
+    return [
+        op
+        for op in pads.joined(model.main).ops
+        if op.name not in ("RESHAPE", "SQUEEZE", "EXPAND_DIMS")
+    ]
 
 
 def steps(name: str, bits: int, cpus: Sequence[str], folder: str | None) -> str:

@@ -23,6 +23,7 @@ from tflite_tools.pruning import smaller
 from tflite_tools.running import runtime, samples
 from tflite_tools.running.runtime import LITERT, TFLM
 from tflite_tools.schema.contents import Model
+from tflite_tools.system.progress import Advance, quietly
 
 SAMPLES = 4  # of the comparison before a folder is written
 _DECIDING = ("operators", "tflm")  # without these nothing is known of what the C computes
@@ -72,6 +73,7 @@ def verify_folder(
     seed: int = samples.DEFAULT_SEED,
     limits: Limits | None = None,
     time_limit: float = runtime.TIME_LIMIT,
+    advance: Advance = quietly,
 ) -> Report:
     """Compare a folder of C with the canonical file it was made from. Its program is run.
 
@@ -90,19 +92,22 @@ def verify_folder(
         seed: of the drawn samples and activations.
         limits: what the C may differ by from LiteRT; None for a warning beyond the default limits.
         time_limit: seconds for each run.
+        advance: is told what is being done.
 
     Raises:
         ValueError: if the file has no manifest, or inputs do not fit.
     """
     case = _case(folder, canonical, inputs, samples_count, seed, time_limit)
+    advance(None, "compiling and running the C")
     made = case.c()
-    checks = [
-        source_folder.check_codes(folder.source, case.canonical),
-        _sources(case),
-        guarded("operators", lambda: _operators(case)),
-        guarded("tflm", lambda: _tflm(case, made)),
-        guarded("litert", lambda: _litert(case, made, limits)),
-    ]
+    checks = [source_folder.check_codes(folder.source, case.canonical), _sources(case)]
+    for name, doing, check in (
+        ("operators", "running every operator alone", lambda: _operators(case)),
+        ("tflm", "running the file in TFLM", lambda: _tflm(case, made)),
+        ("litert", "running the file in LiteRT", lambda: _litert(case, made, limits)),
+    ):
+        advance(None, doing)
+        checks.append(guarded(name, check))
     deciding = [check for check in checks if check.name in _DECIDING]
     return Report((*checks, *unproven(deciding, "C")))
 

@@ -28,6 +28,7 @@ from tflite_tools.running.runtime import LITERT, TFLM
 from tflite_tools.schema import contents as models
 from tflite_tools.schema import file_layout, flatbuffer
 from tflite_tools.schema.contents import Graph, Model
+from tflite_tools.system.progress import Advance, quietly
 
 SAMPLES = 16  # of the comparison that each format makes before it returns
 VERIFY_SAMPLES = 1000  # of `tflite_tools verify --canonical`
@@ -55,6 +56,7 @@ def verify_variant(
     runtimes: Sequence[str] | None = None,
     limits: Limits | None = None,
     time_limit: float = runtime.TIME_LIMIT,
+    advance: Advance = quietly,
 ) -> Report:
     """Compare a file with the canonical file it was made from.
 
@@ -78,6 +80,7 @@ def verify_variant(
         limits: what whole nets of INT4 may differ by; None for a warning beyond the default limits,
             since rounding grows from layer to layer.
         time_limit: seconds for each run.
+        advance: is told what is being done.
 
     Raises:
         ValueError: if inputs do not fit.
@@ -95,16 +98,19 @@ def verify_variant(
         runtimes = (TFLM,) if made.main.encoded or needed.count else (LITERT, TFLM)
     files = _Files(canonical, needed.model, made, pairs, tuple(inputs), seed, time_limit)
     coarse = any(ratio(*pair) != 1 for pair in pairs.kernels)
+    advance(None, "comparing weights")
     checks = [
         _with_left_out(same_weights.check_structure(needed.model, made, pairs), needed),
         same_weights.check_codes(pairs),
         same_weights.check_biases(pairs),
     ]
     if coarse:
+        advance(None, "running every operator alone")
         checks.append(guarded("rounding", lambda: _rounding(files, runtimes)))
-    runs = [
-        guarded(name.lower(), functools.partial(_outputs, files, name, limits)) for name in runtimes
-    ]
+    runs = []
+    for name in runtimes:
+        advance(None, f"running both files in {name}")
+        runs.append(guarded(name.lower(), functools.partial(_outputs, files, name, limits)))
     return Report((*checks, *runs, *unproven(runs, "file")))
 
 

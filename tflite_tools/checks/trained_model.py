@@ -15,6 +15,7 @@ from tflite_tools.checks.verdict import Check, Report, Verdict, decide
 from tflite_tools.running import runtime, samples
 from tflite_tools.running.runtime import LITERT, TFLM, MissingOpError, Run, RuntimeFailedError
 from tflite_tools.schema.contents import Model
+from tflite_tools.system.progress import Advance, quietly
 
 DEFAULT_LIMITS = Limits()
 _RUNTIMES = {"litert": LITERT, "tflm": TFLM}
@@ -55,6 +56,7 @@ def verify(
     seed: int = samples.DEFAULT_SEED,
     limits: Limits | None = None,
     time_limit: float = runtime.TIME_LIMIT,
+    advance: Advance = quietly,
 ) -> Report:
     """Verify a file made by `tflite_tools convert`.
 
@@ -83,6 +85,7 @@ def verify(
         limits: what counts as agreement of outputs; None for `DEFAULT_LIMITS`, with the exception
             above for TFLM.
         time_limit: seconds for each run.
+        advance: is told what is being done.
 
     Returns:
         A report with one check of each name, led by a warning called "finalized" if the file is of
@@ -106,14 +109,17 @@ def verify(
     def rounding_misfits() -> list[tuple[str, str]]:
         return operator_checks.rounding_misfits(model, seed=seed, time_limit=time_limit)
 
+    advance(None, "running the file in LiteRT")
     outputs = {LITERT: _outputs(model, run)}
     if runtime.available(TFLM):
+        advance(None, "running the file in TFLM")
         outputs[TFLM] = _outputs(model, lambda: run(TFLM))
     wanted = _RUNTIMES[reference.target or model.require_manifest().target]
     chosen = LITERT if isinstance(outputs.get(wanted, _ABSENT), MissingOpError) else wanted
     exact = reference.exact and chosen == wanted
     watched = list(agreement.watched_tensors(model))
     watched_run = functools.cache(lambda: run(watched=watched))
+    advance(None, "running every operator alone")
     by_layer = guarded(
         "layers",
         lambda: operator_checks.check_layers(
@@ -124,6 +130,7 @@ def verify(
             time_limit=time_limit,
         ),
     )
+    advance(None, "comparing")
     demanded = agreement.EXACT if exact and _takes_int8(model) else DEFAULT_LIMITS
     subject = f"{chosen} against the reference"
     if chosen != wanted:

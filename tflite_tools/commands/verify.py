@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -30,6 +31,7 @@ from tflite_tools.reports.describe import describe
 from tflite_tools.running import runtime, samples
 from tflite_tools.schema.contents import Model
 from tflite_tools.system import files
+from tflite_tools.system.progress import Advance, progress
 from tflite_tools.system.quiet import native_log_hidden
 
 
@@ -42,12 +44,26 @@ def verify(arguments: argparse.Namespace) -> int:
     given.check_paths(arguments)
     if arguments.labels is not None and arguments.inputs is None:
         raise ValueError("--labels are those of the samples of --inputs: give both.")
-    result = _folder(arguments) if _is_c(arguments.file) else _verified(arguments).report
+    with _told(arguments) as advance:
+        if _is_c(arguments.file):
+            result = _folder(arguments, advance)
+        else:
+            result = _verified(arguments, advance).report
     if arguments.json:
         print(reports.verification_json(result))
     else:
         reports.print_verification(result, reports.console())
     return SUCCESS if result.passed else FAILURE
+
+
+@contextlib.contextmanager
+def _told(arguments: argparse.Namespace) -> Iterator[Advance]:
+    """A bar that tells what is being done, beside the native log."""
+    with (
+        native_log_hidden(enabled=not arguments.verbose),
+        progress(enabled=not arguments.json) as advance,
+    ):
+        yield advance
 
 
 def _is_c(path: str) -> bool:
@@ -63,14 +79,16 @@ class Verified(NamedTuple):
     report: Report
 
 
-def _verified(arguments: argparse.Namespace) -> Verified:
+def _verified(arguments: argparse.Namespace, advance: Advance) -> Verified:
     model = given.opened(arguments.file)
     if _canonical_path(arguments) is not None or _is_variant(model):
-        return _variant(arguments, model)
+        return _variant(arguments, model, advance)
     limits = _limits(arguments)
     inputs = given.inputs_for(arguments, model, samples.DEFAULT_SAMPLES)
     stored = samples.stored(model, inputs)  # a wrong shape should not wait for TensorFlow
     labels = _labels(arguments, model, stored)
+    if arguments.reference is not None:
+        advance(None, f"running {arguments.reference}")
     reference = _reference(arguments, inputs)
     result = verification.verify(
         model,
@@ -78,8 +96,10 @@ def _verified(arguments: argparse.Namespace) -> Verified:
         inputs=inputs,
         typical=arguments.inputs is not None,
         limits=limits,
+        advance=advance,
     )
     if labels:
+        advance(None, "measuring accuracy")
         runners = accuracy.runners_of(model, stored, predictions=reference.predictions)
         result = _with_accuracy(result, model, labels, runners)
     return Verified(model, model, result)
@@ -95,8 +115,7 @@ def _reference(arguments: argparse.Namespace, inputs: Mapping[str, np.ndarray]) 
     """The trained model of --reference, as far as it is needed."""
     if arguments.reference is None or conversion.is_tflite(arguments.reference):
         return NO_REFERENCE
-    with native_log_hidden(enabled=not arguments.verbose):
-        return conversion.reference(arguments.reference, inputs)
+    return conversion.reference(arguments.reference, inputs)
 
 
 def _canonical_path(arguments: argparse.Namespace) -> str | None:
@@ -123,16 +142,15 @@ def _canonical(
             f"{arguments.file!r} is verified against what it was made from: give --reference with "
             "the trained model, or --canonical with its int8 file."
         )
-    with native_log_hidden(enabled=not arguments.verbose):
-        return conversion.convert(
-            arguments.reference,
-            input_type=input_type,
-            output_type=output_type,
-            input_shape=input_shape,
-        )
+    return conversion.convert(
+        arguments.reference,
+        input_type=input_type,
+        output_type=output_type,
+        input_shape=input_shape,
+    )
 
 
-def _folder(arguments: argparse.Namespace) -> Report:
+def _folder(arguments: argparse.Namespace, advance: Advance) -> Report:
     """What comparing a folder of C with the canonical file finds."""
     folder = source_folder.read(arguments.file)
     limits = _limits(arguments)
@@ -146,7 +164,7 @@ def _folder(arguments: argparse.Namespace) -> Report:
         file=sys.stderr,
     )
     result = verify_folder.verify_folder(
-        folder, canonical, inputs=stored, seed=arguments.seed, limits=limits
+        folder, canonical, inputs=stored, seed=arguments.seed, limits=limits, advance=advance
     )
     if labels:
         predictions = _reference(arguments, inputs).predictions
@@ -157,7 +175,7 @@ def _folder(arguments: argparse.Namespace) -> Report:
     return result
 
 
-def _variant(arguments: argparse.Namespace, made: Model) -> Verified:
+def _variant(arguments: argparse.Namespace, made: Model, advance: Advance) -> Verified:
     """The same of a file in another format, by comparing it with its canonical file."""
     limits = _limits(arguments)
     types = _edge_types(made)
@@ -168,7 +186,7 @@ def _variant(arguments: argparse.Namespace, made: Model) -> Verified:
     stored = samples.stored(canonical, inputs)
     labels = _labels(arguments, canonical, stored)
     result = derived_file.verify_variant(
-        made, canonical, inputs=stored, seed=arguments.seed, limits=limits
+        made, canonical, inputs=stored, seed=arguments.seed, limits=limits, advance=advance
     )
     if labels:
         predictions = _reference(arguments, inputs).predictions
@@ -252,16 +270,18 @@ def report(arguments: argparse.Namespace) -> int:
     files.check_target(arguments.output)
     needed = arguments.file, arguments.reference, arguments.canonical, arguments.inputs
     files.check_apart(arguments.output, *needed)
-    file, canonical, result = _verified(arguments)
-    text = page.page(
-        file,
-        describe(file),
-        title=os.path.basename(arguments.file),
-        verification=result,
-        card=dict(arguments.card),
-        sizes=sizes.measure(canonical),
-        rounding=_rounding(arguments, canonical),
-    )
+    with _told(arguments) as advance:
+        file, canonical, result = _verified(arguments, advance)
+        advance(None, "writing the page")
+        text = page.page(
+            file,
+            describe(file),
+            title=os.path.basename(arguments.file),
+            verification=result,
+            card=dict(arguments.card),
+            sizes=sizes.measure(canonical),
+            rounding=_rounding(arguments, canonical),
+        )
     files.write(arguments.output, text.encode())
     if arguments.json:
         print(reports.to_json({"output": arguments.output, "passed": result.passed}))
