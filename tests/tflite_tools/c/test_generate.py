@@ -4,6 +4,7 @@ import dataclasses
 import importlib
 import pathlib
 import re
+import subprocess
 
 import numpy as np
 import pytest
@@ -365,3 +366,13 @@ def test_the_arena_is_no_larger_than_tflms(every_kind):
     edges = sum(np.prod(graph.tensors[i].shape) for i in (*graph.inputs, *graph.outputs))
     theirs = runtime.least_arena(every_kind)  # in processes, for too little can crash it
     assert generate.generate(every_kind).arena_bytes + edges <= theirs + 4096
+
+
+def test_an_int_of_16_bits_is_refused(needs_compiler, tmp_path):
+    header = tmp_path / generate.RUNTIME_HEADER
+    header.write_text(generate.runtime_header())
+    for largest, code in (("2147483647", 0), ("32767", 1)):
+        command = [host_run.compiler(), "-E", "-U__INT_MAX__", f"-D__INT_MAX__={largest}", header]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == code
+    assert "compute with an int of 32 bits" in done.stderr

@@ -16,8 +16,13 @@
  * TFBINREG_EMULATE_DSP runs the same path with functions in place of the instructions. With Helium
  * (MVE) it is sixteen, in the kernels that other processors run.
  */
+#include <limits.h>
 #include <stdint.h>
 #include <string.h>
+
+#if INT_MAX < 0x7FFFFFFF
+#error "these kernels compute with an int of 32 bits: this device has a smaller one (AVR, for example)"
+#endif
 
 #define TFB_CALLS 2 /* goes up when a network calls these kernels in another way */
 
