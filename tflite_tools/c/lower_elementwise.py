@@ -83,8 +83,7 @@ def _equal(op: Context, factors: multipliers.Addition) -> Step | None:
     })  # fmt: skip
     places = ", ".join(op.address(tensor) for tensor in (a, b, op.output))
     call = f"tfb_add_equal({record}, {places}, {{count}});"
-    constant = a.data is not None or b.data is not None
-    rows = None if constant else op.pointwise(call)
+    rows = op.pointwise(call)
     call = call.replace("{count}", str(math.prod(a.shape)))
     return op.step(call, a, b, in_place=True, rows=rows)
 

@@ -236,6 +236,8 @@ class Context:
     ) -> Step:
         """The step that reads `tensors` and writes the output."""
         reads = tuple(tensor.index for tensor in tensors if tensor.data is None)
+        if len(reads) < len(tensors):
+            rows = None  # the address of a constant is not moved on to a strip's rows
         return Step(call, reads, self.output.index, scratch, growth, False, in_place, rows)
 
     def pointwise(self, call: str) -> Rows | None:

@@ -95,11 +95,13 @@ def _owners(graph: Graph, steps: Sequence[Step]) -> dict[int, int]:
 def _dies(
     graph: Graph, steps: Sequence[Step], owner: Mapping[int, int], number: int, root: int
 ) -> bool:
-    """Whether nobody needs the memory of `root` after step `number` reads it."""
+    """Whether nobody needs the memory of `root` after step `number` reads its first input."""
     members = {index for index, other in owner.items() if other == root}
     kept = members & (set(graph.inputs) | set(graph.outputs))
+    # The same memory under another name: strips read other rows of it.
+    beside = set(steps[number].reads) - {steps[number].reads[0]}
     later = {index for step in steps[number + 1 :] for index in step.reads}
-    return not kept and not members & later
+    return not kept and not members & (beside | later)
 
 
 def _edges(

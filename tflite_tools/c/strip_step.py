@@ -51,8 +51,8 @@ def strips(windows: Sequence[Window], height: int) -> Iterator[list[Part]]:
 
 
 def cost(graph: Graph, step: Step, units: int, count: int = 1) -> float:
-    """About how many instructions a step takes beside its products: in each of `count` strips it
-    prepares its filters, in as many blocks as it has `units` for, and for each block its inputs.
+    """About how many instructions a step takes besides its products: in each of `count` strips it
+    prepares its filters, in blocks of so many `units`, and for each block its inputs.
 
     The factors are rough. They only have to tell which of two plans is the quicker one.
     """
@@ -71,7 +71,7 @@ class Chain:
         graph: their tensors.
         steps: in order; all have `rows`.
         height: rows of the last one's output that are made at a time.
-        room: bytes that steps may use at least, for what they do better with more.
+        room: bytes of scratch memory that steps get at least; some are quicker with more.
     """
 
     graph: Graph
@@ -121,13 +121,14 @@ class Chain:
         if free is not None:
             reads = (free, *(index for index in reads if index != free))
         title = "; ".join(step.title for step in self.steps)
+        rows_text = "1 row" if self.height == 1 else f"{self.height} rows"
         return Step(
             self._text(places, size),
             reads,
             self.steps[-1].writes,
             scratch=size + scratch,
             in_place=free is not None,
-            title=f"{self.height} rows at a time: {title}",
+            title=f"{rows_text} at a time: {title}",
         )
 
     @property
@@ -158,8 +159,8 @@ class Chain:
     def _free(self, parts: Sequence[Sequence[Part]]) -> int | None:
         """The tensor from outside whose memory the output may take, strip by strip; None if none.
 
-        That is what only the last step reads, row by row. Or the source, if what is written of the
-        output never reaches a row that is still to be read.
+        That is a tensor that only the last step reads, row by row. Or it is the source, if what is
+        written of the output never reaches a row that is still to be read.
         """
         source, target = self._source, self.steps[-1].writes
         before = {index for step in self.steps[:-1] for index in step.reads}

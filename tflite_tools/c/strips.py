@@ -20,9 +20,9 @@ def within(graph: Graph, steps: Sequence[Step], budget: int) -> list[Step]:
     """The steps, some of them joined so that the arena fits into a budget.
 
     Of all chains through the step at which most memory is needed, in strips of 8, 4, 2 or 1 rows,
-    the one that leaves least is taken, and so on. On this way the quickest and the smallest plans
-    that fit are noted. Their chains get what is left of the budget, higher strips and more memory
-    for filters, and the quickest is chosen.
+    the one that leaves the smallest arena is taken, then again, until none makes it smaller. On the
+    way the quickest and the smallest plans that fit are noted. What is left of the budget goes to
+    their chains, as higher strips and more memory for filters, and the quickest plan is chosen.
 
     Args:
         graph: their tensors.
@@ -49,7 +49,7 @@ def within(graph: Graph, steps: Sequence[Step], budget: int) -> list[Step]:
     if not fitting:
         raise ValueError(
             f"Activations do not fit into {budget} bytes: the least found is {best.size}. Most is "
-            f"needed at {best.steps[best.worst].title}."
+            f"needed at this step: {best.steps[best.worst].title}."
         )
     quick = [_quicker(graph, steps, plan, budget) for plan in fitting]
     return min(quick, key=lambda plan: plan.cost).steps
@@ -124,7 +124,7 @@ def _quicker(graph: Graph, steps: Sequence[Step], plan: _Plan, budget: int) -> _
 
 
 def _chains(graph: Graph, steps: Sequence[Step], through: _Numbers) -> Iterator[_Numbers]:
-    """All chains of two steps and more through one of some steps."""
+    """All chains of two or more steps that pass through one of some steps."""
     following = dict(_links(graph, steps))
     before = {behind: number for number, behind in following.items()}
     line = [through[0]]

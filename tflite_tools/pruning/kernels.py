@@ -109,7 +109,7 @@ def of_operator(graph: Graph, op: Op) -> Kernel | None:
         return None
     source, output = graph.tensors[op.inputs[place]], graph.tensors[op.outputs[0]]
     rows = _rows(graph, op)
-    if rows is None or not (usable(source) and usable(output)):
+    if rows is None or source.data is not None or not (usable(source) and usable(output)):
         return None
     groups, rest = divmod(channels(source), rows.shape[2])
     whole = groups == 1 or (op.name in _GROUPED and groups > 1 and len(rows) % groups == 0)
