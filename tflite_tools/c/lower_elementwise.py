@@ -138,7 +138,11 @@ def _pair(
         "low": low, "high": high,
     })  # fmt: skip
     places = ", ".join(op.address(tensor) for tensor in (a, b, op.output))
-    return op.step(f"tfb_combine({record}, {function}, {places});", a, b)
+    call, rows = f"tfb_combine({record}, {function}, {places});", None
+    if a.shape == b.shape == shape:
+        part = f"tfb_pair part = {record[1:]};\npart.size[3] = {{count}};\n"
+        rows = op.pointwise(part + call.replace(record, "&part"))
+    return op.step(call, a, b, rows=rows)
 
 
 def pool(op: Context) -> Step:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from tflite_tools.c import memory_map
 from tflite_tools.c.lowering import Step
@@ -36,9 +37,14 @@ def within(graph: Graph, steps: Sequence[Step], budget: int) -> list[Step]:
     best = _Plan(graph, steps, {})
     if best.size <= budget:
         return best.steps
+
+    @functools.cache  # the same ones are tried again and again
+    def chain_of(numbers: _Numbers, height: int) -> Chain:
+        return Chain(graph, [steps[number] for number in numbers], height)
+
     fitting: list[_Plan] = []
     while True:
-        plans = list(_further(graph, steps, best))
+        plans = list(_further(graph, steps, best, chain_of))
         enough = sorted((plan for plan in plans if plan.size <= budget), key=lambda own: own.cost)
         fitting += enough[:_TRIED]
         fitting += sorted(enough[_TRIED:], key=lambda own: own.order)[:_TRIED]
@@ -93,12 +99,17 @@ class _Plan:
         return self.size, sorted(self.loads, reverse=True)
 
 
-def _further(graph: Graph, steps: Sequence[Step], plan: _Plan) -> Iterator[_Plan]:
+def _further(
+    graph: Graph,
+    steps: Sequence[Step],
+    plan: _Plan,
+    chain_of: Callable[[_Numbers, int], Chain],
+) -> Iterator[_Plan]:
     """Plans with one more chain, or another one, through the step that needs most."""
     for numbers in _chains(graph, steps, plan.numbers[plan.worst]):
         others = {own: made for own, made in plan.chains.items() if not set(own) & set(numbers)}
         for height in _HEIGHTS:
-            chain = Chain(graph, [steps[number] for number in numbers], height)
+            chain = chain_of(numbers, height)
             if chain.step is not None:
                 yield _Plan(graph, steps, {**others, numbers: chain})
 

@@ -108,7 +108,7 @@ def conv(maker, random, kind, source, shape, stride):
     # Outputs of about half of the range, at a usual scale.
     codes = random.integers(low + 1, -low, form)
     taps, in_scale = codes.size / channels, grid_of(maker, source)[0]
-    grid = (0.05, int(random.integers(-30, 30)))
+    grid = (float(random.choice([0.05, 0.08])), int(random.integers(-30, 30)))
     scale = np.float32([grid[0] / (0.6 * taps**0.5 * in_scale * prescale * -low)])
     weights = maker.weights(codes, bits, prescale, scale, axis)
     large = int(20 * grid[0] / (in_scale * scale[0]))
