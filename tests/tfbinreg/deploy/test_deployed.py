@@ -95,6 +95,7 @@ def test_sums_beyond_float32_are_exact():
         np.testing.assert_array_equal(levels(model.predict(seen, verbose=0), data), expected)
 
 
+@pytest.mark.slow
 def test_inputs_between_two_levels_are_rounded_as_a_device_rounds_them(finalized):
     model, images, target = finalized
     scale = next(

@@ -177,6 +177,7 @@ def same(model, other):
         np.testing.assert_array_equal(mine, yours)
 
 
+@pytest.mark.slow
 def test_it_goes_on_from_a_checkpoint(source, solved, folder, monkeypatch):
     monkeypatch.setattr(lapq, "powell", None)  # they are not called
     monkeypatch.setattr(lapq_search, "lp_steps", None)

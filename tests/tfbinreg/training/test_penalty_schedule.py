@@ -178,6 +178,7 @@ def test_steps_that_leave_the_weights_beyond_the_grid_are_told_once(scale_free):
 
 
 @pytest.mark.filterwarnings("ignore:.*encountered")
+@pytest.mark.slow
 def test_the_papers_formula_is_there_on_request_and_diverges():
     model = build(0.02, bounded_pull=False)
     kernel = kernel_sites(model)[1].kernel

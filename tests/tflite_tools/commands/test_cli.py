@@ -420,6 +420,7 @@ def test_interruptions_are_quiet(command, model_file, monkeypatch):
         ),
     ],
 )
+@pytest.mark.slow
 def test_what_was_made_of_a_model_is_verified_against_it(
     command, saved_packable, tmp_path, kind, more
 ):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from quick import slow
 
 from tflite_tools.checks.trained_model import verify
 from tflite_tools.checks.verdict import Report
@@ -20,7 +21,7 @@ def _is_clean(result):
         assert err == ""
 
 
-@pytest.mark.parametrize("name", ["inspect", "verify"])
+@pytest.mark.parametrize("name", ["inspect", *slow("verify")])
 def test_cut_files(command, int8_file, tmp_path, name):
     path = tmp_path / "cut.tflite"
     for size in range(0, len(int8_file.data), 64):

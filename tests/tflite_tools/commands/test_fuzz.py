@@ -278,6 +278,7 @@ def damaged_c(place, int8_file, draw, damage):
 
 @few
 @given(data=st.data())
+@pytest.mark.slow
 def test_broken_c(clean, place, int8_file, data):
     name, damaged = damaged_c(place, int8_file, data.draw, broken)
     code = clean(C_LINE)
