@@ -129,7 +129,7 @@ def generate(
                 coded=constants.coded,
                 shifts=constants.by_shifts,
                 groups=constants.grouped,
-                in_strips=any("tfb_map" in step.call for step in steps),
+                in_strips=len(steps) < len(lowered[1]),
             ),
             "main.c": text.example(),
         },

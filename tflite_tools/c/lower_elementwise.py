@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from tflite_tools.arithmetic import fixed_point, geometry, lookup_tables, multipliers
+from tflite_tools.c import lowering
 from tflite_tools.c.lowering import Context, Rows, Step, Window
 from tflite_tools.schema import value_tables
 from tflite_tools.schema.contents import Tensor
@@ -140,8 +141,8 @@ def _pair(
     places = ", ".join(op.address(tensor) for tensor in (a, b, op.output))
     call, rows = f"tfb_combine({record}, {function}, {places});", None
     if a.shape == b.shape == shape:
-        part = f"tfb_pair part = {record[1:]};\npart.size[3] = {{count}};\n"
-        rows = op.pointwise(part + call.replace(record, "&part"))
+        some = lowering.of_part("tfb_pair", record, "part.size[3] = {count};", call)
+        rows = op.pointwise(some)
     return op.step(call, a, b, rows=rows)
 
 
@@ -172,8 +173,8 @@ def pool(op: Context) -> Step:
     rows = None
     if batch == 1:
         window = Window(*(int(str(fields[f"{name}_h"])) for name in _WINDOW))
-        part = f"const tfb_pool part = tfb_pool_rows({record}, {{left}}, begin, end);\n"
-        rows = Rows(window, part + call.replace(record, "&part"), lambda _: 0)
+        some = lowering.of_part("tfb_pool", record, lowering.TAKE_ROWS, call)
+        rows = Rows(window, some, lambda _: 0)
     return op.step(call, source, rows=rows)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from tflite_tools.arithmetic import geometry, multipliers
 from tflite_tools.arithmetic.multipliers import HALF
-from tflite_tools.c import coding, packing, pads
+from tflite_tools.c import coding, lowering, packing, pads
 from tflite_tools.c.lowering import Context, Growth, Rows, Step, Window
 from tflite_tools.schema import codes as file_codes
 from tflite_tools.schema.contents import Tensor
@@ -25,20 +25,17 @@ _LEAST_BLOCK = 2048  # bytes of filters whose inputs are widened once; more if t
 _JOINT_BITS = 30  # of a multiplier; what is above them is added to the shift
 
 
-_PART = "const tfb_conv part = tfb_conv_rows({record}, {left}, begin, end);"
-
-
 @dataclasses.dataclass(frozen=True)
 class _RowWise:
-    """How a kernel is run over some rows: by a record of its own, which `part` declares."""
+    """How a kernel is run over some rows: by a copy of its record with changes."""
 
     window: Window
-    part: str
+    changes: str = lowering.TAKE_ROWS
 
     def of(self, call: str, record: str, scratch: Callable[[int], int]) -> Rows:
         """The rows of a step with that call, record and scratch memory by the number of rows."""
-        own = self.part.replace("{record}", record).replace("= &", "= ")
-        return Rows(self.window, f"{own}\n{call.replace(record, '&part')}", scratch)
+        own = lowering.of_part("tfb_conv", record, self.changes, call)
+        return Rows(self.window, own, scratch)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -70,7 +67,7 @@ def conv_2d(op: Context) -> Step:
     op.same_shape((images[0], fields["out_h"], fields["out_w"], channels))
     kernel = _kernel(op, weights, 2, 0)
     fields |= _sizes(images, out, height, width)
-    rows = _RowWise(_window(fields), _PART) if images[0] == 1 else None
+    rows = _RowWise(_window(fields)) if images[0] == 1 else None
     if groups > 1 and depth == 1:
         return _step(
             op,
@@ -85,8 +82,8 @@ def conv_2d(op: Context) -> Step:
         )
     if height * width * fields["stride_h"] * fields["stride_w"] == 1 and (row := _one_row(images)):
         fields |= row
-        part = "tfb_conv part = {record};\npart.in_w = part.out_w = (uint16_t)({rows} * WIDTH);"
-        rows = rows and _RowWise(rows.window, part.replace("WIDTH", str(out[2])))
+        pixels = f"part.in_w = part.out_w = (uint16_t)({{rows}} * {out[2]});"
+        rows = rows and _RowWise(rows.window, pixels)
     if groups > 1:
         return _step(
             op, "tfb_grouped_conv_2d", source, weights, kernel, fields, folded, groups=groups
@@ -104,7 +101,7 @@ def depthwise(op: Context) -> Step:
     op.same_shape((images[0], fields["out_h"], fields["out_w"], channels))
     kernel = _kernel(op, weights, 2, 3)
     fields |= _sizes(images, out, height, width)
-    rows = _RowWise(_window(fields), _PART) if images[0] == 1 else None
+    rows = _RowWise(_window(fields)) if images[0] == 1 else None
     return _step(
         op, "tfb_depthwise", source, weights, kernel, fields, True, plane=_plane_bytes, rows=rows
     )

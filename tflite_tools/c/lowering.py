@@ -92,6 +92,14 @@ class Rows:
     scratch: Callable[[int], int]
 
 
+TAKE_ROWS = "TFB_TAKE_ROWS(part, {left}, begin, end);"  # of a record with a window
+
+
+def of_part(ctype: str, record: str, changes: str, call: str) -> str:
+    """A call, for `Rows`, with a changed copy of the record that it is given."""
+    return f"{ctype} part = {record.removeprefix('&')};\n{changes}\n{call.replace(record, '&part')}"
+
+
 @dataclasses.dataclass(frozen=True)
 class Step:
     """One operator as C, or some of them in strips.

@@ -100,7 +100,9 @@ class Chain:
     def step(self) -> Step | None:
         """All of them as one step; None if in some strip one would see no row."""
         parts = list(strips([rows.window for rows in self._rows()], self.height))
-        if any(part.begin < part.end and part.first >= part.seen for part in _flat(parts)):
+        if any(
+            part.begin < part.end and part.first >= part.seen for strip in parts for part in strip
+        ):
             return None
         columns = list(zip(*parts, strict=True))
         places, size = [], 0
@@ -164,8 +166,8 @@ class Chain:
         """
         source, target = self._source, self.steps[-1].writes
         before = {index for step in self.steps[:-1] for index in step.reads}
-        own = [index for index in self.steps[-1].reads if index not in before]
-        own = [index for index in own if index in self._reads()]
+        outside = set(self._reads()) - before
+        own = [index for index in self.steps[-1].reads if index in outside]
         if own:
             return own[0]
         if self._bytes(target) > self._bytes(source):
@@ -234,10 +236,6 @@ class Chain:
             f"      m{number}.end = end;",
             "    }",
         ]
-
-
-def _flat(parts: Sequence[Sequence[Part]]) -> Iterator[Part]:
-    return itertools.chain.from_iterable(parts)
 
 
 def _first(window: Window, row: str) -> str:

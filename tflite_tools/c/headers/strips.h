@@ -18,20 +18,11 @@ static inline int8_t *tfb_row(const tfb_map *map, int32_t row) {
   return map->at + (row - map->first) * map->size;
 }
 
-/* The rows from `begin` on and before `end` of a convolution, whose input begins with the first row
- * that they see and has `left` rows. */
-static inline tfb_conv tfb_conv_rows(const tfb_conv *op, int32_t left, int32_t begin, int32_t end) {
-  tfb_conv part = *op;
-  part.pad_h = (uint16_t)tfb_max(op->pad_h - begin * op->stride_h, 0);
-  part.in_h = (uint16_t)left;
-  part.out_h = (uint16_t)(end - begin);
-  return part;
-}
-
-static inline tfb_pool tfb_pool_rows(const tfb_pool *op, int32_t left, int32_t begin, int32_t end) {
-  tfb_pool part = *op;
-  part.pad_h = (uint16_t)tfb_max(op->pad_h - begin * op->stride_h, 0);
-  part.in_h = (uint16_t)left;
-  part.out_h = (uint16_t)(end - begin);
-  return part;
-}
+/* Makes a convolution or a pooling that of its rows from `begin` on and before `end`, whose input
+ * begins with the first row that they see and has `left` rows. */
+#define TFB_TAKE_ROWS(part, left, begin, end)                                         \
+  do {                                                                                \
+    (part).pad_h = (uint16_t)tfb_max((part).pad_h - (begin) * (part).stride_h, 0);    \
+    (part).in_h = (uint16_t)(left);                                                   \
+    (part).out_h = (uint16_t)((end) - (begin));                                       \
+  } while (0)
