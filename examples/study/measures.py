@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import tf_keras as keras
 
 import tfbinreg
-from examples.study.data import Data, Part, as_input
+from examples.study.data import Data, Part, as_input, epoch_batches
 from tfbinreg.layers.sites import kernel_sites
 from tfbinreg.training.weight_statistics import bin_statistics, scaled_weights
 from tflite_tools.schema.contents import load
@@ -30,13 +31,22 @@ def accuracy(model: Any, part: Part) -> float:
     return 100 * right / len(images)
 
 
-def final_accuracies(model: Any, data: Data, report: bool) -> dict[str, dict[str, float]]:
+def final_accuracies(
+    model: Any, data: Data, report: bool, as_trained: Sequence[Part]
+) -> dict[str, dict[str, float]]:
     """Accuracies of a trained model in percent, by the statistics it normalizes with and by part.
 
-    "moving": the moving averages of training; "reestimated": averages over the first 5,000
-    training images as they are; "deployed", of a quantized model: after `finalize`, which keeps the
-    better of both on these training images and computes what the file computes. The test rows
-    appear only with `report`. The model is finalized afterwards.
+    "moving": the moving averages of training; "reestimated": averages over batches as in training;
+    "reestimated_plain": over the first 5,000 training images as they are; "deployed", of a
+    quantized model: after `finalize`, which keeps the better of the first two on the batches as in
+    training and computes what the file computes. The test rows appear only with `report`. The
+    model is finalized afterwards.
+
+    Args:
+        model: trained.
+        data: whose parts are measured.
+        report: whether the test rows may be looked at.
+        as_trained: (inputs, classes) batches, augmented if training was.
     """
     parts = {"choice": data.choice, **({"test": data.test} if report else {})}
 
@@ -45,18 +55,27 @@ def final_accuracies(model: Any, data: Data, report: bool) -> dict[str, dict[str
 
     found = {"moving": measured()}
     before = model.get_weights()
-    tfbinreg.reestimate_batch_norm(
-        model, (inputs for inputs, _ in _clean(data.train)), batches=STATISTICS_BATCHES
-    )
-    found["reestimated"] = measured()
-    model.set_weights(before)
+    ways = {"reestimated": as_trained, "reestimated_plain": list(_plain(data.train))}
+    for name, batches in ways.items():
+        inputs = [inputs for inputs, _ in batches]
+        tfbinreg.reestimate_batch_norm(model, inputs, batches=len(inputs))
+        found[name] = measured()
+        model.set_weights(before)
     if isinstance(model, tfbinreg.QuantizedModel):
-        tfbinreg.finalize(model, list(_clean(data.train)), batches=STATISTICS_BATCHES)
+        tfbinreg.finalize(model, list(as_trained), batches=len(as_trained))
         found["deployed"] = measured()
     return found
 
 
-def _clean(part: Part) -> Iterator[Part]:
+def statistics_batches(part: Part, seed: int, epoch: int, augment: bool) -> list[Part]:
+    """What normalizations are re-estimated with: the first batches of an epoch, as in training."""
+    size = min(STATISTICS_BATCH, len(part[0]))
+    return list(
+        itertools.islice(epoch_batches(part, size, seed, epoch, augment), STATISTICS_BATCHES)
+    )
+
+
+def _plain(part: Part) -> Iterator[Part]:
     """Its first images in batches, not augmented."""
     size = min(STATISTICS_BATCH, len(part[0]))
     for begin in range(0, min(size * STATISTICS_BATCHES, len(part[0])), size):

@@ -10,7 +10,7 @@ from examples.study.folders import Folders, read_result
 from examples.study.statistics import Mean, mean_of, paired_difference
 from examples.study.table import Study
 
-STATISTICS = ("moving", "reestimated", "deployed")
+STATISTICS = ("moving", "reestimated_plain", "reestimated", "deployed")
 Results = dict[int, dict[str, Any]]  # by seed
 
 
@@ -33,12 +33,9 @@ def groups(study: Study) -> Iterator[tuple[str, str]]:
 
 
 def accuracies(results: Results, statistics: str, part: str) -> dict[int, float]:
-    """Accuracies by seed, of runs that did not diverge."""
-    return {
-        seed: result["final"][statistics][part]
-        for seed, result in results.items()
-        if not result["card"]["diverged"]
-    }
+    """Accuracies by seed, of runs that did not diverge and have been measured so."""
+    finals = {seed: result["final"] for seed, result in results.items()}
+    return {seed: final[statistics][part] for seed, final in finals.items() if statistics in final}
 
 
 def report(study: Study, folders: Folders) -> str:
@@ -58,8 +55,8 @@ def _method(study: Study) -> str:
         f"Accuracy in percent on the {part}: mean ± standard deviation over the seeds. "
         f"`difference` is from `{study.baseline}` on the same seeds, with its 95 % interval "
         "(Student's t of the paired differences, n - 1 degrees of freedom, not corrected for the "
-        "number of arms; – for fewer than two seeds); bold where it excludes zero. `moving`, "
-        "`reestimated` and `deployed` say which normalization statistics are used."
+        "number of arms; – for fewer than two seeds); bold where it excludes zero. The columns say "
+        "which normalization statistics are used."
     )
 
 

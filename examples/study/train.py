@@ -23,6 +23,7 @@ from examples.study.measures import (
     code_shares,
     final_accuracies,
     quantization,
+    statistics_batches,
     weights_digest,
 )
 from examples.study.nets import NETS
@@ -66,7 +67,9 @@ def run(row: Row, folders: Folders, data: Data) -> dict[str, Any]:
     if not diverged:
         save_arrays(folders.weights(row), model.get_weights())
         codes = {} if row.bits is None else {"codes": code_shares(model)}
-        final = {**final_accuracies(model, data, row.report), **codes}
+        arm = row.arm
+        as_trained = statistics_batches(data.train, row.seed, arm.epochs, arm.augment)
+        final = {**final_accuracies(model, data, row.report, as_trained), **codes}
         if row.start is not None:
             card["quantization"] = quantization(model, _notes(row, card))
     checkpoint.count_time()

@@ -12,6 +12,7 @@ from examples.study.measures import (
     final_accuracies,
     low_bit_codes,
     quantization,
+    statistics_batches,
     weights_digest,
 )
 from tfbinreg.deploy.freeze import integer_codes
@@ -68,14 +69,28 @@ def test_final_accuracies_leave_the_test_rows_alone_unless_asked(make_trained, l
     model = make_trained()
     images = np.random.default_rng(0).integers(0, 256, (48, 8, 8, 3), np.uint8)
     part = images, labels
-    found = final_accuracies(model, Data(part, part, None), report=False)
+    batches = statistics_batches(part, 0, 0, augment=True)
+    found = final_accuracies(model, Data(part, part, None), False, batches)
     assert {key: list(value) for key, value in found.items()} == {
         "moving": ["choice"],
         "reestimated": ["choice"],
+        "reestimated_plain": ["choice"],
         "deployed": ["choice"],
     }
-    again = final_accuracies(model, Data(part, part, part), report=True)
+    again = final_accuracies(model, Data(part, part, part), True, batches)
     assert list(again["moving"]) == ["choice", "test"]
+
+
+def test_statistics_come_from_images_as_in_training():
+    images = np.random.default_rng(0).integers(1, 256, (250, 8, 8, 3), np.uint8)
+    part = images, np.arange(250)
+    plain, cropped = (statistics_batches(part, 3, 7, augment=own) for own in (False, True))
+    assert [len(classes) for _, classes in cropped] == [100, 100]
+    for (inputs, classes), (moved, same) in zip(plain, cropped, strict=True):
+        np.testing.assert_array_equal(inputs, images[classes] / np.float32(255))
+        np.testing.assert_array_equal(classes, same)
+        assert np.any(moved == 0)  # the border
+    assert len(statistics_batches((images[:30], part[1][:30]), 3, 7, augment=True)) == 1
 
 
 def test_a_digest_notices_the_last_bit(make_net):

@@ -30,6 +30,7 @@ def made_up(tmp_path):
         card = {"settings": row.settings(), "diverged": False, "cpu_seconds": 6 * row.arm.epochs}
         final = {
             "moving": {"choice": 0.0, "test": value},
+            "reestimated_plain": {"choice": 0.0, "test": value - 1},
             "reestimated": {"choice": 0.0, "test": value + 1},
             "deployed": {"choice": 0.0, "test": value + 2},
         }
@@ -49,7 +50,7 @@ def test_means_and_paired_differences(made_up):
     assert line_of(text, "br")[2:4] == ["64.00 ± 2.65", "+2.00 (-0.48 to +4.48)"]
     cells = line_of(text, "sgd")
     assert cells[3] == "**-10.00 (-10.00 to -10.00)**"
-    assert (cells[4], cells[6]) == ("53.00 ± 2.00", "54.00 ± 2.00")
+    assert [cells[place] for place in (4, 6, 8)] == [f"{mean}.00 ± 2.00" for mean in (51, 53, 54)]
     assert cells[-2:] == ["25.0", "6.0"]
     assert "test rows" in text and "95 %" in text and "not corrected" in text
 
