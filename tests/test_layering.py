@@ -64,8 +64,8 @@ tflite_tools.formats: ethos result int4 split lut slim build
 tflite_tools.reports: describe svg sizes markup page_sections page_summary page report_text
   card_text comparison_text flash bench bench_text
 tflite_tools.from_keras: model_samples losses convert fit_flash train
-tflite_tools.commands: exit_codes flags quantize_flags arguments given convert quantize verify
-  benchmark completion cli
+tflite_tools.commands: exit_codes flags convert_flags verify_flags benchmark_flags quantize_flags
+  arguments given inspect convert quantize verify report benchmark completion cli
 tflite_tools.__main__
 """
 

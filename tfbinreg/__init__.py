@@ -9,6 +9,7 @@
 Then `tflite_tools convert q.keras --output model.tflite`.
 """
 
+from tfbinreg import _compat  # noqa: F401, I001  # first: it says what is missing
 from tfbinreg import plot, recipes
 from tfbinreg.budget.budget_schedule import FlashBudgetSchedule
 from tfbinreg.budget.choices import FlashBudget

@@ -8,12 +8,19 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import tensorflow as tf
-import tensorflow_model_optimization as tfmot
-import tf_keras as keras
-from tensorflow_model_optimization.python.core.quantization.keras import quantize_annotate
-from tf_keras.src.engine import functional
-from tf_keras.src.mixed_precision import autocast_variable
+try:
+    import tensorflow as tf
+    import tensorflow_model_optimization as tfmot
+    import tf_keras as keras
+    from tensorflow_model_optimization.python.core.quantization.keras import quantize_annotate
+    from tf_keras.src.engine import functional
+    from tf_keras.src.mixed_precision import autocast_variable
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        f"tfbinreg needs TensorFlow, tf_keras and tfmot ({error}): pip install tfbinreg. Without "
+        "them tflite_tools reads .tflite files.",
+        name=error.name,
+    ) from error
 
 tfmot_keras = tfmot.quantization.keras
 

@@ -32,7 +32,7 @@ from tflite_tools.system.progress import Advance, quietly
 
 SAMPLES = 16  # of the comparison that each format makes before it returns
 VERIFY_SAMPLES = 1000  # of `tflite_tools verify --canonical`
-NO_TFLM = "TFLM is not installed (pip install 'tfbinreg[micro]')"
+NO_TFLM = "TFLM is not installed (pip install tflite-micro, or 'tfbinreg[micro]')"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -19,7 +19,7 @@ from tflite_tools.system.progress import Advance, quietly
 
 DEFAULT_LIMITS = Limits()
 _RUNTIMES = {"litert": LITERT, "tflm": TFLM}
-_ABSENT = MissingOpError("TFLM is not installed (pip install 'tfbinreg[micro]')")
+_ABSENT = MissingOpError("TFLM is not installed (pip install tflite-micro, or 'tfbinreg[micro]')")
 _Outputs = list[np.ndarray] | RuntimeFailedError
 
 

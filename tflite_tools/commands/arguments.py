@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
+import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
 from absl.flags import argparse_flags
 
-from tflite_tools.commands import flags, quantize_flags
-from tflite_tools.commands.exit_codes import MEANINGS, USAGE_ERROR
+from tflite_tools.commands.exit_codes import MEANINGS, SUCCESS, USAGE_ERROR
 from tflite_tools.system.suggestions import suggestion
 
 PROGRAM = "tflite_tools"
@@ -67,6 +66,17 @@ _HELP = {
     "report": "write one HTML page about a file: sizes, codes, scales, checks and its card",
     "completion": "print a script that lets a shell complete this program's command lines",
 }
+# The module with the function add_COMMAND. It is imported for its own command only: the help of all
+# needs none of what their flags are made from.
+_FLAGS = {
+    "quantize": "quantize_flags",
+    "convert": "convert_flags",
+    "verify": "verify_flags",
+    "compare": "verify_flags",
+    "inspect": "flags",
+    "benchmark": "benchmark_flags",
+    "report": "verify_flags",
+}
 
 
 class _Parser(argparse_flags.ArgumentParser):
@@ -114,8 +124,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         SystemExit: with code 2 after printing an error, with 0 after --help or --version.
     """
     arguments = [_underscored(argument) for argument in argv[1:]]
-    parser, commands = _build()
     first = next((argument for argument in arguments if not argument.startswith("-")), None)
+    parser, commands = _build([first] if first in _FLAGS else [])
     if first is not None and first not in commands:
         parser.error(f"no command {first!r}{suggestion(first, commands)}")
     if first is not None:  # before a flag that is mistyped is missed
@@ -195,13 +205,14 @@ def whole_parser() -> argparse.ArgumentParser:
     return _build()[0]
 
 
-def _build() -> tuple[_Parser, dict[str, _Parser]]:
+def _build(complete: Iterable[str] = tuple(_FLAGS)) -> tuple[_Parser, dict[str, _Parser]]:
+    """The parser, and those of the commands; only `complete` ones have flags of their own."""
     parser = _Parser(
         prog=PROGRAM,
         description="Quantize Keras models; convert, verify and inspect integer TFLite models.",
         epilog=f"{_examples('quantize', 'convert', 'verify', 'inspect')}\n\n{_exit_codes()}",
     )
-    parser.add_argument("--version", action="version", version=f"{PROGRAM} {_version()}")
+    parser.add_argument("--version", action=_Version, help="show the version and leave")
     group = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
     commands = {
         name: group.add_parser(
@@ -212,14 +223,9 @@ def _build() -> tuple[_Parser, dict[str, _Parser]]:
         )
         for name, text in _HELP.items()
     }
-    quantize_flags.add_quantize(commands["quantize"])
-    flags.add_convert(commands["convert"])
-    flags.add_verify(commands["verify"])
-    flags.add_labels(commands["verify"])
-    flags.add_compare(commands["compare"])
-    flags.add_report(commands["report"])
-    flags.add_benchmark(commands["benchmark"])
-    flags.add_inspect(commands["inspect"])
+    for name in complete:
+        module = importlib.import_module(f"tflite_tools.commands.{_FLAGS[name]}")
+        getattr(module, f"add_{name}")(commands[name])
     commands["completion"].add_argument(
         "shell", metavar="SHELL", choices=SHELLS, help="bash, zsh or fish"
     )
@@ -230,6 +236,17 @@ def _build() -> tuple[_Parser, dict[str, _Parser]]:
             "--verbose", action="store_true", help="show TensorFlow's log and tracebacks"
         )
     return parser, commands
+
+
+class _Version(argparse.Action):
+    """Looks the version up only when it is asked for."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(nargs=0, **options)
+
+    def __call__(self, *_: Any) -> NoReturn:
+        print(f"{PROGRAM} {_version()}")
+        raise SystemExit(SUCCESS)
 
 
 def _examples(*commands: str) -> str:
@@ -244,6 +261,8 @@ def _exit_codes() -> str:
 
 
 def _version() -> str:
+    import importlib.metadata
+
     try:
         return importlib.metadata.version("tfbinreg")
     except importlib.metadata.PackageNotFoundError:

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import sys
 import traceback
-from collections.abc import Callable, Mapping
 
 from absl import app
 
-from tflite_tools.commands import benchmark, completion, convert, given, quantize, verify
 from tflite_tools.commands.arguments import PROGRAM, parse
 from tflite_tools.commands.exit_codes import FAILURE, INTERRUPTED, SUCCESS
-from tflite_tools.reports import report_text
-from tflite_tools.reports.card_text import card_text
-from tflite_tools.reports.describe import describe
 
 
 def run() -> None:
@@ -30,7 +26,8 @@ def main(arguments: argparse.Namespace) -> int:
         Exit code: 0, or 1 if verification or the command failed.
     """
     try:
-        return _COMMANDS[arguments.command](arguments)
+        module = importlib.import_module(f"tflite_tools.commands.{_COMMANDS[arguments.command]}")
+        return int(getattr(module, arguments.command)(arguments))
     except BrokenPipeError:  # the reader, `head` for example, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return SUCCESS
@@ -40,6 +37,8 @@ def main(arguments: argparse.Namespace) -> int:
     except Exception as error:  # the user's last line of defence against a traceback
         if arguments.verbose:
             traceback.print_exc()
+        from tflite_tools.reports import report_text
+
         print(f"{PROGRAM}: error: {report_text.printable(_message(error))}", file=sys.stderr)
         return FAILURE
 
@@ -54,28 +53,14 @@ def _message(error: Exception) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def _inspect(arguments: argparse.Namespace) -> int:
-    given.check_paths(arguments)
-    file = given.opened(arguments.file)
-    if arguments.card:
-        card = file.require_card()
-        print(report_text.to_json(card) if arguments.json else card_text(card))
-        return SUCCESS
-    description = describe(file)
-    if arguments.json:
-        print(report_text.description_json(description))
-    else:
-        report_text.print_description(description, report_text.console())
-    return SUCCESS
-
-
-_COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
-    "quantize": quantize.quantize,
-    "convert": convert.convert,
-    "verify": verify.verify,
-    "compare": verify.compare,
-    "inspect": _inspect,
-    "benchmark": benchmark.benchmark,
-    "report": verify.report,
-    "completion": completion.completion,
+# The module with the function of the command's name. It is imported for its own command only.
+_COMMANDS = {
+    "quantize": "quantize",
+    "convert": "convert",
+    "verify": "verify",
+    "compare": "verify",
+    "inspect": "inspect",
+    "benchmark": "benchmark",
+    "report": "report",
+    "completion": "completion",
 }

@@ -1,4 +1,4 @@
-"""The commands that check what a file computes: `verify`, `compare`, `report`."""
+"""The commands that check what a file computes: `verify` and `compare`."""
 
 from __future__ import annotations
 
@@ -15,19 +15,17 @@ import numpy as np
 from tflite_tools.c import accuracy, host_run, source_folder, verify_folder
 from tflite_tools.c.accuracy import Runner
 from tflite_tools.checks import compare as comparison
-from tflite_tools.checks import derived_file, rounding
+from tflite_tools.checks import derived_file
 from tflite_tools.checks import trained_model as verification
 from tflite_tools.checks.agreement import Limits
-from tflite_tools.checks.rounding import Rounding
 from tflite_tools.checks.trained_model import NO_REFERENCE, Reference
 from tflite_tools.checks.verdict import Report
 from tflite_tools.commands import given
 from tflite_tools.commands.arguments import PROGRAM
 from tflite_tools.commands.exit_codes import FAILURE, SUCCESS
 from tflite_tools.from_keras import convert as conversion
-from tflite_tools.reports import comparison_text, page, sizes
+from tflite_tools.reports import comparison_text
 from tflite_tools.reports import report_text as reports
-from tflite_tools.reports.describe import describe
 from tflite_tools.running import runtime, samples
 from tflite_tools.schema.contents import Model
 from tflite_tools.system import files
@@ -44,11 +42,11 @@ def verify(arguments: argparse.Namespace) -> int:
     given.check_paths(arguments)
     if arguments.labels is not None and arguments.inputs is None:
         raise ValueError("--labels are those of the samples of --inputs: give both.")
-    with _told(arguments) as advance:
+    with told(arguments) as advance:
         if _is_c(arguments.file):
             result = _folder(arguments, advance)
         else:
-            result = _verified(arguments, advance).report
+            result = verified(arguments, advance).report
     if arguments.json:
         print(reports.verification_json(result))
     else:
@@ -57,7 +55,7 @@ def verify(arguments: argparse.Namespace) -> int:
 
 
 @contextlib.contextmanager
-def _told(arguments: argparse.Namespace) -> Iterator[Advance]:
+def told(arguments: argparse.Namespace) -> Iterator[Advance]:
     """A bar that tells what is being done, beside the native log."""
     with (
         native_log_hidden(enabled=not arguments.verbose),
@@ -79,7 +77,12 @@ class Verified(NamedTuple):
     report: Report
 
 
-def _verified(arguments: argparse.Namespace, advance: Advance) -> Verified:
+def verified(arguments: argparse.Namespace, advance: Advance) -> Verified:
+    """Verify a file against what the flags name.
+
+    Raises:
+        ValueError: if the file, the reference or the samples cannot be used.
+    """
     model = given.opened(arguments.file)
     if _canonical_path(arguments) is not None or _is_variant(model):
         return _variant(arguments, model, advance)
@@ -256,42 +259,3 @@ def _limits(arguments: argparse.Namespace) -> Limits | None:
     given = {"min_top1": arguments.min_top1, "max_mean_lsb": arguments.max_mean_lsb}
     chosen = {name: value for name, value in given.items() if value is not None}
     return Limits(**chosen) if chosen else None
-
-
-def report(arguments: argparse.Namespace) -> int:
-    """Verify a file and write a page about it.
-
-    Returns:
-        Exit code: 0, or 1 if a check failed.
-    """
-    given.check_paths(arguments)
-    given.refuse_folder(arguments.file)
-    given.check_output(arguments.output, kind="an HTML page", suffix=".html", wrong=(".tflite",))
-    files.check_target(arguments.output)
-    needed = arguments.file, arguments.reference, arguments.canonical, arguments.inputs
-    files.check_apart(arguments.output, *needed)
-    with _told(arguments) as advance:
-        file, canonical, result = _verified(arguments, advance)
-        advance(None, "writing the page")
-        text = page.page(
-            file,
-            describe(file),
-            title=os.path.basename(arguments.file),
-            verification=result,
-            card=dict(arguments.card),
-            sizes=sizes.measure(canonical),
-            rounding=_rounding(arguments, canonical),
-        )
-    files.write(arguments.output, text.encode())
-    if arguments.json:
-        print(reports.to_json({"output": arguments.output, "passed": result.passed}))
-    else:
-        verdict = "verified" if result.passed else "verification FAILED"
-        print(f"{arguments.output}: {len(text)} characters; {arguments.file} {verdict}")
-    return SUCCESS if result.passed else FAILURE
-
-
-def _rounding(arguments: argparse.Namespace, model: Model) -> Rounding:
-    """The runtimes' differences on the inputs of the verification, or as many of its kind."""
-    inputs = samples.stored(model, given.inputs_for(arguments, model, samples.DEFAULT_SAMPLES))
-    return rounding.measure(model, inputs)

@@ -21,7 +21,9 @@ SAMPLES, REPEATS = 10, 3
 HERE = "C on this computer"
 _WRAP = 2**32  # ticks, after which counters begin anew
 _FASTEST = 1_000_000_000  # Hz, where a device does not know its clock
-_NEEDED = "Comparing outputs needs TFLM (pip install 'tfbinreg[micro]') or a C compiler."
+_NEEDED = (
+    "Comparing outputs needs TFLM (pip install tflite-micro, or 'tfbinreg[micro]') or a C compiler."
+)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -29,7 +29,7 @@ from tflite_tools.schema.manifest import LayerEntry
 MOST_BITS = 7
 # What a DECODE operator and its two tensors take in the file besides indices and tables.
 OPERATOR_BYTES = 200
-_MISSING = "Tables need tflite-micro: pip install 'tfbinreg[micro]'"
+_MISSING = "Tables need tflite-micro: pip install tflite-micro, or 'tfbinreg[micro]'"
 
 
 @dataclasses.dataclass(frozen=True)

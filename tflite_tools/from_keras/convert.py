@@ -241,8 +241,9 @@ def needs_tensorflow() -> Iterator[None]:
     try:
         yield
     except ImportError as error:
+        reason = error.__cause__ or error  # tfbinreg says it in its own words
         raise RuntimeError(
-            f"Reading a Keras model needs TensorFlow and tf_keras ({error}): pip install tfbinreg"
+            f"Reading a Keras model needs TensorFlow and tf_keras ({reason}): pip install tfbinreg"
         ) from error
 
 

@@ -179,7 +179,9 @@ def _latency(
 
 def _arena(model: Model, time_limit: float) -> int:
     if not runtime.available(TFLM):
-        raise NotMeasuredError("tflite-micro is not installed: pip install 'tfbinreg[micro]'")
+        raise NotMeasuredError(
+            "tflite-micro is not installed: pip install tflite-micro, or 'tfbinreg[micro]'"
+        )
     return runtime.least_arena(model, time_limit=time_limit)
 
 

@@ -50,28 +50,6 @@ def test_converting_shows_no_native_log(saved_net, tmp_path):
     assert (tmp_path / "model.tflite").exists()
 
 
-WITHOUT_TENSORFLOW = """
-import importlib, pkgutil, sys
-
-for name in ("tensorflow", "tf_keras", "keras", "tensorflow_model_optimization", "tfbinreg"):
-    sys.modules[name] = None  # importing it raises ImportError
-
-import tflite_tools
-
-for module in pkgutil.walk_packages(tflite_tools.__path__, "tflite_tools."):
-    if module.name != "tflite_tools.__main__":
-        importlib.import_module(module.name)
-from tflite_tools.commands import arguments, cli
-
-for command in (["inspect"], ["verify", "--samples", "2"]):
-    assert cli.main(arguments.parse(["", *command, sys.argv[1]])) == 0
-"""
-
-
-def test_every_module_imports_and_files_are_verified_without_tensorflow(model_file):
-    _script(WITHOUT_TENSORFLOW, model_file)
-
-
 def test_a_reader_that_leaves_early_is_no_error(model_file):
     script = f"{sys.executable} -m tflite_tools inspect {model_file} --json | head -c 1"
     done = subprocess.run(

@@ -135,7 +135,7 @@ def test_other_targets_are_refused(two_bits, target):
 
 def test_a_missing_library_is_said_so(two_bits, monkeypatch):
     monkeypatch.setattr(runtime, "available", lambda name: False)
-    with pytest.raises(RuntimeError, match=r"pip install 'tfbinreg\[micro\]'"):
+    with pytest.raises(RuntimeError, match=r"pip install tflite-micro, or 'tfbinreg\[micro\]'"):
         lut.convert(two_bits)
 
 

@@ -104,7 +104,7 @@ def test_missing_tools_are_named(int8_file, monkeypatch):
     monkeypatch.setattr(boards, "missing", lambda cpus: ("qemu-system-arm",))
     found = measured(int8_file)
     assert found.arena_bytes is None
-    assert "pip install 'tfbinreg[micro]'" in found.not_measured[bench.ARENA]
+    assert "pip install tflite-micro, or 'tfbinreg[micro]'" in found.not_measured[bench.ARENA]
     reason = found.not_measured[f"C for {host_size.target()}"]
     assert reason == "not installed: apt-get install gcc binutils"
     reason = found.not_measured["C for cortex-m4"]
