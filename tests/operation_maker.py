@@ -266,6 +266,14 @@ def _moves(maker):
         maker.add(kind, [place, other], grid, (6, 5, 4))
 
 
+def _bilinear(maker):
+    old, new, grid = maker.sizes(1, 12), maker.sizes(1, 40), maker.grid()
+    centers, corners = maker.choose((True, False), (False, True), (False, False))
+    attributes = {"half_pixel_centers": centers, "align_corners": corners, "factor": None}
+    place = maker.input((*old, 3), grid)
+    maker.add("ResizeBilinear", [place], grid, (*new, 3), {**attributes, "source": old})
+
+
 MAKERS = {
     **{kind: _convolution(kind) for kind in ("Conv2D", "DepthwiseConv2D", "Conv2DTranspose")},
     **{kind: _pair(kind) for kind in ("Add", "Subtract", "Multiply")},
@@ -278,6 +286,7 @@ MAKERS = {
     "Dense": _dense,
     "GlobalAveragePooling2D": _mean,
     "ReLU": _relu,
+    "ResizeBilinear": _bilinear,
     "fused ReLU6": _limited,
     "moves": _moves,
     "ValueFunction": _table,

@@ -59,6 +59,7 @@ NETS = {
     "PReLU": layers.PReLU("normal", shared_axes=(1, 2)),
     "Permute": layers.Permute((3, 1, 2)),
     "Reshape": one_dimensional,
+    "ResizeBilinear": layers.UpSampling2D(2, interpolation="bilinear"),
     "Slice": lambda x: x[:, 1:, ::2, :],
     "Softmax": layers.Softmax(),
     "Softmax of rows": layers.Softmax(1),

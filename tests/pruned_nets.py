@@ -240,9 +240,10 @@ class _Net:
     def resize(self) -> None:
         source = self.chosen()
         size = self.maker.ints([4, 7])
-        kind = "ResizeNearestNeighborOptions"
-        shape = (1, 4, 7, source.shape[3])
-        self.op("RESIZE_NEAREST_NEIGHBOR", [source.index, size], shape, source.grid, kind=kind)
+        name = str(self.random.choice(["NearestNeighbor", "Bilinear"]))
+        builtin = {"NearestNeighbor": "NEAREST_NEIGHBOR"}.get(name, name.upper())
+        shape, kind = (1, 4, 7, source.shape[3]), f"Resize{name}Options"
+        self.op(f"RESIZE_{builtin}", [source.index, size], shape, source.grid, kind=kind)
 
     def slice(self) -> None:
         source = self.chosen()

@@ -180,14 +180,21 @@ def _upsampling(name: str) -> Any:
     def made(draw: Draw, shape: Shape) -> Made:
         sizes = tuple(draw(st.integers(1, 2)) for _ in shape[:-1])
         longer = [size * factor for size, factor in zip(shape[:-1], sizes, strict=True)]
-        return _layer(f"{name}({_argument(sizes)}", (*longer, shape[-1]))
+        text = f"{name}({_argument(sizes)}"
+        if len(sizes) > 1 and draw(st.booleans()):
+            text += ", interpolation='bilinear'"
+        return _layer(text, (*longer, shape[-1]))
 
     return made
 
 
 def _resizing(draw: Draw, shape: Shape) -> Made:
-    height, width = (size * draw(st.integers(1, 2)) for size in shape[:-1])
-    text = f"Resizing({height}, {width}, interpolation='nearest'"
+    method = draw(st.sampled_from(["nearest", "bilinear"]))
+    if method == "nearest":
+        height, width = (size * draw(st.integers(1, 2)) for size in shape[:-1])
+    else:
+        height, width = (draw(st.integers(1, 2 * size)) for size in shape[:-1])
+    text = f"Resizing({height}, {width}, interpolation={method!r}"
     return _layer(text, (height, width, shape[-1]))
 
 

@@ -18,6 +18,7 @@ tflite_tools.system: bounded files progress quiet suggestions
 tflite_tools.schema: bit_fields compact flatbuffer manifest card writer lut_decode contents codes
   value_tables file_layout
 tflite_tools.arithmetic: lost_numbers fixed_point multipliers lookup_tables geometry
+  interpolation
 tfbinreg.version
 tfbinreg._compat
 tfbinreg.core: warning grid target channel_folding weight_starts lp_steps powell problems recipe

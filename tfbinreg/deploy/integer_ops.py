@@ -18,6 +18,7 @@ from tfbinreg.core.channel_folding import channels_last
 from tfbinreg.core.grid import Grid
 from tfbinreg.deploy.frozen import FrozenOp
 from tfbinreg.deploy.tf_ops import KERNEL_OPS, PLAIN_OPS
+from tflite_tools.arithmetic.interpolation import Axis
 
 Step = Callable[[Sequence[tf.Tensor]], tf.Tensor]  # codes of the inputs -> codes
 Rule = Callable[[FrozenOp, Sequence[Grid]], Step]  # an operation, grids of its inputs
@@ -128,6 +129,44 @@ def _relu(op: FrozenOp, sources: Sequence[Grid]) -> Step:
 def _moved(op: FrozenOp, sources: Sequence[Grid]) -> Step:
     """Numbers that are moved, or chosen by their order."""
     return lambda inputs: PLAIN_OPS[op.kind](op, inputs)
+
+
+def bilinear(
+    op: FrozenOp, axis_of: Callable[..., Axis], rounded: Callable[[tf.Tensor], tf.Tensor]
+) -> Step:
+    """RESIZE_BILINEAR of the stored values.
+
+    Args:
+        op: the operation.
+        axis_of: how a runtime places new values among old ones, of `interpolation`.
+        rounded: how it rounds a mean in units of the product of both axes' shares.
+
+    Raises:
+        InexactError: if it does not place them in one known way.
+    """
+    own, zero_point = op.attributes, grid_of(op).zero_point
+    settings = {name: own[name] for name in ("half_pixel_centers", "align_corners")}
+
+    def axes(old: Sequence[int], new: Sequence[int]) -> list[Axis]:
+        try:
+            return [axis_of(*sizes, **settings) for sizes in zip(old, new, strict=True)]
+        except ValueError as error:
+            raise InexactError(str(error), "resize to a small multiple of the size") from None
+
+    known = None if None in (*own["source"], *op.shape[:2]) else axes(own["source"], op.shape[:2])
+
+    def step(inputs: Sequence[tf.Tensor]) -> tf.Tensor:
+        values, old = tf.cast(inputs[0], tf.int32) + zero_point, inputs[0].shape[1:3]
+        for place, axis in enumerate(known or axes(old, np.multiply(old, own["factor"]))):
+            share = axis.share.reshape(-1, *[1] * (2 - place))
+            low, high = (
+                tf.gather(values, np.minimum(axis.low + ahead, old[place] - 1), axis=place + 1)
+                for ahead in (0, 1)
+            )
+            values = low * (2**axis.bits - share) + high * share
+        return rounded(values) - zero_point
+
+    return step
 
 
 SHARED: Mapping[str, Rule] = {

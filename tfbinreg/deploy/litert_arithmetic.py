@@ -23,13 +23,14 @@ from tfbinreg.deploy.integer_ops import (
     InexactError,
     Rule,
     Step,
+    bilinear,
     grid_of,
     kernel_sums,
     stored_lookup,
 )
 from tfbinreg.deploy.tf_ops import KERNEL_OPS
 from tfbinreg.deploy.tflite_file import stored_scale
-from tflite_tools.arithmetic import fixed_point
+from tflite_tools.arithmetic import fixed_point, interpolation
 
 # Bits in an addition, steps of 1 in a leaky ReLU.
 _ADD_BITS, _LEAKY_UNIT = 20, 256.0
@@ -166,6 +167,16 @@ def _prelu(op: FrozenOp, sources: Sequence[Grid]) -> Step:
     return tflm_arithmetic.prelu(op, (straight, bent))
 
 
+def _bilinear(op: FrozenOp, sources: Sequence[Grid]) -> Step:
+    """RESIZE_BILINEAR: halves upwards."""
+    bits = 2 * interpolation.XNNPACK_BITS
+
+    def rounded(values: tf.Tensor) -> tf.Tensor:
+        return tf.bitwise.right_shift(values + (1 << bits - 1), bits)
+
+    return bilinear(op, interpolation.xnnpack, rounded)
+
+
 def _activation(op: FrozenOp, sources: Sequence[Grid]) -> Step:
     """LOGISTIC and TANH of the exact real number, in float32."""
     source, target = sources[0], grid_of(op)
@@ -208,6 +219,7 @@ RULES: Mapping[str, Rule] = {
     "LeakyReLU": _leaky_relu,
     "Multiply": _multiply,
     "PReLU": _prelu,
+    "ResizeBilinear": _bilinear,
     "Softmax": _softmax,
     "Subtract": _add,
 }

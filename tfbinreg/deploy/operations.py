@@ -146,6 +146,8 @@ class _Walk:
             grid = self._op(inputs[0]).grid
         inner = node.layer.layer if isinstance(node.layer, QuantizedKernel) else node.layer
         attributes = operation_attributes(inner, kind)
+        if kind_name == "ResizeBilinear":  # whose rounding depends on both sizes
+            attributes["source"] = self._op(inputs[0]).shape[:2]
         op = FrozenOp(self._unique(name), kind_name, inputs, grid, node.shape, attributes)
         norms = (node.layer,) if kind.role is Role.NORM else tuple(getattr(node.layer, "norms", ()))
         offsets = Offsets(_bias(node.layer), norms)

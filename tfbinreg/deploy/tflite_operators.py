@@ -250,6 +250,18 @@ def _upsample(op: FrozenOp, shapes: Sequence[tuple[int, ...]]) -> Operator:
     )
 
 
+def _resize_bilinear(op: FrozenOp, shapes: Sequence[tuple[int, ...]]) -> Operator:
+    own = op.attributes
+    fields = {"alignCorners": own["align_corners"], "halfPixelCenters": own["half_pixel_centers"]}
+    return Operator(
+        name="RESIZE_BILINEAR",
+        version=3 if own["half_pixel_centers"] else 2,
+        options="ResizeBilinear",
+        fields=fields,
+        parameters={"size": np.array(op.shape[:2], np.int32)},
+    )
+
+
 def _concatenate(op: FrozenOp, shapes: Sequence[tuple[int, ...]]) -> Operator:
     axis = op.attributes.get("axis", -1) % (1 + len(op.shape))  # former graphs have none
     return Operator(name="CONCATENATION", options="Concatenation", fields={"axis": axis})
@@ -297,6 +309,7 @@ _OPERATORS: Mapping[str, Callable[[FrozenOp, Sequence[tuple[int, ...]]], Operato
     "Permute": _transposed,
     "ReLU": lambda op, shapes: relu(op.attributes["max_value"]),
     "Reshape": _reshape,
+    "ResizeBilinear": _resize_bilinear,
     "Slice": _slice,
     "Softmax": _softmax,
     "Subtract": _arithmetic("SUB", "Sub"),

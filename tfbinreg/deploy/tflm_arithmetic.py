@@ -19,6 +19,7 @@ from tfbinreg.deploy.integer_ops import (
     Arithmetic,
     Rule,
     Step,
+    bilinear,
     grid_of,
     kernel_sums,
     lookup,
@@ -26,7 +27,7 @@ from tfbinreg.deploy.integer_ops import (
 )
 from tfbinreg.deploy.tf_ops import KERNEL_OPS
 from tfbinreg.deploy.tflite_file import stored_scale
-from tflite_tools.arithmetic import fixed_point, lookup_tables, multipliers
+from tflite_tools.arithmetic import fixed_point, interpolation, lookup_tables, multipliers
 
 _SUM_BITS = 12  # integer bits of a softmax's sum of exponentials
 _LEVELS = np.arange(-128, 128)
@@ -163,6 +164,17 @@ def _rounded_shift(values: tf.Tensor, exponent: tf.Tensor) -> tf.Tensor:
     return tf.bitwise.right_shift(values + half, exponent)
 
 
+def _bilinear(op: FrozenOp, sources: Sequence[Grid]) -> Step:
+    """RESIZE_BILINEAR: halves away from the zero of the stored values."""
+    bits = 2 * interpolation.TFLM_BITS
+
+    def rounded(values: tf.Tensor) -> tf.Tensor:
+        half = tf.where(values > 0, 1 << bits - 1, -(1 << bits - 1))
+        return tf.truncatediv(values + half, 1 << bits)
+
+    return bilinear(op, interpolation.tflm, rounded)
+
+
 def hard_swish(op: FrozenOp, sources: Sequence[Grid]) -> Step:
     """HARD_SWISH, whose 16-bit fixed point LiteRT shares."""
     source, target = sources[0], grid_of(op)
@@ -196,6 +208,7 @@ RULES: Mapping[str, Rule] = {
     "LeakyReLU": _leaky_relu,
     "Multiply": _multiply,
     "PReLU": _prelu,
+    "ResizeBilinear": _bilinear,
     "Softmax": _softmax,
     "Subtract": _add,
 }

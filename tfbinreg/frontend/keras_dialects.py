@@ -15,6 +15,7 @@ from tensorflow import nest
 
 from tfbinreg import _compat
 from tfbinreg.frontend.operation_names import (
+    ASPECTS,
     KERAS3_ATTRIBUTES,
     KERAS3_OPERATIONS,
     TF_ARGUMENTS,
@@ -272,8 +273,9 @@ def _as_operation(layer: Any) -> Reading | None:
         return Reading(operation="affine", options=_normalization_constants(layer))
     if kind == "Resizing":
         size = layer.height, layer.width
-        options = {"size": size, "interpolation": layer.interpolation}
-        keeps = [name for name in _ASPECTS if getattr(layer, name, False)]
+        antialias = getattr(layer, "antialias", False)
+        options = {"size": size, "interpolation": layer.interpolation, "antialias": antialias}
+        keeps = [name for name in ASPECTS if getattr(layer, name, False)]
         problems = tuple((name, "resize to the size itself") for name in keeps)
         return Reading(operation="resize", options=options, problems=problems)
     return None
@@ -381,7 +383,5 @@ _KERAS3_AUGMENTATION = frozenset(
         "RandomZoom",
     }
 )
-
-_ASPECTS = ("crop_to_aspect_ratio", "pad_to_aspect_ratio")
 
 _LAMBDAS = ("TFOpLambda", "SlicingOpLambda", "ClassMethod", "InstanceMethod", "InstanceProperty")

@@ -27,7 +27,7 @@ from tfbinreg.frontend.builder import (
     target,
 )
 from tfbinreg.frontend.program import Shape, Step
-from tfbinreg.network.added_layers import ChannelAffine
+from tfbinreg.network.added_layers import ChannelAffine, ResizeBilinear
 from tfbinreg.network.graph import clone_layer
 from tfbinreg.network.layer_kinds import KINDS, check_activation
 
@@ -340,6 +340,13 @@ _global_average = _global(keras.layers.GlobalAveragePooling2D)
 _global_maximum = _global(keras.layers.GlobalMaxPooling2D)
 
 
+def _upsample(build: Builder, step: Step, values: list[Value]) -> Value:
+    if step.layer.interpolation == "nearest":
+        return _keep(build, step, values)
+    layer = ResizeBilinear(factor=step.layer.size, name=step.name)
+    return Value(step.shape, build.call(layer, build.image(values[0])))
+
+
 def _average_pool(build: Builder, step: Step, values: list[Value]) -> Value:
     whole = tuple(step.layer.pool_size) == tuple(values[0].shape[1:3])
     if whole and tuple(step.shape[1:3]) == (1, 1):
@@ -448,7 +455,8 @@ LAYERS: Mapping[str, Rewrite] = {
     "AveragePooling1D": _flat(keras.layers.AveragePooling2D, _pool_options),
     "MaxPooling2D": _keep,
     "MaxPooling1D": _flat(keras.layers.MaxPooling2D, _pool_options),
-    "UpSampling2D": _keep,
+    "UpSampling2D": _upsample,
+    "ResizeBilinear": _keep,
     "UpSampling1D": _flat(keras.layers.UpSampling2D, lambda layer: {"size": (1, layer.size)}),
     "ZeroPadding2D": _keep,
     "ZeroPadding1D": _flat(

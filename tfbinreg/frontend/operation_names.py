@@ -63,6 +63,8 @@ TF_OPERATIONS = {
     "pad": "pad",
     "compat.v1.pad": "pad",
     "image.resize": "resize",
+    "compat.v1.image.resize_images": "resize_v1",
+    "compat.v1.image.resize_bilinear": "resize_bilinear",
     "shape": "shape",
     "compat.v1.shape": "shape",
     "stack": "stack",
@@ -160,6 +162,8 @@ KERAS3_OPERATIONS = {
     "Threshold": "threshold",
     "Where": "where",
 }
+# What of an image a resizing layer or operation may keep, by cutting or padding it.
+ASPECTS = ("crop_to_aspect_ratio", "pad_to_aspect_ratio")
 # What these keep as attributes -> names of arguments that the rules know.
 KERAS3_ATTRIBUTES = {
     "axes": "perm",
@@ -173,6 +177,8 @@ KERAS3_ATTRIBUTES = {
     "mode": "mode",
     "size": "size",
     "interpolation": "interpolation",
+    "antialias": "antialias",
+    **{name: name for name in ASPECTS},
     "data_format": "data_format",
     "alpha": "alpha",
     "approximate": "approximate",

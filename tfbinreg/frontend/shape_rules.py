@@ -11,8 +11,9 @@ import numpy as np
 from tfbinreg import _compat
 from tfbinreg.frontend import layer_rules
 from tfbinreg.frontend.builder import Builder, UnsupportedError, Value
+from tfbinreg.frontend.operation_names import ASPECTS
 from tfbinreg.frontend.program import Shape, Step, replaced
-from tfbinreg.network.added_layers import Slice
+from tfbinreg.network.added_layers import ResizeBilinear, Slice
 
 keras = _compat.keras
 
@@ -153,21 +154,82 @@ def _pad(
 
 
 def _resize(
-    build: Builder, step: Step, x: Value, size: Any, interpolation: str = "bilinear", **options: Any
+    build: Builder,
+    step: Step,
+    x: Value,
+    size: Any,
+    interpolation: str = "bilinear",
+    _keep_ratio: Any = False,
+    antialias: bool = False,
+    *_: Any,
+    half_pixel_centers: bool = True,
+    align_corners: bool = False,
+    **options: Any,
 ) -> Value:
-    """To a whole multiple of the size by repeating numbers, as all runtimes do alike."""
-    wanted = step.shape[1:3]
-    if tuple(wanted) == tuple(x.shape[1:3]):
+    """To a whole multiple of the size by repeating numbers, as all runtimes do alike, or to any by
+    interpolation."""
+    old, wanted = x.shape[1:3], step.shape[1:3]
+    if tuple(wanted) == tuple(old):
         return x
-    if str(interpolation).lower() != "nearest" or options.get("data_format") == "channels_first":
+    method = str(interpolation).lower()
+    if method not in ("nearest", "bilinear") or options.get("data_format") == "channels_first":
         what = f"resize with interpolation {interpolation!r}"
-        raise UnsupportedError((what, "use 'nearest', or a Conv2DTranspose"))
-    sizes = [(new or 0, old or 0) for new, old in zip(wanted, x.shape[1:3], strict=True)]
-    if any(not new or not old or new % old for new, old in sizes):
-        what = f"resize from {x.shape[1:3]} to {tuple(wanted)}"
-        raise UnsupportedError((what, "resize to a multiple of the size"))
-    layer = keras.layers.UpSampling2D([new // old for new, old in sizes], name=step.name)
+        raise UnsupportedError((what, "use 'nearest', 'bilinear' or a Conv2DTranspose"))
+    set_otherwise = {"antialias": antialias and method == "bilinear", **options}
+    for name in ("antialias", *ASPECTS):
+        if set_otherwise.get(name):
+            raise UnsupportedError((f"resize with {name}", "leave it out"))
+    if None in (*old, *wanted):
+        what = f"resize from {old} to {tuple(wanted)}"
+        raise UnsupportedError((what, "use UpSampling2D, or fix the model's input shape"))
+    if method == "bilinear":
+        layer = ResizeBilinear(
+            wanted,
+            half_pixel_centers=half_pixel_centers,
+            align_corners=align_corners,
+            name=step.name,
+        )
+    else:
+        layer = _repeated(old, wanted, align_corners, step.name)
     return Value(step.shape, build.call(layer, build.image(x)))
+
+
+def _repeated(old: Sequence[int], new: Sequence[int], align_corners: bool, name: str) -> Any:
+    sizes = list(zip(new, old, strict=True))
+    if any(after % before for after, before in sizes) or align_corners:
+        what = f"resize from {tuple(old)} to {tuple(new)}"
+        raise UnsupportedError((what, "resize to a multiple of the size, or use 'bilinear'"))
+    return keras.layers.UpSampling2D([after // before for after, before in sizes], name=name)
+
+
+def _resize_v1(
+    build: Builder,
+    step: Step,
+    x: Value,
+    size: Any,
+    interpolation: Any = "bilinear",
+    align_corners: bool = False,
+    **_: Any,
+) -> Value:
+    """TensorFlow 1's `tf.image.resize`, whose pixels are points."""
+    named = {0: "bilinear", 1: "nearest"}.get(interpolation, interpolation)
+    points = {"half_pixel_centers": False, "align_corners": align_corners}
+    return _resize(build, step, x, size, named, **points)
+
+
+def _resize_bilinear(
+    build: Builder,
+    step: Step,
+    x: Value,
+    size: Any,
+    align_corners: bool = False,
+    *_: Any,
+    half_pixel_centers: bool = False,
+    **__: Any,
+) -> Value:
+    """TensorFlow 1's `tf.image.resize_bilinear`."""
+    given = {"half_pixel_centers": half_pixel_centers, "align_corners": align_corners}
+    return _resize(build, step, x, size, **given)
 
 
 OPERATIONS: Mapping[str, Callable[..., Value]] = {
@@ -178,6 +240,8 @@ OPERATIONS: Mapping[str, Callable[..., Value]] = {
     "split": _split,
     "pad": _pad,
     "resize": _resize,
+    "resize_bilinear": _resize_bilinear,
+    "resize_v1": _resize_v1,
     "shape": _shape,
     "stack": _stack,
 }

@@ -107,6 +107,54 @@ class Slice(keras.layers.Layer):
 
 
 @_compat.register
+class ResizeBilinear(keras.layers.Layer):
+    """An image of another size, interpolated between its pixels along height and width.
+
+    Args:
+        size: (height, width) of the result; None for multiples of the input's.
+        factor: how many times that is; None with `size`.
+        half_pixel_centers: whether pixels are areas, so that the corners of both images meet.
+        align_corners: whether the centers of the corner pixels meet.
+    """
+
+    def __init__(
+        self,
+        size: Sequence[int] | None = None,
+        factor: Sequence[int] | None = None,
+        half_pixel_centers: bool = True,
+        align_corners: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.size, self.factor = (own and tuple(map(int, own)) for own in (size, factor))
+        self.half_pixel_centers, self.align_corners = half_pixel_centers, align_corners
+
+    @_compat.without_autograph
+    def call(self, inputs: Any, training: Any = None) -> Any:
+        size = self.compute_output_shape(inputs.shape)[1:3]
+        if None in size:
+            size = tf.shape(inputs)[1:3] * self.factor
+        resized = tf.raw_ops.ResizeBilinear(
+            images=inputs,
+            size=size,
+            align_corners=self.align_corners,
+            half_pixel_centers=self.half_pixel_centers,
+        )
+        return tf.cast(resized, inputs.dtype)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        batch, height, width, channels = input_shape
+        rows, columns = self.factor or (1, 1)
+        multiple = (height and height * rows, width and width * columns)
+        return tf.TensorShape((batch, *(self.size or multiple), channels))
+
+    def get_config(self) -> dict[str, Any]:
+        own = {"size": self.size, "factor": self.factor}
+        own |= {"half_pixel_centers": self.half_pixel_centers, "align_corners": self.align_corners}
+        return {**super().get_config(), **own}
+
+
+@_compat.register
 class Augmentation(keras.layers.Layer):
     """A Keras 3 layer that varies the samples in training and does nothing at inference.
 

@@ -221,9 +221,9 @@ def _check_concatenate(layer: Any, shapes: Sequence[Shape]) -> Problems:
 
 def _check_upsampling(layer: Any, shapes: Sequence[Shape]) -> Problems:
     problems = _check_channels_last(layer, shapes)
-    if layer.interpolation != "nearest":
+    if layer.interpolation not in ("nearest", "bilinear"):
         what = f"interpolation {layer.interpolation!r}"
-        problems.append((what, "use interpolation='nearest' or a Conv2DTranspose"))
+        problems.append((what, "use 'nearest', 'bilinear' or a Conv2DTranspose"))
     return problems
 
 
@@ -363,7 +363,14 @@ KINDS: dict[str, Kind] = {
         role=Role.SAME, op="RESIZE_NEAREST_NEIGHBOR", check=_check_upsampling, attributes=("size",)
     ),
     "UpSampling1D": Kind(role=Role.REWRITE, op="RESIZE_NEAREST_NEIGHBOR"),
-    "Resizing": Kind(role=Role.REWRITE, op="RESIZE_NEAREST_NEIGHBOR"),
+    "ResizeBilinear": Kind(
+        role=Role.SAME,
+        op="RESIZE_BILINEAR",
+        regrid=True,
+        attributes=("factor", "half_pixel_centers", "align_corners"),
+        title="UpSampling2D, bilinear",
+    ),
+    "Resizing": Kind(role=Role.REWRITE, op="RESIZE_NEAREST_NEIGHBOR or RESIZE_BILINEAR"),
     "ZeroPadding2D": Kind(
         role=Role.SAME, op="PAD", check=_check_channels_last, attributes=("padding",)
     ),

@@ -52,6 +52,7 @@ _BY_SHIFTS = {"shifts": "filters", "shifted_sums": "elements"}
 _CODED = {"codebooks": "moves"}
 _GROUPED = {"groups": "convolutions"}
 _IN_STRIPS = {"strips": "elements"}
+_BILINEAR = {"bilinear": "moves"}
 LOWERINGS = {**lower_kernels.LOWERINGS, **lower_moves.LOWERINGS, **lower_elementwise.LOWERINGS}
 # Names that C, its library or the generated files use.
 _RESERVED = frozenset(keyword for line in (
@@ -130,6 +131,7 @@ def generate(
                 shifts=constants.by_shifts,
                 groups=constants.grouped,
                 in_strips=len(steps) < len(lowered[1]),
+                bilinear=any(op.name == "RESIZE_BILINEAR" for op in graph.ops),
             ),
             "main.c": text.example(),
         },
@@ -176,13 +178,24 @@ def _defines(constants: Constants) -> list[str]:
 
 
 def runtime_header(
-    *, coded: bool = False, shifts: bool = False, groups: bool = False, in_strips: bool = False
+    *,
+    coded: bool = False,
+    shifts: bool = False,
+    groups: bool = False,
+    in_strips: bool = False,
+    bilinear: bool = False,
 ) -> str:
     """The kernels, as one header; `coded` adds those for the weights that `coding` makes, `shifts`
     those for scales that are powers of two, `groups` those for convolutions in groups, `in_strips`
-    what runs operators in strips."""
+    what runs operators in strips, `bilinear` interpolation."""
     names = list(_RUNTIME_PARTS)
-    parts_of = ((coded, _CODED), (shifts, _BY_SHIFTS), (groups, _GROUPED), (in_strips, _IN_STRIPS))
+    parts_of = (
+        (coded, _CODED),
+        (shifts, _BY_SHIFTS),
+        (groups, _GROUPED),
+        (in_strips, _IN_STRIPS),
+        (bilinear, _BILINEAR),
+    )
     for is_needed, added in parts_of:
         for name, before in added.items() if is_needed else ():
             names.insert(names.index(before) + 1, name)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from tflite_tools.arithmetic import geometry
+from tflite_tools.arithmetic import geometry, interpolation
 from tflite_tools.c.lowering import Context, Step
 
 
@@ -150,6 +150,28 @@ def concatenation(op: Context) -> Step:
 
 def resize(op: Context) -> Step:
     """RESIZE_NEAREST_NEIGHBOR: the rows and columns to copy, computed in float32 as TFLM does."""
+    sizes, corners, centers = _resized(op)
+    rows, columns = (op.constants.array(_nearest(*pair, corners, centers)) for pair in sizes)
+    return _resizing(op, "tfb_resize", "tfb_resize_nearest", {"rows": rows, "columns": columns})
+
+
+def resize_bilinear(op: Context) -> Step:
+    """RESIZE_BILINEAR: the rows and columns between which it interpolates, and their shares."""
+    sizes, corners, centers = _resized(op)
+    op.need(not (corners and centers), "both halfPixelCenters and alignCorners")
+    settings = {"half_pixel_centers": centers, "align_corners": corners}
+    axes = [interpolation.tflm(*pair, **settings) for pair in sizes]
+    fields = {
+        name: op.constants.array(values.astype(np.uint16))
+        for axis, names in zip(axes, (("rows", "row_shares"), ("columns", "column_shares")),
+                               strict=True)
+        for name, values in zip(names, (axis.low, axis.share), strict=True)
+    }  # fmt: skip
+    return _resizing(op, "tfb_bilinear", "tfb_resize_bilinear", fields)
+
+
+def _resized(op: Context) -> tuple[list[tuple[int, int]], bool, bool]:
+    """(old, new) height and width, and the options alignCorners and halfPixelCenters."""
     source, made = op.operand(0), op.output.shape
     op.same_grids(source)
     if len(source.shape) != 4 or len(made) != 4:
@@ -158,16 +180,18 @@ def resize(op: Context) -> Step:
     size = op.constant(1, ("INT32",)).reshape(-1).tolist()
     op.same_shape((batch, *size, channels))
     corners, centers = (bool(op.op.options.get(n)) for n in ("alignCorners", "halfPixelCenters"))
-    rows, columns = (
-        op.constants.array(_nearest(old, new, corners, centers))
-        for old, new in ((height, made[1]), (width, made[2]))
-    )
-    record = op.constants.record("tfb_resize", op.op, {
-        "rows": rows, "columns": columns, "batch": batch, "in_h": height, "in_w": width,
-        "channels": channels, "out_h": made[1], "out_w": made[2],
+    return [(height, made[1]), (width, made[2])], corners, centers
+
+
+def _resizing(op: Context, record_type: str, function: str, fields: dict[str, str]) -> Step:
+    source, (_, out_h, out_w, _) = op.operand(0), op.output.shape
+    batch, height, width, channels = source.shape
+    record = op.constants.record(record_type, op.op, {
+        **fields, "batch": batch, "in_h": height, "in_w": width,
+        "channels": channels, "out_h": out_h, "out_w": out_w,
     })  # fmt: skip
     places = f"{op.address(source)}, {op.address(op.output)}"
-    return op.step(f"tfb_resize_nearest({record}, {places});", source)
+    return op.step(f"{function}({record}, {places});", source)
 
 
 def _nearest(old: int, new: int, corners: bool, centers: bool) -> np.ndarray:
@@ -187,6 +211,7 @@ LOWERINGS: dict[str, Callable[[Context], Step]] = {
     "PAD": pad,
     "PADV2": pad,
     "RESHAPE": same_memory,
+    "RESIZE_BILINEAR": resize_bilinear,
     "RESIZE_NEAREST_NEIGHBOR": resize,
     "SLICE": slice_,
     "SQUEEZE": same_memory,

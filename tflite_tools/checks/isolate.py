@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+from tflite_tools.arithmetic import interpolation
 from tflite_tools.running import samples
 from tflite_tools.schema import contents as models
 from tflite_tools.schema import flatbuffer
-from tflite_tools.schema.contents import Model, Tensor
+from tflite_tools.schema.contents import Model, Op, Tensor
 
 # What two right results of an operator may differ by, in levels. Moving numbers is exact. All
 # others round a real number, LiteRT once and TFLM twice, which moves values near the middle of two
-# levels by one; LiteRT's leaky ReLU also rounds its slopes to 1/256, half a level at 255.
+# levels by one; LiteRT's leaky ReLU also rounds its slopes to 1/256, half a level at 255, and TFLM
+# the distances of a resized image's pixels to 1/1024, which adds up.
 _EXACT_OPS = frozenset(
     (
         *("CONCATENATION", "GATHER", "MAXIMUM", "MAX_POOL_2D", "MINIMUM", "PAD", "PADV2"),
@@ -29,6 +32,7 @@ _EXACT_OPS = frozenset(
     )
 )
 _MOST_LEVELS = {"LEAKY_RELU": 2, **dict.fromkeys(_EXACT_OPS, 0)}
+_LEVELS = 255
 # At most every second value lies in the middle: n * p / q, in lowest terms, does for one n in q,
 # and only if q is even.
 MOST_MOVED = 0.5
@@ -88,9 +92,30 @@ def isolate(model: Model) -> Isolated:
     container.signatureDefs = None
     results = tuple(model.main.tensors[index].name for index in outputs)
     part = models.written(container)
-    makers = {index: op.name for op in part.main.ops for index in op.outputs}
-    most = tuple(_MOST_LEVELS.get(makers[index], 1) for index in outputs)
+    makers = {index: op for op in part.main.ops for index in op.outputs}
+    most = tuple(_most_levels(part, makers[index]) for index in outputs)
     return Isolated(part, tuple(names), results, most)
+
+
+def _most_levels(model: Model, op: Op) -> int:
+    """By how many levels two right results of an operator may differ."""
+    if op.name != "RESIZE_BILINEAR":
+        return _MOST_LEVELS.get(op.name, 1)
+    source, made = (model.main.tensors[edge[0]].shape[1:3] for edge in (op.inputs, op.outputs))
+    settings = {
+        "half_pixel_centers": bool(op.options.get("halfPixelCenters")),
+        "align_corners": bool(op.options.get("alignCorners")),
+    }
+    apart = 0.0
+    for sizes in zip(source, made, strict=True):
+        try:
+            tflm, xnnpack = (
+                axis(*sizes, **settings) for axis in (interpolation.tflm, interpolation.xnnpack)
+            )
+        except ValueError:
+            return _LEVELS
+        apart += float(np.abs(tflm.places - xnnpack.places).max())
+    return 1 + math.ceil(_LEVELS * apart)
 
 
 def _is_cut(tensor: Tensor) -> bool:

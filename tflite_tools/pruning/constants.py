@@ -180,6 +180,7 @@ _FUNCTIONS: Mapping[str, Callable[[Op, Sequence[Tensor], Tensor], _Function]] = 
     "PADV2": _padded,
     "REDUCE_MAX": _kept,
     "RESHAPE": _kept,
+    "RESIZE_BILINEAR": _kept,
     "RESIZE_NEAREST_NEIGHBOR": _kept,
     "SLICE": _kept,
     "STRIDED_SLICE": _kept,

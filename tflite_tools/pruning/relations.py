@@ -143,7 +143,8 @@ def _reshape(graph: Graph, op: Op, operands: Sequence[Tensor], output: Tensor) -
 _RULES: dict[str, _Rule] = {
     **dict.fromkeys(("ADD", "SUB", "MUL", "PRELU", "MAXIMUM", "MINIMUM"), _each),
     **dict.fromkeys(lookup_tables.OPERATORS, _first),
-    **dict.fromkeys(("AVERAGE_POOL_2D", "MAX_POOL_2D", "RESIZE_NEAREST_NEIGHBOR"), _first),
+    **dict.fromkeys(("AVERAGE_POOL_2D", "MAX_POOL_2D"), _first),
+    **dict.fromkeys(("RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR"), _first),
     **dict.fromkeys(("RESHAPE", "EXPAND_DIMS"), _reshape),
     **dict.fromkeys(("MEAN", "REDUCE_MAX"), _reduction),
     **dict.fromkeys(("PAD", "PADV2"), _pad),

@@ -140,6 +140,36 @@ class TestRefusals:
         with pytest.raises(ValueError, match=f"Add2: .*{what}"):
             IntegerModel(maker.graph("ReLU", 0), ARITHMETICS[target])
 
+    @pytest.mark.parametrize(
+        ("target", "old", "new", "what"),
+        [("litert", 22, 119, "rounds as the processor"), ("tflm", 1, 55, "reads behind the last")],
+    )
+    def test_resizing_that_a_runtime_computes_in_no_known_way(self, target, old, new, what):
+        maker = OperationMaker(0)
+        settings = {"half_pixel_centers": target == "litert", "align_corners": False}
+        attributes = {**settings, "factor": None, "source": (old, 2)}
+        grid = maker.grid()
+        place = maker.input((old, 2, 3), grid)
+        maker.add("ResizeBilinear", [place], grid, (new, 4, 3), attributes)
+        graph = maker.graph("ReLU", 0)
+        with pytest.raises(ValueError, match=f"ResizeBilinear1: .*{what}.*; resize to a small mul"):
+            IntegerModel(graph, ARITHMETICS[target])
+        if target == "litert":
+            assert compared(graph, "tflm", 5)[1] == []
+
+
+def test_images_of_open_sizes_are_resized_by_a_factor():
+    maker = OperationMaker(0)
+    maker_grid, settings = maker.grid(), {"half_pixel_centers": True, "align_corners": False}
+    place = maker.input((None, None, 3), maker_grid)
+    attributes = {**settings, "factor": (2, 3), "source": (None, None)}
+    maker.add("ResizeBilinear", [place], maker_grid, (None, None, 3), attributes)
+    graph = maker.graph("ReLU", 0)
+    values = np.zeros((2, 4, 5, 3), np.float32)
+    for target in RUNTIMES:
+        (made,) = IntegerModel(graph, ARITHMETICS[target])([values])
+        assert made.shape == (2, 8, 15, 3)
+
 
 def test_a_graph_that_was_saved_computes_the_same():
     graph = OperationMaker(3).graph("Conv2D", 3)

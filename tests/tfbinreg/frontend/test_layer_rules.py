@@ -6,7 +6,7 @@ import tf_keras as keras
 
 import tfbinreg
 from tfbinreg.frontend.normalize import normalize
-from tfbinreg.network.added_layers import ChannelAffine, HardSwish, Slice
+from tfbinreg.network.added_layers import ChannelAffine, HardSwish, ResizeBilinear, Slice
 from tfbinreg.network.layer_kinds import KINDS, Role
 
 layers = keras.layers
@@ -54,6 +54,9 @@ LAYERS = [
     (layers.Cropping1D((1, 2)), ROWS),
     (layers.UpSampling1D(2), ROWS),
     (layers.UpSampling2D((2, 3)), IMAGE),
+    (layers.UpSampling2D((2, 3), interpolation="bilinear"), IMAGE),
+    (layers.Resizing(11, 5), IMAGE),
+    (ResizeBilinear((5, 9), align_corners=True, half_pixel_centers=False), IMAGE),
     (layers.ZeroPadding2D(((1, 0), (0, 2))), IMAGE),
     (layers.Cropping2D(((1, 0), (0, 2))), IMAGE),
     (Slice((1, 0, 0), (7, 6, 2), (2, 1, 1)), IMAGE),

@@ -161,12 +161,12 @@ class TestProblems:
         model = chain(
             layers.Conv2D(4, 1, name="conv"),
             layers.LayerNormalization(name="norm"),
-            layers.UpSampling2D(interpolation="bilinear", name="up"),
+            layers.UpSampling2D(interpolation="bicubic", name="up"),
         )
         norm, up = listed(model)
         assert norm.startswith("norm: layer class LayerNormalization is not supported; replace it")
         assert "tfbinreg.register_layer" in norm
-        assert up.startswith("up: interpolation 'bilinear'; use interpolation='nearest'")
+        assert up.startswith("up: interpolation 'bicubic'; use 'nearest', 'bilinear'")
 
     def test_own_class_with_a_known_name_is_not_taken_for_it(self):
         dense = type("Dense", (layers.Layer,), {"call": lambda self, inputs: inputs / inputs})

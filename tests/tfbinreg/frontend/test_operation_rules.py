@@ -31,6 +31,15 @@ TF = {
     "pad": lambda x: tf.pad(x, [[0, 0], [1, 0], [2, 1], [0, 0]], "CONSTANT"),
     "pad rows": lambda x: tf.pad(tf.reshape(x, (-1, 48, 4)), tf.constant([[0, 0], [1, 2], [0, 0]])),
     "resize": lambda x: tf.image.resize(tf.image.resize(x, (16, 18), "nearest"), (16, 18)),
+    "bilinear": lambda x: tf.image.resize(tf.image.resize(x, (13, 5)), (16, 10), "bilinear"),
+    "bilinear of TensorFlow 1": lambda x: tf.compat.v1.image.resize_bilinear(
+        tf.compat.v1.image.resize_bilinear(
+            tf.compat.v1.image.resize(x, (16, 10), 0, align_corners=True), (5, 7)
+        ),
+        (9, 14),
+        half_pixel_centers=True,
+    ),
+    "nearest of TensorFlow 1": lambda x: tf.compat.v1.image.resize(x, (16, 12), 1),
     "sizes": lambda x: tf.reshape(x, (tf.shape(x)[0], tf.shape(x)[1] * 6, 4)),
     "extremes": lambda x: tf.maximum(x[:, 1:], x[:, :-1]) - tf.minimum(x[:, 1:], x[:, :-1]),
     "transpose": lambda x: tf.transpose(tf.transpose(x, [0, 3, 1, 2]), perm=[0, 2, 1, 3])[:, :5],
@@ -53,6 +62,7 @@ KERAS3 = {
     "indices": lambda x: x[:, 0] + x[:, -1, :, :] + x[:, None, 2][:, 0],
     "pad": lambda x: ops.pad(x, [[0, 0], [1, 0], [2, 1], [0, 0]]),
     "resize": lambda x: ops.image.resize(x, (16, 18), interpolation="nearest"),
+    "bilinear": lambda x: keras_3.layers.Resizing(7, 11)(ops.image.resize(x, (13, 5))),
     "extremes": lambda x: ops.maximum(x[:, 1:], x[:, :-1]) - ops.minimum(x[:, 1:], x[:, :-1]),
     "transpose": lambda x: ops.transpose(x, (0, 3, 1, 2)),
     "softmax of rows": lambda x: ops.softmax(x, axis=1) + keras_3.layers.Softmax(2)(x),
@@ -93,7 +103,8 @@ def test_operations_compute_the_same(own, wire):
         (lambda x: tf.pad(x, [[0, 0], [1, 1], [1, 1], [0, 1]]), "pad height and width"),
         (lambda x: tf.pad(x, [[0, 0]] * 4, "CONSTANT", 1.0), "with [1.0]; pad with zeros"),
         (lambda x: tf.pad(x, [[0, 0]] * 4, constant_values=1.0), "with [1.0]; pad with zeros"),
-        (lambda x: tf.image.resize(x, (16, 12)), "interpolation 'bilinear'"),
+        (lambda x: tf.image.resize(x, (16, 12), "bicubic"), "interpolation 'bicubic'"),
+        (lambda x: tf.image.resize(x, (16, 12), antialias=True), "resize with antialias; leave"),
         (lambda x: tf.image.resize(x, (12, 12), "nearest"), "resize from (8, 6) to (12, 12)"),
         (keras.layers.Resizing(8, 12, crop_to_aspect_ratio=True), "crop_to_aspect_ratio; resize"),
         (lambda x: x[:, ::-1], "runs backwards"),
@@ -129,6 +140,16 @@ def test_known_axes_of_tensors_of_open_sizes_are_cut():
     assert again(np.ones((1, 5, 6, 3), np.float32)).shape == (1, 5, 6, 2)
     with pytest.raises(ValueError, match=r"index :, 1:, :, : of a tensor of shape \(None, None"):
         normalize(keras.Model(image, x[:, 1:]))
+
+
+def test_images_of_open_sizes_are_resized_by_a_factor():
+    image = keras.Input((None, None, 3), name="image")
+    x = keras.layers.UpSampling2D((2, 3), interpolation="bilinear")(image)
+    normal, _ = normalize(keras.Model(image, x))
+    assert normal.output_shape == (None, None, None, 3)
+    assert normal(np.ones((1, 5, 6, 3), np.float32)).shape == (1, 10, 18, 3)
+    with pytest.raises(ValueError, match=r"resize from \(None, None\) to \(16, 12\); use UpSampl"):
+        normalize(keras.Model(image, tf.image.resize(x, (16, 12))))
 
 
 def test_a_batch_of_a_fixed_size():

@@ -76,7 +76,7 @@ REFUSED = [
     (layers.ReLU(0.0), [IMAGE], "max_value=0", "positive"),
     (layers.Add(), [IMAGE, ROW], "inputs of shapes", "same rank"),
     (layers.Concatenate(axis=0), [IMAGE, IMAGE], "axis=0", "another axis than the batch"),
-    (layers.UpSampling2D(interpolation="bilinear"), [IMAGE], "'bilinear'", "nearest"),
+    (layers.UpSampling2D(interpolation="bicubic"), [IMAGE], "'bicubic'", "bilinear"),
     (layers.PReLU(), [IMAGE], "shared_axes=None", "all axes but the last"),
     (layers.Conv2DTranspose(2, 3, 2, output_padding=1), [IMAGE], "output_padding", "crop"),
     (layers.Conv2DTranspose(2, 3, dilation_rate=2), [IMAGE], "dilation_rate", "of 1"),

@@ -188,7 +188,7 @@ class TestErrors:
     def test_all_layers_are_listed_at_once(self, verb):
         net = sequential(
             layers.Conv2DTranspose(6, 3, dilation_rate=2, name="conv"),
-            layers.UpSampling2D(interpolation="bilinear", name="up"),
+            layers.UpSampling2D(interpolation="bicubic", name="up"),
         )
         with pytest.raises(ValueError) as caught:
             verb(net)

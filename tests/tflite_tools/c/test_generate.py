@@ -316,6 +316,8 @@ def test_moves(c_is_tflm):
             options = {"alignCorners": corners, "halfPixelCenters": centers}
             kind = "ResizeNearestNeighborOptions"
             maker.op("RESIZE_NEAREST_NEIGHBOR", places, (1, *size, 3), grid, options, kind=kind)
+            kind = "ResizeBilinearOptions"
+            maker.op("RESIZE_BILINEAR", places, (1, *size, 3), grid, options, kind=kind)
     for margins, shape in (
         ([[0, 0], [1, 2], [0, 3], [0, 0]], (1, 7, 9, 3)),
         ([[0, 0], [0, 0], [0, 0], [1, 1]], (1, 4, 6, 5)),

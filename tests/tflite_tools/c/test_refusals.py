@@ -118,6 +118,13 @@ CASES = {
     "option ellipsisMask": one(
         "STRIDED_SLICE", grid=(0.05, 3), options={"ellipsisMask": 1}, kind="StridedSliceOptions",
         extra=[ints(0, 0, 0, 0), ints(1, 4, 4, 2), ints(1, 1, 1, 1)]),
+    "both halfPixelCenters and alignCorners": one(
+        "RESIZE_BILINEAR", (1, 8, 8, 2), (0.05, 3),
+        {"halfPixelCenters": True, "alignCorners": True}, "ResizeBilinearOptions",
+        extra=[ints(8, 8)]),
+    "reads behind the last one": one(
+        "RESIZE_BILINEAR", (1, 159, 4, 2), (0.05, 3), kind="ResizeBilinearOptions",
+        extra=[ints(159, 4)]),
     "reaches outside": one("SLICE", grid=(0.05, 3), extra=[ints(0, 3, 0, 0), ints(1, 4, 4, 2)]),
     "paddings": one("PAD", grid=(0.05, 3), extra=[ints([[0, 0], [-1, 1], [0, 0], [0, 0]])]),
     "could leave 32 bits": lambda maker: kernel(maker, bias=[2**31 - 1] * 3),

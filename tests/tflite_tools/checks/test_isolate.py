@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from file_maker import Maker
 
 from tflite_tools.checks import isolate, operator_checks
 from tflite_tools.running import runtime
@@ -68,6 +69,19 @@ def test_misfits_by_hand():
         ("moved", "off by 0.001 levels on average, 0.000 at most"),
     ]
     assert worst == 1.0
+
+
+@pytest.mark.parametrize(
+    ("sizes", "centers", "levels"),
+    [((8, 6), True, 1), ((12, 9), True, 3), ((4, 119), True, 6), ((55, 3), False, 255)],
+)
+def test_resized_images_lie_apart(sizes, centers, levels):
+    maker, grid = Maker(), (0.05, 3)
+    source = maker.input((1, 1 if not centers else 4, 3, 2), grid)
+    options = {"halfPixelCenters": centers, "alignCorners": False}
+    places, kind = [source, maker.ints(sizes)], "ResizeBilinearOptions"
+    maker.op("RESIZE_BILINEAR", places, (1, *sizes, 2), grid, options, kind=kind)
+    assert isolate.isolate(maker.file()).most_levels == (levels,)
 
 
 def test_every_operator_has_its_bound(int8_file):
