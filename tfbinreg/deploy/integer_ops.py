@@ -153,7 +153,8 @@ def bilinear(
         except ValueError as error:
             raise InexactError(str(error), "resize to a small multiple of the size") from None
 
-    known = None if None in (*own["source"], *op.shape[:2]) else axes(own["source"], op.shape[:2])
+    new = [size for size in op.shape[:2] if size is not None]
+    known = axes(own["source"], new) if len(new) == 2 and None not in own["source"] else None
 
     def step(inputs: Sequence[tf.Tensor]) -> tf.Tensor:
         values, old = tf.cast(inputs[0], tf.int32) + zero_point, inputs[0].shape[1:3]

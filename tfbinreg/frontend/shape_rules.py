@@ -179,18 +179,19 @@ def _resize(
     for name in ("antialias", *ASPECTS):
         if set_otherwise.get(name):
             raise UnsupportedError((f"resize with {name}", "leave it out"))
-    if None in (*old, *wanted):
-        what = f"resize from {old} to {tuple(wanted)}"
+    old, new = (tuple(size for size in shape if size is not None) for shape in (old, wanted))
+    if len(old) < 2 or len(new) < 2:
+        what = f"resize from {tuple(x.shape[1:3])} to {tuple(wanted)}"
         raise UnsupportedError((what, "use UpSampling2D, or fix the model's input shape"))
     if method == "bilinear":
         layer = ResizeBilinear(
-            wanted,
+            new,
             half_pixel_centers=half_pixel_centers,
             align_corners=align_corners,
             name=step.name,
         )
     else:
-        layer = _repeated(old, wanted, align_corners, step.name)
+        layer = _repeated(old, new, align_corners, step.name)
     return Value(step.shape, build.call(layer, build.image(x)))
 
 
@@ -213,8 +214,9 @@ def _resize_v1(
 ) -> Value:
     """TensorFlow 1's `tf.image.resize`, whose pixels are points."""
     named = {0: "bilinear", 1: "nearest"}.get(interpolation, interpolation)
-    points = {"half_pixel_centers": False, "align_corners": align_corners}
-    return _resize(build, step, x, size, named, **points)
+    return _resize(
+        build, step, x, size, named, half_pixel_centers=False, align_corners=align_corners
+    )
 
 
 def _resize_bilinear(
@@ -228,8 +230,14 @@ def _resize_bilinear(
     **__: Any,
 ) -> Value:
     """TensorFlow 1's `tf.image.resize_bilinear`."""
-    given = {"half_pixel_centers": half_pixel_centers, "align_corners": align_corners}
-    return _resize(build, step, x, size, **given)
+    return _resize(
+        build,
+        step,
+        x,
+        size,
+        half_pixel_centers=half_pixel_centers,
+        align_corners=align_corners,
+    )
 
 
 OPERATIONS: Mapping[str, Callable[..., Value]] = {

@@ -149,9 +149,8 @@ class ResizeBilinear(keras.layers.Layer):
         return tf.TensorShape((batch, *(self.size or multiple), channels))
 
     def get_config(self) -> dict[str, Any]:
-        own = {"size": self.size, "factor": self.factor}
-        own |= {"half_pixel_centers": self.half_pixel_centers, "align_corners": self.align_corners}
-        return {**super().get_config(), **own}
+        names = ("size", "factor", "half_pixel_centers", "align_corners")
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 
 
 @_compat.register
