@@ -62,8 +62,8 @@ tflite_tools.c: arena packing coding pads lowering lower_kernels lower_moves low
   packages
 tflite_tools.device: lines conversation serial_port emulated measure
 tflite_tools.formats: ethos result int4 split lut slim build
-tflite_tools.reports: describe svg sizes markup page_sections page_summary page report_text
-  card_text comparison_text flash bench bench_text
+tflite_tools.reports: describe svg sizes markup document page_sections page_summary page report_text
+  card_text comparison_text flash bench bench_text side_by_side side_by_side_page
 tflite_tools.from_keras: model_samples losses convert fit_flash train
 tflite_tools.commands: exit_codes flags convert_flags verify_flags benchmark_flags quantize_flags
   arguments given inspect convert quantize verify report benchmark completion cli

@@ -53,7 +53,7 @@ class Comparison:
     weights: tuple[WeightRow, ...]
     tensors: tuple[TensorRow, ...]
     outputs: dict[str, Difference]
-    card: dict[str, tuple[Any, Any]] = dataclasses.field(default_factory=dict)
+    card: dict[str, tuple[Any, ...]] = dataclasses.field(default_factory=dict)
 
     def within(self, *, max_lsb: float, min_top1: float) -> bool:
         """Whether weights are the same numbers and outputs differ by no more than the limits."""

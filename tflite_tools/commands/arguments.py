@@ -41,7 +41,10 @@ _EXAMPLES = {
         "benchmark model.tflite --serial /dev/ttyACM0",
         "benchmark model.tflite --emulator cortex-m4,rv32imc",
     ),
-    "report": ("report model.tflite --reference q.keras --output report.html",),
+    "report": (
+        "report model.tflite --reference q.keras --output report.html",
+        "report w2.tflite w4.tflite --inputs x.npy --labels y.npy --output page.html",
+    ),
     "completion": (
         "completion bash > ~/.local/share/bash-completion/completions/tflite_tools",
         "completion zsh > ~/.zfunc/_tflite_tools",
@@ -53,6 +56,8 @@ _MORE = {
     "normalization is\nestimated anew, and from then on the model computes what its file will.",
     "completion": "The script completes commands, flags, their values and file names. It is made "
     "by shtab:\npip install shtab, or 'tfbinreg[completion]'.",
+    "report": "One file is verified. Several are put side by side: bytes and bits by layer, RAM as "
+    "C, accuracy if\nlabels are given or the cards tell it, and what the cards say differently.",
     "verify": "A folder of C is compiled, and its program is run on this computer, with bounds on "
     "its time,\nmemory and output: verify only what you would run.",
 }
@@ -63,7 +68,7 @@ _HELP = {
     "compare": "show how far two .tflite files are apart; exit code 1 beyond the limits",
     "inspect": "show what is in a .tflite file and where its bytes go",
     "benchmark": "measure LiteRT's time, TFLM's memory and the bytes of C here, or a device",
-    "report": "write one HTML page about a file: sizes, codes, scales, checks and its card",
+    "report": "write one HTML page about a file (sizes, codes, checks, card), or about several",
     "completion": "print a script that lets a shell complete this program's command lines",
 }
 # The module with the function add_COMMAND. It is imported for its own command only: the help of all

@@ -31,6 +31,7 @@ def check_paths(arguments: argparse.Namespace) -> None:
         ValueError: naming all that do not.
     """
     given = [getattr(arguments, name, None) for name in _PATHS]
+    given += getattr(arguments, "files", ())
     missing = [path for path in given if path is not None and not os.path.exists(path)]
     if missing:
         listed = ", ".join(map(repr, dict.fromkeys(missing)))

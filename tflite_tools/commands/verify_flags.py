@@ -69,13 +69,19 @@ def add_compare(parser: argparse.ArgumentParser) -> None:
 
 
 def add_report(parser: argparse.ArgumentParser) -> None:
-    """Page, card and the flags of verify."""
+    """Files, page, card and the flags of verify."""
     parser.add_argument(
         "-o", "--output", required=True, metavar="FILE", help="the HTML file to write"
     )
     add_notes(parser)
-    parser.add_argument("file", metavar="FILE", help="a .tflite file of convert")
+    parser.add_argument(
+        "files",
+        metavar="FILE",
+        nargs="+",
+        help="a .tflite file of convert; several are not verified but put side by side",
+    )
     _add_references(parser)
+    _add_labels(parser)
 
 
 def _add_limits(parser: argparse.ArgumentParser) -> None:

@@ -16,26 +16,29 @@ def card_text(card: Mapping[str, Any]) -> str:
     for choice, names in cards.CHOICES.items():
         lines.append(choice)
         lines += [
-            f"  {name}: {_value(value)}"
+            f"  {name}: {value_text(value)}"
             for own in names
             for name, value in told.items()
             if name == own or name.startswith(f"{own}.")
         ]
     listed = {line.strip().split(":")[0] for line in lines}
     lines.append("the rest")
-    lines += [f"  {name}: {_value(value)}" for name, value in told.items() if name not in listed]
+    lines += [
+        f"  {name}: {value_text(value)}" for name, value in told.items() if name not in listed
+    ]
     return report_text.printable("\n".join(lines))
 
 
-def differences_text(differences: Mapping[str, tuple[Any, Any]]) -> list[str]:
+def differences_text(differences: Mapping[str, tuple[Any, ...]]) -> list[str]:
     """A line for each difference of two cards."""
     return [
-        report_text.printable(f"card, {name}: {_value(one)} / {_value(other)}")
+        report_text.printable(f"card, {name}: {value_text(one)} / {value_text(other)}")
         for name, (one, other) in differences.items()
     ]
 
 
-def _value(value: Any) -> str:
+def value_text(value: Any) -> str:
+    """A value of a card in words."""
     if isinstance(value, (list, tuple)):
         return ", ".join(map(str, value)) or "none"
     return "none" if value in (None, {}) else str(value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Iterable, Sequence
 
 
@@ -16,26 +17,34 @@ def note(content: str) -> str:
     return f"<p class='note'>{text(content)}</p>"
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table of plain texts; whole numbers are aligned to the right."""
-    return raw_table(header, [[text(cell) for cell in row] for row in rows])
+def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, pinned: bool = False) -> str:
+    """A table of plain texts; numbers and percents are aligned to the right.
+
+    Args:
+        header: names of the columns; empty for none.
+        rows: a text for each column.
+        pinned: whether the first column stays where the table scrolls.
+    """
+    return raw_table(header, [[text(cell) for cell in row] for row in rows], pinned=pinned)
 
 
-def raw_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def raw_table(header: Sequence[str], rows: Iterable[Sequence[str]], *, pinned: bool = False) -> str:
     """As `table`, with cells that are HTML already; it scrolls where the window is narrow."""
     rows = [list(row) for row in rows]
-    columns = [[row[k] for row in rows if k < len(row) and row[k]] for k in range(len(header))]
-    numeric = [bool(column) and all(map(str.isdecimal, column)) for column in columns]
-    head = [
-        f"<th class='number'>{text(cell)}</th>" if number else f"<th>{text(cell)}</th>"
-        for cell, number in zip(header, numeric, strict=True)
-    ]
-    lines = []
-    for row in rows:
-        cells = "".join(
-            f"<td class='number'>{cell}</td>" if cell.isdecimal() else f"<td>{cell}</td>"
-            for cell in row
-        )
-        lines.append(f"<tr>{cells}</tr>")
-    top = f"<tr>{''.join(head)}</tr>" if header else ""
-    return f"<div class='wide'><table>{top}{''.join(lines)}</table></div>"
+    width = max((len(row) for row in (header, *rows)), default=0)
+    columns = [[row[k] for row in rows if k < len(row) and row[k]] for k in range(width)]
+    kinds = [" class='number'" * (bool(c) and all(map(_is_number, c))) for c in columns]
+    lines = [_line("td", row, kinds) for row in rows]
+    top = _line("th", list(map(text, header)), kinds) if header else ""
+    kind = "wide pinned" if pinned else "wide"
+    return f"<div class='{kind}'><table>{top}{''.join(lines)}</table></div>"
+
+
+def _line(tag: str, cells: Sequence[str], kinds: Sequence[str]) -> str:
+    """A row of a table; its columns may be more."""
+    made = (f"<{tag}{kind}>{cell}</{tag}>" for cell, kind in zip(cells, kinds, strict=False))
+    return f"<tr>{''.join(made)}</tr>"
+
+
+def _is_number(cell: str) -> bool:
+    return re.fullmatch(r"\d+(\.\d+)?( %)?", cell) is not None

@@ -9,32 +9,12 @@ from typing import Any
 
 from tflite_tools.checks.rounding import Rounding
 from tflite_tools.checks.verdict import Report
-from tflite_tools.reports import markup, page_sections, page_summary
+from tflite_tools.reports import document, markup, page_sections, page_summary
 from tflite_tools.reports.describe import Description, WeightSummary
 from tflite_tools.reports.sizes import Sizes, limits
 from tflite_tools.schema import card as cards
 from tflite_tools.schema.contents import Model
 from tflite_tools.schema.manifest import Manifest
-
-_STYLE = """
-:root { color-scheme: light dark; --line: #8884; --soft: #8881 }
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 68rem; margin: 2rem auto; padding: 0 1rem }
-h1, h2 { font-weight: 600; line-height: 1.2; overflow-wrap: anywhere } h2 { margin-top: 2.2rem }
-.wide { overflow-x: auto } table { border-collapse: collapse }
-th, td { text-align: left; padding: .2rem .9rem .2rem 0; vertical-align: top;
-         border-bottom: 1px solid var(--line) }
-td.number { text-align: right; font-variant-numeric: tabular-nums }
-.passed { color: light-dark(#17702b, #6fce85) } .failed { color: light-dark(#b3261e, #ff8a80) }
-.warning, .skipped { color: light-dark(#8a5a00, #e5b567) } .note { opacity: .75 }
-.verdict { font-size: 1.15rem; font-weight: 600; padding: .7rem 1rem; background: var(--soft);
-           border-left: 4px solid; border-radius: 3px }
-.codes { display: grid; grid-template-columns: repeat(auto-fill, minmax(15rem, 1fr)); gap: 1rem }
-figure { margin: 0 } figcaption { font-size: .85rem } svg { max-width: 100%; height: auto }
-pre { overflow-x: auto; background: var(--soft); padding: .8rem }
-th.number { text-align: right }
-@media (max-width: 30rem) { body { font-size: 14px; margin: 1rem auto }
-                            td, th { padding-right: .6rem } }
-"""
 
 
 def page(
@@ -72,13 +52,7 @@ def page(
         ("Recipe", f"<pre>{markup.text(json.dumps(description.recipe, indent=2))}</pre>"),
     ]
     summary = page_summary.summary(description, verification)
-    body = "\n".join(f"<h2>{name}</h2>\n{content}" for name, content in sections)
-    return (
-        "<!DOCTYPE html>\n<html lang='en'><head><meta charset='utf-8'>"
-        "<meta name='viewport' content='width=device-width, initial-scale=1'>"
-        f"<title>{markup.text(title)}</title><style>{_STYLE}</style></head><body>\n"
-        f"<h1>{markup.text(title)}</h1>\n{summary}\n{body}\n</body></html>\n"
-    )
+    return document.document(title, summary, sections)
 
 
 def _card(model: Model, description: Description, notes: Mapping[str, str]) -> str:

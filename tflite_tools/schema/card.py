@@ -88,10 +88,17 @@ def fields(card: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
             yield f"{prefix}{name}", value
 
 
-def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """What two cards say differently: dotted name -> both values, `NOT_RECORDED` where one has
-    none."""
-    ours, theirs = dict(fields(first)), dict(fields(second))
-    names = dict.fromkeys([*ours, *theirs])
-    both = {name: (ours.get(name, NOT_RECORDED), theirs.get(name, NOT_RECORDED)) for name in names}
-    return {name: pair for name, pair in both.items() if pair[0] != pair[1]}
+def differences(*cards: Mapping[str, Any]) -> dict[str, tuple[Any, ...]]:
+    """What cards say differently: dotted name -> the value of each, `NOT_RECORDED` where one has
+    none. Names of one part of the cards stand together."""
+    told = [dict(fields(card)) for card in cards]
+    names = dict.fromkeys(name for one in told for name in one)
+    parts = list(dict.fromkeys(map(_part, names)))
+    order = sorted(names, key=lambda name: parts.index(_part(name)))
+    values = {name: tuple(one.get(name, NOT_RECORDED) for one in told) for name in order}
+    return {name: own for name, own in values.items() if any(value != own[0] for value in own)}
+
+
+def _part(name: str) -> str:
+    """The part of a card that a dotted name belongs to."""
+    return name.rpartition(".")[0]
