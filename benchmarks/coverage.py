@@ -1,5 +1,8 @@
 """Which networks can be quantized, converted and trusted: one row per network and setting.
 
+`--list FILE` takes nets of other packages instead, which need not be installed for the rest
+(`other_nets.json`).
+
 For each: `quantize_apply`, five training steps, save and load, convert, verify. The weights are
 random and batch normalization knows the data. The inputs are smooth: of noise, which looks alike
 to a convolution everywhere, all outputs would be the same.
@@ -14,11 +17,12 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from multiprocessing.pool import ThreadPool
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ["TF_USE_LEGACY_KERAS"] = "1"  # `tf.keras` of other packages is tf_keras
 
 import keras as keras3
 import numpy as np
@@ -48,14 +52,16 @@ _COLUMNS = (
 )  # fmt: skip
 
 
-def prepared(name: str, kind: str, count: int) -> tuple[Any, np.ndarray]:
+def prepared(
+    name: str, kind: str, count: int, nets: Mapping[str, Any] = zoo.NETS
+) -> tuple[Any, np.ndarray]:
     """A network of random weights, inputs to train and calibrate it, and `count` more."""
     tf_keras.utils.set_random_seed(0)
-    model = zoo.NETS[name](tf_keras)
+    model = nets[name](tf_keras)
     data = settle(model, _STEPS * _BATCH + count)
     if kind == "tf_keras":
         return model, data
-    twin = zoo.NETS[name](keras3)
+    twin = nets[name](keras3)
     _copy(model, twin)
     return twin, data
 
@@ -133,10 +139,13 @@ def _leaves(model: Any) -> list[Any]:
     return leaves
 
 
-def cell(name: str, kind: str, setting: str, count: int = 100) -> dict[str, Any]:
-    """One row: what happened to a network at one setting."""
+def cell(
+    name: str, kind: str, setting: str, count: int = 100, nets: Mapping[str, Any] = zoo.NETS
+) -> dict[str, Any]:
+    """One row: what happened to a network at one setting. Of several outputs, the first one's
+    spread is told."""
     start = time.perf_counter()
-    model, inputs = prepared(name, kind, count)
+    model, inputs = prepared(name, kind, count, nets)
     data, unseen = np.split(inputs, [_STEPS * _BATCH])
     weight_bits, activation_bits = BITS[setting]
     # No calibration data: the first batch, normalized as the quantized net is, starts the steps.
@@ -145,10 +154,14 @@ def cell(name: str, kind: str, setting: str, count: int = 100) -> dict[str, Any]
     )
     quantized.compile(tf_keras.optimizers.Adam(1e-6), _correlation)
     random = np.random.default_rng(1)
-    target = random.normal(size=(len(data), *quantized.output_shape[1:])).astype(np.float32)
-    losses = [quantized.train_on_batch(data[:_BATCH], target[:_BATCH])]
+    targets = [
+        random.normal(size=(len(data), *output.shape[1:])).astype(np.float32)
+        for output in quantized.outputs
+    ]
+    first, others = ([target[part] for target in targets] for part in _split(_BATCH))
+    losses = [np.sum(quantized.train_on_batch(data[:_BATCH], first))]
     before = [variable.numpy() for variable in quantized.step_variables]
-    rest = quantized.fit(data[_BATCH:], target[_BATCH:], _BATCH, verbose=0, shuffle=False)
+    rest = quantized.fit(data[_BATCH:], others, _BATCH, verbose=0, shuffle=False)
     losses += rest.history["loss"]
     moved = np.mean(
         [np.any(old != v.numpy()) for old, v in zip(before, quantized.step_variables, strict=True)]
@@ -170,7 +183,8 @@ def cell(name: str, kind: str, setting: str, count: int = 100) -> dict[str, Any]
     frozen = freeze(quantized)
     level = float(frozen.ops[frozen.outputs[0]].grid.scale)
     predicted = next(iter(reference.predictions.values()))
-    same = np.array_equal(predicted, quantized.predict(unseen, verbose=0))
+    again = tf.nest.flatten(quantized.predict(unseen, verbose=0))
+    same = all(map(np.array_equal, reference.predictions.values(), again))
     spread = np.std(predicted, axis=0).mean() / level
     return {
         "net": name,
@@ -190,6 +204,11 @@ def cell(name: str, kind: str, setting: str, count: int = 100) -> dict[str, Any]
     }
 
 
+def _split(count: int) -> tuple[slice, slice]:
+    """The first `count` of samples, and the others."""
+    return slice(count), slice(count, None)
+
+
 @tf_keras.saving.register_keras_serializable("benchmarks")
 def _correlation(target: Any, output: Any) -> Any:
     """A loss whose gradient reaches every step, whatever the output layer."""
@@ -201,16 +220,20 @@ def markdown(found: Sequence[dict[str, Any]]) -> str:
     return rows.markdown(_COLUMNS, found)
 
 
-def in_own_process(name: str, kind: str, setting: str, samples: int) -> dict[str, Any] | None:
+def in_own_process(
+    name: str, kind: str, setting: str, samples: int, path: str | None
+) -> dict[str, Any] | None:
     """`cell` in a process of its own; None if it failed."""
-    return rows.in_own_process(__file__, (name, kind, setting), ["--samples", str(samples)])
+    flags = ["--samples", str(samples), *(["--list", path] if path else [])]
+    return rows.in_own_process(__file__, (name, kind, setting), flags)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table; 1 if a network failed."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--nets", nargs="+", choices=zoo.NETS, default=list(zoo.NETS))
-    parser.add_argument("--keras", nargs="+", choices=KERASES, default=list(KERASES))
+    parser.add_argument("--list", metavar="FILE", help="nets of other packages (zoo.listed)")
+    parser.add_argument("--nets", nargs="+", help="those alone")
+    parser.add_argument("--keras", nargs="+", choices=KERASES, help="those of a list are tf_keras")
     parser.add_argument("--bits", nargs="+", choices=BITS, default=list(BITS))
     parser.add_argument("--samples", type=int, default=100, help="inputs that are compared")
     parser.add_argument("--jobs", type=int, default=1, help="networks at a time (default 1)")
@@ -219,14 +242,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--of", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
+    nets = zoo.listed(options.list) if options.list else zoo.NETS
     if options.of:
-        print(json.dumps(cell(*options.of, options.samples)))
+        print(json.dumps(cell(*options.of, options.samples, nets)))
         return 0
-    cells = list(itertools.product(options.nets, options.keras, options.bits))
+    unknown = sorted(set(options.nets or nets) - set(nets))
+    if unknown:
+        parser.error(f"no nets {', '.join(unknown)}: there are {', '.join(nets)}")
+    kerases = options.keras or (["tf_keras"] if options.list else list(KERASES))
+    cells = list(itertools.product(options.nets or nets, kerases, options.bits))
     found = rows.kept(options.json, _KEYS)
     missing = [of for of in cells if of not in found]
     with ThreadPool(options.jobs) as pool:
-        made = pool.imap(lambda of: in_own_process(*of, options.samples), missing)
+        made = pool.imap(lambda of: in_own_process(*of, options.samples, options.list), missing)
         for of, row in zip(missing, made, strict=True):
             if row is not None:
                 found[of] = row

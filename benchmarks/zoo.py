@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
+import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -144,3 +146,22 @@ NETS: dict[str, Callable[[Any], Any]] = {
     "DS-CNN 1-D": ds_cnn_1d,
     "Dense autoencoder": autoencoder,
 }
+
+
+def listed(path: str) -> dict[str, Callable[[Any], Any]]:
+    """The nets of other packages that a JSON file lists, as NETS has its own; they are tf_keras's.
+
+    The file: {name: {"model": "package.module.function", "arguments": [...], "options": {...}}}.
+    """
+    text = Path(path).read_text()
+    return {name: _of_package(**entry) for name, entry in json.loads(text).items()}
+
+
+def _of_package(
+    model: str, arguments: Sequence[Any] = (), options: Mapping[str, Any] | None = None
+) -> Callable[[Any], Any]:
+    def build(_: Any) -> Any:
+        module, _dot, function = model.rpartition(".")
+        return getattr(importlib.import_module(module), function)(*arguments, **(options or {}))
+
+    return build

@@ -71,8 +71,7 @@ def _reduce(kind: str, operation: str) -> Operation:
     def rewrite(
         build: Builder, step: Step, x: Value, axis: Any = None, keepdims: bool = False
     ) -> Value:
-        axes = sorted(a % len(x.shape) for a in np.ravel(axis)) if axis is not None else []
-        if axes != list(range(1, len(x.shape) - 1)) or len(x.shape) not in (3, 4):
+        if _axes(x, axis) != list(range(1, len(x.shape) - 1)) or len(x.shape) not in (3, 4):
             what = f"{operation} over axis {axis} of shape {x.shape}"
             raise UnsupportedError((what, f"take the {operation} over height and width"))
         return layer_rules.LAYERS[kind](build, step, [x])
@@ -80,11 +79,32 @@ def _reduce(kind: str, operation: str) -> Operation:
     return rewrite
 
 
-_mean = _reduce("GlobalAveragePooling2D", "mean")
+def _axes(x: Value, axis: Any) -> list[int]:
+    return sorted(a % len(x.shape) for a in np.ravel(axis)) if axis is not None else []
+
+
+def _mean(build: Builder, step: Step, x: Value, axis: Any = None, keepdims: bool = False) -> Value:
+    if _axes(x, axis) == [len(x.shape) - 1]:
+        return _over_channels(build, step, x, 1.0 / (x.shape[-1] or 1))
+    return _reduce("GlobalAveragePooling2D", "mean")(build, step, x, axis, keepdims)
+
+
+def _over_channels(build: Builder, step: Step, x: Value, weight: float) -> Value:
+    """The sum over the last axis times a number: a convolution whose weights stay as they are."""
+    layer = keras.layers.Conv2D(1, 1, use_bias=False, name=build.name("sum"))
+    kernel = np.full((1, 1, x.shape[-1] or 0, 1), weight, np.float32)
+    output = Value((*x.shape[:-1], 1), build.call(layer, build.image(x), [kernel]))
+    layer.trainable = False
+    if len(step.shape) == len(x.shape):
+        return output
+    named = dataclasses.replace(step, name=build.name("reshape"))
+    return layer_rules.LAYERS["Reshape"](build, named, [output])
 
 
 def _sum(build: Builder, step: Step, x: Value, axis: Any = None, keepdims: bool = False) -> Value:
-    """As many means."""
+    """Over height and width as many means."""
+    if _axes(x, axis) == [len(x.shape) - 1]:
+        return _over_channels(build, step, x, 1.0)
     count = np.prod([size or 0 for size in x.shape[1:-1]], dtype=np.int64)
     if not count:
         what = f"sum over unknown sizes of shape {x.shape}"

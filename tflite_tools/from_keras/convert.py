@@ -105,7 +105,7 @@ def convert(
         ValueError: if the model cannot be loaded, or has no exact integer form.
         RuntimeError: if TensorFlow is missing, or the converter lost codes.
     """
-    model = load(path)
+    model = load(path, compile=False)
     from tfbinreg.core.warning import QuantizationWarning
     from tfbinreg.deploy.export import to_tflite
 
@@ -197,7 +197,7 @@ def reference(path: str | os.PathLike[str], inputs: Mapping[str, np.ndarray]) ->
         ValueError: if the model cannot be loaded, or the inputs do not fit it.
         RuntimeError: if TensorFlow is missing.
     """
-    model = load(path)
+    model = load(path, compile=False)
     from tensorflow import nest
 
     from tfbinreg.core.target import STATES, state_of, target_of
@@ -247,8 +247,12 @@ def needs_tensorflow() -> Iterator[None]:
         ) from error
 
 
-def load(path: str | os.PathLike[str]) -> Any:
+def load(path: str | os.PathLike[str], *, compile: bool = True) -> Any:
     """A saved quantized model.
+
+    Args:
+        path: a .keras or .h5 file, or a SavedModel folder.
+        compile: whether its loss is needed, which may be a function that is not known here.
 
     Raises:
         ValueError: if it cannot be loaded.
@@ -256,4 +260,4 @@ def load(path: str | os.PathLike[str]) -> Any:
     """
     with needs_tensorflow():
         from tfbinreg.training.saving import load_model
-    return load_model(path)
+    return load_model(path, compile=compile)

@@ -18,6 +18,17 @@ def test_bytes_are_those_of_to_tflite(saved_net, input_type):
     assert convert.convert(saved_net, input_type=input_type).data == data
 
 
+def test_a_loss_that_is_not_known_here_is_not_needed(saved_net, tmp_path):
+    def own_loss(wanted, found):
+        return (wanted - found) ** 2
+
+    model = tfbinreg.load_model(saved_net)
+    model.compile("sgd", own_loss)
+    model.save(tmp_path / "q.keras")
+    codes = convert.convert(tmp_path / "q.keras").require_manifest().layers
+    assert codes == convert.convert(saved_net).require_manifest().layers
+
+
 def test_reference(saved_net, int8_file, codes):
     inputs = samples.seeded(int8_file, samples=3, seed=0)
     reference = convert.reference(saved_net, inputs)
