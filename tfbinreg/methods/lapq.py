@@ -92,22 +92,29 @@ class LapqOptions:
 
 
 class _Progress:
-    """Tells how far a phase is, at most every few seconds.
+    """Tells how far a phase is: a line at most every few seconds, a progress bar each time.
 
     Args:
         view: which prints.
         phase: what is done.
         expected: evaluations, about.
+        done: by earlier phases.
+        total: of all phases, about.
     """
 
-    def __init__(self, view: SolverView, phase: str, expected: int) -> None:
+    def __init__(
+        self, view: SolverView, phase: str, expected: int, *, done: int, total: int
+    ) -> None:
         self._view, self._phase, self._expected = view, phase, expected
+        self._done, self._total = done, total
         self._count, self._start = 0, time.monotonic()
         self._told = self._start
 
     def count(self, least: float) -> None:
         """Another evaluation is done."""
         self._count += 1
+        share = (self._done + min(self._count, self._expected)) / self._total
+        self._view.advance(share, f"lapq, {self._phase}, least loss {least:.4g}")
         now = time.monotonic()
         if now - self._told < _SECONDS:
             return
@@ -119,10 +126,18 @@ class _Progress:
         )
 
 
+def _expected(search: Search, options: LapqOptions) -> tuple[int, int]:
+    """Evaluations of both phases, about."""
+    lines = options.powell_iterations * len(search.tensors)
+    powell = min(options.max_evaluations, lines * _PER_LINE + 1) if lines else 0
+    return options.p_count + 1, powell
+
+
 def _lp_phase(view: SolverView, search: Search, options: LapqOptions) -> str:
     """Measure the steps of each p and of p*; says what p* was."""
     powers = np.linspace(_LEAST_P, _MOST_P, options.p_count)
-    progress = _Progress(view, "steps by p", options.p_count + 1)
+    own, powell = _expected(search, options)
+    progress = _Progress(view, "steps by p", own, done=0, total=own + powell)
     losses = []
     for scales in search.lp_scales(list(powers)):
         losses.append(search.measure(scales))
@@ -142,8 +157,8 @@ def _powell_phase(view: SolverView, search: Search, options: LapqOptions) -> str
     """Move all steps from the best so far; says how many evaluations it took."""
     start, count = search.scales, len(search.tensors)
     least: tuple[float, list[np.ndarray]] = math.inf, start
-    expected = min(options.max_evaluations, options.powell_iterations * count * _PER_LINE + 1)
-    progress = _Progress(view, "Powell", expected)
+    before, own = _expected(search, options)
+    progress = _Progress(view, "Powell", own, done=before, total=before + own)
 
     def loss(logarithms: np.ndarray) -> float:
         nonlocal least

@@ -97,6 +97,10 @@ class SolverGrid:
     is_edge: bool
 
 
+def unseen(share: float, text: str) -> None:
+    """Progress that nobody is to see."""
+
+
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class SolverView:
     """A calibrated model and its samples.
@@ -118,6 +122,8 @@ class SolverView:
         tell: prints a line of progress, if the user wants it.
         recall: what `keep` wrote of a part in an earlier run from the same start; None if nothing.
         keep: writes arrays of a finished part to the checkpoint, if there is one.
+        advance: takes the share of the work that is done, 0 to 1, and what is being done, for a
+            progress bar.
     """
 
     kernels: Sequence[SolverKernel]
@@ -131,6 +137,7 @@ class SolverView:
     tell: Callable[[str], None]
     recall: Callable[[str], dict[str, np.ndarray] | None]
     keep: Callable[..., None]
+    advance: Callable[[float, str], None]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -114,7 +114,8 @@ def solve_kernels(view: SolverView, options: TsqOptions) -> list[Solved]:
         )
     targets = view.outputs()
     solved = []
-    for kernel in kernels:
+    for index, kernel in enumerate(kernels):
+        view.advance(index / len(kernels), f"tsq, {kernel.name}")
         kept = view.recall(kernel.name)
         if kept is None:
             kept = _solve(kernel, targets[kernel.name], options)

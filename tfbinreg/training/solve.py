@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from tfbinreg.methods import roster
 from tfbinreg.methods.solver_view import Solved
 from tfbinreg.training.solver_data import Checkpoint, fingerprint, labelled_samples
 from tfbinreg.training.solver_model import solver_view
+from tflite_tools.system.progress import progress
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +46,7 @@ def solve(
     *,
     checkpoint: str | os.PathLike[str] | None = None,
     verbose: int = 1,
+    advance: Callable[[float, str], None] | None = None,
 ) -> SolveReport:
     """Run the solver of a model's recipe: `Recipe(solver=...)`, or its method if that solves.
 
@@ -56,7 +59,9 @@ def solve(
             second part of (inputs, labels), also of each batch, or `labels` of an .npz file.
         checkpoint: folder in which each finished part is kept. A run that was killed goes on from
             there when it starts again with the same model, data and recipe.
-        verbose: 1 prints a line for each part, 0 nothing.
+        verbose: 1 prints a line for each part, and on a terminal shows a bar; 0 nothing.
+        advance: takes the share of the work that is done, 0 to 1, and what is being done, for a
+            progress bar of your own.
 
     Returns:
         A report.
@@ -76,14 +81,16 @@ def solve(
         _check_loss(model, method.name, labels)
     model.finalized.assign(NOT_FINALIZED)
     start = "" if checkpoint is None else _start_of(model, method.name, batches, labels)
-    view = solver_view(
-        model,
-        batches,
-        labels if method.needs_labels else None,
-        Checkpoint(checkpoint, start),
-        print if verbose else _tell_nobody,
-    )
-    parts = method.fit(view, roster.options_of(model.recipe, method))
+    with progress(enabled=bool(verbose) and advance is None) as bar:
+        view = solver_view(
+            model,
+            batches,
+            labels if method.needs_labels else None,
+            Checkpoint(checkpoint, start),
+            print if verbose else _tell_nobody,
+            advance or bar,
+        )
+        parts = method.fit(view, roster.options_of(model.recipe, method))
     check_finite(model)
     return SolveReport(method.name, tuple(parts))
 

@@ -13,7 +13,7 @@ from tfbinreg import _compat
 from tfbinreg.layers.folded_kernel import FoldedKernel
 from tfbinreg.layers.kernel import QuantizeActivation, QuantizedKernel
 from tfbinreg.layers.sites import Site, activation_sites, sites_of
-from tfbinreg.methods.solver_view import Behind, SolverGrid, SolverKernel, SolverView
+from tfbinreg.methods.solver_view import Behind, SolverGrid, SolverKernel, SolverView, unseen
 from tfbinreg.network.added_layers import ChannelAffine
 from tfbinreg.network.graph import Graph, Node, evaluate, trace
 from tfbinreg.network.layer_kinds import relu_limit
@@ -33,6 +33,7 @@ def solver_view(
     labels: Sequence[Any] | None,
     checkpoint: Checkpoint,
     tell: Callable[[str], None],
+    advance: Callable[[float, str], None] = unseen,
 ) -> SolverView:
     """What a solver sees of a model.
 
@@ -42,6 +43,7 @@ def solver_view(
         labels: of the batches, for the loss; None without.
         checkpoint: what it keeps.
         tell: prints a line.
+        advance: moves a progress bar.
     """
     seen = _Seen(model, batches)
     loss = SolverLoss(model, batches, labels)
@@ -57,6 +59,7 @@ def solver_view(
         tell=tell,
         recall=checkpoint.recall,
         keep=checkpoint.keep,
+        advance=advance,
     )
 
 

@@ -36,13 +36,15 @@ def benchmark(arguments: argparse.Namespace) -> int:
     if arguments.serial is not None or arguments.emulator:
         return _on_devices(arguments, model)
     inputs = samples.stored(model, given.inputs_for(arguments, model, 1))
-    found = bench.benchmark(
-        model,
-        inputs,
-        threads=arguments.threads,
-        warm_up=arguments.warm_up,
-        runs=arguments.runs,
-    )
+    with progress(enabled=not arguments.json) as advance:
+        found = bench.benchmark(
+            model,
+            inputs,
+            threads=arguments.threads,
+            warm_up=arguments.warm_up,
+            runs=arguments.runs,
+            advance=advance,
+        )
     if arguments.json:
         print(bench_text.benchmark_json(found))
     else:

@@ -245,7 +245,9 @@ def compare(arguments: argparse.Namespace) -> int:
     given.check_paths(arguments)
     first, second = given.opened(arguments.first), given.opened(arguments.second)
     inputs = samples.stored(first, given.inputs_for(arguments, first, comparison.SAMPLES))
-    found = comparison.compare(first, second, inputs=inputs)
+    with told(arguments) as advance:
+        advance(None, "running both files")
+        found = comparison.compare(first, second, inputs=inputs)
     within = found.within(max_lsb=arguments.max_lsb, min_top1=arguments.min_top1)
     if arguments.json:
         print(comparison_text.comparison_json(found, within=within))

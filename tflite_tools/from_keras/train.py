@@ -204,7 +204,7 @@ def _train(
     _check_method(model.recipe)
     if data.loss is None or data.targets is None:
         if model.recipe.solver is not None:
-            solve(model, data.samples, verbose=0)
+            solve(model, data.samples, verbose=0, advance=advance)
         return {}
     steps = -(-len(data.targets) // training.batch_size)
     total = max(1, training.epochs * steps)
@@ -212,7 +212,8 @@ def _train(
     metrics = ["accuracy"] if data.loss.has_classes else None
     model.compile(keras.optimizers.Adam(rate), data.loss.function, metrics)
     if model.recipe.solver is not None:
-        solve(model, data.samples, verbose=0)
+        solve(model, data.samples, verbose=0, advance=advance)
+        advance(None, "solved")  # the bar begins anew
     if not training.epochs:
         return {}
     if training.distill:

@@ -6,7 +6,7 @@ Every figure is measured or named among those that are not, with the reason.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -19,9 +19,11 @@ from tflite_tools.formats import build
 from tflite_tools.running import runtime
 from tflite_tools.running.runtime import TFLM, RuntimeFailedError
 from tflite_tools.schema.contents import Model
+from tflite_tools.system.progress import Advance, quietly
 
 THREADS, WARM_UP, RUNS = (1,), 10, 100
 DEVICE, LEVELS = "cortex-m4", ("-Os", "-O2")
+_OTHER_STAGES = 2  # arena and C
 LATENCY, ARENA, C = "LiteRT latency", "TFLM arena", "C"
 _Figure = TypeVar("_Figure")
 
@@ -116,6 +118,7 @@ def benchmark(
     warm_up: int = WARM_UP,
     runs: int = RUNS,
     time_limit: float = runtime.TIME_LIMIT,
+    advance: Advance = quietly,
 ) -> Benchmark:
     """Measure a file.
 
@@ -126,23 +129,29 @@ def benchmark(
         warm_up: runs before the timed ones.
         runs: timed runs.
         time_limit: seconds for each process.
+        advance: is told how far the work is.
 
     Raises:
         ValueError: if the inputs do not fit, or neither LiteRT nor TFLM runs the file.
         CompilerError: if this computer's compiler refuses the generated C.
     """
     missing: dict[str, str] = {}
+    stages = len(threads) + _OTHER_STAGES
 
-    def timed() -> tuple[Latency, ...]:
+    def timed() -> Iterator[Latency]:
         if model.main.encoded:
             raise NotMeasuredError("only TFLM decodes weights from tables")
-        return tuple(_latency(model, inputs, count, warm_up, runs, time_limit) for count in threads)
+        for done, count in enumerate(threads):
+            advance(done / stages, f"{LATENCY}, threads: {count}")
+            yield _latency(model, inputs, count, warm_up, runs, time_limit)
 
-    latencies = _tried(LATENCY, timed, missing) or ()
+    latencies = _tried(LATENCY, lambda: tuple(timed()), missing) or ()
+    advance(len(threads) / stages, ARENA)
     arena = _tried(ARENA, lambda: _arena(model, time_limit), missing)
     if not latencies and arena is None:
         reasons = "; ".join(missing.values())
         raise ValueError(f"Neither LiteRT nor TFLM runs the file: {reasons}")
+    advance((len(threads) + 1) / stages, f"{C}, compiled and run")
     generated = _tried(C, lambda: _generated(model, inputs, missing), missing)
     return Benchmark(len(model.data), latencies, arena, generated, missing)
 

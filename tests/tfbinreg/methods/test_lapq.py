@@ -105,6 +105,7 @@ class Outcome:
         losses: on the seen samples and on others, before.
         report: what `solve` returned.
         lines: what it printed.
+        told: what a progress bar was told.
     """
 
     model: object
@@ -112,6 +113,7 @@ class Outcome:
     losses: tuple
     report: object
     lines: list
+    told: list
 
 
 UNSEEN = samples(400, 3)
@@ -121,10 +123,13 @@ def outcome(source, checkpoint=None, **fields):
     model = quantized(source, **fields)
     before, printed = steps(model), io.StringIO()
     losses = measured(model, DATA), measured(model, UNSEEN)
+    told = []
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
         patch.setattr(lapq, "_SECONDS", 0.0)
-        report = tfbinreg.solve(model, DATA, checkpoint=checkpoint)
-    return Outcome(model, before, losses, report, printed.getvalue().splitlines())
+        report = tfbinreg.solve(
+            model, DATA, checkpoint=checkpoint, advance=lambda *now: told.append(now)
+        )
+    return Outcome(model, before, losses, report, printed.getvalue().splitlines(), told)
 
 
 @pytest.fixture(scope="module")
@@ -170,6 +175,10 @@ def test_progress_is_told(solved):
     assert all(line.endswith(" s left") for line in told)
     ends = [line for line in solved.lines if line not in told]
     assert ends == [f"lapq, {part}" for part in solved.report.parts]
+    shares = [share for share, _ in solved.told]
+    assert len(shares) == len(told) and shares == sorted(shares)
+    assert shares[0] == pytest.approx(1 / 29) and shares[-1] <= 1.0
+    assert solved.told[-1][1].startswith("lapq, Powell, least loss ")
 
 
 def same(model, other):

@@ -290,7 +290,10 @@ def test_what_the_solver_refuses(float_net, shapes):
     model = tfbinreg.quantize_apply(float_net, recipe, calibration_data=shapes[0])
     with pytest.raises(ValueError, match="'conv' are float"):
         tfbinreg.finalize(model, shapes)
-    tfbinreg.solve(model, shapes[0], verbose=0)
+    told = []
+    tfbinreg.solve(model, shapes[0], verbose=0, advance=lambda *now: told.append(now))
+    names = ("conv", "depthwise", "pointwise", "head")
+    assert told == [(index / 4, f"tsq, {name}") for index, name in enumerate(names)]
     with pytest.raises(ValueError, match="kernels of conv, depthwise, pointwise, head are solved"):
         tfbinreg.solve(model, shapes[0])
     recipe = tfbinreg.Recipe(solver="tsq")

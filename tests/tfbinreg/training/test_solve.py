@@ -1,6 +1,8 @@
 """What a solver sees of a model, and the verb that runs it."""
 
 import dataclasses
+import io
+import sys
 
 import numpy as np
 import pytest
@@ -152,7 +154,8 @@ class Options:
 
 def _fit(view, options):
     solved = []
-    for kernel in view.kernels:
+    for index, kernel in enumerate(view.kernels):
+        view.advance(index / len(view.kernels), f"coarsening {kernel.name}")
         kept = view.recall(kernel.name)
         if kept is None:
             before = view.loss()
@@ -195,6 +198,26 @@ def test_solve_runs_the_solver_of_the_recipe(coarser, capsys):
     assert str(report).startswith("coarser: 5 parts solved\n  conv: ")
     tfbinreg.solve(model, (samples(), labels()), verbose=0)
     assert capsys.readouterr().out == ""
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_a_terminal_has_a_bar_and_others_may_have_their_own(coarser, capsys, monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    tfbinreg.solve(solvable(), (samples(), labels()))
+    assert "coarsening head" in sys.stderr.getvalue()
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    told = []
+    tfbinreg.solve(
+        solvable(), (samples(), labels()), verbose=0, advance=lambda *now: told.append(now)
+    )
+    assert told[0] == (0.0, "coarsening conv") and told[-1] == (0.8, "coarsening head")
+    tfbinreg.solve(solvable(), (samples(), labels()), verbose=0)
+    assert sys.stderr.getvalue() == ""
 
 
 def test_recipes_name_solvers(coarser):

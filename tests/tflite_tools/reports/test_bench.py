@@ -197,6 +197,20 @@ def test_command(command, two_bits, tmp_path, needs_tflm, needs_tools):
     assert fields["generated"]["packed_weight_bytes"] > 0
 
 
+def test_progress_is_told(two_bits, monkeypatch):
+    told = []
+    monkeypatch.setattr(bench, "_latency", lambda *_: None)
+    for name in ("_arena", "_generated"):
+        monkeypatch.setattr(bench, name, lambda *_: None)
+    bench.benchmark(two_bits, [], threads=(1, 2), advance=lambda *now: told.append(now))
+    assert told == [
+        (0.0, "LiteRT latency, threads: 1"),
+        (0.25, "LiteRT latency, threads: 2"),
+        (0.5, "TFLM arena"),
+        (0.75, "C, compiled and run"),
+    ]
+
+
 def test_command_with_tables(command, two_bits, tmp_path, needs_tflm):
     path = tmp_path / "tables.tflite"
     path.write_bytes(lut.encode(two_bits)[0].data)
