@@ -58,7 +58,7 @@ def final_accuracies(
     ways = {"reestimated": as_trained, "reestimated_plain": list(_plain(data.train))}
     for name, batches in ways.items():
         inputs = [inputs for inputs, _ in batches]
-        tfbinreg.reestimate_batch_norm(model, inputs, batches=len(inputs))
+        tfbinreg.reestimate_batch_norm(model, iter(inputs), batches=len(inputs))
         found[name] = measured()
         model.set_weights(before)
     if isinstance(model, tfbinreg.QuantizedModel):
