@@ -21,6 +21,7 @@ from tfbinreg.frontend.operation_names import (
     TF_ARGUMENTS,
     TF_OPERATIONS,
 )
+from tfbinreg.frontend.remedies import remedy_of
 from tfbinreg.network.added_layers import Augmentation
 from tfbinreg.network.layer_kinds import ACTIVATIONS, HARD_SIGMOID_FIFTH, KINDS, activation_name
 
@@ -328,13 +329,7 @@ def unknown_layer(layer: Any) -> Problem:
     kind, library = type(layer).__name__, type(layer).__module__.split(".")[0]
     if library in _QUANTIZING_LIBRARIES:
         return _quantized_layer(layer, _QUANTIZING_LIBRARIES[library])
-    remedy = _REMEDIES.get((library, kind))
-    return (
-        f"layer class {kind} is not supported",
-        remedy
-        or 'replace it by supported layers (README, "What is supported"), or say how with '
-        "tfbinreg.register_layer",
-    )
+    return (f"layer class {kind} is not supported", remedy_of(library, kind))
 
 
 def _unknown_operation(name: str) -> Problem:
@@ -345,11 +340,6 @@ def _unknown_operation(name: str) -> Problem:
     return (f"operation {name} is not supported", remedy)
 
 
-# By library and class.
-_REMEDIES = {
-    ("kimm", "ReparameterizableConv2D"): "fuse its branches first: "
-    "kimm.utils.get_reparameterized_model(model)",
-}
 _QUANTIZING_LIBRARIES = {
     "qkeras": "QKeras",
     "hgq": "HGQ",

@@ -164,7 +164,7 @@ class TestProblems:
             layers.UpSampling2D(interpolation="bicubic", name="up"),
         )
         norm, up = listed(model)
-        assert norm.startswith("norm: layer class LayerNormalization is not supported; replace it")
+        assert norm.startswith("norm: layer class LayerNormalization is not supported; take Batch")
         assert "tfbinreg.register_layer" in norm
         assert up.startswith("up: interpolation 'bicubic'; use 'nearest', 'bilinear'")
 
