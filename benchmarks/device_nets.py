@@ -54,9 +54,11 @@ NETS: dict[str, Callable[[], Any]] = {
 }
 
 
-def file(name: str, bits: int, folder: str | None = None) -> Model:
+def file(
+    name: str, bits: int, folder: str | None = None, *, short_constants: bool = False
+) -> Model:
     """The canonical file of a net, as it was kept in `folder`, or made and kept there."""
-    path = pathlib.Path(folder or "", f"{name}_{bits}.tflite")
+    path = pathlib.Path(folder or "", f"{name}_{bits}{'_short' * short_constants}.tflite")
     if folder is not None and path.exists():
         return load(path.read_bytes())
     keras.utils.set_random_seed(0)
@@ -66,7 +68,8 @@ def file(name: str, bits: int, folder: str | None = None) -> Model:
     edges = {"first_last_bits": None} if name == "Autoencoder" else {}
     recipe = tfbinreg.Recipe(weight_bits=bits, activation_bits=8, **edges)
     quantized = tfbinreg.quantize_apply(model, recipe, calibration_data=inputs)
-    tfbinreg.finalize(quantized, inputs)
+    target = "tflm" if short_constants else None
+    tfbinreg.finalize(quantized, inputs, target=target, short_constants=short_constants)
     data = tfbinreg.to_tflite(quantized)
     if folder is not None:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -109,9 +109,17 @@ def power_of_two(scales):
     return 2.0 ** np.round(np.log2(scales))
 
 
-def convolution(maker, random, kind, bits, per_channel, rounded=lambda scales: scales):
-    """A convolution with random shape, stride, dilation, padding, zero points and activation, and
-    scales that are `rounded`."""
+def few_digits(scales):
+    """Powers of two, and numbers of nine binary digits for the scales of channels."""
+    if np.ndim(scales) == 0:
+        return power_of_two(scales)
+    fractions, exponents = np.frexp(scales)
+    return np.ldexp(np.round(fractions * 2**9) / 2**9, exponents)
+
+
+def convolution(maker, random, kind, bits, per_channel, rounded=lambda scales: scales, bias_step=1):
+    """A convolution with random shape, stride, dilation, padding, zero points and activation,
+    scales that are `rounded`, and biases that are multiples of `bias_step`."""
     height, width = (int(size) for size in random.integers(5, 10, 2))
     if random.integers(4) == 0:
         width = int(random.integers(33, 70))  # beyond the sums that a kernel keeps
@@ -138,7 +146,7 @@ def convolution(maker, random, kind, bits, per_channel, rounded=lambda scales: s
     source = maker.input((1, height, width, depth), (in_scale, zero))
     weights = maker.weights(codes, bits, prescale, scales, axis)
     large = 2000 if random.integers(2) else 100000  # biases of 16 and of 32 bits
-    bias = random.integers(-large, large, channels).astype(np.int32)
+    bias = (random.integers(-large, large, channels) // bias_step * bias_step).astype(np.int32)
     places = [source, weights, maker.tensor(bias.shape, (scales, 0), data=bias)]
     activation = int(random.choice(list(ACTIVATIONS.values())))
     options = {"strideH": stride_h, "strideW": stride_w, "padding": padding}

@@ -18,7 +18,7 @@ tflite_tools.system: bounded files progress quiet suggestions
 tflite_tools.schema: bit_fields compact flatbuffer manifest card writer lut_decode contents codes
   value_tables file_layout
 tflite_tools.arithmetic: lost_numbers fixed_point multipliers lookup_tables geometry
-  interpolation
+  interpolation short_constants
 tfbinreg.version
 tfbinreg._compat
 tfbinreg.core: warning grid target channel_folding weight_starts lp_steps powell problems recipe
@@ -31,12 +31,13 @@ tfbinreg.methods: lsq_functions solver_view contract uniform uniform_activations
   alq_functions alq_sketch alq_quantizers alq bsq_quantizers bsq drop_bits
   cpq_expected cpq_functions cpq_quantizers cpq mirror_quantizers mirror_descent roster table
   __main__
-tfbinreg.frontend: program operation_names keras_dialects tracing read positive_factors builder
-  activation_rules layer_rules function_rules shape_rules operation_rules normalize keras3_objects
+tfbinreg.frontend: program operation_names remedies keras_dialects tracing read
+  positive_factors builder activation_rules layer_rules function_rules shape_rules
+  operation_rules normalize keras3_objects
 tfbinreg.planning: plan wishes grid_sharing signs kernel_plans grid_plans decide
 tfbinreg.layers: kernel folded_kernel config sites
 tfbinreg.deploy: frozen quantization_card finest_grids tflite_operators tflite_file operations
-  kernels freeze tf_ops
+  shortening kernels freeze tf_ops
   integer_ops tflm_arithmetic litert_arithmetic former_arithmetic integer_model deployed proof
   output_proof export
 tfbinreg.training: model_checks constant_columns assemble weight_files keras_files
@@ -56,10 +57,9 @@ tflite_tools.running: worker runtime samples
 tflite_tools.pruning: relations kernels constants removal smaller
 tflite_tools.checks: verdict agreement coarse_check pairing static isolate operator_checks
   trained_model same_weights derived_file compare rounding
-tflite_tools.c: arena packing coding pads lowering lower_kernels lower_moves lower_elementwise
-  memory_map strip_step strips source_text generate host_run boards host_size accuracy
-  source_folder verify_folder
-  packages
+tflite_tools.c: arena packing coding pads lowering channel_constants lower_kernels
+  lower_moves lower_elementwise memory_map strip_step strips source_text generate host_run
+  boards host_size accuracy source_folder verify_folder packages
 tflite_tools.device: lines conversation serial_port emulated measure
 tflite_tools.formats: ethos result int4 split lut slim build
 tflite_tools.reports: describe svg sizes markup document page_sections page_summary page report_text

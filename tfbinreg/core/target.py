@@ -12,9 +12,9 @@ from typing import Any
 TFLM, LITERT = "tflm", "litert"
 TARGETS = (TFLM, LITERT)
 # Values of a model's `finalized` variable. Version 0.1.0 knew LiteRT alone, and wrote a 1.
-NOT_FINALIZED, FORMERLY, FOR_LITERT, FOR_TFLM = range(4)
+NOT_FINALIZED, FORMERLY, FOR_LITERT, FOR_TFLM, FOR_SHORT_C = range(5)
 STATES: Mapping[str, int] = {LITERT: FOR_LITERT, TFLM: FOR_TFLM}
-_TARGET_OF = {FORMERLY: LITERT, FOR_LITERT: LITERT, FOR_TFLM: TFLM}
+_TARGET_OF = {FORMERLY: LITERT, FOR_LITERT: LITERT, FOR_TFLM: TFLM, FOR_SHORT_C: TFLM}
 
 
 def check_target(target: str) -> str:
@@ -31,6 +31,11 @@ def check_target(target: str) -> str:
 def state_of(model: Any) -> int:
     """Whether a quantized model was finalized, and for which target."""
     return int(model.finalized.numpy())
+
+
+def has_short_constants(model: Any) -> bool:
+    """Whether a quantized model was finalized with `short_constants`."""
+    return state_of(model) == FOR_SHORT_C
 
 
 def target_of(model: Any) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 from tfbinreg import _compat
 from tfbinreg.core.grid import CodedTensor
 from tfbinreg.core.problems import Problem, raise_problems
-from tfbinreg.core.target import NOT_FINALIZED, state_of, target_of
+from tfbinreg.core.target import NOT_FINALIZED, has_short_constants, state_of, target_of
 from tfbinreg.deploy.frozen import FrozenGraph, FrozenKernel
 from tfbinreg.deploy.kernels import frozen_kernel
 from tfbinreg.deploy.operations import Offsets, Operations, operations_of
@@ -43,22 +43,29 @@ class Frozen:
     grid_layers: Mapping[int, QuantizeActivation]
 
 
-def freeze(model: Any, *, input_shape: InputShape | None = None) -> FrozenGraph:
+def freeze(
+    model: Any, *, input_shape: InputShape | None = None, short_constants: bool | None = None
+) -> FrozenGraph:
     """Turn a trained quantized model into integer operations.
 
     Args:
         model: a trained model from `quantize_apply`.
         input_shape: sizes for inputs that the model leaves open (`open_sizes.InputShape`);
             None leaves them open.
+        short_constants: see `finalize`; None for what the model was finalized with.
 
     Raises:
         ValueError: if the model is not quantized, or listing by layer name everything that has no
             exact integer form.
     """
-    return freeze_with_offsets(model, input_shape=input_shape).graph
+    return freeze_with_offsets(
+        model, input_shape=input_shape, short_constants=short_constants
+    ).graph
 
 
-def freeze_with_offsets(model: Any, *, input_shape: InputShape | None = None) -> Frozen:
+def freeze_with_offsets(
+    model: Any, *, input_shape: InputShape | None = None, short_constants: bool | None = None
+) -> Frozen:
     """`freeze`, and the variables that the biases come from."""
     require_quantized(model)
     check_finite(model)
@@ -69,7 +76,8 @@ def freeze_with_offsets(model: Any, *, input_shape: InputShape | None = None) ->
     doing = f"convert model {model.name!r}"
     found = operations_of(layers)
     raise_problems(found.problems, doing)
-    kernels = _kernels(found, model.recipe.stored_bits)
+    short = has_short_constants(model) if short_constants is None else short_constants
+    kernels = _kernels(found, model.recipe.stored_bits, short)
     raise_problems((k for k in kernels.values() if isinstance(k, Problem)), doing)
     ops: list[Any] = [operation.op for operation in found.operations]
     for index, kernel in kernels.items():
@@ -112,7 +120,7 @@ def _with_tables(ops: list[Any], doing: str) -> list[Any]:
     return made
 
 
-def _kernels(found: Operations, stored_bits: int) -> dict[int, FrozenKernel | Problem]:
+def _kernels(found: Operations, stored_bits: int, short: bool) -> dict[int, FrozenKernel | Problem]:
     """The kernels of the operations that have one, by their indices."""
     kernels: dict[int, FrozenKernel | Problem] = {}
     for index, operation in enumerate(found.operations):
@@ -124,7 +132,7 @@ def _kernels(found: Operations, stored_bits: int) -> dict[int, FrozenKernel | Pr
             what = "its output is not on a grid"
             kernels[index] = Problem(op.name, what, "quantize the whole model")
         else:
-            kernels[index] = frozen_kernel(operation, source, target, stored_bits)
+            kernels[index] = frozen_kernel(operation, source, target, stored_bits, short=short)
     return kernels
 
 

@@ -50,6 +50,16 @@ class FrozenKernel:
     channel_bits: tuple[int, ...] | None = None
     channel_levels: tuple[tuple[int, ...], ...] | None = None
 
+    @property
+    def stored_scale(self) -> np.ndarray:
+        """That of the file's weights, float32, () or (output channels,)."""
+        return stored_scale(self.scale, self.prescale)
+
+
+def stored_scale(scale: np.ndarray, prescale: int) -> np.ndarray:
+    """The scale of codes that are multiplied by the pre-scale, float32."""
+    return (scale / np.float32(prescale)).astype(np.float32)
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class FrozenOp:

@@ -11,6 +11,7 @@ from tfbinreg.core.grid import Grid, prescale
 from tfbinreg.core.problems import Problem
 from tfbinreg.deploy.frozen import FrozenKernel
 from tfbinreg.deploy.operations import Operation
+from tfbinreg.deploy.shortening import shortened
 from tfbinreg.layers.folded_kernel import FoldedKernel
 from tfbinreg.layers.kernel import QuantizedKernel
 from tfbinreg.layers.sites import sites_of
@@ -22,7 +23,7 @@ _UNIT_GRID = Grid(8, True, np.array(1.0 / _UNIT_CODE), -127, 127)
 
 
 def frozen_kernel(
-    operation: Operation, source: Grid, target: Grid, stored_bits: int
+    operation: Operation, source: Grid, target: Grid, stored_bits: int, *, short: bool = False
 ) -> FrozenKernel | Problem:
     """The kernel of an operation that has one, or why it has no exact integer form.
 
@@ -31,6 +32,7 @@ def frozen_kernel(
         source: the grid of its inputs.
         target: the grid of its outputs.
         stored_bits: see `Recipe`.
+        short: whether scale and bias are those of `shortening`, where they can be.
     """
     op, layer = operation.op, operation.layer
     trained = isinstance(layer, QuantizedKernel)
@@ -59,6 +61,11 @@ def frozen_kernel(
     bias = np.floor(offset * multiple / (float(source.scale) * scale) + 0.5)
     if own_bias:
         bias = layer.integer_bias()
+    elif short:
+        in_units = offset * multiple / float(source.scale)
+        constants = shortened(op, codes.shape, rows, scale, in_units, multiple, source, target)
+        if constants is not None:
+            scale, bias = constants.scale, constants.bias
     if np.any(np.abs(bias) >= 2**31):
         worst = int(np.argmax(np.abs(bias)))
         what = f"the bias of output channel {worst} does not fit 32 bits"

@@ -29,7 +29,6 @@ from tfbinreg.deploy.integer_ops import (
     stored_lookup,
 )
 from tfbinreg.deploy.tf_ops import KERNEL_OPS
-from tfbinreg.deploy.tflite_file import stored_scale
 from tflite_tools.arithmetic import fixed_point, interpolation
 
 # Bits in an addition, steps of 1 in a leaky ReLU.
@@ -52,7 +51,7 @@ def kernel(op: FrozenOp, sources: Sequence[Grid]) -> Step:
     """Every kind that has weights."""
     assert op.kernel is not None
     # float32, in XNNPACK's order
-    factor = sources[0].scale * stored_scale(op.kernel) / grid_of(op).scale
+    factor = sources[0].scale * op.kernel.stored_scale / grid_of(op).scale
     sums = kernel_sums(op, sources[0])
     return lambda inputs: tf.round(tf.cast(sums(inputs), tf.float32) * factor)
 

@@ -119,7 +119,7 @@ class _FileWriter:
         stored = file_codes.to_tflite_layout(op.kind, scaled)
         weights = self.writer.constant(f"{op.name}/kernel", stored)
         bias = self.writer.constant(f"{op.name}/bias", kernel.bias)
-        scale = stored_scale(kernel)
+        scale = kernel.stored_scale
         self.writer.quantize(weights, scale, 0, 3 if op.kind in file_codes.DEPTHWISE else 0)
         self.writer.quantize(bias, self.graph.source_grid(op).scale * scale, 0)
         entry = manifest.LayerEntry(
@@ -174,11 +174,6 @@ class _FileWriter:
             target=self.graph.target,
             finalized=self.graph.finalized,
         )
-
-
-def stored_scale(kernel: FrozenKernel) -> np.ndarray:
-    """The scale of a kernel's weights in the file, float32, () or (output channels,)."""
-    return (kernel.scale / np.float32(kernel.prescale)).astype(np.float32)
 
 
 def _grid(op: FrozenOp) -> Grid:

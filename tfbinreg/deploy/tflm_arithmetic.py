@@ -26,7 +26,6 @@ from tfbinreg.deploy.integer_ops import (
     stored_lookup,
 )
 from tfbinreg.deploy.tf_ops import KERNEL_OPS
-from tfbinreg.deploy.tflite_file import stored_scale
 from tflite_tools.arithmetic import fixed_point, interpolation, lookup_tables, multipliers
 
 _SUM_BITS = 12  # integer bits of a softmax's sum of exponentials
@@ -65,7 +64,7 @@ def scaled(factors: Sequence[multipliers.Factor]) -> Callable[[tf.Tensor], tf.Te
 
 def _kernel(op: FrozenOp, sources: Sequence[Grid]) -> Step:
     assert op.kernel is not None
-    factors = multipliers.kernel(stored_scale(op.kernel), sources[0].scale, grid_of(op).scale)
+    factors = multipliers.kernel(op.kernel.stored_scale, sources[0].scale, grid_of(op).scale)
     sums, scale = kernel_sums(op, sources[0]), scaled(factors)
     return lambda inputs: scale(sums(inputs))
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tfbinreg.core.grid import Grid
-from tfbinreg.core.target import STATES, check_target
+from tfbinreg.core.target import FOR_SHORT_C, STATES, TFLM, check_target
 from tfbinreg.core.warning import QuantizationWarning
 from tfbinreg.deploy.finest_grids import too_fine
 from tfbinreg.deploy.freeze import Frozen, freeze, freeze_with_offsets
@@ -24,7 +24,12 @@ from tfbinreg.training.finalize_report import FinalizeReport
 
 
 def finalize(
-    model: Any, data: Any = None, *, batches: int = 50, target: str | None = None
+    model: Any,
+    data: Any = None,
+    *,
+    batches: int = 50,
+    target: str | None = None,
+    short_constants: bool = False,
 ) -> FinalizeReport:
     """Make a trained quantized model ready to be evaluated, saved and converted.
 
@@ -47,30 +52,38 @@ def finalize(
     Args:
         model: a trained model from `quantize_apply`; biases, betas and moving statistics change.
         data: training inputs in batches, as for `reestimate_batch_norm`, best with labels: a tuple
-            (inputs, labels) of arrays, or a tf.data.Dataset or iterable of such batches. None
-            leaves batch normalization as it is.
+            (inputs, labels) of arrays, or a tf.data.Dataset or iterable of such batches; augmented
+            if training was. None leaves batch normalization as it is.
         batches: how many of them to use.
         target: "tflm" (TFLM, CMSIS-NN and the generated C, which round a sum twice) or "litert"
             (LiteRT with XNNPACK, which rounds it once); None for the recipe's, which is
             "litert" unless it says otherwise. For a microcontroller say "tflm".
+        short_constants: whether scales and biases are chosen so that generated C stores those of a
+            channel in three bytes in place of six or seven. Outputs move by at most an eighth of a
+            level in each layer. It takes the target "tflm".
 
     Returns:
-        What was kept and why, and the channels that lie on a rounding threshold; `print` it.
+        What was kept and why, the channels that lie on a rounding threshold, and the layers whose
+        constants stay long; `print` it.
 
     Raises:
-        ValueError: if the target is unknown, or the model has no exact integer form, as `freeze`
-            and `IntegerModel`.
+        ValueError: if the target is unknown, or another than short constants take, or the model
+            has no exact integer form, as `freeze` and `IntegerModel`.
     """
     require_quantized(model)
-    target = check_target(model.recipe.target if target is None else target)
-    frozen = _coarsen(model, target)
+    target = finalize_target(model, target, short_constants)
+    short = short_constants
+    frozen = _coarsen(model, target, short)
     arithmetic, choice = ARITHMETICS[target], None
     if data is not None:
         data = rewindable(data, batches)
         choice = choose_statistics(
-            model, data, batches, lambda: IntegerModel(freeze(model), arithmetic)
+            model,
+            data,
+            batches,
+            lambda: IntegerModel(freeze(model, short_constants=short), arithmetic),
         )
-        frozen = _coarsen(model, target)
+        frozen = _coarsen(model, target, short)
     IntegerModel(frozen.graph, arithmetic)  # refuses what has no exact form there
     used = collections.Counter(id(offsets.last) for offsets in frozen.offsets.values())
     for index, offsets in frozen.offsets.items():
@@ -80,14 +93,41 @@ def finalize(
             _round_bias(offsets, op.kernel, frozen.graph.source_grid(op))
     on_threshold = () if data is None else channels_on_thresholds(model, data, batches)
     _show_steps_as_used(model)
-    model.finalized.assign(STATES[target])
-    return FinalizeReport(statistics=choice, on_threshold=on_threshold)
+    model.finalized.assign(FOR_SHORT_C if short else STATES[target])
+    long = _long_constants(model) if short else None
+    return FinalizeReport(statistics=choice, on_threshold=on_threshold, long_constants=long)
 
 
-def _coarsen(model: Any, target: str) -> Frozen:
+def finalize_target(model: Any, target: str | None, short_constants: bool) -> str:
+    """The target that `finalize` will follow.
+
+    Raises:
+        ValueError: if it is unknown, or another than short constants take.
+    """
+    target = check_target(model.recipe.target if target is None else target)
+    if short_constants and target != TFLM:
+        raise ValueError(
+            f"Short constants are for generated C, which rounds as {TFLM!r}: that has to be the "
+            f"target, not {target!r}."
+        )
+    return target
+
+
+def _long_constants(model: Any) -> tuple[str, ...]:
+    """The layers with a scale for each channel whose constants are as without `short_constants`."""
+    pairs = zip(freeze(model).ops, freeze(model, short_constants=False).ops, strict=True)
+    return tuple(
+        op.name
+        for op, plain in pairs
+        if op.kernel is not None and plain.kernel is not None
+        if op.kernel.scale.ndim and np.array_equal(op.kernel.scale, plain.kernel.scale)
+    )
+
+
+def _coarsen(model: Any, target: str, short_constants: bool) -> Frozen:
     """Make the steps larger that LiteRT could not compute, and warn of them; the model's graph."""
     coarse: dict[str, None] = {}
-    frozen = freeze_with_offsets(model)
+    frozen = freeze_with_offsets(model, short_constants=short_constants)
     for _ in frozen.graph.ops:  # each has coarser inputs once those before it are done
         factors = too_fine(frozen.graph, target)
         if not factors:
@@ -95,7 +135,7 @@ def _coarsen(model: Any, target: str) -> Frozen:
         for index, factor in factors.items():
             frozen.grid_layers[index].coarsen(factor)
             coarse[frozen.graph.ops[index].name] = None
-        frozen = freeze_with_offsets(model)
+        frozen = freeze_with_offsets(model, short_constants=short_constants)
     if coarse:
         warnings.warn(
             f"The steps of the outputs of {', '.join(coarse)} were too small for what they are "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 _LISTED = 10  # channels in the text
 
@@ -92,16 +93,26 @@ class FinalizeReport:
             the model has none of its own.
         on_threshold: channels of 4 bits and fewer of which many values lie on a rounding threshold:
             any change of a mean or a bias moves all of them by a level.
+        long_constants: with `short_constants`, the layers that do not fit into their form; None
+            without.
     """
 
     statistics: StatisticsChoice | None = None
     on_threshold: tuple[ThresholdChannel, ...] = ()
+    long_constants: tuple[str, ...] | None = None
 
     def __str__(self) -> str:
         lines = [str(self.statistics or "batch normalization: left as it was")]
         if self.on_threshold:
-            names = [str(channel) for channel in self.on_threshold[:_LISTED]]
-            more = len(self.on_threshold) - len(names)
-            names += [f"{more} more"] if more else []
-            lines.append(f"on a rounding threshold: {', '.join(names)}")
+            lines.append(f"on a rounding threshold: {_listed(self.on_threshold)}")
+        if self.long_constants:
+            lines.append(f"constants stay long: {_listed(self.long_constants)}")
+        elif self.long_constants is not None:
+            lines.append("constants: three bytes a channel in generated C")
         return "\n".join(lines)
+
+
+def _listed(parts: Sequence[object]) -> str:
+    names = [str(part) for part in parts[:_LISTED]]
+    more = len(parts) - len(names)
+    return ", ".join([*names, *([f"{more} more"] if more else [])])

@@ -171,10 +171,11 @@ def _lowered(
 
 
 def _defines(constants: Constants) -> list[str]:
-    """What the runtime header is told of the model, if it has kernels by shifts."""
-    if not constants.by_shifts:
-        return []
-    return [f"#define TFB_SHIFT_STEPS {1 if constants.by_multipliers else 2}"]
+    """What the runtime header is told of the model."""
+    told = ["#define TFB_SHORT_CONSTANTS 1"] if constants.short else []
+    if constants.by_shifts:
+        told.append(f"#define TFB_SHIFT_STEPS {1 if constants.by_multipliers else 2}")
+    return told
 
 
 def runtime_header(

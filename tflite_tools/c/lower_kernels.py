@@ -4,25 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
 
 import numpy as np
 
-from tflite_tools.arithmetic import geometry, multipliers
-from tflite_tools.arithmetic.multipliers import HALF
-from tflite_tools.c import coding, lowering, packing, pads
+from tflite_tools.arithmetic import geometry
+from tflite_tools.c import channel_constants, coding, lowering, packing, pads
 from tflite_tools.c.lowering import Context, Growth, Rows, Step, Window
 from tflite_tools.schema import codes as file_codes
 from tflite_tools.schema.contents import Tensor
 
 _MAX_REACH = 2**15
-# As in the runtime header.
-_BIAS16, _BIAS24, _FOLDED, _EACH_MULTIPLIER, _EACH_SHIFT, _JOINT_SHIFT = 1, 2, 4, 8, 16, 32
-_SHIFTS = 64
-_LARGEST_SHIFT = 21  # whose zero point, half and sum together have 31 bits
 _SCALES_BYTES = 40  # of the factors of two filters
 _LEAST_BLOCK = 2048  # bytes of filters whose inputs are widened once; more if the arena has room
-_JOINT_BITS = 30  # of a multiplier; what is above them is added to the shift
 
 
 @dataclasses.dataclass(frozen=True)
@@ -262,29 +255,26 @@ def _step(
         groups: of a convolution's channels.
     """
     low, high = op.limits()
-    factors = _factors(op, source, weights, len(kernel.rows))
-    if op.reasons or not op.need(_fits32(kernel, factors[1]), "sums that could leave 32 bits"):
+    factors = channel_constants.factors(op, source, weights, len(kernel.rows))
+    if op.reasons or not op.need(_fits32(kernel, factors.shifts), "sums that could leave 32 bits"):
         return Step("", (), op.output.index)
-    bias, bias_form = _biases(kernel, op.grid(source)[1], inside)
-    stored = _stored_factors(*factors)
+    folded = op.grid(source)[1] * kernel.rows.sum(axis=1, dtype=np.int64) if inside else None
+    stored = channel_constants.stored(factors, kernel.bias, folded)
     constants, coded = op.constants, kernel.coded
-    if stored.form & _SHIFTS:
-        constants.by_shifts = True
-    else:
-        constants.by_multipliers = True
+    stored.note(constants)
     if coded is None:
         packed = packing.pack(kernel.packed.codes, kernel.packed.bits)
     else:
         packed = coded.stream
     record = constants.record("tfb_conv", op.op, {
         "weights": constants.array(packed, weights=True),
-        "bias": constants.array(bias),
-        "multiplier": constants.array(stored.multipliers),
+        "bias": constants.array(stored.biases),
+        "multiplier": 0 if stored.multipliers is None else constants.array(stored.multipliers),
         "shift": constants.array(stored.shifts),
         **fields,
         "in_zero": op.grid(source)[1], "out_zero": op.grid(op.output)[1], "low": low, "high": high,
         "bits": kernel.packed.bits, "prescale": kernel.packed.prescale,
-        "form": bias_form | stored.form,
+        "form": stored.form,
     })  # fmt: skip
     if coded is not None:
         function, record = function.replace("tfb_", "tfb_coded_"), _coded_record(op, record, coded)
@@ -385,57 +375,6 @@ def _plane_bytes(fields: Mapping[str, int]) -> int:
     return 8 * pairs + 2 * (height * (width + width % 2) + 6 * fields["stride_w"] + 2)
 
 
-def _biases(kernel: _Kernel, zero_point: int, inside: bool | None) -> tuple[np.ndarray, int]:
-    """The biases in as few bytes as hold them, and their form; folded unless that takes more."""
-    plain = kernel.bias
-    folded = plain - zero_point * kernel.rows.astype(np.int64).sum(axis=1)
-    fold = bool(inside) and _width(folded) <= _width(plain)
-    bias, form = (folded, _FOLDED) if fold else (plain, 0)
-    if _width(bias) == 16:
-        return bias.astype(np.int16), form | _BIAS16
-    if _width(bias) == 24:
-        parts = bias.astype("<i4").view(np.uint8).reshape(-1, 4)[:, :3]
-        return np.ascontiguousarray(parts), form | _BIAS24
-    return bias.astype(np.int32), form
-
-
-def _width(values: np.ndarray) -> int:
-    """The bits, 16, 24 or 32, that hold whole numbers with their sign."""
-    largest = int(np.abs(values).max())
-    return next((bits for bits in (16, 24) if largest < 2 ** (bits - 1)), 32)
-
-
-class _Factors(NamedTuple):
-    """Multipliers, int32, and shifts, int8, as the kernels read them, and their form."""
-
-    multipliers: np.ndarray
-    shifts: np.ndarray
-    form: int
-
-
-def _stored_factors(multipliers: np.ndarray, shifts: np.ndarray) -> _Factors:
-    """The factors of a kernel in few bytes.
-
-    A multiplier is at least 2^30, so the bits above are free for how far a channel's shift lies
-    above the smallest. Multipliers of powers of two are not read at all.
-    """
-    if (multipliers == HALF).all():
-        shifts = _once(shifts)
-        form = _EACH_SHIFT if shifts.size > 1 else 0
-        form |= _SHIFTS if shifts.min() >= -_LARGEST_SHIFT else 0
-        return _Factors(np.array([HALF], np.int32), shifts.astype(np.int8), form)
-    base = shifts.min()
-    above = shifts - base
-    if above.any() and above.max() < 4 and multipliers.min() >= 2**_JOINT_BITS:
-        words = multipliers - 2**_JOINT_BITS + (above << _JOINT_BITS)
-        form = _EACH_MULTIPLIER | _JOINT_SHIFT
-        return _Factors(words.astype(np.uint32).view(np.int32), np.array([base], np.int8), form)
-    multipliers, shifts = _once(multipliers), _once(shifts)
-    form = _EACH_MULTIPLIER if multipliers.size > 1 else 0
-    form |= _EACH_SHIFT if shifts.size > 1 else 0
-    return _Factors(multipliers.astype(np.int32), shifts.astype(np.int8), form)
-
-
 def _fits32(kernel: _Kernel, shifts: np.ndarray) -> bool:
     """Whether the kernels' numbers stay below 2^31.
 
@@ -448,34 +387,6 @@ def _fits32(kernel: _Kernel, shifts: np.ndarray) -> bool:
     left = np.clip(shifts, 0, 31).astype(np.int64)
     twice = 2 * (np.abs(kernel.bias) + products) << left
     return bool((np.maximum(twice, unpacked) < 2**31).all())
-
-
-def _once(values: np.ndarray) -> np.ndarray:
-    """One value if all are equal."""
-    return values[:1] if (values == values[0]).all() else values
-
-
-def _factors(
-    op: Context, source: Tensor, weights: Tensor, channels: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Multiplier and shift per channel, as TFLM prepares them."""
-    scales = _weight_scales(op, weights, channels)
-    pairs = multipliers.kernel(scales, op.grid(source)[0], op.grid(op.output)[0])
-    pairs = pairs if len(pairs) > 1 else pairs * channels
-    return np.array([m for m, _ in pairs]), np.array([s for _, s in pairs])
-
-
-def _weight_scales(op: Context, weights: Tensor, channels: int) -> np.ndarray:
-    parameters = weights.quantization
-    if parameters is None or np.any(parameters.zero_point):
-        raise ValueError(f"{weights.name!r} is not quantized with zero point 0")
-    axis = 3 if op.op.name == "DEPTHWISE_CONV_2D" else 0
-    whole = parameters.scale.size == 1 or (
-        parameters.scale.size == channels and parameters.axis == axis
-    )
-    if not whole or not np.all(np.isfinite(parameters.scale) & (parameters.scale > 0)):
-        raise ValueError(f"{weights.name!r} has scales that do not fit its channels")
-    return parameters.scale
 
 
 LOWERINGS: dict[str, Callable[[Context], Step]] = {

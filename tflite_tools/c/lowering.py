@@ -135,6 +135,7 @@ class Constants:
         self.lines: list[str] = []
         self.coded = False  # whether a layer has weights that `coding` makes
         self.grouped = False  # whether a convolution has groups
+        self.short = False  # whether a layer has factors and biases in three bytes
         self.by_shifts = False  # whether something is rescaled by shifts alone
         self.by_multipliers = False  # whether a layer with weights is not
         self.weight_bytes = 0

@@ -82,6 +82,7 @@ def _training(arguments: argparse.Namespace) -> Training:
         distill=arguments.distill,
         seed=arguments.seed,
         target=arguments.target,
+        short_constants=arguments.short_constants,
     )
 
 

@@ -107,6 +107,12 @@ def add_quantize(parser: argparse.ArgumentParser) -> None:
         "recipe's, litert unless it says otherwise)",
     )
     parser.add_argument(
+        "--short_constants",
+        action="store_true",
+        help="choose scales and biases that take three bytes a channel in generated C; with "
+        "--target tflm",
+    )
+    parser.add_argument(
         "--seed",
         type=at_least(0),
         default=defaults.seed,

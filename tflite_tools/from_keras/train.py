@@ -42,6 +42,7 @@ class Training:
         distill: whether the float model is a teacher.
         seed: of everything random.
         target: as for `tfbinreg.finalize`; None for the recipe's.
+        short_constants: as for `tfbinreg.finalize`.
     """
 
     epochs: int = 10
@@ -53,6 +54,7 @@ class Training:
     distill: bool = False
     seed: int = 0
     target: str | None = None
+    short_constants: bool = False
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -139,6 +141,7 @@ def quantize(
     with needs_tensorflow():
         import tfbinreg
         from tfbinreg._compat import keras
+        from tfbinreg.training.finalize import finalize_target
         from tfbinreg.training.saving import load_float_model
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("ignore")
@@ -152,10 +155,16 @@ def quantize(
         before = measured.score(model)
         advance(None, "calibrating")
         quantized = tfbinreg.quantize_apply(model, recipe, calibration_data=data.given)
+        finalize_target(quantized, training.target, training.short_constants)
         plan = tfbinreg.plan(model, quantized.recipe)
         history = _train(quantized, data, training, advance)
         advance(_TRAINED, "finalizing")
-        report = tfbinreg.finalize(quantized, data.samples, target=training.target)
+        report = tfbinreg.finalize(
+            quantized,
+            data.samples,
+            target=training.target,
+            short_constants=training.short_constants,
+        )
         return Quantized(
             saved=_saved(quantized, suffix),
             plan=str(plan),

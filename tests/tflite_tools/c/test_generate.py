@@ -8,7 +8,16 @@ import subprocess
 
 import numpy as np
 import pytest
-from file_maker import ACTIVATIONS, GROUPED, PRESCALES, Maker, convolution, power_of_two, samples
+from file_maker import (
+    ACTIVATIONS,
+    GROUPED,
+    PRESCALES,
+    Maker,
+    convolution,
+    few_digits,
+    power_of_two,
+    samples,
+)
 from quick import combinations
 
 from tflite_tools.c import generate, host_run
@@ -81,6 +90,19 @@ def test_convolutions_whose_scales_are_powers_of_two(kind, per_channel, c_is_tfl
     convolution(maker, random, kind, 4, per_channel)
     sources, _ = c_is_tflm(maker.file(), paths=["optimized"])
     assert "#define TFB_SHIFT_STEPS 1" in sources.files["model.c"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_constants_of_three_bytes(kind, c_is_tflm):
+    maker, random = Maker(), np.random.default_rng(2)
+    for bits in (2, 4, 8) * 6:
+        convolution(maker, random, kind, bits, True, few_digits, bias_step=256)
+    sources, expected = c_is_tflm(maker.file())
+    assert sum(len(np.unique(output)) > 4 for output in expected) >= 12
+    forms = [int(form) for form in re.findall(r"\.form = (\d+)", sources.files["model.c"])]
+    short = [form for form in forms if form & 128]
+    assert len(short) >= 12  # others have one channel, or the same factor for all
+    assert "#define TFB_SHORT_CONSTANTS 1" in sources.files["model.c"]
 
 
 @pytest.mark.parametrize("padding", [0, 1])

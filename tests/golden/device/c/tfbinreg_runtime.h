@@ -397,6 +397,11 @@ static TFB_APART int32_t tfb_sum(const int8_t *w, int32_t n) {
 #define TFB_EACH_MULTIPLIER 8 /* a multiplier per channel, not one for all */
 #define TFB_EACH_SHIFT 16     /* a shift per channel, not one for all */
 #define TFB_JOINT_SHIFT 32    /* bits 30 and 31 of a multiplier are added to the shift */
+#define TFB_SHORT 128         /* bias and multiplier of a channel are three bytes of `bias` */
+
+#ifndef TFB_SHORT_CONSTANTS /* whether a layer has the last flag */
+#define TFB_SHORT_CONSTANTS 0
+#endif
 
 typedef struct {
   const uint8_t *weights;
@@ -425,24 +430,42 @@ static inline int32_t tfb_zero(const tfb_conv *op) {
   return op->form & TFB_FOLDED ? 0 : op->in_zero;
 }
 
+/* Three bytes, least significant first, in the upper bits of a word. */
+static inline uint32_t tfb_three_bytes(const tfb_conv *op, int32_t c) {
+  const uint8_t *bytes = (const uint8_t *)op->bias + 3 * c;
+  return (uint32_t)bytes[0] << 8 | (uint32_t)bytes[1] << 16 | (uint32_t)bytes[2] << 24;
+}
+
 static inline int32_t tfb_bias(const tfb_conv *op, int32_t c) {
   if (op->form & TFB_BIAS16) return ((const int16_t *)op->bias)[c];
-  if (op->form & TFB_BIAS24) {
-    const uint8_t *bytes = (const uint8_t *)op->bias + 3 * c;
-    uint32_t word = (uint32_t)bytes[0] << 8 | (uint32_t)bytes[1] << 16 | (uint32_t)bytes[2] << 24;
-    return (int32_t)word >> 8;
-  }
+  if (op->form & TFB_BIAS24) return (int32_t)tfb_three_bytes(op, c) >> 8;
   return ((const int32_t *)op->bias)[c];
 }
 
-/* What turns the sums of channel c into stored values. */
+/* What turns the sums of channel c into stored values. In short constants the upper half of three
+ * bytes is the bias, the lower one how many octaves the factor lies above `shift[0]` and, in
+ * `shift[1]` bits, what its multiplier has behind the leading one. A bias counts in 2^`shift[2]`, and
+ * in an octave less for each that the factor lies higher. */
 static inline tfb_filter tfb_filter_scales(const tfb_conv *op, int32_t c) {
   tfb_filter filter;
-  uint32_t multiplier = (uint32_t)op->multiplier[op->form & TFB_EACH_MULTIPLIER ? c : 0];
-  int32_t shift = op->shift[op->form & TFB_EACH_SHIFT ? c : 0], left;
-  if (op->form & TFB_JOINT_SHIFT) {
-    shift += (int32_t)(multiplier >> 30);
-    multiplier = (multiplier & 0x3fffffffu) | 0x40000000u;
+  uint32_t multiplier;
+  int32_t shift = op->shift[op->form & TFB_EACH_SHIFT ? c : 0], left, bias;
+#if TFB_SHORT_CONSTANTS
+  if (op->form & TFB_SHORT) {
+    uint32_t word = tfb_three_bytes(op, c), code = word >> 8 & 0xfff;
+    int32_t above = (int32_t)(code >> op->shift[1]);
+    multiplier = 0x40000000u | (code << (30 - op->shift[1]) & 0x3fffffffu);
+    shift += above;
+    bias = ((int32_t)word >> 20) * ((int32_t)1 << tfb_max(op->shift[2] - above, 0));
+  } else
+#endif
+  {
+    multiplier = (uint32_t)op->multiplier[op->form & TFB_EACH_MULTIPLIER ? c : 0];
+    bias = tfb_bias(op, c);
+    if (op->form & TFB_JOINT_SHIFT) {
+      shift += (int32_t)(multiplier >> 30);
+      multiplier = (multiplier & 0x3fffffffu) | 0x40000000u;
+    }
   }
   left = tfb_max(shift, 0);
   filter.row = 0;
@@ -451,7 +474,7 @@ static inline tfb_filter tfb_filter_scales(const tfb_conv *op, int32_t c) {
   filter.words = 0;
 #endif
   filter.factor = (int32_t)op->prescale << (left + 1);
-  filter.base = tfb_bias(op, c) * ((int32_t)2 << left);
+  filter.base = bias * ((int32_t)2 << left);
   filter.multiplier = (int32_t)multiplier;
   filter.exponent = left - shift;
   return filter;
