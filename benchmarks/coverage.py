@@ -33,7 +33,6 @@ import zoo
 
 import tfbinreg
 from tfbinreg.deploy.freeze import freeze
-from tfbinreg.network.graph import trace
 from tflite_tools.checks import trained_model as verifier
 from tflite_tools.from_keras import convert
 from tflite_tools.running import samples
@@ -92,31 +91,23 @@ def smooth(count: int, shape: Sequence[int]) -> np.ndarray:
 
 def _normalize(model: Any, data: Any) -> None:
     """Give every batch normalization the statistics of the data."""
-    graph = trace(model)
-    values: dict[int, Any] = dict.fromkeys(graph.inputs, data)
-    for node in graph.nodes:
-        if node.index in values:
-            continue
-        taken = [values[index] for index in node.inputs]
-        if isinstance(node.layer, tf_keras.Model):
-            _normalize(node.layer, taken[0])
-        elif isinstance(node.layer, tf_keras.layers.BatchNormalization):
-            axes = tuple(range(taken[0].ndim - 1))
-            node.layer.moving_mean.assign(taken[0].mean(axis=axes))
-            node.layer.moving_variance.assign(taken[0].var(axis=axes))
-        values[node.index] = np.asarray(_called(node, taken))
-
-
-def _called(node: Any, taken: list[Any]) -> Any:
-    """The result of a call; an operation keeps its constants."""
-    if not hasattr(node.layer, "function"):
-        return node.call(taken)
-    keras_node = node.layer._inbound_nodes[0]
-    queue = iter(taken)
-    arguments = [
-        next(queue) if hasattr(value, "_keras_history") else value for value in keras_node.call_args
-    ]
-    return node.layer(*arguments, **dict(keras_node.call_kwargs))
+    values = {id(tensor): data for tensor in model.inputs}
+    for depth in sorted(model._nodes_by_depth, reverse=True):
+        for node in model._nodes_by_depth[depth]:
+            if node.is_input:
+                continue
+            args, kwargs = tf.nest.map_structure(
+                lambda value: values.get(id(value), value), (node.call_args, node.call_kwargs)
+            )
+            if isinstance(node.layer, tf_keras.Model):
+                _normalize(node.layer, args[0])
+            elif isinstance(node.layer, tf_keras.layers.BatchNormalization):
+                axes = tuple(range(args[0].ndim - 1))
+                node.layer.moving_mean.assign(args[0].mean(axis=axes))
+                node.layer.moving_variance.assign(args[0].var(axis=axes))
+            made = tf.nest.flatten(node.layer(*args, **kwargs))
+            for tensor, value in zip(tf.nest.flatten(node.outputs), made, strict=True):
+                values[id(tensor)] = np.asarray(value)
 
 
 def _copy(source: Any, target: Any) -> None:

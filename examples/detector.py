@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import detections
@@ -38,12 +38,12 @@ BATCH = 32
 LEAST_SCORE = 0.05
 
 
-def build(*, one_output: bool = False) -> Any:
+def build(pixels: int = 0) -> Any:
     """The float detector, of 2 million multiplications: (64, 64, 3) in bytes -> distances
     (8, 8, 4) in cells and scores (8, 8, classes).
 
-    With `one_output` they are one tensor (8, 8, 4 + classes), distances in pixels, which is how not
-    to do it: numbers of one tensor share one step.
+    With `pixels` they are one tensor (8, 8, 4 + classes), distances in so many pixels a cell, which
+    is how not to do it: numbers of one tensor share one step.
     """
     layers = keras.layers
 
@@ -60,8 +60,8 @@ def build(*, one_output: bool = False) -> Any:
     ones, rare = (keras.initializers.Constant(value) for value in (1.5, -4.0))
     distances = layers.Conv2D(4, 1, activation="relu", bias_initializer=ones, name="distances")(x)
     scores = layers.Conv2D(KINDS, 1, activation="sigmoid", bias_initializer=rare, name="scores")(x)
-    if one_output:
-        joined = layers.Concatenate(name="joined")([distances * float(CELL), scores])
+    if pixels:
+        joined = layers.Concatenate(name="joined")([distances * float(pixels), scores])
         return keras.Model(image, joined, name="detector")
     return keras.Model(image, [distances, scores], name="detector")
 
@@ -102,29 +102,33 @@ def score_loss(wanted: tf.Tensor, found: tf.Tensor) -> tf.Tensor:
     return KINDS * tf.reduce_sum(lost(wanted, found)) / boxes
 
 
-def joined_loss(wanted: tf.Tensor, found: tf.Tensor) -> tf.Tensor:
+def joined_loss(pixels: int) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
     """Both losses, of a model with one output."""
-    distances = distance_loss(wanted[..., :5], found[..., :4] / CELL)
-    return distances + score_loss(wanted[..., 5:], found[..., 4:])
+
+    def loss(wanted: tf.Tensor, found: tf.Tensor) -> tf.Tensor:
+        distances = distance_loss(wanted[..., :5], found[..., :4] / pixels)
+        return distances + score_loss(wanted[..., 5:], found[..., 4:])
+
+    return loss
 
 
-def train(model: Any, scenes: shapes.Scenes, epochs: int, rate: float) -> None:
+def train(model: Any, scenes: shapes.Scenes, epochs: int, rate: float, pixels: int = 0) -> None:
     """Adam with cosine decay to zero."""
     schedule = keras.optimizers.schedules.CosineDecay(
         rate, epochs * -(-len(scenes.images) // BATCH)
     )
     wanted: Any = targets(scenes)
     losses: Any = [distance_loss, score_loss]
-    if len(model.outputs) == 1:
-        wanted, losses = np.concatenate(wanted, axis=-1), joined_loss
+    if pixels:
+        wanted, losses = np.concatenate(wanted, axis=-1), joined_loss(pixels)
     model.compile(keras.optimizers.Adam(schedule), losses)
     model.fit(scenes.images, wanted, BATCH, epochs, verbose=0)
 
 
-def mark(outputs: Sequence[np.ndarray], scenes: shapes.Scenes) -> float:
+def mark(outputs: Sequence[np.ndarray], scenes: shapes.Scenes, pixels: int = 0) -> float:
     """Mean average precision of a detector's outputs."""
-    if len(outputs) == 1:
-        outputs = (outputs[0][..., :4] / np.float32(CELL), outputs[0][..., 4:])
+    if pixels:
+        outputs = (outputs[0][..., :4] / np.float32(pixels), outputs[0][..., 4:])
     found = [
         detections.find(*own, cell=CELL, least_score=LEAST_SCORE)
         for own in zip(*outputs, strict=True)
@@ -146,10 +150,10 @@ def run_file(file: contents.Model, images: np.ndarray) -> list[np.ndarray]:
     return [runtime.dequantize(*own) for own in zip(made, grids, strict=True)]
 
 
-def quantized(model: Any, bits: int, scenes: shapes.Scenes, epochs: int) -> Any:
+def quantized(model: Any, bits: int, scenes: shapes.Scenes, epochs: int, pixels: int = 0) -> Any:
     """The detector trained further with weights of `bits` bits."""
     model = tfbinreg.quantize_apply(model, weight_bits=bits, calibration_data=scenes.images)
-    train(model, scenes, epochs, 0.002)
+    train(model, scenes, epochs, 0.002, pixels)
     tfbinreg.finalize(model, scenes.images, target="tflm")
     return model
 
@@ -167,7 +171,13 @@ def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--output_dir", default="detector_output")
     parser.add_argument("--bits", type=int, default=4, choices=range(2, 9), help="of weights")
-    parser.add_argument("--one_output", action="store_true", help="both on one grid, to compare")
+    parser.add_argument(
+        "--one_output",
+        metavar="PIXELS",
+        type=int,
+        default=0,
+        help="to compare: both on one grid, distances in so many pixels a cell",
+    )
     for name, default, about in (
         ("seeds", 3, "how many"),
         ("images", 2000, "to train on"),
@@ -180,23 +190,26 @@ def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:
     for name in ("seeds", "images", "held_out", "float_epochs", "epochs"):
         if getattr(options, name) < 1:
             parser.error(f"--{name} must be at least 1")
+    if options.one_output < 0:
+        parser.error("--one_output must not be negative")
     return options
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options, start = options_of(arguments), time.monotonic()
+    pixels = options.one_output
     os.makedirs(options.output_dir, exist_ok=True)
     held_out, name = shapes.draw(options.held_out, 10**6), f"W{options.bits}A8"
     marks: dict[str, list[float]] = {"float": [], name: [], f"{name}, the file": []}
     for seed in range(options.seeds):
         keras.utils.set_random_seed(seed)
-        scenes, model = shapes.draw(options.images, seed), build(one_output=options.one_output)
-        train(model, scenes, options.float_epochs, 0.005)
-        marks["float"].append(mark(predicted(model, held_out.images), held_out))
-        model = quantized(model, options.bits, scenes, options.epochs)
-        marks[name].append(mark(predicted(model, held_out.images), held_out))
+        scenes, model = shapes.draw(options.images, seed), build(pixels)
+        train(model, scenes, options.float_epochs, 0.005, pixels)
+        marks["float"].append(mark(predicted(model, held_out.images), held_out, pixels))
+        model = quantized(model, options.bits, scenes, options.epochs, pixels)
+        marks[name].append(mark(predicted(model, held_out.images), held_out, pixels))
         file = contents.load(tfbinreg.to_tflite(model))
-        marks[f"{name}, the file"].append(mark(run_file(file, held_out.images), held_out))
+        marks[f"{name}, the file"].append(mark(run_file(file, held_out.images), held_out, pixels))
         told = ", ".join(f"{key} {100 * own[-1]:.1f}" for key, own in marks.items())
         print(f"[{time.monotonic() - start:5.0f} s] seed {seed}: {told}", flush=True)
     print("\n| detector | mean average precision at 0.5, percent |\n|---|---|")

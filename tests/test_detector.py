@@ -153,7 +153,7 @@ def test_c_finds_the_same_boxes(tmp_path, detections):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("more", [[], ["--one_output"]])
+@pytest.mark.parametrize("more", [[], ["--one_output", "80"]])
 def test_the_whole_way(tmp_path, shapes, detections, more, capsys):
     example = importlib.import_module("detector")
     sizes = {"seeds": 1, "images": 64, "held_out": 16, "float_epochs": 1, "epochs": 1}
@@ -171,6 +171,7 @@ def test_the_whole_way(tmp_path, shapes, detections, more, capsys):
 
 def test_bad_numbers_are_refused(capsys):
     example = importlib.import_module("detector")
-    with pytest.raises(SystemExit):
-        example.main(["--seeds", "0"])
-    assert "--seeds must be at least 1" in capsys.readouterr().err
+    for flag, number, told in (("seeds", 0, "at least 1"), ("one_output", -1, "not be negative")):
+        with pytest.raises(SystemExit):
+            example.main([f"--{flag}", str(number)])
+        assert f"--{flag} must {'be ' * (number == 0)}{told}" in capsys.readouterr().err
