@@ -39,8 +39,11 @@ def test_every_cell_was_run_and_nothing_failed(name):
     assert not re.search(r"\x1b|(?<![\w.])/(home|work|tmp|root)/|Warning", shown)
 
 
-@pytest.mark.parametrize("name", [*slow("quickstart"), "own_model"])
-def test_a_notebook_runs(name):
+@pytest.mark.parametrize(
+    "name", [*slow("quickstart", "reading_a_report", "resnet8_16kb"), "own_model"]
+)
+def test_a_notebook_runs(name, monkeypatch):
+    monkeypatch.setenv("TFBINREG_DATA", "synthetic")  # and few steps
     notebook = execute.executed(name)
     assert sources(notebook) == sources(read(name))
 
@@ -57,4 +60,7 @@ def test_what_a_library_logs_is_left_out():
 def test_unknown_names_are_told(capsys):
     with pytest.raises(SystemExit):
         execute.main(["quickstrat"])
-    assert "there is no notebook quickstrat: take own_model, quickstart" in capsys.readouterr().err
+    assert (
+        "there is no notebook quickstrat: take own_model, quickstart, read"
+        in capsys.readouterr().err
+    )

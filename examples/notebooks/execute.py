@@ -3,7 +3,8 @@
     python examples/notebooks/execute.py [NAME ...]
 
 A notebook is a text (NAME.py, in jupytext's percent format), which is what one edits, and beside it
-NAME.ipynb, which is made here. Each runs in a folder of its own, on the CPU.
+NAME.ipynb, which is made here. Each runs in a folder of its own, on the CPU. For `resnet8_16kb` set
+TFBINREG_DATA to a folder with cifar10.npz and mlperf_tiny_resnet8.h5.
 """
 
 from __future__ import annotations
