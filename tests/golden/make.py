@@ -32,7 +32,7 @@ layers = keras.layers
 annotate = tfmot.quantization.keras.quantize_annotate_layer
 annotate_all = tfmot.quantization.keras.quantize_annotate_model
 SAMPLES, BATCH = 16, 8
-FIRST, SECOND, THIRD = "777b1bb", "1f98934", "7e5278c"
+FIRST, SECOND, THIRD, FOURTH = "777b1bb", "1f98934", "7e5278c", "d279819"
 BIN_OPTIONS = tfbinreg.BinOptions()
 
 
@@ -146,6 +146,18 @@ def functions_net() -> Any:
     return keras.Model(image, layers.Dense(3, name="head")(x), name="functions")
 
 
+def resized_net() -> Any:
+    """Bilinear resizing, and normalizations whose constants C stores in three bytes."""
+    image = keras.Input((6, 6, 2), name="image")
+    x = layers.Conv2D(4, 3, padding="same", use_bias=False, name="conv")(image)
+    x = layers.ReLU(name="conv_relu")(layers.BatchNormalization(name="conv_bn")(x))
+    x = layers.UpSampling2D(2, interpolation="bilinear", name="up")(x)
+    x = layers.DepthwiseConv2D(3, use_bias=False, name="depthwise")(x)
+    x = layers.ReLU(name="relu")(layers.BatchNormalization(name="depthwise_bn")(x))
+    x = layers.GlobalAveragePooling2D(name="mean")(x)
+    return keras.Model(image, layers.Dense(3, name="head")(x), name="resized")
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Case:
     """A golden model.
@@ -163,6 +175,7 @@ class Case:
         bin_options: how the bin regularization is computed.
         strength: of the bin regularization in training.
         scheme: whether tfmot's own `quantize_apply` quantized it.
+        short_constants: whether it was finalized with those.
     """
 
     made_by: str = SECOND
@@ -176,6 +189,7 @@ class Case:
     bin_options: tfbinreg.BinOptions = BIN_OPTIONS
     strength: float = 2.0
     scheme: bool = False
+    short_constants: bool = False
 
 
 # What the first version knew: the penalty as in the paper.
@@ -280,6 +294,16 @@ CASES = {
         optimizer=None,
         finalized=True,
     ),
+    "resized": Case(
+        made_by=FOURTH,
+        net=resized_net,
+        recipe=tfbinreg.Recipe(weight_bits=2, target="tflm"),
+        optimizer=lambda: keras.optimizers.Adam(0.01),
+        finalized=True,
+        formats=("c",),
+        models=("model.keras", "model.h5"),
+        short_constants=True,
+    ),
 }
 OPTIONS = {
     "int4": build.Options(format="int4", slim=True),
@@ -333,7 +357,7 @@ def trained(case: Case) -> tuple[Any, list[np.ndarray], list[np.ndarray]]:
         model.bin_strength.assign(case.strength)
         train(model, inputs, targets)
     if case.finalized:
-        tfbinreg.finalize(model)
+        tfbinreg.finalize(model, short_constants=case.short_constants)
     return model, inputs, targets
 
 

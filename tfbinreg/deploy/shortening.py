@@ -71,7 +71,7 @@ def shortened(
     for zeros in ways:
         biases = offset / scale - zeros
         unit = short_constants.bias_unit(biases, octaves)
-        if unit is not None and unit + base <= _COARSEST:
+        if unit is not None and (unit == 0 or unit + base <= _COARSEST):
             sizes = short_constants.bias_sizes(unit, octaves)
             return Constants(scale, np.rint(biases / sizes) * sizes + zeros)
     return None
