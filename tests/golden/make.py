@@ -32,7 +32,7 @@ layers = keras.layers
 annotate = tfmot.quantization.keras.quantize_annotate_layer
 annotate_all = tfmot.quantization.keras.quantize_annotate_model
 SAMPLES, BATCH = 16, 8
-FIRST, SECOND, THIRD, FOURTH = "777b1bb", "1f98934", "7e5278c", "d279819"
+FIRST, SECOND, THIRD, FOURTH = "777b1bb", "1f98934", "7e5278c", "3c7dc2a"
 BIN_OPTIONS = tfbinreg.BinOptions()
 
 
@@ -297,7 +297,9 @@ CASES = {
     "resized": Case(
         made_by=FOURTH,
         net=resized_net,
-        recipe=tfbinreg.Recipe(weight_bits=2, target="tflm"),
+        recipe=tfbinreg.Recipe(weight_bits=2, target="tflm").with_options(
+            "bin_regularization", **dataclasses.asdict(BIN_OPTIONS)
+        ),
         optimizer=lambda: keras.optimizers.Adam(0.01),
         finalized=True,
         formats=("c",),
