@@ -115,7 +115,9 @@ def _picture(found: SideBySide, letters: Sequence[str]) -> str:
     best = [letters[index] for index in picture.best]
     drawn = svg.scatter(points, best, across=picture.across, up=picture.up)
     worse = "less accurate" if picture.more_is_better else "larger in RAM"
-    explained = f"Filled: {', '.join(best)}. Every other file is {worse} or takes more bytes."
+    explained = (
+        f"Filled: {', '.join(best)}. For each, every other file is {worse} or takes more bytes."
+    )
     absent = [own for index, own in enumerate(letters) if index not in picture.points]
     if absent:
         explained += f" Not in the picture, for that is not known: {', '.join(absent)}."
