@@ -23,6 +23,16 @@ def test_paper(float_net):
     assert 3 in bits(unsigned)
 
 
+def test_best_is_the_papers_bits_with_channels_and_freezing(float_net, images, labels):
+    model = tfbinreg.quantize_apply(float_net, recipes.best(2), calibration_data=images)
+    assert bits(kernel_sites(model)) == {2, 8}
+    assert all(site.quantizer.axis is not None for site in kernel_sites(model))
+    model.compile(keras.optimizers.Adam(0.003), "sparse_categorical_crossentropy")
+    model.fit(images, labels, verbose=0)
+    tfbinreg.finalize(model, (images, labels))
+    assert tfbinreg.to_tflite(model)
+
+
 def test_weights_only_trains_and_says_that_it_cannot_be_converted(float_net, images, labels):
     model = tfbinreg.quantize_apply(float_net, recipes.weights_only(2))
     assert activation_sites(model) == []
@@ -46,7 +56,9 @@ def test_hardware_friendly(float_net):
     assert {*add.inputs, consumer.index} <= {*plan.grids, *plan.same_grid}
 
 
-@pytest.mark.parametrize("make", [recipes.paper, recipes.weights_only, recipes.hardware_friendly])
+@pytest.mark.parametrize(
+    "make", [recipes.paper, recipes.best, recipes.weights_only, recipes.hardware_friendly]
+)
 def test_wrong_bits(make):
     with pytest.raises(ValueError, match="weight_bits must be an integer from 1 to 8"):
         make(9)
