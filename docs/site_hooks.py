@@ -29,7 +29,7 @@ OUTSIDE = {
     "CODE_OF_CONDUCT.md": "conduct.md",
     "benchmarks/README.md": "benchmarks.md",
     "examples/README.md": "examples.md",
-    "examples/study/README.md": "study.md",
+    "examples/study/README.md": "study_harness.md",
 }
 # Pages of the reference -> title and names of tfbinreg.
 REFERENCE: dict[str, tuple[str, Sequence[str]]] = {

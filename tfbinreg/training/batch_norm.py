@@ -25,8 +25,9 @@ def reestimate_batch_norm(model: Any, data: Any, *, batches: int = 50) -> None:
     Each batch is normalized by its own statistics, as in training, and its means and variances are
     averaged with equal weight; nothing is dropped, no noise is added, no weight changes. Batches of
     some 100 samples or more give good variances. They should be what `fit` was given: weights that
-    were trained on augmented images are used to the statistics of those. Normalizations that are
-    folded while training are left alone: their statistics are part of the trained codes.
+    were trained on augmented images are used to the statistics of those. So layers of the model
+    that augment images act here as in training. Normalizations that are folded while training are
+    left alone: their statistics are part of the trained codes.
 
     Args:
         model: the model, quantized or not; its moving means and variances are set.
@@ -38,7 +39,7 @@ def reestimate_batch_norm(model: Any, data: Any, *, batches: int = 50) -> None:
         ValueError: if the data is empty, of an unknown form or of other shapes than the inputs, or
             gives statistics that are not finite; nothing is changed then.
     """
-    by_batch = BatchStatistics(model)
+    by_batch = BatchStatistics(model, augmented=True)
 
     def checked() -> Iterator[Any]:
         for batch in itertools.islice(input_batches(data), batches):

@@ -1,6 +1,7 @@
 """A pass through a model whose normalizations take the statistics of the batch, as in training.
 
-Nothing else is as in training: nothing is dropped, no noise is added, no variable changes.
+Nothing else is as in training: nothing is dropped, no noise is added, no variable changes. Only
+augmentation may act.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import tensorflow as tf
 from tfbinreg import _compat
 from tfbinreg.layers.folded_kernel import FoldedKernel
 from tfbinreg.network.graph import Node, evaluate, trace
+from tfbinreg.network.layer_kinds import KINDS
 
 keras = _compat.keras
 
@@ -31,10 +33,11 @@ class BatchStatistics:
         model: the model, quantized or not. A subclassed one, and models inside it, whose layers
             cannot be told apart from here, run as in training.
         folded: whether normalizations that are folded into kernels take them too.
+        augmented: whether layers that vary images in training do it here.
     """
 
-    def __init__(self, model: Any, *, folded: bool = True) -> None:
-        self._model = model
+    def __init__(self, model: Any, *, folded: bool = True, augmented: bool = False) -> None:
+        self._model, self._augmented = model, augmented
         self._measuring: Any = None  # traced
         self._calls: collections.Counter[Any] = collections.Counter()  # of each layer in a pass
         self._measures = False  # whether moving statistics become those of a batch
@@ -123,14 +126,20 @@ class BatchStatistics:
     def _mode(self, layer: Any) -> dict[str, bool]:
         """The training argument: true for what takes the statistics of the batch, but for kernels,
         as the passes of their quantizers would count."""
-        by_batch = isinstance(layer, self._by_batch)
+        acts = isinstance(layer, self._by_batch) or (self._augmented and varies_images(layer))
         self._calls[layer] += 1
         if self._measures and isinstance(layer, keras.layers.BatchNormalization):
             # The mean of the calls so far, not the last one's.
             layer.momentum = 1.0 - 1.0 / self._calls[layer]
         if isinstance(layer, FoldedKernel):
-            return {"training": False, "by_batch": by_batch}
-        return dict.fromkeys(inference(layer), by_batch)
+            return {"training": False, "by_batch": acts}
+        return dict.fromkeys(inference(layer), acts)
+
+
+def varies_images(layer: Any) -> bool:
+    """Whether a layer augments images in training."""
+    kind = KINDS.get(type(layer).__name__)
+    return kind is not None and kind.augments and not isinstance(layer, keras.layers.GaussianNoise)
 
 
 def inference(layer: Any) -> dict[str, bool]:

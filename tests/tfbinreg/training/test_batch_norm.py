@@ -45,6 +45,20 @@ def test_statistics_are_the_mean_over_batches(shape, correction):
         np.testing.assert_array_equal(now, then)
 
 
+def test_augmentation_acts_and_noise_does_not():
+    """Every image gets brighter by a tenth of its range, which moves the mean by just that."""
+    image = layers.Input((6, 6, 2))
+    x = layers.RandomBrightness((0.1, 0.1), value_range=(-10.0, 10.0))(image)
+    x = layers.BatchNormalization()(layers.GaussianNoise(5.0)(x))
+    model = keras.Model(image, x)
+    data = np.float32(np.random.default_rng(0).uniform(-5.0, 5.0, (32, 6, 6, 2)))
+    reestimate_batch_norm(model, [data])
+    mean, variance = moments([data], 1)
+    norm = model.layers[-1]
+    np.testing.assert_allclose(norm.moving_mean, mean + 2.0, rtol=1e-5)
+    np.testing.assert_allclose(norm.moving_variance, variance, rtol=1e-4)
+
+
 def test_only_so_many_batches_are_used():
     model, norm = one_norm()
     data = batches(4)
