@@ -103,10 +103,7 @@ VARIANTS = {
     },
 }
 # Variants of the others are quick.
-QUICK = {
-    *(("lsq", "folded"), ("tqt", "folded"), ("tanh", "tensor")),
-    ("freezing", "tensor"),
-}
+QUICK = {("lsq", "folded"), ("tanh", "tensor")}
 METHODS_AND_KINDS = [
     *(
         pytest.param((m, k), marks=() if (m, k) in QUICK else pytest.mark.slow)
