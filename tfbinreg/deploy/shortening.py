@@ -1,8 +1,8 @@
 """Scales and biases of kernels that generated C can store in three bytes a channel.
 
 Each scale moves to a near one whose factor has few digits, each bias to a near multiple
-(`tflite_tools.arithmetic.short_constants` has the form). Outputs move by at most an eighth of a
-level. A layer that does not fit into the form stays as it is.
+(`tflite_tools.arithmetic.short_constants` has the form). A scale moves by some thousandths, a bias
+by at most an eighth of an output level. A layer that does not fit into the form stays as it is.
 """
 
 from __future__ import annotations

@@ -59,8 +59,8 @@ def finalize(
             (LiteRT with XNNPACK, which rounds it once); None for the recipe's, which is
             "litert" unless it says otherwise. For a microcontroller say "tflm".
         short_constants: whether scales and biases are chosen so that generated C stores those of a
-            channel in three bytes in place of six or seven. Outputs move by at most an eighth of a
-            level in each layer. It takes the target "tflm".
+            channel in three bytes in place of six or seven. In each layer a scale moves by some
+            thousandths, a bias by at most an eighth of an output level. It takes the target "tflm".
 
     Returns:
         What was kept and why, the channels that lie on a rounding threshold, and the layers whose
