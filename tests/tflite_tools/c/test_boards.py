@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("tensorflow")
 import tf_keras as keras
 from dsp_layers import KINDS
-from file_maker import Maker, convolution, power_of_two, samples
+from file_maker import Maker, convolution, few_digits, power_of_two, samples
 
 import tfbinreg
 from tflite_tools.c import boards, generate
@@ -84,6 +84,15 @@ def test_scales_that_are_powers_of_two(kind):
     maker.op("ADD", [a, b], (1, 4, 4, 4), grids[2], kind="AddOptions")
     sources, *_ = check(maker.file(), boards.CPUS)
     assert "#define TFB_SHIFT_STEPS 2" in sources.files["model.c"]
+
+
+@pytest.mark.device
+def test_constants_of_three_bytes():
+    maker, random = Maker(), np.random.default_rng(6)
+    for kind in ("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV") * 3:
+        convolution(maker, random, kind, 2, True, few_digits, bias_step=256)
+    sources, *_ = check(maker.file(), boards.CPUS)
+    assert "#define TFB_SHORT_CONSTANTS 1" in sources.files["model.c"]
 
 
 @pytest.mark.device
