@@ -72,8 +72,7 @@ def finalize(
     """
     require_quantized(model)
     target = finalize_target(model, target, short_constants)
-    short = short_constants
-    frozen = _coarsen(model, target, short)
+    frozen = _coarsen(model, target, short_constants)
     arithmetic, choice = ARITHMETICS[target], None
     if data is not None:
         data = rewindable(data, batches)
@@ -81,9 +80,9 @@ def finalize(
             model,
             data,
             batches,
-            lambda: IntegerModel(freeze(model, short_constants=short), arithmetic),
+            lambda: IntegerModel(freeze(model, short_constants=short_constants), arithmetic),
         )
-        frozen = _coarsen(model, target, short)
+        frozen = _coarsen(model, target, short_constants)
     IntegerModel(frozen.graph, arithmetic)  # refuses what has no exact form there
     used = collections.Counter(id(offsets.last) for offsets in frozen.offsets.values())
     for index, offsets in frozen.offsets.items():
@@ -93,8 +92,8 @@ def finalize(
             _round_bias(offsets, op.kernel, frozen.graph.source_grid(op))
     on_threshold = () if data is None else channels_on_thresholds(model, data, batches)
     _show_steps_as_used(model)
-    model.finalized.assign(FOR_SHORT_C if short else STATES[target])
-    long = _long_constants(model) if short else None
+    model.finalized.assign(FOR_SHORT_C if short_constants else STATES[target])
+    long = _long_constants(model, frozen) if short_constants else None
     return FinalizeReport(statistics=choice, on_threshold=on_threshold, long_constants=long)
 
 
@@ -113,9 +112,9 @@ def finalize_target(model: Any, target: str | None, short_constants: bool) -> st
     return target
 
 
-def _long_constants(model: Any) -> tuple[str, ...]:
-    """The layers with a scale for each channel whose constants are as without `short_constants`."""
-    pairs = zip(freeze(model).ops, freeze(model, short_constants=False).ops, strict=True)
+def _long_constants(model: Any, short: Frozen) -> tuple[str, ...]:
+    """The layers with a scale for each channel whose scales are as without `short_constants`."""
+    pairs = zip(short.graph.ops, freeze(model, short_constants=False).ops, strict=True)
     return tuple(
         op.name
         for op, plain in pairs

@@ -149,17 +149,14 @@ def stored(
         return None
     codes = form.nearest(multipliers, shifts)
     octaves = form.octaves(codes)
-    unit = next((unit for unit in range(_MOST_UNIT + 1) if _holds(biases, unit, octaves)), None)
-    if unit is None or not round_alike(multipliers, shifts, *form.factors(codes)).all():
+    # What is no multiple in the smallest unit that has room is none in larger ones.
+    unit = bias_unit(biases, octaves)
+    if unit is None or np.any(biases % (sizes := bias_sizes(unit, octaves))):
         return None
-    words = codes | ((biases // bias_sizes(unit, octaves)) & (_CODES - 1)) << CODE_BITS
+    if not round_alike(multipliers, shifts, *form.factors(codes)).all():
+        return None
+    words = codes | ((biases // sizes) & (_CODES - 1)) << CODE_BITS
     return ShortConstants(
         np.array([form.base, form.fraction, unit], np.int8),
         np.ascontiguousarray(words.astype("<u4").view(np.uint8).reshape(-1, 4)[:, :3]),
     )
-
-
-def _holds(biases: np.ndarray, unit: int, octaves: np.ndarray) -> bool:
-    """Whether the biases are multiples that a word has room for."""
-    sizes = bias_sizes(unit, octaves)
-    return not np.any(biases % sizes) and int(np.abs(biases // sizes).max()) <= _LARGEST_BIAS
