@@ -38,9 +38,9 @@ def final_accuracies(
 
     "moving": the moving averages of training; "reestimated": averages over batches as in training;
     "reestimated_plain": over the first 5,000 training images as they are; "deployed", of a
-    quantized model: after `finalize`, which keeps that of the first two whose outputs are nearer
-    to those with the statistics of each batch, and computes what the file computes. The test rows
-    appear only with `report`. The model is finalized afterwards.
+    quantized model: after `finalize`, which keeps that of the first two with which the integer
+    model names more of the augmented training images right. The test rows appear only with
+    `report`. The model is finalized afterwards.
 
     Args:
         model: trained.

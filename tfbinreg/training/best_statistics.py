@@ -20,7 +20,7 @@ from tfbinreg.layers.sites import activation_sites
 from tfbinreg.network.graph import evaluate, trace
 from tfbinreg.training.batch_norm import reestimate_batch_norm
 from tfbinreg.training.batch_statistics import BatchStatistics, inference
-from tfbinreg.training.calibrate import in_batches, input_batches
+from tfbinreg.training.calibrate import input_batches, labelled_batches
 from tfbinreg.training.finalize_report import Score, StatisticsChoice, ThresholdChannel
 
 keras = _compat.keras
@@ -58,9 +58,9 @@ def choose_statistics(
     moving = [variable for norm in norms for variable in (norm.moving_mean, norm.moving_variance)]
     before = [variable.numpy() for variable in moving]
     trained = _or_none(integer_model)
-    reestimate_batch_norm(model, (batch for batch, _ in labelled(data)), batches=batches)
+    reestimate_batch_norm(model, data, batches=batches)
     candidates = [integer_model()] if trained is None else [integer_model(), trained]
-    scores = _scores(model, itertools.islice(labelled(data), batches), candidates)
+    scores = _scores(model, itertools.islice(labelled_batches(data), batches), candidates)
     old = scores[1] if trained is not None else None
     kept = "as trained" if old is not None and old.is_better_than(scores[0]) else "re-estimated"
     if kept == "as trained":
@@ -80,25 +80,6 @@ def _or_none(integer_model: Callable[[], IntegerModel]) -> IntegerModel | None:
 def rewindable(data: Any, batches: int) -> Any:
     """Data that can be gone through several times: of an iterator, the batches that are used."""
     return list(itertools.islice(data, batches)) if isinstance(data, Iterator) else data
-
-
-def labelled(data: Any) -> Iterator[tuple[Any, Any]]:
-    """(inputs, labels) batches of what `finalize` takes; the labels are None where there are none.
-
-    Args:
-        data: as for `reestimate_batch_norm`, or a tuple of inputs and labels.
-    """
-    if isinstance(data, tuple) and len(data) == 2:
-        counts = {len(array) for array in tf.nest.flatten(data)}
-        if len(counts) > 1:
-            raise ValueError(f"Inputs and labels have different lengths: {sorted(counts)}.")
-        yield from in_batches(data)
-    elif isinstance(data, (np.ndarray, tf.Tensor, list, dict)) or not hasattr(data, "__iter__"):
-        yield from ((batch, None) for batch in input_batches(data))
-    else:
-        for batch in data:
-            has_labels = isinstance(batch, tuple) and len(batch) > 1
-            yield (batch[0], batch[1]) if has_labels else (batch, None)
 
 
 def _scores(
@@ -211,7 +192,7 @@ def channels_on_thresholds(model: Any, data: Any, batches: int) -> tuple[Thresho
         return [_near_threshold(values[node.inputs[0]], grids[node.name]) for node in watched]
 
     run, totals, count = _compat.PerShape(shares), [np.zeros(())] * len(watched), 0
-    for inputs, _ in itertools.islice(labelled(data), batches):
+    for inputs in itertools.islice(input_batches(data), batches):
         totals = [total + np.asarray(own) for total, own in zip(totals, run(inputs), strict=True)]
         count += 1
     return tuple(

@@ -32,24 +32,40 @@ def in_batches(arrays: Any) -> Iterator[Any]:
         yield tf.nest.map_structure(operator.itemgetter(rows), arrays)
 
 
-def input_batches(data: Any) -> Iterator[Any]:
-    """Batches of model inputs from an array, a list or dict of arrays (one per input), a
-    tf.data.Dataset or an iterable of batches; the labels of (inputs, labels) batches are dropped.
+def labelled_batches(data: Any) -> Iterator[tuple[Any, Any]]:
+    """(inputs, labels) batches of training data; the labels are None where there are none.
+
+    Args:
+        data: an array, a list or dict of arrays (one per input), a tuple of inputs and labels, a
+            tf.data.Dataset, or an iterable (also a list) of batches of inputs or of tuples of
+            inputs and labels. Arrays are cut into batches of 64.
 
     Raises:
-        ValueError: if the data is of none of these forms.
+        ValueError: if the data is of none of these forms, or has other numbers of inputs and of
+            labels.
     """
     arrays = isinstance(data, list) and data and all(isinstance(p, np.ndarray) for p in data)
-    if isinstance(data, (np.ndarray, tf.Tensor)) or arrays or (isinstance(data, dict) and data):
+    if isinstance(data, tuple) and len(data) == 2:
+        counts = {len(array) for array in tf.nest.flatten(data)}
+        if len(counts) > 1:
+            raise ValueError(f"Inputs and labels have different lengths: {sorted(counts)}.")
         yield from in_batches(data)
+    elif isinstance(data, (np.ndarray, tf.Tensor)) or arrays or (isinstance(data, dict) and data):
+        yield from ((batch, None) for batch in in_batches(data))
     elif hasattr(data, "__iter__"):
         for batch in data:
-            yield batch[0] if isinstance(batch, tuple) else batch
+            inputs, *rest = batch if isinstance(batch, tuple) else (batch,)
+            yield inputs, rest[0] if rest else None
     else:
         raise ValueError(
             "Expected an array, a list of arrays, a tf.data.Dataset or an iterable of batches, "
             f"got {type(data).__name__}."
         )
+
+
+def input_batches(data: Any) -> Iterator[Any]:
+    """The inputs of `labelled_batches`, without the labels."""
+    return (inputs for inputs, _ in labelled_batches(data))
 
 
 def check_batch(batch: Any, inputs: Sequence[Any]) -> None:

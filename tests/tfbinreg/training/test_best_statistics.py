@@ -4,7 +4,8 @@ import tensorflow as tf
 import tf_keras as keras
 
 import tfbinreg
-from tfbinreg.training.best_statistics import labelled, rewindable
+from tfbinreg.training.best_statistics import rewindable
+from tfbinreg.training.calibrate import labelled_batches
 
 layers = keras.layers
 
@@ -146,18 +147,27 @@ def test_the_report_prints_itself():
     assert str(tfbinreg.finalize(model)) == "batch normalization: left as it was"
 
 
-def test_data_of_every_form():
-    images, labels = data(70), np.arange(70)
-    batches = list(labelled((images, labels)))
-    assert [len(inputs) for inputs, _ in batches] == [64, 6]
-    np.testing.assert_array_equal(np.concatenate([own for _, own in batches]), labels)
-    assert [own for _, own in labelled(images)] == [None, None]
-    assert [own for _, own in labelled([images, images])] == [None, None]
-    assert [own for _, own in labelled(iter([images[:3], (images[:3], 1)]))] == [None, 1]
-    with pytest.raises(ValueError, match=r"different lengths: \[69, 70\]"):
-        next(labelled((images, labels[1:])))
-    once = rewindable(((images, labels) for _ in range(100)), 2)
+def test_once_is_enough_for_data_that_cannot_be_rewound():
+    images = data(70)
+    once = rewindable(((images, np.arange(70)) for _ in range(100)), 2)
     assert len(once) == 2
+    assert [labels is not None for _, labels in labelled_batches(once)] == [True, True]
+
+
+@pytest.mark.parametrize("form", ["arrays", "list of batches", "generator", "dataset"])
+def test_labels_decide_in_every_form(form):
+    model, images = classifier(), data(128)
+    labels = classes(model, images, None)
+    pairs = [(images[:64], labels[:64]), (images[64:], labels[64:])]
+    forms = {
+        "arrays": (images, labels),
+        "list of batches": pairs,
+        "generator": (pair for pair in pairs),
+        "dataset": tf.data.Dataset.from_tensor_slices((images, labels)).batch(64),
+    }
+    statistics = tfbinreg.finalize(model, forms[form]).statistics
+    assert statistics.kept == "as trained"
+    assert statistics.trained.accuracy == 1.0 and statistics.trained.distance is None
 
 
 @pytest.mark.slow

@@ -7,7 +7,13 @@ import tf_keras as keras
 
 import tfbinreg
 from tfbinreg.layers.sites import activation_sites, kernel_sites
-from tfbinreg.training.calibrate import calibrate, check_batch, input_batches, sample_batches
+from tfbinreg.training.calibrate import (
+    calibrate,
+    check_batch,
+    input_batches,
+    labelled_batches,
+    sample_batches,
+)
 from tflite_tools.checks.trained_model import Reference, verify
 from tflite_tools.checks.verdict import Verdict
 from tflite_tools.schema.contents import load
@@ -40,6 +46,19 @@ class TestBatches:
         batches = [(numbers(4), np.zeros(4)), (numbers(2), np.zeros(2))]
         assert [batch.shape for batch in input_batches(batches)] == [(4, 3), (2, 3)]
         assert sizes(numbers(n) for n in (3, 5)) == [3, 5]
+
+    def test_labels_go_with_their_inputs(self):
+        images, labels = numbers(70), np.arange(70)
+        batches = list(labelled_batches((images, labels)))
+        assert [len(inputs) for inputs, _ in batches] == [64, 6]
+        np.testing.assert_array_equal(np.concatenate([own for _, own in batches]), labels)
+        assert [own for _, own in labelled_batches(images)] == [None, None]
+        assert [own for _, own in labelled_batches([images, images])] == [None, None]
+        mixed = [images[:3], (images[:3],), (images[:3], 1), (images[:3], 2, "weights")]
+        for data in (mixed, iter(mixed)):
+            assert [own for _, own in labelled_batches(data)] == [None, None, 1, 2]
+        with pytest.raises(ValueError, match=r"different lengths: \[69, 70\]"):
+            next(labelled_batches((images, labels[1:])))
 
     @pytest.mark.parametrize("data", [3, 2.5, object()])
     def test_other_types_are_refused(self, data):
