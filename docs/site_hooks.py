@@ -52,7 +52,10 @@ REFERENCE: dict[str, tuple[str, Sequence[str]]] = {
         ),
     ),
     "plot": ("Pictures", ("plot",)),
-    "budgets": ("Flash budgets", ("fit_flash_budget", "FlashBudget", "FlashBudgetSchedule")),
+    "budgets": (
+        "Flash budgets",
+        ("fit_flash_budget", "FlashBudget", "FlashBudgetSchedule", "found_recipe"),
+    ),
     "files": ("Files and codes", ("to_tflite", "integer_codes", "CodedTensor", "Grid")),
     "methods": (
         "Methods of your own",

@@ -12,15 +12,17 @@ table shows bits per weight and test accuracy.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import statistics
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import data
 import numpy as np
 import tf_keras as keras
 
 import tfbinreg
+from tfbinreg import Recipe
 
 BATCH, FLOAT_RATE, RATE = 128, 0.002, 0.001
 LEARNED, GIVEN, FOUR, TWO = "learned bits", "the same bits, given", "4 bits", "2 bits"
@@ -48,38 +50,45 @@ def train(model: Any, split: data.Split, rate: float, epochs: int, callbacks: An
     model.fit(images, split.train_labels, BATCH, epochs, verbose=0, callbacks=list(callbacks))
 
 
-def quantized(
-    net: Any, split: data.Split, epochs: int, seed: int, **recipe: Any
-) -> tuple[dict[str, int], float, float]:
-    """Train a quantized copy of the net: bits by layer, bits per weight, test accuracy."""
+class Row(NamedTuple):
+    """A trained net: its bits as a recipe and by layer, bits per weight, test accuracy."""
+
+    recipe: Recipe
+    bits: dict[str, int]
+    per_weight: float
+    accuracy: float
+
+
+def quantized(net: Any, split: data.Split, epochs: int, seed: int, recipe: Recipe) -> Row:
+    """Train a quantized copy of the net."""
     keras.utils.set_random_seed(seed)
     images = split.train_images[:2048].astype(np.float32)
-    wanted = tfbinreg.Recipe(method="cpq", **recipe)
-    model = tfbinreg.quantize_apply(net, wanted, calibration_data=images[:512])
+    model = tfbinreg.quantize_apply(net, recipe, calibration_data=images[:512])
     log = tfbinreg.QuantizerLog()
     train(model, split, RATE, epochs, [log])
     tfbinreg.finalize(model, (images, split.train_labels[:2048]))
     bits = {name: coded.bits for name, coded in tfbinreg.integer_codes(model).items()}
-    average = model.history.history["weight_bits"][-1]
+    per_weight = model.history.history["weight_bits"][-1]
     test = split.test_images.astype(np.float32), split.test_labels
-    return bits, average, model.evaluate(*test, verbose=0)[1]
+    accuracy = model.evaluate(*test, verbose=0)[1]
+    return Row(tfbinreg.found_recipe(model, method="cpq"), bits, per_weight, accuracy)
 
 
-def run(split: data.Split, seed: int, options: argparse.Namespace) -> dict[str, tuple]:
-    """The four rows of a seed: bits by layer, bits per weight, accuracy."""
+def run(split: data.Split, seed: int, options: argparse.Namespace) -> dict[str, Row]:
+    """The four rows of a seed."""
     keras.utils.set_random_seed(seed)
     net = build()
     train(net, split, FLOAT_RATE, options.float_epochs)
-    gates = {"drop_bits": True, "strength": options.strength}
-    rows = {LEARNED: quantized(net, split, options.epochs, seed, options={"cpq": gates})}
-    given = [tfbinreg.Rule(layer=name, weight_bits=bits) for name, bits in rows[LEARNED][0].items()]
-    others: dict[str, dict[str, Any]] = {
-        GIVEN: {"rules": given},
-        FOUR: {"weight_bits": 4},
-        TWO: {"weight_bits": 2},
+    plain = Recipe(method="cpq")
+    gates = plain.with_options("cpq", drop_bits=True, strength=options.strength)
+    rows = {LEARNED: quantized(net, split, options.epochs, seed, gates)}
+    others = {
+        GIVEN: dataclasses.replace(rows[LEARNED].recipe, options={}),
+        FOUR: plain,
+        TWO: dataclasses.replace(plain, weight_bits=2),
     }
     for name, recipe in others.items():
-        rows[name] = quantized(net, split, options.epochs, seed, **recipe)
+        rows[name] = quantized(net, split, options.epochs, seed, recipe)
     return rows
 
 
@@ -101,16 +110,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Print the bits of each seed, and the table."""
     options = parse(arguments)
     split = data.fashion_mnist(options.data_dir, options.rows)
-    found: dict[str, list[tuple]] = {}
+    found: dict[str, list[Row]] = {}
     for seed in options.seeds:
         for name, row in run(split, seed, options).items():
             found.setdefault(name, []).append(row)
-        print(f"seed {seed}: {' '.join(map(str, found[LEARNED][-1][0].values()))} bits", flush=True)
+        learned = found[LEARNED][-1].bits.values()
+        print(f"seed {seed}: {' '.join(map(str, learned))} bits", flush=True)
     print("| bits | per weight | test accuracy |\n|---|---|---|")
     for name, rows in found.items():
-        accuracies = [100.0 * row[2] for row in rows]
+        accuracies = [100.0 * row.accuracy for row in rows]
         spread = f" ± {statistics.stdev(accuracies):.2f}" if len(rows) > 1 else ""
-        bits = statistics.mean(row[1] for row in rows)
+        bits = statistics.mean(row.per_weight for row in rows)
         print(f"| {name} | {bits:.2f} | {statistics.mean(accuracies):.2f}{spread} |")
 
 

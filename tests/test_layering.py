@@ -49,7 +49,7 @@ tfbinreg.training: model_checks constant_columns assemble weight_files keras_fil
   solver_model solve pulls penalty_schedule finalize_report
   best_statistics finalize
 tfbinreg.budget: packed_bytes sensitivity channel_sensitivity cheapest choices flash_budget
-  budget_schedule
+  found_recipe budget_schedule
 tfbinreg.plot
 tfbinreg
 tflite_tools

@@ -14,6 +14,7 @@ from tfbinreg import plot, recipes
 from tfbinreg.budget.budget_schedule import FlashBudgetSchedule
 from tfbinreg.budget.choices import FlashBudget
 from tfbinreg.budget.flash_budget import fit_flash_budget
+from tfbinreg.budget.found_recipe import found_recipe
 from tfbinreg.core.grid import CodedTensor, Grid
 from tfbinreg.core.recipe import Recipe, Rule
 from tfbinreg.core.warning import QuantizationWarning
@@ -99,6 +100,7 @@ __all__ = [
     "distill",
     "finalize",
     "fit_flash_budget",
+    "found_recipe",
     "integer_codes",
     "load_model",
     "lsq_quantize",

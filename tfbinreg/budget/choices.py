@@ -97,14 +97,21 @@ class FlashBudget:
 
 
 def with_bits(recipe: Recipe, choices: Sequence[LayerChoice]) -> Recipe:
-    """The recipe with a rule for each width, and one for each kernel whose channels differ."""
-    free = [choice for choice in choices if not choice.fixed]
-    bits = dict.fromkeys(choice.bits for choice in free)
-    rules = [
+    """The recipe with rules for the bits of the kernels that no rule had decided before."""
+    free = {choice.layer: choice.bits for choice in choices if not choice.fixed}
+    return dataclasses.replace(recipe, rules=(*recipe.rules, *bit_rules(free)))
+
+
+def bit_rules(bits: Mapping[str, WeightBits]) -> tuple[Rule, ...]:
+    """A rule for each width, and one for each kernel whose channels differ.
+
+    Args:
+        bits: of each kernel, by the name of its layer.
+    """
+    return tuple(
         Rule(
-            layer="|".join(re.escape(choice.layer) for choice in free if choice.bits == own),
+            layer="|".join(re.escape(layer) for layer in bits if bits[layer] == own),
             weight_bits=own,
         )
-        for own in sorted(bits, key=lambda own: (isinstance(own, tuple), own))
-    ]
-    return dataclasses.replace(recipe, rules=(*recipe.rules, *rules))
+        for own in sorted(set(bits.values()), key=lambda own: (isinstance(own, tuple), own))
+    )
