@@ -86,6 +86,7 @@ ORDER = _order(ROOMS)
 CROSSINGS = {
     "tfbinreg.deploy": ("tflite_tools.schema", "tflite_tools.arithmetic"),
     "tfbinreg.training": ("tflite_tools.arithmetic", "tflite_tools.system"),
+    "tfbinreg.budget": ("tflite_tools.system",),
     "tflite_tools.from_keras": ("tfbinreg",),
 }
 

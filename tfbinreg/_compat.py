@@ -17,8 +17,8 @@ try:
     from tf_keras.src.mixed_precision import autocast_variable
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
-        f"tfbinreg needs TensorFlow, tf_keras and tfmot ({error}): pip install tfbinreg. Without "
-        "them tflite_tools reads .tflite files.",
+        f"tfbinreg needs TensorFlow, tf_keras and tfmot ({error}): pip install tfbinreg, '.' in a "
+        "clone. Without them tflite_tools reads .tflite files.",
         name=error.name,
     ) from error
 

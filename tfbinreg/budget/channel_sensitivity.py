@@ -15,6 +15,7 @@ from tfbinreg.core.weight_starts import start_step_of_bits
 from tfbinreg.layers.sites import Site, kernel_sites
 from tfbinreg.training.calibrate import sample_batches
 from tfbinreg.training.quantize import quantize_apply
+from tflite_tools.system.progress import Advance, quietly
 
 CHANNEL_WIDTHS = (0, 1, 2, 3, 4, 8)
 _SEED = 0
@@ -50,6 +51,7 @@ def channel_sensitivities(
     recipe: RecipeData = None,
     widths: Sequence[int] = CHANNEL_WIDTHS,
     projections: int = 8,
+    advance: Advance = quietly,
 ) -> tuple[ChannelSensitivity, ...]:
     """Estimate every channel of every kernel at each of some widths, from gradients.
 
@@ -69,6 +71,7 @@ def channel_sensitivities(
         widths: bits, of those from 0 to 8.
         projections: random signs for each batch. The relative error of a channel is about
             sqrt(2 / (batches * projections)).
+        advance: is told of each batch.
 
     Raises:
         ValueError: as `quantize_apply`.
@@ -79,7 +82,7 @@ def channel_sensitivities(
     quantized = quantize_apply(model, eight, calibration_data=batches)
     sites = kernel_sites(quantized)
     changes = [_changes(site, widths) for site in sites]
-    squares, count, variance = _projected(quantized, batches, sites, changes, projections)
+    squares, count, variance = _projected(quantized, batches, sites, changes, projections, advance)
     found = []
     for site, own in zip(sites, squares, strict=True):
         rows = _rows(site, np.asarray(site.latent))
@@ -135,6 +138,7 @@ def _projected(
     sites: Sequence[Site],
     changes: Sequence[np.ndarray],
     projections: int,
+    advance: Advance,
 ) -> tuple[list[np.ndarray], int, float]:
     """Sums of squares of d . J^T r, (widths, channels) for each kernel; how many numbers the
     outputs have, and their variance."""
@@ -142,7 +146,8 @@ def _projected(
     squares = [np.zeros(change.shape[:2]) for change in changes]
     kernels = [site.kernel for site in sites]
     seen = []
-    for batch in batches:
+    for done, batch in enumerate(batches):
+        advance(done / len(batches), "estimating what fewer bits of each channel do")
         inputs = tf.nest.map_structure(tf.convert_to_tensor, batch)
         with tf.GradientTape(persistent=True) as tape:
             flat = tf.nest.flatten(model(inputs, training=False))

@@ -20,6 +20,7 @@ from tfbinreg.budget.packed_bytes import CHANNEL_BYTES
 from tfbinreg.budget.sensitivity import WIDTHS, Sensitivity, sensitivities
 from tfbinreg.core.grid import check_bits
 from tfbinreg.core.recipe import Recipe, RecipeData
+from tflite_tools.system.progress import progress
 
 LAYER, CHANNEL = "layer", "channel"
 
@@ -32,6 +33,7 @@ def fit_flash_budget(
     recipe: RecipeData = None,
     granularity: str = LAYER,
     widths: Sequence[int] | None = None,
+    verbose: int = 1,
 ) -> FlashBudget:
     """Choose bits for each kernel, or each channel, so that the packed weights fit.
 
@@ -52,6 +54,7 @@ def fit_flash_budget(
             channel; 0 prunes a channel, which then takes no bytes.
         widths: the bits to choose from: 1 to 8 for kernels, None for 2, 3, 4 and 8; 0 to 8 for
             channels, None for 0, 1, 2, 3, 4 and 8.
+        verbose: 1 shows a progress bar on a terminal; 0 nothing.
 
     Returns:
         The choice, with the recipe to train with.
@@ -61,7 +64,8 @@ def fit_flash_budget(
     """
     recipe = Recipe.from_data(recipe)
     chosen = way(granularity, widths)
-    layers = chosen.measure(model, calibration_data, recipe=recipe)
+    with progress(enabled=bool(verbose)) as bar:
+        layers = chosen.measure(model, calibration_data, recipe=recipe, advance=bar)
     return chosen.choose(layers, limit, recipe=recipe)
 
 
@@ -70,7 +74,7 @@ class Way:
     """How bits are chosen: by layers or by channels.
 
     Attributes:
-        measure: (model, calibration data, recipe=...) -> sensitivities.
+        measure: (model, calibration data, recipe=..., advance=...) -> sensitivities.
         choose: (sensitivities, limit in bytes, recipe=...) -> the choice.
         least_bytes: sensitivities -> the least that `choose` can reach, estimated.
     """

@@ -15,6 +15,7 @@ from tfbinreg.core.recipe import Recipe, RecipeData
 from tfbinreg.layers.sites import Site, kernel_sites
 from tfbinreg.training.calibrate import sample_batches
 from tfbinreg.training.quantize import quantize_apply
+from tflite_tools.system.progress import Advance, quietly
 
 WIDTHS = (2, 3, 4, 8)
 
@@ -49,6 +50,7 @@ def sensitivities(
     *,
     recipe: RecipeData = None,
     widths: Sequence[int] = WIDTHS,
+    advance: Advance = quietly,
 ) -> tuple[Sensitivity, ...]:
     """Measure every kernel of a model at each of some widths.
 
@@ -62,6 +64,7 @@ def sensitivities(
         recipe: everything but the weight bits, in any form that `quantize_apply` takes; layers
             whose weight bits a rule sets keep them.
         widths: bits, of those from 1 to 8.
+        advance: is told of each kernel.
 
     Raises:
         ValueError: as `quantize_apply`.
@@ -75,7 +78,8 @@ def sensitivities(
         _start_best(site, site.quantizer)
     expected = _outputs(quantized, batches)
     found = []
-    for site in sites:
+    for index, site in enumerate(sites):
+        advance(index / len(sites), f"measuring fewer bits in {site.name}")
         bits = recipe.settings((site.name, type(site.layer.layer).__name__)).weight_bits
         parameters = int(np.prod(site.shape))
         moved, code_bits = {}, {}

@@ -243,7 +243,8 @@ def needs_tensorflow() -> Iterator[None]:
     except ImportError as error:
         reason = error.__cause__ or error  # tfbinreg says it in its own words
         raise RuntimeError(
-            f"Reading a Keras model needs TensorFlow and tf_keras ({reason}): pip install tfbinreg"
+            f"Reading a Keras model needs TensorFlow and tf_keras ({reason}): "
+            "pip install tfbinreg, '.' in a clone"
         ) from error
 
 

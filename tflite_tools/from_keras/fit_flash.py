@@ -139,8 +139,7 @@ def _fitting(
     from tfbinreg.budget.flash_budget import largest
     from tfbinreg.training.finalize import finalize
 
-    advance(None, "measuring what fewer bits do to the outputs")
-    layers = way.measure(model, inputs)
+    layers = way.measure(model, inputs, advance=advance)
     least, off = way.least_bytes(layers), 0
     best: _Choice | None = None
     tried: list[tuple[Any, ...]] = []

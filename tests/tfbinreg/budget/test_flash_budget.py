@@ -1,8 +1,11 @@
+import contextlib
+
 import numpy as np
 import pytest
 
 import tfbinreg
 from tfbinreg import Recipe, Rule
+from tfbinreg.budget import flash_budget
 from tfbinreg.budget.channel_sensitivity import channel_sensitivities
 from tfbinreg.budget.flash_budget import choose_channels, fit_flash_budget
 from tfbinreg.budget.sensitivity import WIDTHS
@@ -38,6 +41,22 @@ def test_more_bits_move_the_outputs_less(float_net, images):
     for choice in fit_flash_budget(float_net, 10**6, images).layers:
         moved = [choice.sensitivity[width] for width in WIDTHS]
         assert moved[0] > moved[2] > moved[3] == 0.0
+
+
+@pytest.mark.parametrize("verbose", [0, 1])
+@pytest.mark.parametrize("granularity", ["layer", "channel"])
+def test_progress_is_shown_if_wanted(float_net, images, granularity, verbose, monkeypatch):
+    told = []
+
+    @contextlib.contextmanager
+    def progress(*, enabled):
+        yield lambda share, text: told.append((share, text)) if enabled else None
+
+    monkeypatch.setattr(flash_budget, "progress", progress)
+    fit_flash_budget(float_net, 10**6, images, granularity=granularity, verbose=verbose)
+    shares = [share for share, _ in told]
+    assert shares == sorted(shares) and len(told) == len(dict(told)) and bool(told) == bool(verbose)
+    assert all(0.0 <= share < 1.0 for share in shares)
 
 
 def test_the_model_is_left_alone(float_net, images):

@@ -20,6 +20,7 @@ FILES = ROOT / "tests" / "tflite_tools" / "files"
 INSTALLING = (ROOT / "docs" / "install.md").read_text()
 MODULES = {"absl": "absl-py", "ai_edge_litert": "ai-edge-litert"}  # others are called as they are
 OPTIONAL = {"tflite_micro", "serial", "shtab"}
+REMEDY = "pip install tfbinreg, '.' in a clone"
 OF_LITERT = {"flatbuffers"}  # which installs it
 
 RUNNER = """
@@ -102,7 +103,7 @@ def test_what_reads_keras_models_says_what_to_install(folder):
     assert codes == [1] * len(KERAS)
     for error in errors:
         assert error.startswith(f"{PROGRAM}: error: Reading a Keras model needs TensorFlow")
-        assert error.endswith("(No module named 'tensorflow'): pip install tfbinreg")
+        assert error.endswith(f"(No module named 'tensorflow'): {REMEDY}")
     assert len(errors) == len(KERAS)
     assert not list(folder.glob("new.*"))
 
@@ -176,4 +177,4 @@ def test_the_lines_of_the_page_in_an_environment_of_its_own(folder):
     for line in KERAS:
         done = process([folder / "venv" / "bin" / PROGRAM, *line.split()], folder)
         assert done.returncode == 1
-        assert done.stderr.count("\n") == 1 and done.stderr.endswith("pip install tfbinreg\n")
+        assert done.stderr.count("\n") == 1 and done.stderr.endswith(f"{REMEDY}\n")
