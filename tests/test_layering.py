@@ -58,8 +58,9 @@ tflite_tools.pruning: relations kernels constants removal smaller
 tflite_tools.checks: verdict agreement coarse_check pairing static isolate operator_checks
   trained_model same_weights derived_file compare rounding
 tflite_tools.c: arena packing coding pads lowering channel_constants lower_kernels
-  lower_moves lower_elementwise memory_map strip_step strips source_text generate host_run
-  boards host_size accuracy source_folder verify_folder packages
+  lower_moves lower_elementwise memory_map strip_step strips source_text row_parts streaming
+  stream_text generate host_run
+  stream_run boards host_size accuracy source_folder verify_folder packages
 tflite_tools.device: lines conversation serial_port emulated measure
 tflite_tools.formats: ethos result int4 split lut slim build
 tflite_tools.reports: describe svg sizes markup document page_sections page_summary page report_text

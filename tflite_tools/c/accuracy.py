@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from tflite_tools.c import generate, host_run
+from tflite_tools.c import generate, stream_run
 from tflite_tools.c.host_run import CompilerError
 from tflite_tools.checks.verdict import Accuracy
 from tflite_tools.running import runtime, samples
@@ -121,7 +121,7 @@ def as_c(
 
     def run() -> list[np.ndarray]:
         sources = generate.generate(model).files if files is None else files
-        return samples.real(model, host_run.run(sources, model, inputs, flags=()))
+        return samples.real(model, stream_run.run(sources, model, inputs, flags=()))
 
     return run
 

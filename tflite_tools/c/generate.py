@@ -20,9 +20,14 @@ from tflite_tools.c import (
     memory_map,
     pads,
     source_text,
+    stream_text,
     strips,
 )
+from tflite_tools.c import streaming as frame_by_frame
 from tflite_tools.c.lowering import Constants, Context, Problem, Step
+from tflite_tools.c.source_text import Text
+from tflite_tools.c.stream_text import StreamText
+from tflite_tools.c.streaming import Stream
 from tflite_tools.pruning import smaller
 from tflite_tools.pruning.smaller import Smaller
 from tflite_tools.schema import value_tables
@@ -53,6 +58,7 @@ _CODED = {"codebooks": "moves"}
 _GROUPED = {"groups": "convolutions"}
 _IN_STRIPS = {"strips": "elements"}
 _BILINEAR = {"bilinear": "moves"}
+_STREAMED = {"streams": "moves"}
 LOWERINGS = {**lower_kernels.LOWERINGS, **lower_moves.LOWERINGS, **lower_elementwise.LOWERINGS}
 # Names that C, its library or the generated files use.
 _RESERVED = frozenset(keyword for line in (
@@ -79,6 +85,7 @@ class Sources:
         constant_bytes: biases, multipliers, shifts and tables.
         left_out: name of a weight tensor -> output channels that the network does not need and the
             C does not have.
+        stream: of C that takes a sequence frame by frame, what it computes and keeps; else None.
     """
 
     files: Mapping[str, str]
@@ -86,10 +93,16 @@ class Sources:
     packed_weight_bytes: int
     constant_bytes: int
     left_out: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    stream: Stream | None = None
 
 
 def generate(
-    model: Model, *, name: str = "model", whole: bool = False, ram_budget: int | None = None
+    model: Model,
+    *,
+    name: str = "model",
+    whole: bool = False,
+    ram_budget: int | None = None,
+    streaming: bool = False,
 ) -> Sources:
     """Write a canonical int8 file as C.
 
@@ -98,6 +111,8 @@ def generate(
         name: prefix of the files and of everything they declare.
         whole: keep the channels that the network does not need (`pruning.removal`).
         ram_budget: bytes of the arena, which operators run in strips to keep; None for none.
+        streaming: take a sequence frame by frame, along axis 1 of the inputs, and keep what is still
+            needed in a state.
 
     Returns:
         `name`.c, `name`.h, the runtime header and an example main.c that reads samples from
@@ -105,23 +120,23 @@ def generate(
 
     Raises:
         ValueError: if the file has no manifest, or operators that cannot be written exactly; every
-            reason is listed. If activations cannot be made to fit into `ram_budget`.
+            reason is listed. If activations cannot be made to fit into `ram_budget`. If `streaming`
+            cannot be had, or not with a `ram_budget`.
     """
     check_name(name)
+    if streaming and ram_budget is not None:
+        raise ValueError("A network that takes frames one by one has no strips: give no RAM budget.")
     entries = {entry.tensor: entry for entry in model.require_manifest().layers}
     if len(model.graphs) != 1:
         raise ValueError("The file has several subgraphs.")
     lowered = _lowered(model.main, entries)
     needed = Smaller(model, {}) if whole else smaller.of_model(model)
-    if needed.model is not model:
-        lowered = _lowered(needed.model.main, entries)
-    graph, steps, constants = lowered
-    if ram_budget is not None:
-        steps = strips.within(graph, steps, ram_budget)
-    placed = memory_map.place(graph, steps)
-    text = source_text.Text(
-        name, graph, steps, placed, constants.lines, _defines(constants), ram_budget
-    )
+    if streaming:
+        text, constants = _streamed(name, needed.model.main, entries)
+    else:
+        if needed.model is not model:
+            lowered = _lowered(needed.model.main, entries)
+        text, constants = _placed(name, *lowered, ram_budget), lowered[2]
     return Sources(
         files={
             f"{name}.c": text.source(),
@@ -130,16 +145,56 @@ def generate(
                 coded=constants.coded,
                 shifts=constants.by_shifts,
                 groups=constants.grouped,
-                in_strips=len(steps) < len(lowered[1]),
-                bilinear=any(op.name == "RESIZE_BILINEAR" for op in graph.ops),
+                in_strips=len(text.steps) < len(lowered[1]) and not streaming,
+                bilinear=any(op.name == "RESIZE_BILINEAR" for op in text.graph.ops),
+                streamed=streaming,
             ),
             "main.c": text.example(),
         },
-        arena_bytes=placed.arena.size,
+        arena_bytes=text.placed.arena.size,
         packed_weight_bytes=constants.weight_bytes,
         constant_bytes=constants.other_bytes,
         left_out=needed.by_weights(),
+        stream=text.stream if isinstance(text, StreamText) else None,
     )
+
+
+def _placed(
+    name: str,
+    graph: Graph,
+    steps: Sequence[Step],
+    constants: Constants,
+    ram_budget: int | None,
+) -> Text:
+    """A lowered network with places for its tensors."""
+    if ram_budget is not None:
+        steps = strips.within(graph, steps, ram_budget)
+    placed = memory_map.place(graph, steps)
+    return Text(name, graph, steps, placed, constants.lines, _defines(constants), ram_budget)
+
+
+def _streamed(
+    name: str, graph: Graph, entries: Mapping[str, LayerEntry]
+) -> tuple[StreamText, Constants]:
+    """A network that takes a sequence frame by frame, likewise."""
+    stream = frame_by_frame.of_graph(pads.joined(value_tables.joined(graph)))
+    steps, constants, problems = _steps(stream.graph, entries)
+    lowering.raise_problems(problems)
+    by_number = {op.index: step for op, step in zip(stream.graph.ops, steps, strict=True)}
+    found = list(stream_text.steps_of(stream, by_number))
+    steps = [step for step, _ in found]
+    placed = memory_map.place(stream.graph, steps, stream_text.places(stream))
+    text = StreamText(
+        name,
+        stream.graph,
+        steps,
+        placed,
+        constants.lines,
+        _defines(constants),
+        stream=stream,
+        clocks=[clock for _, clock in found],
+    )
+    return text, constants
 
 
 def left_out(model: Model) -> dict[str, int]:
@@ -160,14 +215,22 @@ def _lowered(
         ValueError: with every reason why some operators have none.
     """
     graph = pads.joined(value_tables.joined(graph))
-    constants, problems, steps = Constants(), _edge_problems(graph), []
+    steps, constants, problems = _steps(graph, entries)
+    problems = [*_edge_problems(graph), *problems, *_order_problems(graph, steps)]
+    lowering.raise_problems(problems)
+    return graph, steps, constants
+
+
+def _steps(
+    graph: Graph, entries: Mapping[str, LayerEntry]
+) -> tuple[list[Step], Constants, list[Problem]]:
+    """Operators as steps, their constants, and why some have none."""
+    constants, steps, problems = Constants(), [], []
     for op in graph.ops:
         step, found = _lower(graph, op, Context(graph, op, entries, constants))
         steps.append(step)
         problems += found
-    problems += _order_problems(graph, steps)
-    lowering.raise_problems(problems)
-    return graph, steps, constants
+    return steps, constants, problems
 
 
 def _defines(constants: Constants) -> list[str]:
@@ -185,10 +248,11 @@ def runtime_header(
     groups: bool = False,
     in_strips: bool = False,
     bilinear: bool = False,
+    streamed: bool = False,
 ) -> str:
     """The kernels, as one header; `coded` adds those for the weights that `coding` makes, `shifts`
     those for scales that are powers of two, `groups` those for convolutions in groups, `in_strips`
-    what runs operators in strips, `bilinear` interpolation."""
+    what runs operators in strips, `bilinear` interpolation, `streamed` what keeps rows."""
     names = list(_RUNTIME_PARTS)
     parts_of = (
         (coded, _CODED),
@@ -196,6 +260,7 @@ def runtime_header(
         (groups, _GROUPED),
         (in_strips, _IN_STRIPS),
         (bilinear, _BILINEAR),
+        (streamed, _STREAMED),
     )
     for is_needed, added in parts_of:
         for name, before in added.items() if is_needed else ():

@@ -101,6 +101,50 @@ def run(
     return parted(model, done.stdout, len(rows))
 
 
+def run_frames(
+    files: Mapping[str, str],
+    sequences: Sequence[np.ndarray],
+    row_bytes: int,
+    *,
+    flags: Sequence[str] = SANITIZERS,
+    time_limit: float = TIME_LIMIT,
+) -> list[np.ndarray]:
+    """Compile the example program of a network that takes frames, and run it on each sequence from
+    its beginning, within the bounds of `run`.
+
+    Args:
+        files: the C files by name, with the example program.
+        sequences: int8, (frames, bytes of the frames of all inputs).
+        row_bytes: what the program writes when there are outputs.
+        flags: compiler flags beside `FLAGS`.
+        time_limit: seconds for each sequence.
+
+    Returns:
+        For each sequence what was written, int8, (outputs, row_bytes).
+
+    Raises:
+        CompilerError: if there is no compiler, or compiling or running fails.
+    """
+    made = []
+    with tempfile.TemporaryDirectory(prefix="tflite_tools_c_") as path:
+        program = compile_to(pathlib.Path(path), files, flags)
+        for frames in sequences:
+            done = _execute(
+                program,
+                frames.astype(np.int8).tobytes(),
+                most_output=len(frames) * row_bytes + _MESSAGES,
+                sanitized=SANITIZERS[0] in flags,
+                time_limit=time_limit,
+            )
+            if done.code != 0:
+                raise CompilerError(f"The program failed: {done.reason}")
+            values = np.frombuffer(done.stdout, np.int8)
+            if values.size % row_bytes:
+                raise CompilerError(f"The program wrote {values.size} values in rows of {row_bytes}.")
+            made.append(values.reshape(-1, row_bytes))
+    return made
+
+
 def _output_bytes(model: Model) -> int:
     """What a program writes for a sample."""
     tensors = model.main.tensors

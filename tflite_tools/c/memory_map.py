@@ -11,7 +11,8 @@ from tflite_tools.c.arena import Arena, Buffer
 from tflite_tools.c.lowering import Step
 from tflite_tools.schema.contents import Graph
 
-Place = tuple[str, int]  # ("input", k), ("output", k) or ("arena", offset)
+# ("input", k), ("output", k), ("arena", offset) or ("state", offset)
+Place = tuple[str, int]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,10 +36,17 @@ class Placement:
     arena: Arena
 
 
-def place(graph: Graph, steps: Sequence[Step]) -> Placement:
-    """Give every tensor a place. Tensors that share their memory are placed together."""
-    owner = _owners(graph, steps)
-    fixed, copies = _edges(graph, owner)
+def place(graph: Graph, steps: Sequence[Step], kept: Mapping[int, Place] | None = None) -> Placement:
+    """Give every tensor a place. Tensors that share their memory are placed together.
+
+    Args:
+        graph: their shapes.
+        steps: what reads and writes them.
+        kept: places of tensors that live on from call to call.
+    """
+    given = {index: ("input", k) for k, index in enumerate(graph.inputs)} | dict(kept or {})
+    owner = _owners(graph, steps, given)
+    fixed, copies = _edges(graph, owner, given)
     buffers = [_buffer(graph, steps, owner, root) for root in _made(steps, owner) - set(fixed)]
     copied = {f"tensor {owner[index]}" for index, _ in copies}
     buffers = [
@@ -79,15 +87,19 @@ def _made(steps: Sequence[Step], owner: Mapping[int, int]) -> set[int]:
     return {owner[step.writes] for step in steps}
 
 
-def _owners(graph: Graph, steps: Sequence[Step]) -> dict[int, int]:
+def _owners(
+    graph: Graph, steps: Sequence[Step], given: Mapping[int, Place]
+) -> dict[int, int]:
     """Tensor -> the tensor whose memory it shares, itself if none."""
-    owner = {index: index for index in graph.inputs}
+    owner = {index: index for index in given}
     for number, step in enumerate(steps):
         owner.setdefault(step.writes, step.writes)
         if not step.reads:
             continue
         root = owner[step.reads[0]]
-        if step.same_memory or (step.in_place and _dies(graph, steps, owner, number, root)):
+        if step.same_memory or (
+            step.in_place and root not in given and _dies(graph, steps, owner, number, root)
+        ):
             owner[step.writes] = root
     return owner
 
@@ -105,11 +117,11 @@ def _dies(
 
 
 def _edges(
-    graph: Graph, owner: Mapping[int, int]
+    graph: Graph, owner: Mapping[int, int], given: Mapping[int, Place]
 ) -> tuple[dict[int, Place], tuple[tuple[int, int], ...]]:
-    """The memory that belongs to the caller, and the outputs that share another one's memory, or
+    """The memory that is not the arena's, and the outputs that share another one's memory, or
     that of a larger tensor."""
-    fixed: dict[int, Place] = {index: ("input", k) for k, index in enumerate(graph.inputs)}
+    fixed = dict(given)
     copies = []
     for number, index in enumerate(graph.outputs):
         root = owner[index]

@@ -13,6 +13,7 @@ import numpy as np
 from tflite_tools.c import coding, packing
 from tflite_tools.c.generate import RUNTIME_HEADER
 from tflite_tools.c.source_text import BUDGET
+from tflite_tools.c.stream_text import MARK
 from tflite_tools.checks import pairing
 from tflite_tools.checks.verdict import Check, Verdict, decide
 from tflite_tools.pruning import smaller
@@ -53,6 +54,11 @@ class Folder:
         """What its arena was planned for; None without a budget."""
         found = _BUDGET.search(self.source)
         return None if found is None else int(found[1])
+
+    @property
+    def streaming(self) -> bool:
+        """Whether it takes a sequence frame by frame."""
+        return MARK in self.source
 
 
 def check_replaceable(path: str | os.PathLike[str], files: Sequence[str]) -> None:

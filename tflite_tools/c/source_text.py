@@ -47,6 +47,7 @@ class Text:
             " * They are quantized by stored = floor(real / SCALE + 0.5) + ZERO_POINT, clipped to",
             " * [-128, 127]. The buffers must not overlap. The function uses a static arena: it is",
             " * not to be called again before it has returned.",
+            *self._calling(),
             " */",
             f"#ifndef {upper}_H_",
             f"#define {upper}_H_",
@@ -57,13 +58,14 @@ class Text:
             f"#define {upper}_ARENA_BYTES {self.placed.arena.size}",
             f"#define {upper}_INPUTS {len(self.graph.inputs)}",
             f"#define {upper}_OUTPUTS {len(self.graph.outputs)}",
+            *self._sizes_of_state(),
             "",
             *edges,
             "#ifdef __cplusplus",
             'extern "C" {',
             "#endif",
             "",
-            f"void {self.name}_run({self._parameters()});",
+            *self._declarations(),
             "",
             "#ifdef __cplusplus",
             "}",
@@ -93,11 +95,23 @@ class Text:
             *self.constants,
             "",
             *(arena if self.placed.arena.size else []),
-            f"void {self.name}_run({self._parameters()}) {{",
-            *self._statements(),
-            "}",
+            *self._functions(),
             "",
         ])  # fmt: skip
+
+    def _calling(self) -> list[str]:
+        """Lines about how it is called, at the head of the header."""
+        return []
+
+    def _sizes_of_state(self) -> list[str]:
+        """Definitions of what is kept between calls."""
+        return []
+
+    def _declarations(self) -> list[str]:
+        return [f"void {self.name}_run({self._parameters()});"]
+
+    def _functions(self) -> list[str]:
+        return [f"void {self.name}_run({self._parameters()}) {{", *self._statements(), "}"]
 
     def example(self) -> str:
         """A program that runs samples from standard input and writes their outputs."""
@@ -163,26 +177,40 @@ class Text:
         )
 
     def _statements(self) -> list[str]:
-        places = {f"t{i}": _address(place) for i, place in self.placed.tensors.items()}
+        lines = []
+        for number in range(len(self.steps)):
+            lines += self._step(number)
+        return lines + self._copies()
+
+    def _step(self, number: int) -> list[str]:
+        """The statements of a step; none if it only gives a tensor another name."""
+        step = self.steps[number]
+        if step.same_memory:
+            return []
         # What a kernel without scratch memory is given; compilers distrust a null pointer.
         idle = "arena.bytes" if self.placed.arena.size else "output0"
-        lines = []
-        for number, step in enumerate(self.steps):
-            if step.same_memory:
-                continue
-            offset = self.placed.scratch.get(number)
-            scratch = idle if offset is None else _address(("arena", offset))
-            lines.append(f"  /* {step.title} */")
-            units = self.placed.units.get(number, 0)
-            lines.append(f"  {step.call.format(scratch=scratch, units=units, **places)}")
+        offset = self.placed.scratch.get(number)
+        scratch = idle if offset is None else _address(("arena", offset))
+        units = self.placed.units.get(number, 0)
+        call = step.call.format(scratch=scratch, units=units, **self._places())
+        return [f"  /* {step.title} */", f"  {call}"]
+
+    def _copies(self) -> list[str]:
+        """Outputs that lie in another tensor's memory."""
+        places, lines = self._places(), []
         for index, number in self.placed.copies:
             size = math.prod(self.graph.tensors[index].shape)
             lines.append(f"  memcpy(output{number}, {places[f't{index}']}, {size});")
         return lines
 
+    def _places(self) -> dict[str, str]:
+        return {f"t{i}": _address(place) for i, place in self.placed.tensors.items()}
+
 
 def _address(place: Place) -> str:
     kind, number = place
+    if kind == "state":
+        return f"state->rows.bytes + {number}"
     return f"arena.bytes + {number}" if kind == "arena" else f"{kind}{number}"
 
 

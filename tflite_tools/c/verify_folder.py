@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tflite_tools.c import generate, host_run, source_folder
+from tflite_tools.c import generate, host_run, source_folder, stream_run
 from tflite_tools.c.host_run import CompilerError
 from tflite_tools.c.source_folder import Folder
 from tflite_tools.checks import derived_file, isolate, operator_checks
@@ -41,7 +41,7 @@ class _Case:
     def c(self, flags: Sequence[str] = ()) -> _Outputs | CompilerError:
         """What the folder's program computes, watched by the sanitizers, or why it does not."""
         try:
-            return host_run.run(
+            return stream_run.run(
                 self.folder.files,
                 self.canonical,
                 self.inputs,
@@ -133,7 +133,10 @@ def _sources(case: _Case) -> Check:
     """The files, character by character, are those that are written today."""
     try:
         written = generate.generate(
-            case.canonical, name=case.folder.name, ram_budget=case.folder.ram_budget
+            case.canonical,
+            name=case.folder.name,
+            ram_budget=case.folder.ram_budget,
+            streaming=case.folder.streaming,
         ).files
     except ValueError as error:
         return Check("sources", Verdict.FAILED, " ".join(str(error).split()))

@@ -46,6 +46,7 @@ def convert(arguments: argparse.Namespace) -> int:
         accelerator=arguments.accelerator,
         package=arguments.package,
         ram_budget=arguments.ram_budget,
+        streaming=arguments.streaming,
     )
     folder, name = options.format == "c", _identifier(arguments.output)
     given.check_paths(arguments)

@@ -121,6 +121,12 @@ def add_convert(parser: argparse.ArgumentParser) -> None:
         help="c: bytes that activations may take (34KB), besides the caller's inputs and outputs; "
         "layers run in strips of rows where that saves memory, which takes more time",
     )
+    parser.add_argument(
+        "--streaming",
+        action="store_true",
+        help="c: take a sequence frame by frame (axis 1 of the input is time), keep what is still "
+        "needed in a state, and compute only what is new; for causal networks",
+    )
     add_notes(parser)
 
 

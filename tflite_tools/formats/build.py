@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from tflite_tools.c import generate, packages, verify_folder
+from tflite_tools.c.generate import Sources
 from tflite_tools.c.source_folder import Folder
 from tflite_tools.formats import ethos, int4, lut, result, slim
 from tflite_tools.formats.result import TARGETS, Result
@@ -30,6 +32,7 @@ class Options:
         package: whose build system the folder of C is for, one of `packages.PACKAGES`; None for
             the sources alone.
         ram_budget: bytes that activations may take in C; None for any number.
+        streaming: C that takes a sequence frame by frame.
     """
 
     format: str = "int8"
@@ -39,6 +42,7 @@ class Options:
     accelerator: str = ethos.DEFAULT_ACCELERATOR
     package: str | None = None
     ram_budget: int | None = None
+    streaming: bool = False
 
     def __post_init__(self) -> None:
         if self.format not in FORMATS or self.target not in TARGETS:
@@ -49,6 +53,17 @@ class Options:
             raise ValueError(f"There is no package {self.package!r}.")
         if self.ram_budget is not None and self.format != "c":
             raise ValueError("--ram_budget is for --format c, whose memory is planned here.")
+        if self.streaming and self.format != "c":
+            raise ValueError(
+                "--streaming is for --format c: a .tflite file takes whole sequences."
+            )
+        if self.streaming and self.package is not None:
+            raise ValueError(
+                "--streaming has no --package: their example takes whole samples. Put the files of "
+                "--format c into your project."
+            )
+        if self.streaming and self.ram_budget is not None:
+            raise ValueError("--streaming needs little RAM as it is: leave --ram_budget out.")
         if self.split_convs is not None and self.format != "lut":
             raise ValueError("--split_convs is for --format lut, which decodes weights.")
         if self.split_convs is not None and self.split_convs < 1:
@@ -126,7 +141,7 @@ def build(canonical: Model, options: Options, *, name: str = "model") -> Built:
     """
     check_canonical(canonical)
     if options.format == "c":
-        return _sources(canonical, name, options.package, options.ram_budget)
+        return _sources(canonical, name, options)
     if options.target == "ethos-u":
         return _compiled(canonical, options.accelerator)
     made: Result | None = None
@@ -154,21 +169,38 @@ def _file(
     return Built({"": model.data}, warnings, passes, figures or {}, model=model)
 
 
-def _sources(canonical: Model, name: str, package: str | None, ram_budget: int | None) -> Built:
-    made = generate.generate(canonical, name=name, ram_budget=ram_budget)
+def _sources(canonical: Model, name: str, options: Options) -> Built:
+    made = generate.generate(
+        canonical, name=name, ram_budget=options.ram_budget, streaming=options.streaming
+    )
     warnings = result.accepted(verify_folder.compare(Folder(name, made.files), canonical))
-    figures = {
+    figures = _stream_figures(made, canonical) | {
         "arena_bytes": made.arena_bytes,
         "packed_weight_bytes": made.packed_weight_bytes,
         "constant_bytes": made.constant_bytes,
         "channels_left_out": sum(made.left_out.values()),
     }
     texts = made.files
-    if package is not None:
-        texts = packages.pack(made, canonical, name=name, package=package)
+    if options.package is not None:
+        texts = packages.pack(made, canonical, name=name, package=options.package)
     files = {path: text.encode() for path, text in texts.items()}
     kept = made.packed_weight_bytes + made.constant_bytes
     return Built(files, warnings, figures=figures, data_bytes=kept)
+
+
+def _stream_figures(made: Sources, canonical: Model) -> dict[str, Any]:
+    """What C that takes frames keeps, and when it gives outputs; and the memory of the C that takes
+    the whole sequence, its input included."""
+    if made.stream is None:
+        return {}
+    output, tensors = made.stream.output, canonical.main.tensors
+    window = sum(math.prod(tensors[index].shape) for index in canonical.main.inputs)
+    return {
+        "state_bytes": made.stream.state_bytes,
+        "whole_sequence_bytes": generate.generate(canonical).arena_bytes + window,
+        "first_output_frame": output.begin + 1,
+        "output_every_frames": output.every,
+    }
 
 
 def _compiled(canonical: Model, accelerator: str) -> Built:
