@@ -111,8 +111,8 @@ def generate(
         name: prefix of the files and of everything they declare.
         whole: keep the channels that the network does not need (`pruning.removal`).
         ram_budget: bytes of the arena, which operators run in strips to keep; None for none.
-        streaming: take a sequence frame by frame, along axis 1 of the inputs, and keep what is still
-            needed in a state.
+        streaming: take a sequence frame by frame, along axis 1 of the inputs, and keep what is
+            still needed in a state.
 
     Returns:
         `name`.c, `name`.h, the runtime header and an example main.c that reads samples from
@@ -125,12 +125,15 @@ def generate(
     """
     check_name(name)
     if streaming and ram_budget is not None:
-        raise ValueError("A network that takes frames one by one has no strips: give no RAM budget.")
+        raise ValueError(
+            "A network that takes frames one by one has no strips: give no RAM budget."
+        )
     entries = {entry.tensor: entry for entry in model.require_manifest().layers}
     if len(model.graphs) != 1:
         raise ValueError("The file has several subgraphs.")
     lowered = _lowered(model.main, entries)
     needed = Smaller(model, {}) if whole else smaller.of_model(model)
+    text: Text
     if streaming:
         text, constants = _streamed(name, needed.model.main, entries)
     else:

@@ -140,7 +140,9 @@ def run_frames(
                 raise CompilerError(f"The program failed: {done.reason}")
             values = np.frombuffer(done.stdout, np.int8)
             if values.size % row_bytes:
-                raise CompilerError(f"The program wrote {values.size} values in rows of {row_bytes}.")
+                raise CompilerError(
+                    f"The program wrote {values.size} values in rows of {row_bytes}."
+                )
             made.append(values.reshape(-1, row_bytes))
     return made
 

@@ -36,7 +36,9 @@ class Placement:
     arena: Arena
 
 
-def place(graph: Graph, steps: Sequence[Step], kept: Mapping[int, Place] | None = None) -> Placement:
+def place(
+    graph: Graph, steps: Sequence[Step], kept: Mapping[int, Place] | None = None
+) -> Placement:
     """Give every tensor a place. Tensors that share their memory are placed together.
 
     Args:
@@ -87,9 +89,7 @@ def _made(steps: Sequence[Step], owner: Mapping[int, int]) -> set[int]:
     return {owner[step.writes] for step in steps}
 
 
-def _owners(
-    graph: Graph, steps: Sequence[Step], given: Mapping[int, Place]
-) -> dict[int, int]:
+def _owners(graph: Graph, steps: Sequence[Step], given: Mapping[int, Place]) -> dict[int, int]:
     """Tensor -> the tensor whose memory it shares, itself if none."""
     owner = {index: index for index in given}
     for number, step in enumerate(steps):

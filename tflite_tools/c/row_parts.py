@@ -191,8 +191,6 @@ def _window(reader: Reader) -> Part:
         instead = "take padding='valid'" if pooled else _CAUSAL
         frames = "1 frame" if future == 1 else f"{future} frames"
         reader.refuse(f"it sees {frames} of the future, by its padding: {instead}")
-    elif pooled and window.pad:
-        reader.refuse("it pads the beginning of the sequence: take padding='valid'")
     margins[2 * axis - 2 : 2 * axis] = 0, 0
     # With a stride as long as the window, no padding is left along the time axis.
     options = {**op.options, f"stride{letter}": taps, f"dilation{letter}Factor": 1}
@@ -274,9 +272,7 @@ def _slice(reader: Reader) -> Part:
     return _sliced(reader, taken, {1: begins, 2: sizes}, gone=False)
 
 
-def _sliced(
-    reader: Reader, taken: range, bounds: Mapping[int, np.ndarray], *, gone: bool
-) -> Part:
+def _sliced(reader: Reader, taken: range, bounds: Mapping[int, np.ndarray], *, gone: bool) -> Part:
     """A slice that leaves some rows; `gone` says that it drops the time axis."""
     rows, source = reader.rows, reader.source
     if taken.step < 1:
@@ -306,9 +302,7 @@ _PARTS: dict[str, Callable[[Reader], Part]] = {
         _pointwise,
     ),
     **dict.fromkeys(("ADD", "MAXIMUM", "MINIMUM", "MUL", "PRELU", "SUB"), _joined),
-    **dict.fromkeys(
-        ("AVERAGE_POOL_2D", "CONV_2D", "DEPTHWISE_CONV_2D", "MAX_POOL_2D"), _window
-    ),
+    **dict.fromkeys(("AVERAGE_POOL_2D", "CONV_2D", "DEPTHWISE_CONV_2D", "MAX_POOL_2D"), _window),
     **dict.fromkeys(("EXPAND_DIMS", "RESHAPE", "SQUEEZE"), _reshape),
     **dict.fromkeys(("MEAN", "REDUCE_MAX"), _reduction),
     **dict.fromkeys(("PAD", "PADV2"), _pad),

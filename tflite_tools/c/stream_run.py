@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from tflite_tools.c import generate, host_run, stream_text
+from tflite_tools.c import host_run, pads, stream_text, streaming
 from tflite_tools.c.host_run import CompilerError
 from tflite_tools.c.streaming import Stream
+from tflite_tools.pruning import smaller
+from tflite_tools.schema import value_tables
 from tflite_tools.schema.contents import Model
 
 
@@ -22,12 +24,10 @@ def stream_of(model: Model) -> Stream:
     """What the C of a file computes and keeps if it takes frames.
 
     Raises:
-        ValueError: if there is no such C.
+        ValueError: as `streaming.of_graph`.
     """
-    stream = generate.generate(model, streaming=True).stream
-    if stream is None:
-        raise ValueError("The C does not take frames.")
-    return stream
+    graph = smaller.of_model(model).model.main
+    return streaming.of_graph(pads.joined(value_tables.joined(graph)))
 
 
 def run(

@@ -53,17 +53,8 @@ class Options:
             raise ValueError(f"There is no package {self.package!r}.")
         if self.ram_budget is not None and self.format != "c":
             raise ValueError("--ram_budget is for --format c, whose memory is planned here.")
-        if self.streaming and self.format != "c":
-            raise ValueError(
-                "--streaming is for --format c: a .tflite file takes whole sequences."
-            )
-        if self.streaming and self.package is not None:
-            raise ValueError(
-                "--streaming has no --package: their example takes whole samples. Put the files of "
-                "--format c into your project."
-            )
-        if self.streaming and self.ram_budget is not None:
-            raise ValueError("--streaming needs little RAM as it is: leave --ram_budget out.")
+        if self.streaming:
+            self._check_streaming()
         if self.split_convs is not None and self.format != "lut":
             raise ValueError("--split_convs is for --format lut, which decodes weights.")
         if self.split_convs is not None and self.split_convs < 1:
@@ -78,6 +69,17 @@ class Options:
             raise ValueError("--format lut does not run on litert: only TFLM decodes tables.")
         if self.slim and (self.format == "c" or self.target == "ethos-u"):
             raise ValueError("--slim is for .tflite files that LiteRT or TFLM run.")
+
+    def _check_streaming(self) -> None:
+        if self.format != "c":
+            raise ValueError("--streaming is for --format c: a .tflite file takes whole sequences.")
+        if self.package is not None:
+            raise ValueError(
+                "--streaming has no --package: their example takes whole samples. Put the files of "
+                "--format c into your project."
+            )
+        if self.ram_budget is not None:
+            raise ValueError("--streaming keeps a few rows only: leave --ram_budget out.")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

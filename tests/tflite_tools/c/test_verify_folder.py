@@ -100,7 +100,7 @@ def test_c_that_does_not_compile_fails(folder, two_bits, can_run):
 
 
 def test_a_file_that_cannot_be_c_fails(folder, two_bits, monkeypatch):
-    def refuse(model, *, name="model", ram_budget=None):
+    def refuse(model, **_):
         raise ValueError("Cannot write the file as C:\n  - reason")
 
     monkeypatch.setattr(generate, "generate", refuse)

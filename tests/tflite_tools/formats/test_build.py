@@ -1,6 +1,7 @@
 """Format, target and slimming together."""
 
 import pytest
+import sequence_nets
 
 from tflite_tools.c import generate, host_run, verify_folder
 from tflite_tools.checks.verdict import Check, Report, Verdict
@@ -21,6 +22,9 @@ from tflite_tools.schema import flatbuffer
         ({"format": "lut", "target": "ethos-u"}, "lut does not run on ethos-u"),
         ({"format": "lut", "target": "litert"}, "lut does not run on litert"),
         ({"ram_budget": 9000}, "--ram_budget is for --format c"),
+        ({"streaming": True}, "--streaming is for --format c"),
+        ({"streaming": True, "format": "c", "package": "zephyr"}, "--streaming has no --package"),
+        ({"streaming": True, "format": "c", "ram_budget": 9000}, "leave --ram_budget out"),
         ({"format": "c", "target": "tflm"}, "its own runtime"),
         ({"format": "c", "slim": True}, "--slim is for .tflite files"),
         ({"target": "ethos-u", "slim": True}, "--slim is for .tflite files"),
@@ -92,3 +96,11 @@ def test_operators_on_the_cpu_are_named(two_bits, monkeypatch):
     assert made.figures["bits_per_weight"] == 2.0
     assert made.figures["all_on_npu"] is False
     assert made.figures["accelerator"] == "ethos-u85-256"
+
+
+def test_frames():
+    built = build(sequence_nets.window(), Options(format="c", streaming=True), name="net")
+    assert "net_push" in built.files["net.c"].decode()
+    figures = built.figures
+    assert (figures["first_output_frame"], figures["output_every_frames"]) == (19, 2)
+    assert figures["state_bytes"] + figures["arena_bytes"] < figures["whole_sequence_bytes"]
