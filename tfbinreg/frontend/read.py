@@ -254,7 +254,8 @@ class _Reader:
         if self.where:
             or_rule = "or say how with tfbinreg.register_layer"
             problems = [
-                (f"{what} {self.where}", f"{remedy}; {or_rule}") for what, remedy in problems
+                (f"{what} {self.where}", remedy if or_rule in remedy else f"{remedy}; {or_rule}")
+                for what, remedy in problems
             ]
         if again is not None and _options(self._named(again).layer) != _options(reading.layer):
             what = f"has the weights of {again!r}, which is configured otherwise"
