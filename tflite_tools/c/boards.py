@@ -10,13 +10,14 @@ import string
 import subprocess
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from tflite_tools.c import host_run
 from tflite_tools.c.generate import Sources
 from tflite_tools.c.host_run import CompilerError
-from tflite_tools.schema.contents import Model
+from tflite_tools.schema.contents import Graph, Model
 
 _HARNESS = pathlib.Path(__file__).parent / "board"
 _FLAGS = ("-std=c99", "-Wall", "-Wextra", "-Werror")
@@ -156,6 +157,21 @@ class DeviceRun:
 
 
 @dataclasses.dataclass(frozen=True)
+class FramesRun:
+    """What a processor made of a sequence, frame by frame.
+
+    Attributes:
+        outputs: int8, (outputs, bytes of all outputs of the network).
+        given: int64, the numbers of the frames with which they came.
+        instructions: int64, of each frame; the first contains the reset.
+    """
+
+    outputs: np.ndarray
+    given: np.ndarray
+    instructions: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
 class Sizes:
     """Bytes of a network's object file.
 
@@ -214,21 +230,76 @@ def run(
     if by_step:
         sources, count = _marked(sources)
         flags = (*flags, f"-DSTEPS={count}")
+    header = _network_header(sources, model.main)
+    ran = _harnessed(sources, board, flags, header, rows.tobytes(), time_limit)
+    outputs = host_run.parted(model, ran.written, len(rows))
+    steps = tuple(map(round, np.diff(ran.marks) - ran.empty))
+    return DeviceRun(outputs, round(float(np.median(ran.counts))), steps)
+
+
+def run_frames(
+    sources: Sources,
+    frames: np.ndarray,
+    *,
+    cpu: str = "cortex-m4",
+    flags: Sequence[str] = ("-O2",),
+    time_limit: float = 300.0,
+) -> FramesRun:
+    """The same of a network that takes frames.
+
+    Args:
+        sources: the C files, with a stream.
+        frames: a sequence from its beginning, int8, (frames, bytes of the frames of all inputs).
+        cpu: a key of `CPUS`.
+        flags: of the compiler.
+        time_limit: seconds for all frames.
+
+    Raises:
+        ValueError: if the network takes whole samples, or there is no such processor.
+        CompilerError: as `run`.
+    """
+    if sources.stream is None:
+        raise ValueError("The network takes whole samples.")
+    board, header = board_of(cpu), _network_header(sources, sources.stream.graph)
+    ran = _harnessed(sources, board, flags, header, frames.tobytes(), time_limit)
+    rows = np.frombuffer(ran.written, np.int8).reshape(len(frames), -1)
+    given = rows[:, -1] != 0
+    return FramesRun(rows[given, :-1], np.flatnonzero(given), np.rint(ran.counts).astype(np.int64))
+
+
+class _Harnessed(NamedTuple):
+    """What the harness wrote: outputs, and instructions of each call, up to each step's mark, and
+    of no step."""
+
+    written: bytes
+    counts: np.ndarray
+    marks: np.ndarray
+    empty: float
+
+
+def _harnessed(
+    sources: Sources,
+    board: Board,
+    flags: Sequence[str],
+    header: str,
+    inputs: bytes,
+    time_limit: float,
+) -> _Harnessed:
+    """Build the harness with a network and run it on what its calls take one after the other."""
     with tempfile.TemporaryDirectory(prefix="tflite_tools_device_") as path:
         folder = pathlib.Path(path)
-        header = {"network.h": _network_header(_unit(sources).removesuffix(".c"), model)}
-        build(folder, sources, board, flags, program="harness.c", beside=header)
-        (folder / "inputs").write_bytes(rows.tobytes())
+        beside = {"network.h": header}
+        build(folder, sources, board, flags, program="harness.c", beside=beside)
+        (folder / "inputs").write_bytes(inputs)
         command = [*emulator(board, serial="none"), "-semihosting-config"]
         _call([*command, "enable=on,target=native"], folder, time_limit)
-        written = (folder / "outputs").read_bytes()
+        written, steps = (folder / "outputs").read_bytes(), folder / "steps"
         counts = np.fromfile(folder / "counts", "<u8").astype(np.float64)
-        marks = np.fromfile(folder / "steps", "<u8").astype(np.float64) if by_step else np.zeros(1)
-    outputs = host_run.parted(model, written, len(rows))
+        marks = np.fromfile(steps, "<u8").astype(np.float64) if steps.exists() else np.zeros(1)
     empty, calibration, *ticks = counts
     per_instruction = (calibration - empty) / _CALIBRATION
-    steps = tuple(round(float(t - empty) / per_instruction) for t in np.diff(marks))
-    return DeviceRun(outputs, round((float(np.median(ticks)) - empty) / per_instruction), steps)
+    called = (np.array(ticks) - empty) / per_instruction
+    return _Harnessed(written, called, marks / per_instruction, float(empty / per_instruction))
 
 
 def size(sources: Sources, *, cpu: str = "cortex-m4", flags: Sequence[str] = ("-O2",)) -> Sizes:
@@ -344,14 +415,24 @@ def _compiler(board: Board, flags: Sequence[str]) -> list[str]:
     return [board.tools.gcc, *_FLAGS, *board.tools.flags, *board.flags, *flags]
 
 
-def _network_header(name: str, model: Model) -> str:
-    """What the harness has to know of the network."""
-    places, sizes = [], {}
-    for kind, indices in (("inputs", model.main.inputs), ("outputs", model.main.outputs)):
+def _network_header(sources: Sources, graph: Graph) -> str:
+    """What the harness has to know of a network with the inputs and outputs of a graph."""
+    name, places, sizes = _unit(sources).removesuffix(".c"), [], {}
+    for kind, indices in (("inputs", graph.inputs), ("outputs", graph.outputs)):
         sizes[kind] = 0
         for index in indices:
             places.append(f"{kind} + {sizes[kind]}")
-            sizes[kind] += int(np.prod(model.main.tensors[index].shape))
+            sizes[kind] += int(np.prod(graph.tensors[index].shape))
+    if sources.stream is not None:  # with a byte that tells whether there are outputs
+        return (
+            f'#include "{name}.h"\n'
+            f"static {name}_state state;\n"
+            "static int started;\n"
+            f"#define INPUT_BYTES {sizes['inputs']}\n"
+            f"#define OUTPUT_BYTES {sizes['outputs'] + 1}\n"
+            f"#define RUN_NETWORK if (!started++) {name}_reset(&state); "
+            f"outputs[OUTPUT_BYTES - 1] = (int8_t){name}_push(&state, {', '.join(places)})\n"
+        )
     return (
         f'#include "{name}.h"\n'
         f"#define INPUT_BYTES {sizes['inputs']}\n"

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 
 pytest.importorskip("tensorflow")
+import sequence_nets
 import tf_keras as keras
 from dsp_layers import KINDS
 from file_maker import Maker, convolution, few_digits, power_of_two, samples
 
 import tfbinreg
-from tflite_tools.c import boards, generate
+from tflite_tools.c import boards, generate, stream_run
 from tflite_tools.c.generate import Sources
 from tflite_tools.c.host_run import CompilerError
 from tflite_tools.checks import isolate
@@ -61,6 +62,27 @@ def check(model, cpus, count=2):
 def test_operators_of_every_kind(every_kind):
     alone = isolate.isolate(every_kind).model
     check(alone, ["cortex-m3", "cortex-m4"])
+
+
+@pytest.mark.device
+@pytest.mark.parametrize("name", ["causal", "strided", "over_features"])
+def test_frames(name):
+    model = sequence_nets.NETS[name](frames=40)
+    sources, ((sequence,),) = generate.generate(model, streaming=True), samples(model, 1)
+    (wanted,) = runtime.run(model, [sequence[None]], runtime=runtime.TFLM).outputs
+    output, frames = sources.stream.output, stream_run.frames_of([sequence])
+    for cpu in ("cortex-m3", "cortex-m4", "rv32imc"):
+        made = boards.run_frames(sources, frames, cpu=cpu)
+        assert made.given.tolist() == list(range(output.begin, 40, output.every))
+        assert made.instructions.min() > 0
+        expected = wanted.reshape(-1, made.outputs.shape[1])
+        np.testing.assert_array_equal(made.outputs[: len(expected)], expected, err_msg=cpu)
+
+
+def test_frames_of_a_network_that_takes_samples():
+    model, (inputs,) = one_value()
+    with pytest.raises(ValueError, match="takes whole samples"):
+        boards.run_frames(generate.generate(model), inputs)
 
 
 @pytest.mark.device

@@ -69,6 +69,17 @@ __attribute__((optimize("no-tree-loop-distribute-patterns"))) void *memcpy(void 
   return to;
 }
 
+/* memcpy goes forwards, which is right for rows that move to the front. */
+__attribute__((optimize("no-tree-loop-distribute-patterns"))) void *memmove(void *to,
+                                                                            const void *from,
+                                                                            size_t count) {
+  uint8_t *target = to;
+  const uint8_t *source = from;
+  if ((uintptr_t)to <= (uintptr_t)from) return memcpy(to, from, count);
+  while (count--) target[count] = source[count];
+  return to;
+}
+
 __attribute__((optimize("no-tree-loop-distribute-patterns"))) void *memset(void *to, int value,
                                                                            size_t count) {
   uint8_t *target = to;

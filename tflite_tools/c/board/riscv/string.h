@@ -5,6 +5,7 @@
 #include <stddef.h>
 
 void *memcpy(void *to, const void *from, size_t count);
+void *memmove(void *to, const void *from, size_t count);
 void *memset(void *to, int value, size_t count);
 
 #endif
