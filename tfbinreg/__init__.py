@@ -16,6 +16,7 @@ from tfbinreg.budget.choices import FlashBudget
 from tfbinreg.budget.flash_budget import fit_flash_budget
 from tfbinreg.budget.found_recipe import found_recipe
 from tfbinreg.core.grid import CodedTensor, Grid
+from tfbinreg.core.problems import RefusedError
 from tfbinreg.core.recipe import Recipe, Rule
 from tfbinreg.core.warning import QuantizationWarning
 from tfbinreg.deploy.export import to_tflite
@@ -90,6 +91,7 @@ __all__ = [
     "QuantizedModel",
     "QuantizerLog",
     "Recipe",
+    "RefusedError",
     "Rule",
     "SolveReport",
     "Solved",

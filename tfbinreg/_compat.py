@@ -91,6 +91,24 @@ def autocast(layer: Any) -> Any:
 
 
 @contextlib.contextmanager
+def uncompiled_convolution(layer: Any) -> Iterator[None]:
+    """Scope in which a convolution with groups can be called on symbolic tensors: Keras compiles
+    it."""
+    if not hasattr(layer, "_jit_compiled_convolution_op"):
+        yield
+        return
+    own = vars(layer).get("_jit_compiled_convolution_op")
+    set_grouped_convolution(layer, layer.convolution_op)
+    try:
+        yield
+    finally:
+        if own is None:
+            del layer._jit_compiled_convolution_op
+        else:
+            set_grouped_convolution(layer, own)
+
+
+@contextlib.contextmanager
 def dtype_policy(layer: Any) -> Iterator[None]:
     """Scope in which new layers compute in the types of `layer`, a layer or model of either Keras;
     None leaves them alone."""

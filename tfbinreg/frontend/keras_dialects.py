@@ -80,8 +80,11 @@ class Keras2:
     keras = _compat.keras
 
     def casting(self, layer: Any) -> contextlib.AbstractContextManager[Any]:
-        """Scope in which a layer's `call` may be called by itself."""
-        return _compat.autocast(layer)
+        """Scope in which a layer's `call` may be called by itself, on symbolic tensors."""
+        scope = contextlib.ExitStack()
+        scope.enter_context(_compat.autocast(layer))
+        scope.enter_context(_compat.uncompiled_convolution(layer))
+        return scope
 
     def is_model(self, layer: Any) -> bool:
         return isinstance(layer, keras.Model)

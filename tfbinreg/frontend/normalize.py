@@ -58,7 +58,8 @@ def normalize(model: Any) -> tuple[Any, dict[str, str]]:
                     value = regularize_activity(builder, step, value)
             except UnsupportedError as error:
                 found = error.problems
-        problems += [Problem(step.origin or step.name, *problem) for problem in found]
+        kind = step.origin_kind or step.kind
+        problems += [Problem(step.origin or step.name, *problem, kind=kind) for problem in found]
         # After a problem the rest is still read, for there may be more.
         value = value or Value(step.shape, keras.Input(step.shape[1:]))
         builder.finish(value, uses)

@@ -56,6 +56,12 @@ TF_OPERATIONS = {
     "nn.selu": "selu",
     "nn.softplus": "softplus",
     "nn.softsign": "softsign",
+    "nn.convolution": "convolution",
+    "compat.v1.nn.conv1d": "convolution",
+    "compat.v1.nn.conv2d": "convolution",
+    "compat.v1.nn.depthwise_conv2d": "depthwise_convolution",
+    "nn.bias_add": "bias_add",
+    "linalg.matmul": "matmul",
     "cast": "cast",
     "where": "where",
     "compat.v1.where": "where",
@@ -90,6 +96,7 @@ TF_ARGUMENTS = {
     "values": "xs",
     "value": "x",
     "images": "x",
+    "filter": "filters",
     "method": "interpolation",
 }
 # Classes of Keras 3's operations -> names in `operation_rules`.
@@ -161,6 +168,9 @@ KERAS3_OPERATIONS = {
     "TanhShrink": "tanh_shrink",
     "Threshold": "threshold",
     "Where": "where",
+    "Conv": "convolution",
+    "DepthwiseConv": "depthwise_convolution",
+    "Matmul": "matmul",
 }
 # What of an image a resizing layer or operation may keep, by cutting or padding it.
 ASPECTS = ("crop_to_aspect_ratio", "pad_to_aspect_ratio")
@@ -180,6 +190,9 @@ KERAS3_ATTRIBUTES = {
     "antialias": "antialias",
     **{name: name for name in ASPECTS},
     "data_format": "data_format",
+    "strides": "strides",
+    "padding": "padding",
+    "dilation_rate": "dilations",
     "alpha": "alpha",
     "approximate": "approximate",
     "threshold": "limit",

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tfbinreg import _compat
-from tfbinreg.frontend import function_rules, layer_rules, shape_rules
+from tfbinreg.frontend import function_rules, kernel_rules, layer_rules, shape_rules
 from tfbinreg.frontend.activation_rules import activate, softmax
 from tfbinreg.frontend.builder import Builder, UnsupportedError, Value
 from tfbinreg.frontend.program import Step
@@ -81,6 +81,20 @@ def _reduce(kind: str, operation: str) -> Operation:
 
 def _axes(x: Value, axis: Any) -> list[int]:
     return sorted(a % len(x.shape) for a in np.ravel(axis)) if axis is not None else []
+
+
+def _of_list(kind: str, operation: str) -> Operation:
+    """A reduction of several tensors, place by place, as a layer of this kind does it."""
+
+    def rewrite(
+        build: Builder, step: Step, xs: Any, axis: Any = None, keepdims: Any = False
+    ) -> Value:
+        if keepdims or np.ravel(axis).tolist() != [0]:
+            what = f"{operation} of a list of tensors over axis {axis}"
+            raise UnsupportedError((what, "take it over axis 0"))
+        return layer_rules.LAYERS[kind](build, step, list(xs))
+
+    return rewrite
 
 
 def _mean(build: Builder, step: Step, x: Value, axis: Any = None, keepdims: bool = False) -> Value:
@@ -171,10 +185,21 @@ def operate(build: Builder, step: Step, args: Any, kwargs: Any) -> Value:
     if shape_rules.of_sizes((args, kwargs)):
         return shape_rules.Sizes(step.shape)
     name = step.operation or ""
+    if args and isinstance(args[0], (list, tuple)) and name not in _OF_LISTS:
+        if name not in _REDUCTIONS:
+            what = f"{name} of a list of tensors"
+            raise UnsupportedError((what, "concatenate or add them first"))
+        return _REDUCTIONS[name](build, step, *args, **kwargs)
     extended = function_rules.extended(build, name, args, kwargs)
     return extended or OPERATIONS[name](build, step, *args, **kwargs)
 
 
+_OF_LISTS = ("concatenate", "stack")
+_REDUCTIONS: Mapping[str, Operation] = {
+    "mean": _of_list("Average", "mean"),
+    "max": _of_list("Maximum", "max"),
+    "sum": _of_list("Add", "sum"),
+}
 OPERATIONS: Mapping[str, Operation] = {
     "affine": lambda build, step, x, *, scale, offset: build.affine(x, scale, offset),
     "add": _add,
@@ -201,5 +226,6 @@ OPERATIONS: Mapping[str, Operation] = {
     "maximum": _extreme("Maximum"),
     "minimum": _extreme("Minimum"),
     "transpose": _transpose,
+    **kernel_rules.OPERATIONS,
     **shape_rules.OPERATIONS,
 }

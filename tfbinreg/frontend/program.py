@@ -27,6 +27,7 @@ class Step:
     Attributes:
         name: unique in the program.
         origin: name of the layer in the user's model that it belongs to.
+        origin_kind: class of that layer, where the step is only a part of what it computes.
         layer: a tf_keras layer with the configuration (built or not), None for an operation.
         weights: the layer's weights.
         weight_names: their names.
@@ -57,6 +58,7 @@ class Step:
     over_time: bool = False
     activity_regularizer: Any = None
     again: str | None = None
+    origin_kind: str | None = None
     problems: tuple[tuple[str, str], ...] = ()
 
     @property

@@ -91,6 +91,7 @@ class _Activated:
     Attributes:
         name: of its result.
         origin: as of `Step`.
+        kind: class of the layer.
         prefix: of names that are taken.
         trainable: as of `Step`.
         reading: of the layer.
@@ -99,6 +100,7 @@ class _Activated:
 
     name: str
     origin: str
+    kind: str
     prefix: str
     trainable: bool
     reading: Reading
@@ -115,19 +117,21 @@ class _Reader:
         self.rewritten: dict[int, Any] = {}  # first sub-model, by id of a registered layer
         self.same: dict[int, int] = {}  # ids of weights in a later sub-model -> in the first
         self.where = ""  # the call of whose layer, or what function, is being read
+        self.kind: str | None = None  # class of the user's layer that is being read
 
     def add_input(self, tensor: Any) -> Ref:
         name = tensor._keras_history[0].name
         return self._add(name, "", name, operation="input", shape=tuple(tensor.shape))
 
     @contextlib.contextmanager
-    def _inside(self, where: str) -> Iterator[None]:
-        """Scope in which what problems are told of is this."""
-        before, self.where = self.where, where
+    def _inside(self, where: str, kind: str) -> Iterator[None]:
+        """Scope in which what problems are told of is this, a part of a layer of this class."""
+        before = self.where, self.kind
+        self.where, self.kind = where, self.kind or kind
         try:
             yield
         finally:
-            self.where = before
+            self.where, self.kind = before
 
     def inline(
         self,
@@ -168,7 +172,7 @@ class _Reader:
         trainable: bool,
     ) -> list[Ref]:
         target = call.target
-        owner = origin or target.name
+        owner, kind = origin or target.name, type(target).__name__
         inside = f"{prefix}_{target.name}" if prefix else target.name
         rewrite = _custom.get(type(target))
         if rewrite is not None or front.is_model(target):
@@ -186,8 +190,8 @@ class _Reader:
         if front.is_layer(target) and is_opaque(target):
             given = refs((args, {k: v for k, v in kwargs.items() if k not in CONTEXT}))
             try:
-                where = f"in the call of layer class {type(target).__name__}"
-                with traced(front, call) as inner, self._inside(where):
+                where = f"in the call of layer class {kind}"
+                with traced(front, call) as inner, self._inside(where, kind):
                     rest, first = trainable and target.trainable, len(self.steps)
                     made = self.inline(front, inner, given, inside, owner, rest)
                     if not target.weights and len(made) == 1 and made[0].index >= first:
@@ -202,7 +206,7 @@ class _Reader:
         problems = self._problems(call, reading, reason, again)
         if isinstance(reading.layer, keras.layers.Activation) and reading.function is not None:
             (only,) = refs((args, kwargs))
-            of = _Activated(target.name, owner, prefix, trainable, reading, call.outputs[0])
+            of = _Activated(target.name, owner, kind, prefix, trainable, reading, call.outputs[0])
             return [self._activated(front, only, of)]
         kwargs = {reading.renames.get(k, k): v for k, v in kwargs.items() if k not in CONTEXT}
         shapes, parts = [tuple(tensor.shape) for tensor in call.outputs], (target, reading.layer)
@@ -237,7 +241,7 @@ class _Reader:
             self.first_calls.setdefault(key, self.steps[ref.index].name)
         if reading.function is not None:
             name = f"{target.name}_{function_name(reading.function)}"
-            of = _Activated(name, owner, prefix, trainable, reading, call.outputs[0])
+            of = _Activated(name, owner, kind, prefix, trainable, reading, call.outputs[0])
             ref = self._activated(front, ref, of)
         return [ref] * len(shapes)
 
@@ -275,7 +279,7 @@ class _Reader:
         try:
             with (
                 traced_function(front, function, of.tensor) as inner,
-                self._inside(f"in activation {name!r}"),
+                self._inside(f"in activation {name!r}", of.kind),
             ):
                 result = self.inline(front, inner, [given], of.name, of.origin, of.trainable)[0]
         except UntraceableError as error:
@@ -329,7 +333,7 @@ class _Reader:
             name = layer_name(name)
         name = unique_name(name, self.names)
         self.names.add(name)
-        self.steps.append(Step(name=name, origin=origin, **fields))
+        self.steps.append(Step(name=name, origin=origin, origin_kind=self.kind, **fields))
         return Ref(len(self.steps) - 1)
 
 

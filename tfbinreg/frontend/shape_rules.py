@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -145,12 +146,32 @@ def _pad(
     if mode.lower() != "constant" or any(constants):
         what = f"padding of mode {mode!r} with {constants}"
         raise UnsupportedError((what, "pad with zeros"))
-    if pads.shape != (len(x.shape), 2) or len(x.shape) not in (3, 4) or np.any(pads[[0, -1]]):
+    if pads.shape != (len(x.shape), 2) or np.any(pads[0]):
         what = f"padding by {pads.tolist()} of shape {x.shape}"
-        raise UnsupportedError((what, "pad height and width"))
-    rows = [(0, 0), *pads[1:-1].tolist()][-2:]
-    layer = keras.layers.ZeroPadding2D(tuple(map(tuple, rows)), name=step.name)
-    return Value(step.shape, build.call(layer, build.image(x)))
+        raise UnsupportedError((what, "leave the batch alone"))
+    if len(x.shape) in (3, 4) and not np.any(pads[-1]):
+        rows = [(0, 0), *pads[1:-1].tolist()][-2:]
+        layer = keras.layers.ZeroPadding2D(tuple(map(tuple, rows)), name=step.name)
+        return Value(step.shape, build.call(layer, build.image(x)))
+    return _pad_one_axis(build, step, x, pads)
+
+
+def _pad_one_axis(build: Builder, step: Step, x: Value, pads: np.ndarray) -> Value:
+    """Zeros along one axis, as of channels: along the rows of an image of another shape."""
+    axes, sizes = np.flatnonzero(pads.any(1)), x.shape
+    if len(axes) == 0:
+        return x
+    if len(axes) > 1 or None in sizes[1:]:
+        what = f"padding by {pads.tolist()} of shape {sizes}"
+        raise UnsupportedError((what, "pad height and width, or one axis of known size"))
+    (axis,) = axes.tolist()
+    shape = (sizes[0], math.prod(sizes[1:axis]), sizes[axis], math.prod(sizes[axis + 1 :]))
+    before = keras.layers.Reshape(shape[1:], name=build.part_name("reshape"))
+    image = build.call(before, build.plain(x))
+    layer = keras.layers.ZeroPadding2D(((0, 0), tuple(pads[axis].tolist())), name=step.name)
+    padded = build.call(layer, image)
+    behind = keras.layers.Reshape(step.shape[1:], name=build.part_name("reshape"))
+    return Value(step.shape, build.call(behind, padded))
 
 
 def _resize(

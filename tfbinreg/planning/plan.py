@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tfbinreg.core.grid import WeightBits, bits_text
-from tfbinreg.core.problems import Problem
+from tfbinreg.core.problems import Problem, counts, counts_text
 from tfbinreg.core.recipe import LSQ
 from tfbinreg.methods.contract import GridSpec, KernelSpec
 from tfbinreg.network.graph import Graph, Node
@@ -193,6 +193,9 @@ class Plan:
         parameters = sum(row["parameters"] for row in self.rows())
         lines.append(f"{parameters} weights in {packed} packed bytes")
         lines += [f"problem: {problem}" for problem in self.problems]
+        found = counts(self.problems)
+        if sum(found.values()) > 1:
+            lines.append(f"refused: {counts_text(found)}")
         return "\n".join(lines + [f"warning: {problem}" for problem in self.coarse])
 
 

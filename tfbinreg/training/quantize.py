@@ -159,8 +159,13 @@ def _decided(model: Any, recipe: Recipe) -> tuple[Any, Plan]:
         normal, origin = normalize(float_model)
     configs = {name: annotated.get(source) for name, source in origin.items()}
     decided = decide(trace(normal), recipe, layer_settings(configs))
+    kinds = {node.name: node.kind for node in decided.graph.nodes}
     problems = tuple(
-        dataclasses.replace(problem, layer=origin.get(problem.layer, problem.layer))
+        dataclasses.replace(
+            problem,
+            layer=origin.get(problem.layer, problem.layer),
+            kind=kinds.get(problem.layer, ""),
+        )
         for problem in decided.problems
     )
     return normal, dataclasses.replace(decided, problems=problems)

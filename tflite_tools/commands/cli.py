@@ -45,7 +45,8 @@ def main(arguments: argparse.Namespace) -> int:
 
 def _message(error: Exception) -> str:
     """An error as text: ours as written, those of libraries on one line with their type."""
-    if type(error) in (ValueError, RuntimeError):
+    ours = type(error).__module__ == "tfbinreg.core.problems"
+    if ours or type(error) in (ValueError, RuntimeError):
         return str(error)
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror

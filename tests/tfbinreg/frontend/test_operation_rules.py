@@ -30,6 +30,14 @@ TF = {
     "split rows": lambda x: tf.split(x, [3, 5], 1)[1],
     "indices": lambda x: x[:, 0] + x[:, -1, :, :] + x[:, None, 2][:, 0] + x[:, 1, ..., ::1],
     "pad": lambda x: tf.pad(x, [[0, 0], [1, 0], [2, 1], [0, 0]], "CONSTANT"),
+    "pad channels": lambda x: tf.pad(x, [[0, 0], [0, 0], [0, 0], [1, 2]]),
+    "pad features": lambda x: tf.pad(tf.reduce_mean(x, [1, 2]), [[0, 0], [1, 1]])[:, 1:],
+    "pad nothing": lambda x: tf.pad(x, [[0, 0]] * 4),
+    "of lists": lambda x: (
+        tf.reduce_sum(tf.split(x, 2, -1), 0)
+        + tf.reduce_mean([x[..., :2], x[..., 1:3]], axis=[0])
+        - tf.reduce_max([x[..., :2], x[..., 2:]], axis=0)
+    ),
     "pad rows": lambda x: tf.pad(tf.reshape(x, (-1, 48, 4)), tf.constant([[0, 0], [1, 2], [0, 0]])),
     "resize": lambda x: tf.image.resize(tf.image.resize(x, (16, 18), "nearest"), (16, 18)),
     "bilinear": lambda x: tf.image.resize(tf.image.resize(x, (13, 5)), (16, 10), "bilinear"),
@@ -101,7 +109,10 @@ def test_operations_compute_the_same(own, wire):
         (lambda x: tf.reduce_max(x, 1), "max over axis 1"),
         (lambda x: tf.split(x, 1, 0)[0], "split of axis 0"),
         (lambda x: tf.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]], "REFLECT"), "mode 'REFLECT'"),
-        (lambda x: tf.pad(x, [[0, 0], [1, 1], [1, 1], [0, 1]]), "pad height and width"),
+        (lambda x: tf.pad(x, [[0, 0], [1, 1], [1, 1], [0, 1]]), "pad height and width, or one"),
+        (lambda x: tf.pad(x, [[1, 0], [0, 0], [0, 0], [0, 0]]), "leave the batch alone"),
+        (lambda x: tf.reduce_sum([x, x], 1), "sum of a list of tensors over axis 1; take it over"),
+        (lambda x: tf.nn.relu([x, x]), "relu of a list of tensors; concatenate or add"),
         (lambda x: tf.pad(x, [[0, 0]] * 4, "CONSTANT", 1.0), "with [1.0]; pad with zeros"),
         (lambda x: tf.pad(x, [[0, 0]] * 4, constant_values=1.0), "with [1.0]; pad with zeros"),
         (lambda x: tf.image.resize(x, (16, 12), "bicubic"), "interpolation 'bicubic'"),

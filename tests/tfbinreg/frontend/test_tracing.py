@@ -119,6 +119,7 @@ def test_what_cannot_be_read_is_refused_by_the_layers_name(own, call, what):
     with pytest.raises(ValueError, match=what) as caught:
         normalize(model)
     assert len(str(caught.value).splitlines()) == 2
+    assert caught.value.counts == {"Mine": 1}
 
 
 def test_variables_are_cast_as_in_a_call():

@@ -1,6 +1,9 @@
+import dataclasses
+
 import pytest
 
 from tfbinreg import Plan, Recipe
+from tfbinreg.core.problems import Problem
 from tfbinreg.frontend.normalize import normalize
 from tfbinreg.network.graph import trace
 from tfbinreg.planning.decide import decide
@@ -19,6 +22,12 @@ def test_every_layer_is_on_a_line(graph):
     assert [line.split()[0] for line in lines] == [node.name for node in graph.nodes]
     assert total == "186 weights in 141 packed bytes"  # 108 + 36 / 4 + 24 / 4 + 18
     assert all(len(line) <= 100 for line in str(plan).splitlines())
+
+
+def test_problems_are_counted_by_kind(graph):
+    problems = tuple(Problem(name, "odd", "even it", kind="ReLU") for name in ("conv_relu", "a"))
+    plan = dataclasses.replace(decide(graph, Recipe()), problems=problems)
+    assert str(plan).splitlines()[-2:] == ["problem: a: odd; even it", "refused: 2 ReLU"]
 
 
 def test_notes(graph):
