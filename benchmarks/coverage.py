@@ -3,9 +3,10 @@
 `--list FILE` takes nets of other packages instead, which need not be installed for the rest
 (`other_nets.json`).
 
-For each: `quantize_apply`, five training steps, save and load, convert, verify. The weights are
-random and batch normalization knows the data. The inputs are smooth: of noise, which looks alike
-to a convolution everywhere, all outputs would be the same.
+For each: `quantize_apply`, five training steps, save and load, convert, verify, compare LiteRT,
+TFLM and generated C with the model, number by number. Nets that are refused get a table of the
+layers that are. The weights are random and batch normalization knows the data. The inputs are
+smooth: of noise, which looks alike to a convolution everywhere, all outputs would be the same.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import operator
 import os
 import sys
 import tempfile
@@ -22,7 +24,7 @@ from multiprocessing.pool import ThreadPool
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-os.environ["TF_USE_LEGACY_KERAS"] = "1"  # `tf.keras` of other packages is tf_keras
+os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")  # `tf.keras` of other packages is tf_keras
 
 import keras as keras3
 import numpy as np
@@ -33,9 +35,13 @@ import zoo
 
 import tfbinreg
 from tfbinreg.deploy.freeze import freeze
+from tfbinreg.frontend.keras_dialects import frontend, is_tensor, tensor_key
+from tfbinreg.frontend.program import replaced
+from tfbinreg.network.edges import nested_inputs
+from tflite_tools.c import generate, host_run
 from tflite_tools.checks import trained_model as verifier
 from tflite_tools.from_keras import convert
-from tflite_tools.running import samples
+from tflite_tools.running import runtime, samples
 from tflite_tools.schema import codes
 from tflite_tools.schema.contents import load
 
@@ -47,8 +53,10 @@ _COARSE = 4  # random numbers along each side of an image, the rest is interpola
 _KEYS = ("net", "Keras", "bits")
 _COLUMNS = (
     "net", "Keras", "bits", "loss", "moved", "reload", "codes", "integer", "levels", "operators",
-    "mean LSB", "spread", "top-1", "seconds",
+    "LiteRT", "TFLM", "C", "mean LSB", "spread", "top-1", "seconds",
 )  # fmt: skip
+_REFUSED = (*_KEYS[:2], "refused")
+_RUNTIMES = {"litert": ("LiteRT", runtime.LITERT), "tflm": ("TFLM", runtime.TFLM)}
 
 
 def prepared(
@@ -57,8 +65,10 @@ def prepared(
     """A network of random weights, inputs to train and calibrate it, and `count` more."""
     tf_keras.utils.set_random_seed(0)
     model = nets[name](tf_keras)
+    if isinstance(nets[name], zoo.Listed):
+        tfbinreg.plan(model)  # refuses it at once
     data = settle(model, _STEPS * _BATCH + count)
-    if kind == "tf_keras":
+    if kind == "tf_keras" or isinstance(nets[name], zoo.Listed):
         return model, data
     twin = nets[name](keras3)
     _copy(model, twin)
@@ -91,23 +101,26 @@ def smooth(count: int, shape: Sequence[int]) -> np.ndarray:
 
 def _normalize(model: Any, data: Any) -> None:
     """Give every batch normalization the statistics of the data."""
-    values = {id(tensor): data for tensor in model.inputs}
-    for depth in sorted(model._nodes_by_depth, reverse=True):
-        for node in model._nodes_by_depth[depth]:
-            if node.is_input:
-                continue
-            args, kwargs = tf.nest.map_structure(
-                lambda value: values.get(id(value), value), (node.call_args, node.call_kwargs)
-            )
-            if isinstance(node.layer, tf_keras.Model):
-                _normalize(node.layer, args[0])
-            elif isinstance(node.layer, tf_keras.layers.BatchNormalization):
-                axes = tuple(range(args[0].ndim - 1))
-                node.layer.moving_mean.assign(args[0].mean(axis=axes))
-                node.layer.moving_variance.assign(args[0].var(axis=axes))
-            made = tf.nest.flatten(node.layer(*args, **kwargs))
-            for tensor, value in zip(tf.nest.flatten(node.outputs), made, strict=True):
-                values[id(tensor)] = np.asarray(value)
+    front = frontend(model)
+    inputs = tf.nest.flatten(nested_inputs(model))
+    values = {tensor_key(tensor): data for tensor in inputs}
+
+    def known(leaf: Any) -> Any:
+        return values[tensor_key(leaf)] if is_tensor(leaf) else leaf
+
+    for call in front.calls(model):
+        keys = [tensor_key(tensor) for tensor in call.outputs]
+        if all(key in values for key in keys):
+            continue  # an input
+        args, kwargs = replaced(tuple(call.args), known), replaced(dict(call.kwargs), known)
+        if front.is_model(call.target):
+            _normalize(call.target, args[0])
+        elif type(call.target).__name__ == "BatchNormalization":
+            axes = tuple(range(args[0].ndim - 1))
+            call.target.moving_mean.assign(args[0].mean(axis=axes))
+            call.target.moving_variance.assign(args[0].var(axis=axes))
+        made = tf.nest.flatten(call.target(*args, **kwargs))
+        values.update(zip(keys, map(np.asarray, made), strict=True))
 
 
 def _copy(source: Any, target: Any) -> None:
@@ -136,7 +149,11 @@ def cell(
     """One row: what happened to a network at one setting. Of several outputs, the first one's
     spread is told."""
     start = time.perf_counter()
-    model, inputs = prepared(name, kind, count, nets)
+    of = dict(zip(_KEYS, (name, kind, setting), strict=True))
+    try:
+        model, inputs = prepared(name, kind, count, nets)
+    except tfbinreg.RefusedError as error:
+        return {**of, "refused": error.counts}
     data, unseen = np.split(inputs, [_STEPS * _BATCH])
     weight_bits, activation_bits = BITS[setting]
     # No calibration data: the first batch, normalized as the quantized net is, starts the steps.
@@ -145,11 +162,13 @@ def cell(
     )
     quantized.compile(tf_keras.optimizers.Adam(1e-6), _correlation)
     random = np.random.default_rng(1)
-    targets = [
-        random.normal(size=(len(data), *output.shape[1:])).astype(np.float32)
-        for output in quantized.outputs
-    ]
-    first, others = ([target[part] for target in targets] for part in _split(_BATCH))
+    targets = tf.nest.map_structure(
+        lambda output: random.normal(size=(len(data), *output.shape[1:])).astype(np.float32),
+        quantized.output,
+    )
+    first, others = (
+        tf.nest.map_structure(operator.itemgetter(part), targets) for part in _split(_BATCH)
+    )
     losses = [np.sum(quantized.train_on_batch(data[:_BATCH], first))]
     before = [variable.numpy() for variable in quantized.step_variables]
     rest = quantized.fit(data[_BATCH:], others, _BATCH, verbose=0, shuffle=False)
@@ -177,10 +196,9 @@ def cell(
     again = tf.nest.flatten(quantized.predict(unseen, verbose=0))
     same = all(map(np.array_equal, reference.predictions.values(), again))
     spread = np.std(predicted, axis=0).mean() / level
+    differ = differences(quantized, unseen)
     return {
-        "net": name,
-        "Keras": kind,
-        "bits": setting,
+        **of,
         "loss": "finite" if np.all(np.isfinite(losses)) else "not finite",
         "moved": f"{100 * moved:.0f} %",
         "reload": "equal" if same else "differs",
@@ -188,11 +206,36 @@ def cell(
         "integer": str(report["integer"].verdict.value),
         "levels": str(report["levels"].verdict.value),
         "operators": str(report["layers"].verdict.value),
+        **differ,
         "mean LSB": f"{agreement['mean_lsb']:.3f}",
         "spread": f"{spread:.1f}",
         "top-1": f"{100 * agreement.get('top1', float('nan')):.0f} %",
         "seconds": f"{time.perf_counter() - start:.0f}",
     }
+
+
+def differences(model: Any, inputs: np.ndarray) -> dict[str, str]:
+    """How many output integers of each runtime, and of generated C, are not the model's; the model
+    is finalized for each."""
+    found = {}
+    for target, (title, name) in _RUNTIMES.items():
+        tfbinreg.finalize(model, target=target)
+        file = load(tfbinreg.to_tflite(model))
+        stored = samples.stored(file, dict.fromkeys(samples.input_names(file), inputs))
+        grids = [file.main.tensors[index].quantization for index in file.main.outputs]
+        outputs = tf.nest.flatten(model(inputs))  # eagerly: nothing has to be traced
+        expected = [
+            np.rint(np.asarray(output) / grid.scale[0]) + grid.zero_point[0]
+            for output, grid in zip(outputs, grids, strict=True)
+        ]
+        made = {title: runtime.run(file, stored, runtime=name, time_limit=900).outputs}
+        if name == runtime.TFLM:
+            made["C"] = host_run.run(generate.generate(file).files, file, stored, flags=())
+        for column, numbers in made.items():
+            pairs = zip(numbers, expected, strict=True)
+            wrong = sum(int(np.count_nonzero(ours != theirs)) for ours, theirs in pairs)
+            found[column] = f"{wrong} differ" if wrong else "equal"
+    return found
 
 
 def _split(count: int) -> tuple[slice, slice]:
@@ -207,8 +250,14 @@ def _correlation(target: Any, output: Any) -> Any:
 
 
 def markdown(found: Sequence[dict[str, Any]]) -> str:
-    """The rows as a Markdown table."""
-    return rows.markdown(_COLUMNS, found)
+    """The rows as a Markdown table, and those of refused nets as another."""
+    refused = [
+        {**row, "refused": ", ".join(f"{count} {what}" for what, count in row["refused"].items())}
+        for row in found
+        if "refused" in row
+    ]
+    table = rows.markdown(_COLUMNS, [row for row in found if "refused" not in row])
+    return table + ("\n\n" + rows.markdown(_REFUSED, refused) if refused else "")
 
 
 def in_own_process(
@@ -216,7 +265,8 @@ def in_own_process(
 ) -> dict[str, Any] | None:
     """`cell` in a process of its own; None if it failed."""
     flags = ["--samples", str(samples), *(["--list", path] if path else [])]
-    return rows.in_own_process(__file__, (name, kind, setting), flags)
+    variables = {"TF_USE_LEGACY_KERAS": str(int(kind == "tf_keras"))}
+    return rows.in_own_process(__file__, (name, kind, setting), flags, variables)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -224,7 +274,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--list", metavar="FILE", help="nets of other packages (zoo.listed)")
     parser.add_argument("--nets", nargs="+", help="those alone")
-    parser.add_argument("--keras", nargs="+", choices=KERASES, help="those of a list are tf_keras")
+    parser.add_argument(
+        "--keras", nargs="+", choices=KERASES, help="those alone; a list says its own"
+    )
     parser.add_argument("--bits", nargs="+", choices=BITS, default=list(BITS))
     parser.add_argument("--samples", type=int, default=100, help="inputs that are compared")
     parser.add_argument("--jobs", type=int, default=1, help="networks at a time (default 1)")
@@ -240,8 +292,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     unknown = sorted(set(options.nets or nets) - set(nets))
     if unknown:
         parser.error(f"no nets {', '.join(unknown)}: there are {', '.join(nets)}")
-    kerases = options.keras or (["tf_keras"] if options.list else list(KERASES))
-    cells = list(itertools.product(options.nets or nets, kerases, options.bits))
+    cells = [
+        (name, kind, setting)
+        for name, kind, setting in itertools.product(
+            options.nets or nets, options.keras or KERASES, options.bits
+        )
+        if kind in getattr(nets[name], "keras", KERASES)
+    ]
     found = rows.kept(options.json, _KEYS)
     missing = [of for of in cells if of not in found]
     with ThreadPool(options.jobs) as pool:

@@ -23,17 +23,23 @@ def kept(path: str | None, keys: Sequence[str]) -> dict[tuple[str, ...], Row]:
 def keep(path: str | None, rows: Sequence[Row]) -> None:
     """Replace the file's rows, in one step."""
     if path is not None:
-        text = json.dumps(rows, indent=1)
+        text = "[\n" + ",\n".join(map(json.dumps, rows)) + "\n]\n"  # a row a line
         with open(f"{path}.part", "w") as file:
             file.write(text)
         os.replace(f"{path}.part", path)
 
 
-def in_own_process(script: str, of: Sequence[str], flags: Sequence[str]) -> Row | None:
+def in_own_process(
+    script: str, of: Sequence[str], flags: Sequence[str], variables: Mapping[str, str] | None = None
+) -> Row | None:
     """Run `script --of ...`, which prints a row as JSON in its last line; TensorFlow keeps what it
-    traced, so no two rows share a process. The row, or None after telling why there is none."""
+    traced, so no two rows share a process. The row, or None after telling why there is none.
+
+    `variables` are added to its environment.
+    """
     command = [sys.executable, script, "--of", *of, *flags]
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    environment = {**os.environ, **(variables or {})}
+    done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
     if done.returncode:
         reason = done.stderr.strip().splitlines()[-1:] or ["no message"]
         print(f"{', '.join(of)}: {reason[0]}", file=sys.stderr, flush=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import json
 import sys
@@ -148,20 +149,29 @@ NETS: dict[str, Callable[[Any], Any]] = {
 }
 
 
-def listed(path: str) -> dict[str, Callable[[Any], Any]]:
-    """The nets of other packages that a JSON file lists, as NETS has its own; they are tf_keras's.
+@dataclasses.dataclass(frozen=True)
+class Listed:
+    """A net of another package.
 
-    The file: {name: {"model": "package.module.function", "arguments": [...], "options": {...}}}.
+    Attributes:
+        model: the function or class that makes it, "package.module.function".
+        arguments: of the function.
+        options: its keyword arguments.
+        keras: the Kerases whose model it can be. A package that asks TensorFlow for its Keras gets
+            tf_keras where the variable TF_USE_LEGACY_KERAS is 1.
     """
-    text = Path(path).read_text()
-    return {name: _of_package(**entry) for name, entry in json.loads(text).items()}
+
+    model: str
+    arguments: Sequence[Any] = ()
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    keras: Sequence[str] = ("tf_keras",)
+
+    def __call__(self, _: Any) -> Any:
+        """The net, of the Keras that this process is set to."""
+        module, _dot, function = self.model.rpartition(".")
+        return getattr(importlib.import_module(module), function)(*self.arguments, **self.options)
 
 
-def _of_package(
-    model: str, arguments: Sequence[Any] = (), options: Mapping[str, Any] | None = None
-) -> Callable[[Any], Any]:
-    def build(_: Any) -> Any:
-        module, _dot, function = model.rpartition(".")
-        return getattr(importlib.import_module(module), function)(*arguments, **(options or {}))
-
-    return build
+def listed(path: str) -> dict[str, Listed]:
+    """The nets that a JSON file lists, {name: {"model": ..., "arguments": [...], ...}}."""
+    return {name: Listed(**entry) for name, entry in json.loads(Path(path).read_text()).items()}

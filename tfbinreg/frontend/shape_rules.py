@@ -165,8 +165,9 @@ def _pad_one_axis(build: Builder, step: Step, x: Value, pads: np.ndarray) -> Val
         what = f"padding by {pads.tolist()} of shape {sizes}"
         raise UnsupportedError((what, "pad height and width, or one axis of known size"))
     (axis,) = axes.tolist()
-    shape = (sizes[0], math.prod(sizes[1:axis]), sizes[axis], math.prod(sizes[axis + 1 :]))
-    before = keras.layers.Reshape(shape[1:], name=build.part_name("reshape"))
+    known = [size or 0 for size in sizes]
+    shape = (math.prod(known[1:axis]), known[axis], math.prod(known[axis + 1 :]))
+    before = keras.layers.Reshape(shape, name=build.part_name("reshape"))
     image = build.call(before, build.plain(x))
     layer = keras.layers.ZeroPadding2D(((0, 0), tuple(pads[axis].tolist())), name=step.name)
     padded = build.call(layer, image)
