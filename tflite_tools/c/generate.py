@@ -181,7 +181,7 @@ def _streamed(
 ) -> tuple[StreamText, Constants]:
     """A network that takes a sequence frame by frame, likewise."""
     stream = frame_by_frame.of_graph(pads.joined(value_tables.joined(graph)))
-    steps, constants, problems = _steps(stream.graph, entries)
+    steps, constants, problems = _steps(stream.graph, entries, streamed=True)
     lowering.raise_problems(problems)
     by_number = {op.index: step for op, step in zip(stream.graph.ops, steps, strict=True)}
     found = list(stream_text.steps_of(stream, by_number))
@@ -225,10 +225,10 @@ def _lowered(
 
 
 def _steps(
-    graph: Graph, entries: Mapping[str, LayerEntry]
+    graph: Graph, entries: Mapping[str, LayerEntry], *, streamed: bool = False
 ) -> tuple[list[Step], Constants, list[Problem]]:
     """Operators as steps, their constants, and why some have none."""
-    constants, steps, problems = Constants(), [], []
+    constants, steps, problems = Constants(streamed=streamed), [], []
     for op in graph.ops:
         step, found = _lower(graph, op, Context(graph, op, entries, constants))
         steps.append(step)

@@ -281,6 +281,9 @@ def _step(
     places = f"{op.address(source)}, {op.address(op.output)}, {{scratch}}"
     scratch = _scratch_bytes(kernel, plane(fields))
     rows = None if coded is not None else rows
+    if constants.streamed and function == "tfb_depthwise" and _sees_all(fields):
+        call = f"tfb_depthwise_once({record}, {places});"
+        return op.step(call, source, scratch=_scratch_bytes(kernel, 0))
     if not function.endswith("conv_2d"):
         call = f"{function}({record}, {places});"
         some = None if rows is None else rows.of(

@@ -131,8 +131,9 @@ class Step:
 class Constants:
     """The constant arrays and parameter records of a model; equal arrays are stored once."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, streamed: bool = False) -> None:
         self.lines: list[str] = []
+        self.streamed = streamed  # whether operators make one row, with what `streams` has
         self.coded = False  # whether a layer has weights that `coding` makes
         self.grouped = False  # whether a convolution has groups
         self.short = False  # whether a layer has factors and biases in three bytes

@@ -1,11 +1,26 @@
 """The C of networks that take frames: its interface, and a count that never overflows."""
 
+import pathlib
 import re
+import subprocess
 
 import pytest
 import sequence_nets
 
-from tflite_tools.c import generate
+from tflite_tools.c import generate, host_run
+
+GUIDE = pathlib.Path(__file__).parents[3] / "docs" / "guides" / "streaming.md"
+AROUND = """
+#include <stdio.h>
+static int frames;
+static int next_frame(signed char *frame) {
+  for (int i = 0; i < 3; i++) frame[i] = (signed char)(frames * i);
+  return frames++ < 30;
+}
+static void heard(int best, int score) { printf("%d %d\\n", best, score); }
+@
+int main(void) { listen(); return 0; }
+"""
 
 
 @pytest.fixture(scope="module")
@@ -59,3 +74,12 @@ def test_kept_rows(strided):
     assert made.stream.state_bytes == 0
     assert "(void)state;" in made.files["net.c"]
     assert "rows;" not in made.files["net.h"]
+
+
+def test_the_loop_of_the_guide(needs_compiler, tmp_path):
+    made = generate.generate(sequence_nets.window(), name="kws", streaming=True)
+    (loop,) = re.findall(r"```c\n(.*?)```", GUIDE.read_text(), re.DOTALL)
+    files = {**made.files, "main.c": AROUND.replace("@", loop)}
+    program = host_run.compile_to(tmp_path, files)
+    done = subprocess.run([program], capture_output=True, text=True, check=True, timeout=60)
+    assert len(done.stdout.splitlines()) == len(range(made.stream.output.begin, 30, 2))

@@ -26,3 +26,18 @@ static inline void tfb_ring_out(const int8_t *rows, int32_t next, int32_t count,
     if (place >= count) place -= count;
   }
 }
+
+/* A depthwise convolution with one output a channel, whose filter sees the whole input. */
+static TFB_APART void tfb_depthwise_once(const tfb_conv *op, const int8_t *in, int8_t *out,
+                                         int8_t *scratch) {
+  int32_t multiple = op->out_c / op->in_c, taps = op->k_h * op->k_w, c, i;
+  tfb_stream stream = {0, 0, 0};
+  stream.next = op->weights;
+  for (c = 0; c < op->out_c; c++) {
+    tfb_filter filter = tfb_filter_of(op, c, &stream, scratch, taps);
+    const int8_t *x = in + c / multiple;
+    int32_t sum = 0;
+    for (i = 0; i < taps; i++, x += op->in_c) sum += *x * filter.row[i];
+    tfb_store(op, &filter, &sum, 1, out + c);
+  }
+}
