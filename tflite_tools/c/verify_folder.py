@@ -192,7 +192,8 @@ def _tflm(case: _Case, made: _Outputs | CompilerError) -> Check:
     found = host_run.sanitizers()
     watched = "no fault found by the sanitizers" if found else "the compiler has no sanitizers"
     count = len(case.inputs[0])
-    detail = f"outputs are bit for bit TFLM's on {count} inputs; {watched}"
+    pushed = ", frame by frame" if case.folder.streaming else ""
+    detail = f"outputs are bit for bit TFLM's on {count} inputs{pushed}; {watched}"
     return decide("tflm", problems, detail, {"samples": count})
 
 

@@ -10,11 +10,12 @@ from typing import Any
 from tflite_tools.c import generate, packages, verify_folder
 from tflite_tools.c.generate import Sources
 from tflite_tools.c.source_folder import Folder
+from tflite_tools.checks import pairing
 from tflite_tools.formats import ethos, int4, lut, result, slim
 from tflite_tools.formats.result import TARGETS, Result
 from tflite_tools.formats.slim import Pass
 from tflite_tools.schema import codes, manifest
-from tflite_tools.schema.contents import Model
+from tflite_tools.schema.contents import Graph, Model, Op
 
 FORMATS = ("int8", "int4", "lut", "c")
 
@@ -72,7 +73,9 @@ class Options:
 
     def _check_streaming(self) -> None:
         if self.format != "c":
-            raise ValueError("--streaming is for --format c: a .tflite file takes whole sequences.")
+            raise ValueError(
+                "--streaming is for --format c: a .tflite file takes whole sequences. Take C."
+            )
         if self.package is not None:
             raise ValueError(
                 "--streaming has no --package: their example takes whole samples. Put the files of "
@@ -191,8 +194,8 @@ def _sources(canonical: Model, name: str, options: Options) -> Built:
 
 
 def _stream_figures(made: Sources, canonical: Model) -> dict[str, Any]:
-    """What C that takes frames keeps, and when it gives outputs; and the memory of the C that takes
-    the whole sequence, its input included."""
+    """What C that takes frames keeps and computes, on average over the frames, and when it gives
+    outputs; and what C that takes the whole sequence does, with the memory of its input."""
     if made.stream is None:
         return {}
     output, tensors = made.stream.output, canonical.main.tensors
@@ -202,7 +205,25 @@ def _stream_figures(made: Sources, canonical: Model) -> dict[str, Any]:
         "whole_sequence_bytes": generate.generate(canonical).arena_bytes + window,
         "first_output_frame": output.begin + 1,
         "output_every_frames": output.every,
+        "products_a_frame": round(
+            sum(
+                products / made.stream.clocks[op.outputs[0]].every
+                for op, products in _products(made.stream.graph)
+            )
+        ),
+        "whole_sequence_products": sum(products for _, products in _products(canonical.main)),
     }
+
+
+def _products(graph: Graph) -> list[tuple[Op, int]]:
+    """How many products of a weight each operator with weights computes."""
+    found = []
+    for op in graph.ops:
+        if op.name in pairing.KERNEL_OPS:
+            weights = pairing.kernel(graph, op)
+            taps = weights.weights.size // weights.weights.shape[weights.axis]
+            found.append((op, taps * math.prod(graph.tensors[op.outputs[0]].shape)))
+    return found
 
 
 def _compiled(canonical: Model, accelerator: str) -> Built:

@@ -103,4 +103,8 @@ def test_frames():
     assert "net_push" in built.files["net.c"].decode()
     figures = built.figures
     assert (figures["first_output_frame"], figures["output_every_frames"]) == (19, 2)
+    # Rows of 5 values: of 18 and 9, then dense; the second convolution runs every other frame.
+    first, second, dense = 9 * 5, 15 * 5, 5 * 4
+    assert figures["whole_sequence_products"] == 18 * first + 8 * second + dense
+    assert figures["products_a_frame"] == round(first + (second + dense) / 2)
     assert figures["state_bytes"] + figures["arena_bytes"] < figures["whole_sequence_bytes"]
