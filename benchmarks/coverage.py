@@ -176,7 +176,8 @@ def cell(
     moved = np.mean(
         [np.any(old != v.numpy()) for old, v in zip(before, quantized.step_variables, strict=True)]
     )
-    tfbinreg.finalize(quantized, data)
+    # Nets of other packages keep their statistics: for choosing some the net runs many times.
+    tfbinreg.finalize(quantized, None if isinstance(nets[name], zoo.Listed) else data)
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "q.keras")
         quantized.save(path)
@@ -302,8 +303,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     found = rows.kept(options.json, _KEYS)
     missing = [of for of in cells if of not in found]
     with ThreadPool(options.jobs) as pool:
-        made = pool.imap(lambda of: in_own_process(*of, options.samples, options.list), missing)
-        for of, row in zip(missing, made, strict=True):
+        made = pool.imap_unordered(
+            lambda of: (of, in_own_process(*of, options.samples, options.list)), missing
+        )
+        for of, row in made:
             if row is not None:
                 found[of] = row
                 rows.keep(options.json, list(found.values()))

@@ -18,8 +18,8 @@ from tfbinreg.frontend.program import Step
 keras = _compat.keras
 
 _NO_PRODUCTS = (
-    "products of two tensors have no exact form: take convolutions, pooling, and gates (squeeze "
-    "and excitation by Multiply)"
+    "it has no exact form: take convolutions, pooling, and gates (squeeze and excitation by "
+    "Multiply)"
 )
 
 

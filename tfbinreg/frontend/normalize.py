@@ -58,8 +58,8 @@ def normalize(model: Any) -> tuple[Any, dict[str, str]]:
                     value = regularize_activity(builder, step, value)
             except UnsupportedError as error:
                 found = error.problems
-        kind = step.origin_kind or step.kind
-        problems += [Problem(step.origin or step.name, *problem, kind=kind) for problem in found]
+        name, kind = step.origin or step.name, _kind(step)
+        problems += [Problem(name, *problem, kind=kind) for problem in found]
         # After a problem the rest is still read, for there may be more.
         value = value or Value(step.shape, keras.Input(step.shape[1:]))
         builder.finish(value, uses)
@@ -101,6 +101,14 @@ def _rewrite(builder: Builder, step: Step, values: list[Value]) -> Value:
     if problems:
         raise UnsupportedError(*problems)
     return LAYERS[step.kind](builder, step, taken)
+
+
+def _kind(step: Step) -> str:
+    """What a step is counted as: its class or operation, and the user's layer that it is part of,
+    whose operations are of no interest."""
+    if step.origin_kind is None:
+        return step.kind
+    return f"{step.kind} in {step.origin_kind}" if step.operation is None else step.origin_kind
 
 
 def _weight_problems(step: Step) -> list[tuple[str, str]]:

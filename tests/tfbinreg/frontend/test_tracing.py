@@ -122,6 +122,22 @@ def test_what_cannot_be_read_is_refused_by_the_layers_name(own, call, what):
     assert caught.value.counts == {"Mine": 1}
 
 
+@BOTH
+def test_layers_inside_are_counted_with_the_users_layer(own):
+    class Mine(own.layers.Layer):
+        def __init__(self, **options):
+            super().__init__(**options)
+            self.inner = own.layers.LayerNormalization()
+
+        def call(self, x):
+            return self.inner(x)
+
+    image = own.Input((6, 6, 4))
+    model = own.Model(image, Mine(name="second")(Mine(name="first")(image)))
+    with pytest.raises(ValueError, match="refused: 2 LayerNormalization in Mine"):
+        normalize(model)
+
+
 def test_variables_are_cast_as_in_a_call():
     policy = keras.mixed_precision.global_policy()
     keras.mixed_precision.set_global_policy("mixed_float16")
