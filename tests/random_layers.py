@@ -317,6 +317,7 @@ VOCABULARY: dict[str, Callable[[Draw, Shape], Made]] = {
             "GaussianDropout": "0.5",
             "AlphaDropout": "0.5",
             "ActivityRegularization": "l1=0.5",
+            "Identity": "",
             "RandomFlip": "",
             "RandomRotation": "0.5",
             "RandomZoom": "0.5",

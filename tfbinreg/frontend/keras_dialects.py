@@ -141,8 +141,27 @@ class Keras3:
     def __init__(self) -> None:
         self.keras = sys.modules["keras"]
 
-    def casting(self, layer: Any) -> contextlib.AbstractContextManager[Any]:
-        return contextlib.nullcontext()
+    @contextlib.contextmanager
+    def casting(self, layer: Any) -> Iterator[None]:
+        """Scope in which a layer's `call` may be called by itself, on symbolic tensors.
+
+        Two things work in a layer that Keras runs, and do not on symbolic tensors: a Sequential
+        that was built for images of another size, which is its layers one after the other here,
+        and a variable on the left of an operator, which leaves it to the tensor here.
+        """
+        kinds, plain = (self.keras.Sequential, self.keras.Variable), self.keras.Sequential.__call__
+
+        def call(model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+            built = getattr(model, "_functional", None)
+            if built is None or not is_tensor(inputs) or _fits(built.inputs[0], inputs):
+                return plain(model, inputs, *args, **kwargs)
+            for part in model.layers:
+                inputs = part(inputs, **({"training": False} if _trains(part) else {}))
+            return inputs
+
+        methods = {name: _left_to_tensors(getattr(kinds[1], name)) for name in _OPERATORS}
+        with _methods(kinds[0], {"__call__": call}), _methods(kinds[1], methods):
+            yield
 
     def is_model(self, layer: Any) -> bool:
         return isinstance(layer, self.keras.Model)
@@ -217,6 +236,42 @@ class Keras3:
             if hasattr(target, theirs)
         }
         return Reading(operation=name, options=options)
+
+
+@contextlib.contextmanager
+def _methods(kind: type, methods: Mapping[str, Any]) -> Iterator[None]:
+    """Scope in which a class has these methods."""
+    before = {name: vars(kind).get(name) for name in methods}
+    for name, method in methods.items():
+        setattr(kind, name, method)
+    try:
+        yield
+    finally:
+        for name, own in before.items():
+            if own is None:
+                delattr(kind, name)
+            else:
+                setattr(kind, name, own)
+
+
+def _left_to_tensors(method: Any) -> Any:
+    """An operator of a variable that leaves symbolic tensors on its right to do the same."""
+
+    def operate(own: Any, other: Any) -> Any:
+        return NotImplemented if is_tensor(other) else method(own, other)
+
+    return operate
+
+
+def _fits(built: Any, given: Any) -> bool:
+    """Whether a model that was built for one tensor takes another, as far as sizes go."""
+    pairs = zip(built.shape, given.shape, strict=False)
+    return all(size is None or size == own for size, own in pairs)
+
+
+def _trains(layer: Any) -> bool:
+    """Whether `call` of a layer asks if it is training."""
+    return "training" in inspect.signature(layer.call).parameters
 
 
 def _activation(layer: Any) -> tuple[str, Any]:
@@ -377,4 +432,5 @@ _KERAS3_AUGMENTATION = frozenset(
     }
 )
 
+_OPERATORS = ("__add__", "__sub__", "__mul__", "__truediv__", "__pow__", "__matmul__")
 _LAMBDAS = ("TFOpLambda", "SlicingOpLambda", "ClassMethod", "InstanceMethod", "InstanceProperty")

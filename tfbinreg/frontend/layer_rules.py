@@ -477,6 +477,7 @@ LAYERS: Mapping[str, Rewrite] = {
     "GaussianDropout": _keep_any,
     "AlphaDropout": _dropout,
     "ActivityRegularization": lambda build, step, values: values[0],
+    "Identity": lambda build, step, values: values[0],
     **dict.fromkeys(
         (
             "RandomFlip",

@@ -395,6 +395,7 @@ KINDS: dict[str, Kind] = {
     "GaussianDropout": Kind(role=Role.SAME, op="none"),
     "AlphaDropout": Kind(role=Role.SAME, op="none"),
     "ActivityRegularization": Kind(role=Role.SAME, op="none"),
+    "Identity": Kind(role=Role.REWRITE, op="none"),
     "RandomFlip": _IMAGE_AUGMENTATION,
     "RandomRotation": _IMAGE_AUGMENTATION,
     "RandomZoom": _IMAGE_AUGMENTATION,

@@ -122,6 +122,45 @@ def test_what_cannot_be_read_is_refused_by_the_layers_name(own, call, what):
     assert caught.value.counts == {"Mine": 1}
 
 
+def test_a_sequential_inside_may_be_built_for_another_size():
+    class Branches(keras_3.layers.Layer):
+        def __init__(self, **options):
+            super().__init__(**options)
+            layers = keras_3.layers
+            self.pad = layers.ZeroPadding2D(1)
+            self.wide = layers.Conv2D(4, 3, 2)
+            inner = [layers.Conv2D(4, 1, 2), layers.BatchNormalization(), layers.ReLU()]
+            self.narrow = keras_3.Sequential(inner)
+
+        def build(self, shape):
+            padded = self.pad.compute_output_shape(shape)
+            self.wide.build(padded)
+            self.narrow.build(padded)
+
+        def call(self, x):
+            return self.wide(self.pad(x)) + self.narrow(x)
+
+    image = keras_3.Input((6, 6, 3))
+    normal, _ = normalize(keras_3.Model(image, Branches(name="branches")(image)))
+    assert [type(layer).__name__ for layer in normal.layers].count("BatchNormalization") == 1
+    assert "__call__" not in vars(keras_3.Sequential)
+
+
+@BOTH
+def test_variables_may_be_on_the_left_of_operators(own):
+    class Affine(own.layers.Layer):
+        def build(self, shape):
+            self.scale = self.add_weight(name="scale", shape=(4,), initializer="ones")
+            super().build(shape)
+
+        def call(self, x):
+            return 2.0 - (self.scale * x + self.scale) + (self.scale - x)
+
+    image = own.Input((6, 6, 3))
+    x = own.layers.Identity(name="same")(own.layers.Conv2D(4, 1)(image))
+    normalize(own.Model(image, Affine()(x)))  # which compares the outputs
+
+
 @BOTH
 def test_layers_inside_are_counted_with_the_users_layer(own):
     class Mine(own.layers.Layer):
