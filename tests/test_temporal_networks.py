@@ -61,16 +61,17 @@ def temporal_layer(keras, **options):
     return Temporal(4, (1, 2, 4), **options)
 
 
-def check(model):
-    """Exact as a file and as C, also frame by frame."""
-    samples = np.random.default_rng(3).normal(size=(16, FRAMES, 3)).astype(np.float32)
+def check(model, begin=0):
+    """Exact as a file and as C, also frame by frame; the first output comes with frame `begin`."""
+    shape = model.input_shape[1:]
+    samples = np.random.default_rng(3).normal(size=(16, *shape)).astype(np.float32)
     quantized = tfbinreg.quantize_apply(model, weight_bits=2, calibration_data=samples)
     file = assert_exact(quantized, [samples], with_c=False)
     if host_run.compiler() is None or not runtime.available(runtime.TFLM):
         pytest.skip("needs a C compiler and tflite_micro")
     sources = generate.generate(file, streaming=True)
-    assert sources.stream.output.begin == 0
-    stored = np.random.default_rng(4).integers(-128, 128, (2, FRAMES, 3)).astype(np.int8)
+    assert sources.stream.output.begin == begin
+    stored = np.random.default_rng(4).integers(-128, 128, (2, *shape)).astype(np.int8)
     made = stream_run.run(sources.files, file, [stored], flags=host_run.sanitizers())
     expected = runtime.run(file, [stored], runtime=runtime.TFLM).outputs
     assert np.array_equal(made[0], expected[0])
@@ -92,6 +93,34 @@ def test_every_row(name):
     frames = keras.layers.Input((FRAMES, 3))
     rows = temporal_layer(keras, return_sequences=True, skips=False)(frames)
     check(keras.Model(frames, keras.layers.Dense(2, name="head")(rows)))
+
+
+@pytest.mark.slow
+def test_separable_and_cropped_layers():
+    layers = tf_keras.layers
+    frames = layers.Input((FRAMES, 3))
+    x = layers.SeparableConv1D(4, 3, padding="valid", activation="relu", name="separable")(frames)
+    y = layers.ZeroPadding1D((8, 0))(x)
+    y = layers.DepthwiseConv1D(5, dilation_rate=2, name="depthwise")(y)
+    x = layers.Add()([x, layers.BatchNormalization()(y)])
+    x = layers.Concatenate()([layers.Cropping1D((2, 0))(x), layers.Conv1D(4, 3, name="conv")(x)])
+    x = layers.Dense(5, activation="swish", name="each")(x)
+    x = layers.Flatten()(layers.MaxPooling1D(2)(x))
+    check(tf_keras.Model(frames, layers.Dense(3, name="head")(x)), begin=FRAMES - 1)
+
+
+@pytest.mark.slow
+def test_time_and_features():
+    layers = tf_keras.layers
+    frames = layers.Input((FRAMES, 6, 1))
+    x = layers.ZeroPadding2D(((2, 0), (1, 1)))(frames)
+    x = layers.Conv2D(4, 3, activation="relu", name="conv")(x)
+    x = layers.DepthwiseConv2D(3, name="depthwise")(layers.ZeroPadding2D(((2, 0), (1, 1)))(x))
+    x = layers.Reshape((FRAMES, 12))(layers.AveragePooling2D((1, 2))(x))
+    x = layers.Conv1D(4, 3, padding="causal", strides=2, name="strided")(x)
+    pooled = [layers.GlobalAveragePooling1D()(x), layers.GlobalMaxPooling1D()(x)]
+    x = layers.Dense(3, name="head")(layers.Concatenate()(pooled))
+    check(tf_keras.Model(frames, x), begin=FRAMES - 2)
 
 
 @pytest.mark.slow

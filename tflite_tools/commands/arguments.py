@@ -25,6 +25,7 @@ _EXAMPLES = {
     "convert": (
         "convert q.keras --output model.tflite",
         "convert q.keras --format c -o net",
+        "convert q.keras --format c --streaming -o kws",
         "convert model.tflite --format int4 --slim -o small.tflite",
         "convert float.keras --flash_budget 64KB --data samples.npz -o first.tflite",
     ),

@@ -67,6 +67,31 @@ def test_a_network_that_forgets_a_row_fails(folder, model, can_run):
     assert [check.verdict for check in report.checks] == [PASSED, FAILED]
 
 
+def test_a_reset_forgets_everything(folder, model, needs_compiler):
+    """After any frames, and in turn with another sequence, a state begins as a new one does."""
+    (sequences,) = samples(model, 1)
+    frames = stream_run.frames_of([sequences[0]])
+    other = """  static net_state second;
+  for (int k = 0; k < 33; k++) {
+    for (int i = 0; i < NET_INPUT_0_SIZE; i++) input0[i] = (int8_t)(7 * k + i);
+    net_push(&state, input0, output0);
+  }
+  net_reset(&second);
+  net_reset(&state);
+  for (;;) {"""
+    pushed = "    net_push(&second, input0, output0);\n    if (!net_push(&state"
+    program = folder.files["main.c"].replace("  for (;;) {", other)
+    program = program.replace("    if (!net_push(&state", pushed)
+    sources = {**folder.files, "main.c": program}
+    assert program.count("net_push") == 3
+    fresh, used = (
+        host_run.run_frames(own, [frames], 4, flags=host_run.sanitizers())[0]
+        for own in (folder.files, sources)
+    )
+    assert len(fresh) == 1
+    assert np.array_equal(fresh, used)
+
+
 def test_outputs_that_are_missing(folder, model, needs_compiler):
     inputs = samples(model, 2)
     late = {
