@@ -6,11 +6,14 @@ from file_maker import PRESCALES, Maker
 OPTIONS = {"CONV_2D": "Conv2DOptions", "DEPTHWISE_CONV_2D": "DepthwiseConv2DOptions"}
 
 
-def conv(maker, image, codes, bits, *, stride=1, padding=0, dilation=1, zero=5, factor=None):
-    """A CONV_2D, or a DEPTHWISE_CONV_2D for codes (1, h, w, channels); products of codes and inputs
-    are scaled by `factor` and up to twice that."""
+def conv(
+    maker, image, codes, bits, *, stride=1, padding=0, dilation=1, zero=5, factor=None, own=False
+):
+    """A CONV_2D, or a DEPTHWISE_CONV_2D for codes (1, h, w, channels) of more channels than the
+    image has, or of as many if each is to have its `own` filter; products of codes and inputs are
+    scaled by `factor` and up to twice that."""
     factor = 0.4 / 2**bits if factor is None else factor
-    depthwise = codes.shape[0] == 1 and codes.shape[3] > image[2]
+    depthwise = codes.shape[0] == 1 and codes.shape[3] >= image[2] + (not own)
     name, axis = ("DEPTHWISE_CONV_2D", 3) if depthwise else ("CONV_2D", 0)
     channels, prescale = codes.shape[axis], PRESCALES[bits]
     scales = np.linspace(1.0, 2.0, channels).astype(np.float32) * np.float32(0.01 / prescale)
@@ -51,11 +54,15 @@ def blocks(bits):
 
 
 def used_once(bits):
-    """Filters that see the whole input; eight of them begin with a byte."""
+    """Filters that see the whole input; nine of them begin with a byte. In the last one biases take
+    less without what the zero point adds."""
     maker, random = Maker(), np.random.default_rng(bits)
     for depth, channels in ((8, 5), (16, 2), (24, 3), (32, 1), (40, 4), (72, 7), (128, 2)):
         conv(maker, (1, 1, depth), random_codes(random, bits, (channels, 1, 1, depth)), bits)
     conv(maker, (4, 2, 4), random_codes(random, bits, (3, 4, 2, 4)), bits, padding=1)
+    highest = np.full((5, 1, 1, 136), 2 ** (bits - 1) - 1)
+    highest[:, ..., ::3] = random_codes(random, bits, (5, 1, 1, 46))
+    conv(maker, (1, 1, 136), highest, bits, zero=-128, factor=0.05 / 2**bits)
     return maker.file()
 
 
@@ -81,6 +88,31 @@ def depthwise(bits):
     return maker.file()
 
 
+def channels(bits):
+    """Depthwise filters of one channel each: every remainder of sixteen, inside and at the border,
+    as many taps as are kept and more, and sums that reach as far as 16 bits hold, and further."""
+    maker, random = Maker(), np.random.default_rng(bits)
+    for count in (1, 3, 4, 15, 16, 17, 35):
+        for stride, dilation, padding in ((1, 1, 0), (2, 1, 0), (1, 2, 1), (2, 1, 1)):
+            conv(
+                maker,
+                (7, 6, count),
+                random_codes(random, bits, (1, 3, 3, count)),
+                bits,
+                stride=stride,
+                dilation=dilation,
+                padding=padding,
+                zero=int(random.integers(-128, 128)),
+                own=True,
+            )
+    for height, width in ((1, 1), (5, 5), (4, 8), (11, 3), (2, 127)):
+        lowest = np.full((1, height, width, 18), -(2 ** (bits - 1)) + (bits == 8))
+        lowest[..., 9:] = random_codes(random, bits, (1, height, width, 9))
+        image = (height + 1, width + 2, 18)
+        conv(maker, image, lowest, bits, zero=-128, factor=0.001, own=True)
+    return maker.file()
+
+
 def groups(bits):
     """Groups of every remainder of channels and filters, straight on and with steps and jumps."""
     maker, random = Maker(), np.random.default_rng(bits)
@@ -94,4 +126,10 @@ def groups(bits):
     return maker.file()
 
 
-KINDS = {"blocks": blocks, "used once": used_once, "depthwise": depthwise, "groups": groups}
+KINDS = {
+    "blocks": blocks,
+    "used once": used_once,
+    "depthwise": depthwise,
+    "channels": channels,
+    "groups": groups,
+}

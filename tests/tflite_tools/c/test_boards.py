@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("tensorflow")
 import sequence_nets
 import tf_keras as keras
-from dsp_layers import KINDS
+from dsp_layers import KINDS, conv
 from file_maker import Maker, convolution, few_digits, power_of_two, samples
 
 import tfbinreg
@@ -122,6 +122,25 @@ def test_constants_of_three_bytes():
 @pytest.mark.parametrize("kind", KINDS)
 def test_kernels_at_their_edges(kind, bits):
     check(KINDS[kind](bits), boards.CPUS)
+
+
+@pytest.mark.device
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+def test_the_largest_sums_of_a_channel(bits):
+    """With Helium 16 bits hold the sums of some filters: those of the least codes and inputs."""
+    maker = Maker()
+    for height, width in ((1, 31), (4, 8), (1, 15), (8, 2)):
+        codes = np.full((1, height, width, 16), -(2 ** (bits - 1)))
+        conv(maker, (height, width + 1, 16), codes, bits, zero=0, factor=2.0**-bits / 100, own=True)
+    model = maker.file()
+    shapes = [model.main.tensors[index].shape for index in model.main.inputs]
+    inputs = [np.stack([np.full(s[1:], value, np.int8) for value in (-128, 127)]) for s in shapes]
+    sources = generate.generate(model)
+    wanted = runtime.run(model, inputs, runtime=runtime.TFLM).outputs
+    made = boards.run(sources, model, inputs, cpu="cortex-m55")
+    for ours, theirs in zip(made.outputs, wanted, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+        assert len(np.unique(theirs)) > 2
 
 
 @pytest.mark.device

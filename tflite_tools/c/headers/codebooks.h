@@ -88,28 +88,8 @@ static inline void tfb_coded_transpose_conv(const tfb_coded *coded, const int8_t
   tfb_filters(coded->conv, tfb_transpose_line, &rows, 0, in, out, scratch);
 }
 
-/* As tfb_depthwise. */
 static inline void tfb_coded_depthwise(const tfb_coded *coded, const int8_t *in, int8_t *out,
                                        int8_t *scratch) {
-#if TFB_DSP
-  tfb_wide_depthwise(coded->conv, tfb_coded_row, coded, in, out, scratch);
-#else
-  const tfb_conv *op = coded->conv;
-  int32_t multiple = op->out_c / op->in_c, taps = op->k_h * op->k_w, b, c;
-  int32_t height = (op->out_h - 1) * op->stride_h + (op->k_h - 1) * op->dilation_h + 1;
-  int32_t width = (op->out_w - 1) * op->stride_w + (op->k_w - 1) * op->dilation_w + 1;
-  int8_t *plane = scratch + ((taps + 3) & ~3);
-  memset(plane, op->in_zero, (size_t)(height * width));
-  for (b = 0; b < op->batch; b++, in += op->in_h * op->in_w * op->in_c) {
-    tfb_stream stream = {0, 0, 0};
-    stream.next = op->weights;
-    for (c = 0; c < op->out_c; c++) {
-      const int8_t *codes = tfb_decode(coded, c, &stream, scratch, taps);
-      tfb_filter filter = tfb_filter_with(op, c, codes, taps);
-      if (c % multiple == 0) tfb_plane(op, in + c / multiple, height, width, plane);
-      tfb_depthwise_plane(op, plane, width, &filter,
-                          out + b * op->out_h * op->out_w * op->out_c + c);
-    }
-  }
-#endif
+  tfb_rows rows = tfb_rows_of(coded->conv, tfb_coded_row, coded);
+  tfb_depthwise_rows(coded->conv, &rows, in, out, scratch);
 }

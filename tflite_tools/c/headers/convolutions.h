@@ -1,13 +1,3 @@
-/* The positions of an output row at which the whole filter lies inside, if it does vertically. */
-static inline tfb_range tfb_whole(const tfb_conv *op, tfb_range rows) {
-  int32_t room = op->in_w + op->pad_w - (op->k_w - 1) * op->dilation_w - 1;
-  tfb_range range = {0, 0};
-  if (rows.last - rows.first < op->k_h || room < 0) return range;
-  range.first = (op->pad_w + op->stride_w - 1) / op->stride_w;
-  range.last = tfb_min(op->out_w, room / op->stride_w + 1);
-  return range;
-}
-
 /* A row of outputs: of two filters, or of one that is given twice (`count`). */
 typedef void (*tfb_line)(const tfb_conv *op, const int8_t *image, const tfb_filter *filters,
                          int32_t count, int32_t oy, int8_t *out);
@@ -150,20 +140,18 @@ static TFB_APART void tfb_conv_2d_in_blocks(const tfb_conv *op, const int8_t *in
   tfb_rows rows = tfb_rows_of(op, tfb_plain_row, op);
   tfb_blocks(op, &rows, in, out, scratch, pairs);
 }
-#endif
+#define tfb_conv_2d(op, in, out, scratch, pairs, widen) \
+  tfb_conv_2d_in_blocks(op, in, out, scratch, pairs)
+#else
 static inline void tfb_all_filters(const tfb_conv *op, int32_t joins, const int8_t *in, int8_t *out,
                                    int8_t *scratch) {
   tfb_conv row = tfb_straight(op);
   tfb_rows rows = tfb_rows_of(op, tfb_plain_row, op);
   tfb_filters(&row, tfb_conv_line, &rows, joins, in, out, scratch);
 }
-#if TFB_MVE
-#define tfb_conv_2d(op, in, out, scratch, pairs, widen) \
-  tfb_conv_2d_in_blocks(op, in, out, scratch, pairs)
-#else
 #define tfb_conv_2d(op, in, out, scratch, pairs, widen) tfb_all_filters(op, 1, in, out, scratch)
-#endif
 #define tfb_dense(op, in, out, scratch, blocks) tfb_all_filters(op, 0, in, out, scratch)
+#endif
 #endif
 
 /* Sums of a depthwise filter that are kept. */
@@ -242,27 +230,39 @@ static inline void tfb_depthwise_plane(const tfb_conv *op, const int8_t *plane, 
 
 /* DEPTHWISE_CONV_2D; output channel c reads input channel c / (out_c / in_c). Behind one filter,
  * `scratch` holds one channel with its border: every position sees a whole filter, in a run. */
-static inline void tfb_depthwise(const tfb_conv *op, const int8_t *in, int8_t *out,
-                                 int8_t *scratch) {
+static inline void tfb_depthwise_rows(const tfb_conv *op, tfb_rows *rows, const int8_t *in,
+                                      int8_t *out, int8_t *scratch) {
 #if TFB_DSP
-  tfb_wide_depthwise(op, tfb_plain_row, op, in, out, scratch);
+  tfb_wide_depthwise(op, rows->row_of, rows->source, in, out, scratch);
 #else
   int32_t multiple = op->out_c / op->in_c, taps = op->k_h * op->k_w, b, c;
   int32_t height = (op->out_h - 1) * op->stride_h + (op->k_h - 1) * op->dilation_h + 1;
   int32_t width = (op->out_w - 1) * op->stride_w + (op->k_w - 1) * op->dilation_w + 1;
   int8_t *plane = scratch + ((taps + 3) & ~3);
+#if TFB_MVE
+  if (tfb_in_sixteens(op)) {
+    tfb_depthwise_in_sixteens(op, rows, in, out, scratch);
+    return;
+  }
+#endif
   memset(plane, op->in_zero, (size_t)(height * width));
   for (b = 0; b < op->batch; b++, in += op->in_h * op->in_w * op->in_c) {
-    tfb_stream stream = {0, 0, 0};
-    stream.next = op->weights;
+    tfb_stream stream = rows->stream;
     for (c = 0; c < op->out_c; c++) {
-      tfb_filter filter = tfb_filter_of(op, c, &stream, scratch, taps);
+      const int8_t *codes = rows->row_of(rows->source, c, &stream, scratch, taps);
+      tfb_filter filter = tfb_filter_with(op, c, codes, taps);
       if (c % multiple == 0) tfb_plane(op, in + c / multiple, height, width, plane);
       tfb_depthwise_plane(op, plane, width, &filter,
                           out + b * op->out_h * op->out_w * op->out_c + c);
     }
   }
 #endif
+}
+
+static inline void tfb_depthwise(const tfb_conv *op, const int8_t *in, int8_t *out,
+                                 int8_t *scratch) {
+  tfb_rows rows = tfb_rows_of(op, tfb_plain_row, op);
+  tfb_depthwise_rows(op, &rows, in, out, scratch);
 }
 
 /* TRANSPOSE_CONV: each output is the sum over the inputs at which a tap lands there. */

@@ -67,6 +67,27 @@ static inline void tfb_combine(const tfb_pair *parameters, tfb_pair_function fun
 /* ADD of n values each, the first with the larger scale: its factor is one half, without rounding.
  * As in tfb_scale_down the sign before a product decides how it is rounded, and the offset of the
  * last rounding has the zero point in it. */
+#if TFB_MVE
+static TFB_APART void tfb_add_equal(const tfb_pair *op, const int8_t *a, const int8_t *b,
+                                    int8_t *out, int32_t n) {
+  int32x4_t half = vdupq_n_s32(1 << 19), whole = vdupq_n_s32(1 << 20);
+  int32_t zero_a = op->zero_a * -(1 << 19), zero_b = op->zero_b * -(1 << 20);
+  int32x4_t sign_b = vdupq_n_s32(-(op->shift_b < 0));
+  int32x4_t low = vdupq_n_s32(op->low), high = vdupq_n_s32(op->high);
+  for (; n > 0; n -= 4, a += 4, b += 4, out += 4) {
+    mve_pred16_t left = vctp32q((uint32_t)n);
+    int32x4_t sum = vmlasq_n_s32(vldrbq_z_s32(a, left), half, zero_a);
+    int32x4_t second = vmlasq_n_s32(vldrbq_z_s32(b, left), whole, zero_b);
+    second = vqrdmulhq_n_s32(second, op->multiplier_b);
+    second = vaddq_s32(second, vandq_s32(vshrq_n_s32(second, 31), sign_b));
+    sum = vaddq_s32(sum, vrshlq_n_s32(second, op->shift_b));
+    sum = vqrdmulhq_n_s32(sum, op->multiplier);
+    sum = vrshlq_n_s32(vaddq_s32(sum, vshrq_n_s32(sum, 31)), op->shift);
+    sum = vminq_s32(vmaxq_s32(vaddq_n_s32(sum, op->zero), low), high);
+    vstrbq_p_s32(out, sum, left);
+  }
+}
+#else
 static TFB_APART void tfb_add_equal(const tfb_pair *op, const int8_t *a, const int8_t *b,
                                     int8_t *out, int32_t n) {
   int32_t multiplier_b = op->multiplier_b, exponent_b = -op->shift_b, sign_b = -(exponent_b > 0);
@@ -84,10 +105,19 @@ static TFB_APART void tfb_add_equal(const tfb_pair *op, const int8_t *a, const i
     *out++ = tfb_saturated(twice);
   }
 }
+#endif
 
 /* A function of one int8 as the table of its 256 values; `out` may be `in`. */
 static inline void tfb_lookup(const int8_t *table, const int8_t *in, int8_t *out, int32_t n) {
+#if TFB_MVE
+  for (; n > 0; n -= 16, in += 16, out += 16) {
+    mve_pred16_t left = vctp8q((uint32_t)n);
+    uint8x16_t places = veorq_u8(vreinterpretq_u8_s8(vldrbq_z_s8(in, left)), vdupq_n_u8(128));
+    vstrbq_p_s8(out, vldrbq_gather_offset_z_s8(table, places, left), left);
+  }
+#else
   for (; n > 0; n--) *out++ = table[*in++ + 128];
+#endif
 }
 
 /* ---- Pooling and reductions ---- */
@@ -134,6 +164,28 @@ typedef struct {
   int8_t shift, in_zero, out_zero;
 } tfb_reduce;
 
+#if TFB_MVE
+/* Four numbers side by side at a time. */
+static TFB_APART void tfb_mean(const tfb_reduce *op, const int8_t *in, int8_t *out) {
+  int32_t i, j, k, inner = op->inner, left_shift = tfb_max(op->shift, 0);
+  int32_t right = tfb_min(op->shift, 0);
+  int32x4_t sign = vdupq_n_s32(-(right < 0));
+  for (i = 0; i < op->outer; i++, in += op->count * inner) {
+    for (j = 0; j < inner; j += 4, out += 4) {
+      mve_pred16_t left = vctp32q((uint32_t)(inner - j));
+      int32x4_t sum = vdupq_n_s32(-op->in_zero * op->count);
+      const int8_t *next = in + j;
+      for (k = op->count; k > 0; k--, next += inner) sum = vaddq_s32(sum, vldrbq_z_s32(next, left));
+      sum = vqrdmulhq_n_s32(vshlq_r_s32(sum, left_shift), op->multiplier);
+      sum = vaddq_s32(sum, vandq_s32(vshrq_n_s32(sum, 31), sign));
+      sum = vaddq_n_s32(vrshlq_n_s32(sum, right), op->out_zero);
+      sum = vminq_s32(vmaxq_s32(sum, vdupq_n_s32(-128)), vdupq_n_s32(127));
+      vstrbq_p_s32(out, sum, left);
+    }
+    out += inner - (inner + 3) / 4 * 4;
+  }
+}
+#else
 static inline void tfb_mean(const tfb_reduce *op, const int8_t *in, int8_t *out) {
   int32_t i, j, k;
   for (i = 0; i < op->outer; i++, in += op->count * op->inner) {
@@ -145,6 +197,7 @@ static inline void tfb_mean(const tfb_reduce *op, const int8_t *in, int8_t *out)
     }
   }
 }
+#endif
 
 static inline void tfb_reduce_max(const tfb_reduce *op, const int8_t *in, int8_t *out) {
   int32_t i, j, k;

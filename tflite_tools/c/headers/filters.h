@@ -100,11 +100,6 @@ static inline tfb_filter tfb_filter_with(const tfb_conv *op, int32_t c, const in
   return filter;
 }
 
-static inline tfb_filter tfb_filter_of(const tfb_conv *op, int32_t c, tfb_stream *stream,
-                                       int8_t *scratch, int32_t taps) {
-  return tfb_filter_with(op, c, tfb_unpack(stream, op->bits, scratch, taps), taps);
-}
-
 /* Stores n outputs of a filter. The second rounding is that of tfb_rounded_shift, for numbers so
  * small that the half can be added. */
 #if TFB_MVE
@@ -151,5 +146,15 @@ static inline tfb_range tfb_inside(int32_t start, int32_t k, int32_t dilation, i
   tfb_range range;
   range.first = start < 0 ? (dilation - 1 - start) / dilation : 0;
   range.last = size > start ? tfb_min(k, (size - start + dilation - 1) / dilation) : 0;
+  return range;
+}
+
+/* The positions of an output row at which the whole filter lies inside, if it does vertically. */
+static inline tfb_range tfb_whole(const tfb_conv *op, tfb_range rows) {
+  int32_t room = op->in_w + op->pad_w - (op->k_w - 1) * op->dilation_w - 1;
+  tfb_range range = {0, 0};
+  if (rows.last - rows.first < op->k_h || room < 0) return range;
+  range.first = (op->pad_w + op->stride_w - 1) / op->stride_w;
+  range.last = tfb_min(op->out_w, room / op->stride_w + 1);
   return range;
 }

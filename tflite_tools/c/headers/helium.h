@@ -38,16 +38,32 @@ static inline void tfb_two_by_two(const int8_t *x, const int8_t *y, const int8_t
   second[1] = s3;
 }
 
-/* Stores a position's outputs of up to four filters from c on. */
-static inline void tfb_store_lanes(const tfb_conv *op, const tfb_lanes *lanes, int32_t c,
-                                   mve_pred16_t left, const int32_t *sums, int8_t *out) {
-  int32x4_t value = vmulq_s32(vldrwq_s32(sums), vldrwq_z_s32(lanes->factor + c, left));
-  int32x4_t exponent = vldrwq_z_s32(lanes->exponent + c, left);
-  value = vaddq_s32(value, vldrwq_z_s32(lanes->base + c, left));
-  value = vqrdmulhq_s32(value, vldrwq_z_s32(lanes->multiplier + c, left));
+/* Of four filters. */
+typedef struct {
+  int32x4_t factor, base, multiplier, exponent;
+} tfb_four;
+
+static inline tfb_four tfb_four_lanes(const tfb_lanes *lanes, int32_t c, mve_pred16_t left) {
+  tfb_four four;
+  four.factor = vldrwq_z_s32(lanes->factor + c, left);
+  four.base = vldrwq_z_s32(lanes->base + c, left);
+  four.multiplier = vldrwq_z_s32(lanes->multiplier + c, left);
+  four.exponent = vldrwq_z_s32(lanes->exponent + c, left);
+  return four;
+}
+
+/* Four sums as stored values that are not limited yet. */
+static inline int32x4_t tfb_four_scaled(tfb_four four, int32x4_t sums, int32_t zero) {
+  sums = vqrdmulhq_s32(vaddq_s32(vmulq_s32(sums, four.factor), four.base), four.multiplier);
   /* the last rounding takes 1 off a negative number, where there is one: exponents are negative */
-  value = vaddq_s32(value, vandq_s32(vshrq_n_s32(value, 31), vshrq_n_s32(exponent, 31)));
-  value = vaddq_n_s32(vrshlq_s32(value, exponent), op->out_zero);
+  sums = vaddq_s32(sums, vandq_s32(vshrq_n_s32(sums, 31), vshrq_n_s32(four.exponent, 31)));
+  return vaddq_n_s32(vrshlq_s32(sums, four.exponent), zero);
+}
+
+/* Stores a position's outputs of up to four filters. */
+static inline void tfb_store_four(const tfb_conv *op, tfb_four four, mve_pred16_t left,
+                                  const int32_t *sums, int8_t *out) {
+  int32x4_t value = tfb_four_scaled(four, vldrwq_s32(sums), op->out_zero);
   value = vmaxq_s32(vminq_s32(value, vdupq_n_s32(op->high)), vdupq_n_s32(op->low));
   vstrbq_p_s32(out, value, left);
 }
@@ -61,11 +77,13 @@ static TFB_APART void tfb_tile(const tfb_conv *op, const tfb_lanes *lanes, const
     mve_pred16_t left = vctp32q((uint32_t)(n - c));
     int32_t last = tfb_min(n - c, 4) - 1;
     tfb_sums sums;
+    tfb_four four;
     tfb_two_by_two(x, y, w, w + tfb_min(1, last) * taps, taps, sums.first, sums.second);
     tfb_two_by_two(x, y, w + tfb_min(2, last) * taps, w + last * taps, taps, sums.first + 2,
                    sums.second + 2);
-    tfb_store_lanes(op, lanes, c, left, sums.first, out + c);
-    tfb_store_lanes(op, lanes, c, left, sums.second, out + next + c);
+    four = tfb_four_lanes(lanes, c, left);
+    tfb_store_four(op, four, left, sums.first, out + c);
+    tfb_store_four(op, four, left, sums.second, out + next + c);
   }
 }
 

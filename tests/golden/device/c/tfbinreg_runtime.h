@@ -490,11 +490,6 @@ static inline tfb_filter tfb_filter_with(const tfb_conv *op, int32_t c, const in
   return filter;
 }
 
-static inline tfb_filter tfb_filter_of(const tfb_conv *op, int32_t c, tfb_stream *stream,
-                                       int8_t *scratch, int32_t taps) {
-  return tfb_filter_with(op, c, tfb_unpack(stream, op->bits, scratch, taps), taps);
-}
-
 /* Stores n outputs of a filter. The second rounding is that of tfb_rounded_shift, for numbers so
  * small that the half can be added. */
 #if TFB_MVE
@@ -541,6 +536,16 @@ static inline tfb_range tfb_inside(int32_t start, int32_t k, int32_t dilation, i
   tfb_range range;
   range.first = start < 0 ? (dilation - 1 - start) / dilation : 0;
   range.last = size > start ? tfb_min(k, (size - start + dilation - 1) / dilation) : 0;
+  return range;
+}
+
+/* The positions of an output row at which the whole filter lies inside, if it does vertically. */
+static inline tfb_range tfb_whole(const tfb_conv *op, tfb_range rows) {
+  int32_t room = op->in_w + op->pad_w - (op->k_w - 1) * op->dilation_w - 1;
+  tfb_range range = {0, 0};
+  if (rows.last - rows.first < op->k_h || room < 0) return range;
+  range.first = (op->pad_w + op->stride_w - 1) / op->stride_w;
+  range.last = tfb_min(op->out_w, room / op->stride_w + 1);
   return range;
 }
 
@@ -1091,16 +1096,32 @@ static inline void tfb_two_by_two(const int8_t *x, const int8_t *y, const int8_t
   second[1] = s3;
 }
 
-/* Stores a position's outputs of up to four filters from c on. */
-static inline void tfb_store_lanes(const tfb_conv *op, const tfb_lanes *lanes, int32_t c,
-                                   mve_pred16_t left, const int32_t *sums, int8_t *out) {
-  int32x4_t value = vmulq_s32(vldrwq_s32(sums), vldrwq_z_s32(lanes->factor + c, left));
-  int32x4_t exponent = vldrwq_z_s32(lanes->exponent + c, left);
-  value = vaddq_s32(value, vldrwq_z_s32(lanes->base + c, left));
-  value = vqrdmulhq_s32(value, vldrwq_z_s32(lanes->multiplier + c, left));
+/* Of four filters. */
+typedef struct {
+  int32x4_t factor, base, multiplier, exponent;
+} tfb_four;
+
+static inline tfb_four tfb_four_lanes(const tfb_lanes *lanes, int32_t c, mve_pred16_t left) {
+  tfb_four four;
+  four.factor = vldrwq_z_s32(lanes->factor + c, left);
+  four.base = vldrwq_z_s32(lanes->base + c, left);
+  four.multiplier = vldrwq_z_s32(lanes->multiplier + c, left);
+  four.exponent = vldrwq_z_s32(lanes->exponent + c, left);
+  return four;
+}
+
+/* Four sums as stored values that are not limited yet. */
+static inline int32x4_t tfb_four_scaled(tfb_four four, int32x4_t sums, int32_t zero) {
+  sums = vqrdmulhq_s32(vaddq_s32(vmulq_s32(sums, four.factor), four.base), four.multiplier);
   /* the last rounding takes 1 off a negative number, where there is one: exponents are negative */
-  value = vaddq_s32(value, vandq_s32(vshrq_n_s32(value, 31), vshrq_n_s32(exponent, 31)));
-  value = vaddq_n_s32(vrshlq_s32(value, exponent), op->out_zero);
+  sums = vaddq_s32(sums, vandq_s32(vshrq_n_s32(sums, 31), vshrq_n_s32(four.exponent, 31)));
+  return vaddq_n_s32(vrshlq_s32(sums, four.exponent), zero);
+}
+
+/* Stores a position's outputs of up to four filters. */
+static inline void tfb_store_four(const tfb_conv *op, tfb_four four, mve_pred16_t left,
+                                  const int32_t *sums, int8_t *out) {
+  int32x4_t value = tfb_four_scaled(four, vldrwq_s32(sums), op->out_zero);
   value = vmaxq_s32(vminq_s32(value, vdupq_n_s32(op->high)), vdupq_n_s32(op->low));
   vstrbq_p_s32(out, value, left);
 }
@@ -1114,11 +1135,13 @@ static TFB_APART void tfb_tile(const tfb_conv *op, const tfb_lanes *lanes, const
     mve_pred16_t left = vctp32q((uint32_t)(n - c));
     int32_t last = tfb_min(n - c, 4) - 1;
     tfb_sums sums;
+    tfb_four four;
     tfb_two_by_two(x, y, w, w + tfb_min(1, last) * taps, taps, sums.first, sums.second);
     tfb_two_by_two(x, y, w + tfb_min(2, last) * taps, w + last * taps, taps, sums.first + 2,
                    sums.second + 2);
-    tfb_store_lanes(op, lanes, c, left, sums.first, out + c);
-    tfb_store_lanes(op, lanes, c, left, sums.second, out + next + c);
+    four = tfb_four_lanes(lanes, c, left);
+    tfb_store_four(op, four, left, sums.first, out + c);
+    tfb_store_four(op, four, left, sums.second, out + next + c);
   }
 }
 
@@ -1449,6 +1472,188 @@ static TFB_APART void tfb_dense(const tfb_conv *op, const int8_t *in, int8_t *ou
       value += (int32_t)(((uint32_t)1 << filter.exponent) >> 1) - (filter.exponent > 0 && value < 0);
       *out++ = (int8_t)tfb_clamp((value >> filter.exponent) + op->out_zero, op->low, op->high);
     }
+  }
+}
+#endif
+
+/* ---- Filters that are used once, with Helium ---- */
+
+#if TFB_MVE
+
+/* Codes of a filter as they are stored, and the products that they are summed to. */
+typedef struct {
+  const uint8_t *next;
+  int32_t sum;
+} tfb_run;
+
+/* Adds the products of groups of codes of two filters with inputs that tfb_group has put in order. */
+typedef void (*tfb_sum_blocks)(const int8_t *x, tfb_run *runs, int32_t groups);
+
+/* Sixteen codes of either filter, each in the upper bits of a byte, times the same inputs. */
+#define TFB_SIXTEEN_CODES(p, q)                                        \
+  do {                                                                 \
+    int8x16_t some_ = vldrbq_s8(x);                                    \
+    a = vmladavaq_s8(a, some_, vreinterpretq_s8_u8(p));                \
+    b = vmladavaq_s8(b, some_, vreinterpretq_s8_u8(q));                \
+    x += 16;                                                           \
+  } while (0)
+
+/* Groups of four blocks as tfb_block2, 3 and 4 unpack them, and of 16 codes of 8 bits. */
+static TFB_APART void tfb_blocks8(const int8_t *x, tfb_run *runs, int32_t groups) {
+  const uint8_t *p = runs[0].next, *q = runs[1].next;
+  int32_t a = 0, b = 0;
+  for (; groups > 0; groups--, p += 16, q += 16) TFB_SIXTEEN_CODES(vldrbq_u8(p), vldrbq_u8(q));
+  runs[0].sum = a;
+  runs[1].sum = b;
+}
+static TFB_APART void tfb_blocks4(const int8_t *x, tfb_run *runs, int32_t groups) {
+  const uint8_t *p = runs[0].next, *q = runs[1].next;
+  uint8x16_t mask = vdupq_n_u8(0xf0);
+  int32_t a = 0, b = 0;
+  for (; groups > 0; groups--, p += 16, q += 16) {
+    uint8x16_t u = vldrbq_u8(p), v = vldrbq_u8(q);
+    TFB_SIXTEEN_CODES(vshlq_n_u8(u, 4), vshlq_n_u8(v, 4));
+    TFB_SIXTEEN_CODES(vandq_u8(u, mask), vandq_u8(v, mask));
+  }
+  runs[0].sum = a;
+  runs[1].sum = b;
+}
+static TFB_APART void tfb_blocks3(const int8_t *x, tfb_run *runs, int32_t groups) {
+  const uint8_t *p = runs[0].next, *q = runs[1].next;
+  static const uint8_t words[16] = {0, 1, 2, 3, 12, 13, 14, 15, 24, 25, 26, 27, 36, 37, 38, 39};
+  uint8x16_t places = vldrbq_u8(words), mask = vdupq_n_u8(0xe0);
+  uint8x16_t upper = vdupq_n_u8(0xc0), lowest = vdupq_n_u8(0x20);
+  int32_t a = 0, b = 0, k;
+  for (; groups > 0; groups--, p += 48, q += 48) {
+    uint8x16_t u, v, u6, v6, u7, v7;
+    for (k = 0; k < 12; k += 4) {
+      u = vldrbq_gather_offset_u8(p + k, places);
+      v = vldrbq_gather_offset_u8(q + k, places);
+      TFB_SIXTEEN_CODES(vshlq_n_u8(u, 5), vshlq_n_u8(v, 5));
+      TFB_SIXTEEN_CODES(vandq_u8(vshlq_n_u8(u, 2), mask), vandq_u8(vshlq_n_u8(v, 2), mask));
+    }
+    u7 = vandq_u8(u, upper);
+    v7 = vandq_u8(v, upper);
+    u = vldrbq_gather_offset_u8(p + 4, places);
+    v = vldrbq_gather_offset_u8(q + 4, places);
+    u6 = vandq_u8(vldrbq_gather_offset_u8(p, places), upper);
+    v6 = vandq_u8(vldrbq_gather_offset_u8(q, places), upper);
+    u6 = vorrq_u8(u6, vandq_u8(vshrq_n_u8(u, 1), lowest));
+    v6 = vorrq_u8(v6, vandq_u8(vshrq_n_u8(v, 1), lowest));
+    u7 = vorrq_u8(u7, vandq_u8(vshrq_n_u8(u, 2), lowest));
+    v7 = vorrq_u8(v7, vandq_u8(vshrq_n_u8(v, 2), lowest));
+    TFB_SIXTEEN_CODES(u6, v6);
+    TFB_SIXTEEN_CODES(u7, v7);
+  }
+  runs[0].sum = a;
+  runs[1].sum = b;
+}
+static TFB_APART void tfb_blocks2(const int8_t *x, tfb_run *runs, int32_t groups) {
+  const uint8_t *p = runs[0].next, *q = runs[1].next;
+  uint8x16_t mask = vdupq_n_u8(0xc0);
+  int32_t a = 0, b = 0;
+  for (; groups > 0; groups--, p += 16, q += 16) {
+    uint8x16_t u = vldrbq_u8(p), v = vldrbq_u8(q);
+    TFB_SIXTEEN_CODES(vshlq_n_u8(u, 6), vshlq_n_u8(v, 6));
+    TFB_SIXTEEN_CODES(vandq_u8(vshlq_n_u8(u, 4), mask), vandq_u8(vshlq_n_u8(v, 4), mask));
+    TFB_SIXTEEN_CODES(vandq_u8(vshlq_n_u8(u, 2), mask), vandq_u8(vshlq_n_u8(v, 2), mask));
+    TFB_SIXTEEN_CODES(vandq_u8(u, mask), vandq_u8(v, mask));
+  }
+  runs[0].sum = a;
+  runs[1].sum = b;
+}
+
+/* Inputs in the order in which groups of codes meet them: the first four of each of four blocks, then
+ * the second four, and so on. */
+static TFB_APART void tfb_group(int8_t *to, const int8_t *x, int32_t groups, int32_t size) {
+  int32_t block = size / 4, k, i;
+  for (; groups > 0; groups--, x += size) {
+    for (k = 0; k < block; k += 4) {
+      for (i = 0; i < 4; i++, to += 4) tfb_put(to, tfb_word(x + i * block + k));
+    }
+  }
+}
+
+/* The products of the n codes, below 128, behind a row's last group. */
+static TFB_APART int32_t tfb_rest(const tfb_conv *op, const uint8_t *codes, const int8_t *x,
+                                  int32_t n) {
+  int8_t bytes[128];
+  tfb_stream stream = {0, 0, 0};
+  const int8_t *row;
+  int32_t sum = 0;
+  stream.next = codes;
+  for (row = tfb_unpack(&stream, op->bits, bytes, n); n > 0; n -= 16, x += 16, row += 16) {
+    mve_pred16_t left = vctp8q((uint32_t)n);
+    sum = vmladavaq_s8(sum, vldrbq_z_s8(x, left), vldrbq_z_s8(row, left));
+  }
+  return sum;
+}
+
+/* A filter in bytes, its groups, the codes in these, and those behind. */
+typedef struct {
+  int32_t bytes, groups, whole, rest;
+} tfb_lengths;
+
+/* What two filters, or one, make of inputs that are in order and in groups. */
+static inline void tfb_two_sums(const tfb_conv *op, const tfb_lengths *row, const uint8_t *codes,
+                                int32_t count, const int8_t *x, const int8_t *grouped,
+                                tfb_sum_blocks blocks, int32_t *sums) {
+  tfb_run runs[2];
+  int32_t i;
+  runs[0].next = codes;
+  runs[1].next = count == 2 ? codes + row->bytes : codes;
+  blocks(grouped, runs, row->groups);
+  for (i = 0; i < count; i++, codes += row->bytes) {
+    sums[i] = runs[i].sum;
+    if (row->rest == 0) continue;
+    sums[i] += tfb_rest(op, codes + row->whole * op->bits / 8, x + row->whole, row->rest);
+  }
+}
+
+/* A convolution whose filters each see the whole input, in order; every filter begins with a byte.
+ * `scratch` holds the input in the order of the codes, and where biases do not contain what the zero
+ * point adds, ones for the sum of the codes; `blocks` is the function for their width. */
+static TFB_APART void tfb_dense(const tfb_conv *op, const int8_t *in, int8_t *out, int8_t *scratch,
+                                tfb_sum_blocks blocks) {
+  int32_t taps = op->in_h * op->in_w * op->in_c, bits = op->bits, zero = tfb_zero(op), c, i;
+  int32_t group = bits == 8 ? 16 : bits == 4 ? 32 : bits == 3 ? 128 : 64;
+  int32_t each = op->form & (TFB_EACH_MULTIPLIER | TFB_EACH_SHIFT), out_c = op->out_c;
+  int32_t sums[4], codes[4], factor[4], base[4], multiplier[4], exponent[4];
+  const tfb_lanes lanes = {factor, base, multiplier, exponent};
+  const uint8_t *next = op->weights;
+  int8_t *ones = scratch + ((taps + 3) & ~3);
+  tfb_filter filter = tfb_filter_scales(op, 0);
+  int32_t unit = filter.factor / op->prescale;
+  tfb_lengths row;
+  row.bytes = taps * bits / 8;
+  row.groups = taps / group;
+  row.whole = row.groups * group;
+  row.rest = taps - row.whole;
+  tfb_group(scratch, in, row.groups, group);
+  if (zero != 0) memset(ones, 1, (size_t)taps);
+  for (c = 0; c < out_c; c += 4, out += 4) {
+    int32_t n = tfb_min(4, out_c - c);
+    mve_pred16_t left = vctp32q((uint32_t)n);
+    for (i = 0; i < n; i += 2, next += 2 * row.bytes) {
+      tfb_two_sums(op, &row, next, tfb_min(2, n - i), in, scratch, blocks, sums + i);
+      if (zero == 0) continue;
+      tfb_two_sums(op, &row, next, tfb_min(2, n - i), ones, ones, blocks, codes + i);
+    }
+    for (i = 0; i < n; i++) {
+      if (each) {
+        filter = tfb_filter_scales(op, c + i);
+      } else {
+        filter.base = tfb_bias(op, c + i) * unit;
+      }
+      if (zero != 0) sums[i] -= zero * codes[i];
+      sums[i] >>= 8 - bits;
+      base[i] = filter.base / 2;
+      if (c > 0 && !each) continue;
+      factor[i] = filter.factor / 2;
+      multiplier[i] = filter.multiplier;
+      exponent[i] = -filter.exponent;
+    }
+    tfb_store_four(op, tfb_four_lanes(&lanes, 0, left), left, sums, out);
   }
 }
 #endif
@@ -1791,15 +1996,181 @@ static TFB_APART void tfb_wide_depthwise(const tfb_conv *op, tfb_row_of row_of, 
 }
 #endif
 
-/* The positions of an output row at which the whole filter lies inside, if it does vertically. */
-static inline tfb_range tfb_whole(const tfb_conv *op, tfb_range rows) {
-  int32_t room = op->in_w + op->pad_w - (op->k_w - 1) * op->dilation_w - 1;
-  tfb_range range = {0, 0};
-  if (rows.last - rows.first < op->k_h || room < 0) return range;
-  range.first = (op->pad_w + op->stride_w - 1) / op->stride_w;
-  range.last = tfb_min(op->out_w, room / op->stride_w + 1);
-  return range;
+/* ---- Depthwise convolutions with Helium ---- */
+
+#if TFB_MVE
+
+/* Channels at a time, taps of a filter that are kept for each, and positions whose sums are. */
+#define TFB_SIXTEEN 16
+#define TFB_MOST_TAPS 32
+#define TFB_AT_ONCE 8
+
+/* What turns the sums of sixteen channels into stored values. Widening puts channel 4 j + k into lane
+ * j of its k-th vector: so they stand at 4 k + j. */
+typedef struct {
+  int32_t factor[TFB_SIXTEEN], base[TFB_SIXTEEN];
+  int32_t multiplier[TFB_SIXTEEN], exponent[TFB_SIXTEEN];
+} tfb_sixteen;
+
+/* The taps of channels from c on, side by side in `w`, and what scales their sums; those before
+ * `first` are left out. */
+static TFB_APART void tfb_take_sixteen(const tfb_conv *op, tfb_rows *rows, int32_t c, int32_t first,
+                                       int8_t *scratch, int8_t *w, tfb_sixteen *scales) {
+  int32_t taps = op->k_h * op->k_w, drop = 8 - op->bits, i, k;
+  memset(w, 0, (size_t)(taps * TFB_SIXTEEN));
+  memset(scales, 0, sizeof *scales);
+  for (i = first; i < TFB_SIXTEEN; i++) {
+    const int8_t *row = rows->row_of(rows->source, c + i, &rows->stream, scratch, taps);
+    tfb_filter filter = tfb_filter_with(op, c + i, row, taps);
+    int32_t lane = 4 * (i % 4) + i / 4;
+    for (k = 0; k < taps; k++) w[k * TFB_SIXTEEN + i] = (int8_t)(row[k] >> drop);
+    scales->factor[lane] = filter.factor / 2;
+    scales->base[lane] = filter.base / 2;
+    scales->multiplier[lane] = filter.multiplier;
+    scales->exponent[lane] = -filter.exponent;
+  }
 }
+
+/* Sums of sixteen channels at n positions, `step` apart; the taps of the first are at `at`. */
+static TFB_APART void tfb_sixteen_sums(const int8_t *const *at, int32_t step, const int8_t *w,
+                                       int32_t taps, int32_t n, int32_t *sums) {
+  int32_t offset, i;
+  for (offset = 0; n > 0; n--, offset += step, sums += TFB_SIXTEEN) {
+    int32x4_t s0 = vdupq_n_s32(0), s1 = s0, s2 = s0, s3 = s0;
+    for (i = 0; i < taps; i++) {
+      int8x16_t x = vldrbq_s8(at[i] + offset), weights = vldrbq_s8(w + i * TFB_SIXTEEN);
+      int16x8_t even = vmullbq_int_s8(x, weights), odd = vmulltq_int_s8(x, weights);
+      s0 = vaddq_s32(s0, vmovlbq_s16(even));
+      s1 = vaddq_s32(s1, vmovlbq_s16(odd));
+      s2 = vaddq_s32(s2, vmovltq_s16(even));
+      s3 = vaddq_s32(s3, vmovltq_s16(odd));
+    }
+    vstrwq_s32(sums, s0);
+    vstrwq_s32(sums + 4, s1);
+    vstrwq_s32(sums + 8, s2);
+    vstrwq_s32(sums + 12, s3);
+  }
+}
+
+/* The same where 16 bits hold them. */
+static TFB_APART void tfb_sixteen_small_sums(const int8_t *const *at, int32_t step, const int8_t *w,
+                                             int32_t taps, int32_t n, int32_t *sums) {
+  int32_t offset, i;
+  for (offset = 0; n > 0; n--, offset += step, sums += TFB_SIXTEEN) {
+    int16x8_t even = vdupq_n_s16(0), odd = even;
+    for (i = 0; i < taps; i++) {
+      int8x16_t x = vldrbq_s8(at[i] + offset), weights = vldrbq_s8(w + i * TFB_SIXTEEN);
+      even = vaddq_s16(even, vmullbq_int_s8(x, weights));
+      odd = vaddq_s16(odd, vmulltq_int_s8(x, weights));
+    }
+    vstrwq_s32(sums, vmovlbq_s16(even));
+    vstrwq_s32(sums + 4, vmovlbq_s16(odd));
+    vstrwq_s32(sums + 8, vmovltq_s16(even));
+    vstrwq_s32(sums + 12, vmovltq_s16(odd));
+  }
+}
+
+/* Scales the sums of four of the sixteen channels at n positions, where they stand. */
+static TFB_APART void tfb_scale_four(const tfb_conv *op, const int32_t *scales, int32_t n,
+                                     int32_t *sums) {
+  int32_t zero = op->out_zero;
+  tfb_four four;
+  four.factor = vldrwq_s32(scales);
+  four.base = vldrwq_s32(scales + TFB_SIXTEEN);
+  four.multiplier = vldrwq_s32(scales + 2 * TFB_SIXTEEN);
+  four.exponent = vldrwq_s32(scales + 3 * TFB_SIXTEEN);
+  for (; n > 0; n--, sums += TFB_SIXTEEN) {
+    vstrwq_s32(sums, tfb_four_scaled(four, vldrwq_s32(sums), zero));
+  }
+}
+
+/* Stores n positions of sixteen channels but those before `first`. */
+static TFB_APART void tfb_store_sixteen(const tfb_conv *op, const int32_t *scaled, int32_t n,
+                                        int32_t first, int8_t *out) {
+  int8x16_t low = vdupq_n_s8(op->low), high = vdupq_n_s8(op->high), made = low;
+  mve_pred16_t wanted = (mve_pred16_t)(0xffffu << first);
+  int32_t next = op->out_c;
+  for (; n > 0; n--, scaled += TFB_SIXTEEN, out += next) {
+    int16x8_t even = vreinterpretq_s16_s8(made), odd = even;
+    even = vqmovnbq_s32(even, vldrwq_s32(scaled));
+    even = vqmovntq_s32(even, vldrwq_s32(scaled + 8));
+    odd = vqmovnbq_s32(odd, vldrwq_s32(scaled + 4));
+    odd = vqmovntq_s32(odd, vldrwq_s32(scaled + 12));
+    made = vqmovntq_s16(vqmovnbq_s16(made, even), odd);
+    made = vmaxq_s8(vminq_s8(made, high), low);
+    vstrbq_p_s8(out, made, wanted);
+  }
+}
+
+/* Where the taps of a filter lie; those outside the image at `zeros`. */
+static TFB_APART void tfb_find_taps(const tfb_conv *op, const int8_t *image, int32_t y, int32_t x,
+                                    const int8_t *zeros, const int8_t **at) {
+  int32_t across = op->dilation_w * op->in_c, right = x + op->k_w * op->dilation_w, ky, k;
+  for (ky = op->k_h; ky > 0; ky--, y += op->dilation_h) {
+    const int8_t *tap = image + (y * op->in_w + x) * op->in_c;
+    int32_t is_row = y >= 0 && y < op->in_h;
+    for (k = x; k < right; k += op->dilation_w, tap += across) {
+      *at++ = is_row && k >= 0 && k < op->in_w ? tap : zeros;
+    }
+  }
+}
+
+/* Whether a depthwise convolution can be computed sixteen channels at a time. */
+static inline int32_t tfb_in_sixteens(const tfb_conv *op) {
+  return op->in_c == op->out_c && op->in_c >= TFB_SIXTEEN && op->k_h * op->k_w <= TFB_MOST_TAPS;
+}
+
+/* Sixteen channels at all positions of an image, those before `first` left out. Inside, a position's
+ * taps are those of the one before it moved on; at the border each finds its own. */
+static TFB_APART void tfb_sixteen_channels(const tfb_conv *op, const tfb_sixteen *scales,
+                                           const int8_t *w, int32_t first, const int8_t *in,
+                                           int8_t *out) {
+  int32_t taps = op->k_h * op->k_w, step = op->stride_w * op->in_c, oy, ox, n, i, some;
+  /* a product is at most 2^7 times 2^(bits - 1) */
+  int32_t small = taps << (op->bits + 6) <= INT16_MAX;
+  int32_t sums[TFB_AT_ONCE * TFB_SIXTEEN];
+  int8_t zeros[TFB_SIXTEEN];
+  const int8_t *at[TFB_MOST_TAPS];
+  memset(zeros, op->in_zero, sizeof zeros);
+  for (oy = 0; oy < op->out_h; oy++) {
+    int32_t y = oy * op->stride_h - op->pad_h;
+    tfb_range rows = tfb_inside(y, op->k_h, op->dilation_h, op->in_h), whole = tfb_whole(op, rows);
+    for (ox = 0; ox < op->out_w; ox += n, out += n * op->out_c) {
+      n = tfb_min(op->out_w - ox, TFB_AT_ONCE);
+      for (i = 0; i < n; i += some) {
+        int32_t x = (ox + i) * op->stride_w - op->pad_w, *to = sums + i * TFB_SIXTEEN;
+        some = ox + i < whole.first ? 1 : tfb_max(1, tfb_min(whole.last - ox - i, n - i));
+        tfb_find_taps(op, in, y, x, zeros, at);
+        if (small) {
+          tfb_sixteen_small_sums(at, step, w, taps, some, to);
+        } else {
+          tfb_sixteen_sums(at, step, w, taps, some, to);
+        }
+      }
+      for (i = 0; i < TFB_SIXTEEN; i += 4) tfb_scale_four(op, scales->factor + i, n, sums + i);
+      tfb_store_sixteen(op, sums, n, first, out);
+    }
+  }
+}
+
+/* A depthwise convolution sixteen channels at a time; the last ones overlap those before, whose
+ * outputs stay. `scratch` holds a filter's codes as bytes. */
+static TFB_APART void tfb_depthwise_in_sixteens(const tfb_conv *op, tfb_rows *rows, const int8_t *in,
+                                                int8_t *out, int8_t *scratch) {
+  int32_t first, c, b;
+  int8_t w[TFB_MOST_TAPS * TFB_SIXTEEN];
+  tfb_sixteen scales;
+  for (c = 0; c < op->out_c; c += TFB_SIXTEEN) {
+    first = tfb_max(0, c + TFB_SIXTEEN - op->out_c);
+    tfb_take_sixteen(op, rows, c - first, first, scratch, w, &scales);
+    for (b = 0; b < op->batch; b++) {
+      const int8_t *image = in + b * op->in_h * op->in_w * op->in_c + c - first;
+      int8_t *made = out + b * op->out_h * op->out_w * op->out_c + c - first;
+      tfb_sixteen_channels(op, &scales, w, first, image, made);
+    }
+  }
+}
+#endif
 
 /* A row of outputs: of two filters, or of one that is given twice (`count`). */
 typedef void (*tfb_line)(const tfb_conv *op, const int8_t *image, const tfb_filter *filters,
@@ -1943,20 +2314,18 @@ static TFB_APART void tfb_conv_2d_in_blocks(const tfb_conv *op, const int8_t *in
   tfb_rows rows = tfb_rows_of(op, tfb_plain_row, op);
   tfb_blocks(op, &rows, in, out, scratch, pairs);
 }
-#endif
+#define tfb_conv_2d(op, in, out, scratch, pairs, widen) \
+  tfb_conv_2d_in_blocks(op, in, out, scratch, pairs)
+#else
 static inline void tfb_all_filters(const tfb_conv *op, int32_t joins, const int8_t *in, int8_t *out,
                                    int8_t *scratch) {
   tfb_conv row = tfb_straight(op);
   tfb_rows rows = tfb_rows_of(op, tfb_plain_row, op);
   tfb_filters(&row, tfb_conv_line, &rows, joins, in, out, scratch);
 }
-#if TFB_MVE
-#define tfb_conv_2d(op, in, out, scratch, pairs, widen) \
-  tfb_conv_2d_in_blocks(op, in, out, scratch, pairs)
-#else
 #define tfb_conv_2d(op, in, out, scratch, pairs, widen) tfb_all_filters(op, 1, in, out, scratch)
-#endif
 #define tfb_dense(op, in, out, scratch, blocks) tfb_all_filters(op, 0, in, out, scratch)
+#endif
 #endif
 
 /* Sums of a depthwise filter that are kept. */
@@ -2035,27 +2404,39 @@ static inline void tfb_depthwise_plane(const tfb_conv *op, const int8_t *plane, 
 
 /* DEPTHWISE_CONV_2D; output channel c reads input channel c / (out_c / in_c). Behind one filter,
  * `scratch` holds one channel with its border: every position sees a whole filter, in a run. */
-static inline void tfb_depthwise(const tfb_conv *op, const int8_t *in, int8_t *out,
-                                 int8_t *scratch) {
+static inline void tfb_depthwise_rows(const tfb_conv *op, tfb_rows *rows, const int8_t *in,
+                                      int8_t *out, int8_t *scratch) {
 #if TFB_DSP
-  tfb_wide_depthwise(op, tfb_plain_row, op, in, out, scratch);
+  tfb_wide_depthwise(op, rows->row_of, rows->source, in, out, scratch);
 #else
   int32_t multiple = op->out_c / op->in_c, taps = op->k_h * op->k_w, b, c;
   int32_t height = (op->out_h - 1) * op->stride_h + (op->k_h - 1) * op->dilation_h + 1;
   int32_t width = (op->out_w - 1) * op->stride_w + (op->k_w - 1) * op->dilation_w + 1;
   int8_t *plane = scratch + ((taps + 3) & ~3);
+#if TFB_MVE
+  if (tfb_in_sixteens(op)) {
+    tfb_depthwise_in_sixteens(op, rows, in, out, scratch);
+    return;
+  }
+#endif
   memset(plane, op->in_zero, (size_t)(height * width));
   for (b = 0; b < op->batch; b++, in += op->in_h * op->in_w * op->in_c) {
-    tfb_stream stream = {0, 0, 0};
-    stream.next = op->weights;
+    tfb_stream stream = rows->stream;
     for (c = 0; c < op->out_c; c++) {
-      tfb_filter filter = tfb_filter_of(op, c, &stream, scratch, taps);
+      const int8_t *codes = rows->row_of(rows->source, c, &stream, scratch, taps);
+      tfb_filter filter = tfb_filter_with(op, c, codes, taps);
       if (c % multiple == 0) tfb_plane(op, in + c / multiple, height, width, plane);
       tfb_depthwise_plane(op, plane, width, &filter,
                           out + b * op->out_h * op->out_w * op->out_c + c);
     }
   }
 #endif
+}
+
+static inline void tfb_depthwise(const tfb_conv *op, const int8_t *in, int8_t *out,
+                                 int8_t *scratch) {
+  tfb_rows rows = tfb_rows_of(op, tfb_plain_row, op);
+  tfb_depthwise_rows(op, &rows, in, out, scratch);
 }
 
 /* TRANSPOSE_CONV: each output is the sum over the inputs at which a tap lands there. */
@@ -2156,6 +2537,27 @@ static inline void tfb_combine(const tfb_pair *parameters, tfb_pair_function fun
 /* ADD of n values each, the first with the larger scale: its factor is one half, without rounding.
  * As in tfb_scale_down the sign before a product decides how it is rounded, and the offset of the
  * last rounding has the zero point in it. */
+#if TFB_MVE
+static TFB_APART void tfb_add_equal(const tfb_pair *op, const int8_t *a, const int8_t *b,
+                                    int8_t *out, int32_t n) {
+  int32x4_t half = vdupq_n_s32(1 << 19), whole = vdupq_n_s32(1 << 20);
+  int32_t zero_a = op->zero_a * -(1 << 19), zero_b = op->zero_b * -(1 << 20);
+  int32x4_t sign_b = vdupq_n_s32(-(op->shift_b < 0));
+  int32x4_t low = vdupq_n_s32(op->low), high = vdupq_n_s32(op->high);
+  for (; n > 0; n -= 4, a += 4, b += 4, out += 4) {
+    mve_pred16_t left = vctp32q((uint32_t)n);
+    int32x4_t sum = vmlasq_n_s32(vldrbq_z_s32(a, left), half, zero_a);
+    int32x4_t second = vmlasq_n_s32(vldrbq_z_s32(b, left), whole, zero_b);
+    second = vqrdmulhq_n_s32(second, op->multiplier_b);
+    second = vaddq_s32(second, vandq_s32(vshrq_n_s32(second, 31), sign_b));
+    sum = vaddq_s32(sum, vrshlq_n_s32(second, op->shift_b));
+    sum = vqrdmulhq_n_s32(sum, op->multiplier);
+    sum = vrshlq_n_s32(vaddq_s32(sum, vshrq_n_s32(sum, 31)), op->shift);
+    sum = vminq_s32(vmaxq_s32(vaddq_n_s32(sum, op->zero), low), high);
+    vstrbq_p_s32(out, sum, left);
+  }
+}
+#else
 static TFB_APART void tfb_add_equal(const tfb_pair *op, const int8_t *a, const int8_t *b,
                                     int8_t *out, int32_t n) {
   int32_t multiplier_b = op->multiplier_b, exponent_b = -op->shift_b, sign_b = -(exponent_b > 0);
@@ -2173,10 +2575,19 @@ static TFB_APART void tfb_add_equal(const tfb_pair *op, const int8_t *a, const i
     *out++ = tfb_saturated(twice);
   }
 }
+#endif
 
 /* A function of one int8 as the table of its 256 values; `out` may be `in`. */
 static inline void tfb_lookup(const int8_t *table, const int8_t *in, int8_t *out, int32_t n) {
+#if TFB_MVE
+  for (; n > 0; n -= 16, in += 16, out += 16) {
+    mve_pred16_t left = vctp8q((uint32_t)n);
+    uint8x16_t places = veorq_u8(vreinterpretq_u8_s8(vldrbq_z_s8(in, left)), vdupq_n_u8(128));
+    vstrbq_p_s8(out, vldrbq_gather_offset_z_s8(table, places, left), left);
+  }
+#else
   for (; n > 0; n--) *out++ = table[*in++ + 128];
+#endif
 }
 
 /* ---- Pooling and reductions ---- */
@@ -2223,6 +2634,28 @@ typedef struct {
   int8_t shift, in_zero, out_zero;
 } tfb_reduce;
 
+#if TFB_MVE
+/* Four numbers side by side at a time. */
+static TFB_APART void tfb_mean(const tfb_reduce *op, const int8_t *in, int8_t *out) {
+  int32_t i, j, k, inner = op->inner, left_shift = tfb_max(op->shift, 0);
+  int32_t right = tfb_min(op->shift, 0);
+  int32x4_t sign = vdupq_n_s32(-(right < 0));
+  for (i = 0; i < op->outer; i++, in += op->count * inner) {
+    for (j = 0; j < inner; j += 4, out += 4) {
+      mve_pred16_t left = vctp32q((uint32_t)(inner - j));
+      int32x4_t sum = vdupq_n_s32(-op->in_zero * op->count);
+      const int8_t *next = in + j;
+      for (k = op->count; k > 0; k--, next += inner) sum = vaddq_s32(sum, vldrbq_z_s32(next, left));
+      sum = vqrdmulhq_n_s32(vshlq_r_s32(sum, left_shift), op->multiplier);
+      sum = vaddq_s32(sum, vandq_s32(vshrq_n_s32(sum, 31), sign));
+      sum = vaddq_n_s32(vrshlq_n_s32(sum, right), op->out_zero);
+      sum = vminq_s32(vmaxq_s32(sum, vdupq_n_s32(-128)), vdupq_n_s32(127));
+      vstrbq_p_s32(out, sum, left);
+    }
+    out += inner - (inner + 3) / 4 * 4;
+  }
+}
+#else
 static inline void tfb_mean(const tfb_reduce *op, const int8_t *in, int8_t *out) {
   int32_t i, j, k;
   for (i = 0; i < op->outer; i++, in += op->count * op->inner) {
@@ -2234,6 +2667,7 @@ static inline void tfb_mean(const tfb_reduce *op, const int8_t *in, int8_t *out)
     }
   }
 }
+#endif
 
 static inline void tfb_reduce_max(const tfb_reduce *op, const int8_t *in, int8_t *out) {
   int32_t i, j, k;
