@@ -17,7 +17,7 @@ static const int16_t data_5[4] = {10757, 7171, 3586, -3586};
 static const int32_t data_6[4] = {1275134267, 1274730648, 1275258474, 1274509026};
 static const int8_t data_7[1] = {-2};
 static const tfb_conv op_1 = {.weights = weights_4, .bias = data_5, .multiplier = data_6, .shift = data_7, .out_h = 6, .out_w = 6, .stride_h = 1, .stride_w = 1, .dilation_h = 1, .dilation_w = 1, .pad_h = 1, .pad_w = 1, .batch = 1, .in_h = 6, .in_w = 6, .in_c = 4, .out_c = 4, .k_h = 3, .k_w = 3, .in_zero = 112, .out_zero = 0, .low = -128, .high = 127, .bits = 2, .prescale = 32, .form = 13};
-static const tfb_pair op_2 = {.multiplier_b = 1338908509, .multiplier = 1090041448, .shift_b = -4, .shift = -18, .zero_a = 112, .zero_b = 0, .zero = 112, .low = 112, .high = 127};
+static const tfb_pair op_2 = {.size = {1, 1, 1, 144}, .step_a = {0, 0, 0, 1}, .step_b = {0, 0, 0, 1}, .multiplier_a = 1338908509, .multiplier_b = 1073741824, .multiplier = 1090041448, .shift_a = -4, .shift_b = 0, .shift = -18, .zero_a = 0, .zero_b = 112, .zero = 112, .low = 112, .high = 127};
 static const tfb_pool op_3 = {.in_h = 6, .out_h = 3, .k_h = 2, .stride_h = 2, .pad_h = 0, .in_w = 6, .out_w = 3, .k_w = 2, .stride_w = 2, .pad_w = 0, .batch = 1, .channels = 4, .low = -128, .high = 127};
 static const uint8_t weights_8[6] = {20, 95, 1, 49, 16, 92};
 static const int16_t data_9[6] = {-7168, 0, -3584, 0, -3584, -3584};
@@ -27,7 +27,7 @@ static const tfb_conv op_4 = {.weights = weights_8, .bias = data_9, .multiplier 
 static const tfb_reduce op_5 = {.outer = 1, .count = 9, .inner = 6, .multiplier = 1354366115, .shift = 3, .in_zero = 112, .out_zero = -128};
 static const uint8_t weights_12[18] = {252, 254, 6, 246, 248, 9, 6, 3, 253, 247, 251, 248, 254, 245, 10, 255, 4, 255};
 static const int16_t data_13[3] = {-1146, -2048, -133};
-static const int32_t data_14[1] = {2050588412};
+static const int32_t data_14[1] = {2050588355};
 static const int8_t data_15[1] = {-3};
 static const tfb_conv op_6 = {.weights = weights_12, .bias = data_13, .multiplier = data_14, .shift = data_15, .batch = 1, .in_h = 1, .in_w = 1, .in_c = 6, .out_h = 1, .out_w = 1, .out_c = 3, .k_h = 1, .k_w = 1, .stride_h = 1, .stride_w = 1, .dilation_h = 1, .dilation_w = 1, .pad_h = 0, .pad_w = 0, .in_zero = -128, .out_zero = 0, .low = -128, .high = 127, .bits = 8, .prescale = 1, .form = 5};
 static const tfb_softmax_op op_7 = {.outer = 1, .depth = 3, .multiplier = 1403936896, .lowest = -15872, .shift = 17};
@@ -40,19 +40,19 @@ static union {
 
 void net_run(const int8_t *input0, int8_t *output0) {
   /* CONV_2D: conv */
-  tfb_conv_2d(&op_0, input0, arena.bytes + 0, arena.bytes + 144, 2, 0);
+  tfb_conv_2d(&op_0, input0, arena.bytes + 0, arena.bytes);
   /* DEPTHWISE_CONV_2D: depthwise */
   tfb_depthwise(&op_1, arena.bytes + 0, arena.bytes + 144, arena.bytes + 288);
   /* ADD: add */
-  tfb_add_equal(&op_2, arena.bytes + 0, arena.bytes + 144, arena.bytes + 0, 144);
+  tfb_combine(&op_2, tfb_add, arena.bytes + 144, arena.bytes + 0, arena.bytes + 288);
   /* AVERAGE_POOL_2D: pool */
-  tfb_pool_2d(&op_3, 1, arena.bytes + 0, arena.bytes + 144);
+  tfb_pool_2d(&op_3, 1, arena.bytes + 288, arena.bytes + 56);
   /* CONV_2D: pointwise */
-  tfb_conv_2d(&op_4, arena.bytes + 144, arena.bytes + 0, arena.bytes + 180, 3, tfb_widen2);
+  tfb_conv_2d(&op_4, arena.bytes + 56, arena.bytes + 0, arena.bytes + 92);
   /* MEAN: mean */
   tfb_mean(&op_5, arena.bytes + 0, arena.bytes + 56);
   /* FULLY_CONNECTED: head */
-  tfb_dense(&op_6, arena.bytes + 56, arena.bytes + 0, arena.bytes + 4, tfb_blocks8);
+  tfb_conv_2d(&op_6, arena.bytes + 56, arena.bytes + 0, arena.bytes);
   /* SOFTMAX: head_softmax */
   tfb_softmax(&op_7, arena.bytes + 0, output0);
 }

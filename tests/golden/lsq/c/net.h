@@ -11,7 +11,7 @@
 #include <stdint.h>
 
 /* Bytes of static memory. */
-#define NET_ARENA_BYTES 492
+#define NET_ARENA_BYTES 432
 #define NET_INPUTS 1
 #define NET_OUTPUTS 1
 

@@ -13,18 +13,10 @@
  * little-endian.
  *
  * With the DSP extension of Armv7E-M and Armv8-M two products are summed per instruction;
- * TFBINREG_EMULATE_DSP runs the same path with functions in place of the instructions. With Helium
- * (MVE) it is sixteen, in the kernels that other processors run.
+ * TFBINREG_EMULATE_DSP runs the same path with functions in place of the instructions.
  */
-#include <limits.h>
 #include <stdint.h>
 #include <string.h>
-
-#if INT_MAX < 0x7FFFFFFF
-#error "these kernels compute with an int of 32 bits: this device has a smaller one (AVR, for example)"
-#endif
-
-#define TFB_CALLS 2 /* goes up when a network calls these kernels in another way */
 
 /* The innermost loops stay functions of their own, with all registers to themselves. */
 #if defined(__GNUC__)
@@ -35,20 +27,11 @@
 
 /* tfb_even and tfb_odd: bytes 0 and 2, or 1 and 3, of a word as two signed 16-bit numbers;
  * tfb_even_plus and tfb_odd_plus add those of `pair`. */
-#if defined(__ARM_FEATURE_MVE)
-#define TFB_DSP 0
-#define TFB_MVE 1
-#include <arm_mve.h>
-#else
-#define TFB_MVE 0
-#endif
-
-#if TFB_MVE
-#elif defined(TFBINREG_EMULATE_DSP)
+#if defined(TFBINREG_EMULATE_DSP)
 #define TFB_DSP 1
 static inline uint32_t tfb_even_plus(uint32_t pair, uint32_t x) {
-  int32_t low = (int8_t)x, high = (int8_t)(x >> 16);
-  return ((pair >> 16) + (uint32_t)high) << 16 | ((pair + (uint32_t)low) & 0xffff);
+  uint32_t low = pair + (uint32_t)(int8_t)x, high = (pair >> 16) + (uint32_t)(int8_t)(x >> 16);
+  return high << 16 | (low & 0xffff);
 }
 static inline uint32_t tfb_odd_plus(uint32_t pair, uint32_t x) {
   return tfb_even_plus(pair, (x >> 8) | (x << 24));
@@ -90,8 +73,6 @@ static inline int32_t tfb_smlad(uint32_t a, uint32_t b, int32_t sum) {
 #else
 #define TFB_DSP 0
 #endif
-/* Elsewhere a multiplication makes two products of small codes (tfb_joined_dot4). */
-#define TFB_JOINS (!TFB_DSP && !TFB_MVE)
 
 static inline int32_t tfb_min(int32_t a, int32_t b) { return a < b ? a : b; }
 static inline int32_t tfb_max(int32_t a, int32_t b) { return a > b ? a : b; }
@@ -108,33 +89,12 @@ static inline int32_t tfb_product(int32_t a, int32_t b) {
 
 /* The same with twice a, which saves shifts. */
 static inline int32_t tfb_product_of_twice(int32_t a2, int32_t b) {
-#if (TFB_DSP || TFB_MVE) && defined(__GNUC__) && !defined(TFBINREG_EMULATE_DSP)
+#if TFB_DSP && defined(__GNUC__) && !defined(TFBINREG_EMULATE_DSP)
   int32_t result;
   __asm__("smmulr %0, %1, %2" : "=r"(result) : "r"(a2), "r"(b));
   return result;
 #else
   return (int32_t)(((int64_t)a2 * b + ((int64_t)1 << 31)) >> 32);
-#endif
-}
-
-/* tfb_product_of_twice(a2, b) + c */
-static inline int32_t tfb_product_plus(int32_t a2, int32_t b, int32_t c) {
-#if (TFB_DSP || TFB_MVE) && defined(__GNUC__) && !defined(TFBINREG_EMULATE_DSP)
-  int32_t result;
-  __asm__("smmlar %0, %1, %2, %3" : "=r"(result) : "r"(a2), "r"(b), "r"(c));
-  return result;
-#else
-  return tfb_product_of_twice(a2, b) + c;
-#endif
-}
-
-/* The nearest number of 8 bits. */
-static inline int8_t tfb_saturated(int32_t x) {
-#if (TFB_DSP || TFB_MVE) && defined(__GNUC__) && !defined(TFBINREG_EMULATE_DSP)
-  __asm__("ssat %0, #8, %0" : "+r"(x));
-  return (int8_t)x;
-#else
-  return (int8_t)tfb_clamp(x, -128, 127);
 #endif
 }
 
@@ -155,13 +115,6 @@ static inline int32_t tfb_scale(int32_t x, int32_t multiplier, int32_t shift) {
   int32_t left = tfb_max(shift, 0);
   int32_t scaled = tfb_product((int32_t)((uint32_t)x << left), multiplier);
   return tfb_rounded_shift(scaled, left - shift);
-}
-
-/* The same for a shift of at most 0 and numbers of 30 bits; 0 is rounded to 0 whatever its sign was,
- * so that the sign before the product does. */
-static inline int32_t tfb_scale_down(int32_t x, int32_t multiplier, int32_t shift) {
-  int32_t sign = -(shift < 0), half = (int32_t)(((uint32_t)1 << -shift) >> 1);
-  return tfb_product_plus(2 * x, multiplier, half + ((x >> 31) & sign)) >> -shift;
 }
 
 /* ---- Packed weights ---- */
@@ -263,63 +216,8 @@ static TFB_APART const int8_t *tfb_unpack(tfb_stream *stream, int32_t bits, int8
 
 /* ---- Dot products ---- */
 
-/* Sums of this many positions are kept, those of a second filter behind them; a multiple of 4. */
-#define TFB_CHUNK 32
-
-#if TFB_MVE
-
-/* Adds to sums[0] and [TFB_CHUNK] the sums of (x - zero) * w, with the weights at w and w + row. */
-static TFB_APART void tfb_dot2(const int8_t *x, const int8_t *w, int32_t row, int32_t n,
-                               int32_t zero, int32_t *sums) {
-  int32_t first = sums[0], second = sums[TFB_CHUNK], all_first = 0, all_second = 0;
-  for (; n > 0; n -= 16, x += 16, w += 16) {
-    mve_pred16_t left = vctp8q((uint32_t)n);
-    int8x16_t a = vldrbq_z_s8(x, left), b = vldrbq_z_s8(w, left), c = vldrbq_z_s8(w + row, left);
-    first = vmladavaq_s8(first, a, b);
-    second = vmladavaq_s8(second, a, c);
-    all_first = vaddvaq_s8(all_first, b);
-    all_second = vaddvaq_s8(all_second, c);
-  }
-  sums[0] = first - zero * all_first;
-  sums[TFB_CHUNK] = second - zero * all_second;
-}
-
-/* The same without a zero for 2 * pairs inputs, `step` apart: every load is used twice. */
-static TFB_APART void tfb_dot4(const int8_t *x, int32_t step, const int8_t *w, int32_t row,
-                               int32_t n, int32_t pairs, int32_t *sums) {
-  for (; pairs > 0; pairs--, x += 2 * step, sums += 2) {
-    int32_t s0 = sums[0], s1 = sums[TFB_CHUNK], s2 = sums[1], s3 = sums[TFB_CHUNK + 1], i = n / 16;
-    const int8_t *p = x, *q = w, *r = x + step, *s = w + row;
-    for (; i > 0; i--, p += 16, q += 16, r += 16, s += 16) {
-      int8x16_t a = vldrbq_s8(p), b = vldrbq_s8(r), c = vldrbq_s8(q), d = vldrbq_s8(s);
-      s0 = vmladavaq_s8(s0, a, c);
-      s1 = vmladavaq_s8(s1, a, d);
-      s2 = vmladavaq_s8(s2, b, c);
-      s3 = vmladavaq_s8(s3, b, d);
-    }
-    if (n % 16 != 0) {
-      mve_pred16_t left = vctp8q((uint32_t)n % 16);
-      int8x16_t a = vldrbq_z_s8(p, left), b = vldrbq_z_s8(r, left);
-      int8x16_t c = vldrbq_z_s8(q, left), d = vldrbq_z_s8(s, left);
-      s0 = vmladavaq_s8(s0, a, c);
-      s1 = vmladavaq_s8(s1, a, d);
-      s2 = vmladavaq_s8(s2, b, c);
-      s3 = vmladavaq_s8(s3, b, d);
-    }
-    sums[0] = s0;
-    sums[1] = s2;
-    sums[TFB_CHUNK] = s1;
-    sums[TFB_CHUNK + 1] = s3;
-  }
-}
-
-static TFB_APART int32_t tfb_sum(const int8_t *w, int32_t n) {
-  int32_t sum = 0;
-  for (; n > 0; n -= 16, w += 16) sum = vaddvaq_s8(sum, vldrbq_z_s8(w, vctp8q((uint32_t)n)));
-  return sum;
-}
-
-#else
+/* Sums of this many positions are kept, those of a second filter behind them; an even number. */
+#define TFB_CHUNK 16
 
 /* Adds to sums[0] and [TFB_CHUNK] the sums of (x - zero) * w, with the weights at w and w + row. */
 static TFB_APART void tfb_dot2(const int8_t *x, const int8_t *w, int32_t row, int32_t n,
@@ -343,36 +241,39 @@ static TFB_APART void tfb_dot2(const int8_t *x, const int8_t *w, int32_t row, in
   sums[TFB_CHUNK] = second;
 }
 
-#define TFB_TAP(k)                             \
-  do {                                         \
-    int32_t a = p[k], b = r[k], c = q[k], d = s[k]; \
-    s0 += a * c;                               \
-    s1 += a * d;                               \
-    s2 += b * c;                               \
-    s3 += b * d;                               \
-  } while (0)
-
 /* The same without a zero for 2 * pairs inputs, `step` apart: every load is used twice. */
 static TFB_APART void tfb_dot4(const int8_t *x, int32_t step, const int8_t *w, int32_t row,
                                int32_t n, int32_t pairs, int32_t *sums) {
   for (; pairs > 0; pairs--, x += 2 * step, sums += 2) {
-    int32_t s0 = sums[0], s1 = sums[TFB_CHUNK], s2 = sums[1], s3 = sums[TFB_CHUNK + 1], i;
-    const int8_t *p = x, *q = w, *r = x + step, *s = w + row;
-    for (i = n; i >= 4; i -= 4, p += 4, q += 4, r += 4, s += 4) {
-      TFB_TAP(0);
-      TFB_TAP(1);
-      TFB_TAP(2);
-      TFB_TAP(3);
+    int32_t s0 = sums[0], s1 = sums[TFB_CHUNK], s2 = sums[1], s3 = sums[TFB_CHUNK + 1];
+    const int8_t *p = x, *q = w, *end = x + n;
+#if TFB_DSP
+    const int8_t *words = x + (n & ~3);
+    for (; p != words; p += 4, q += 4) {
+      uint32_t a = tfb_word(p), b = tfb_word(p + step), c = tfb_word(q + row), even, odd;
+      uint32_t a_even = tfb_even(a), a_odd = tfb_odd(a), b_even = tfb_even(b), b_odd = tfb_odd(b);
+      even = tfb_even(c), odd = tfb_odd(c);
+      s1 = tfb_smlad(a_odd, odd, tfb_smlad(a_even, even, s1));
+      s3 = tfb_smlad(b_odd, odd, tfb_smlad(b_even, even, s3));
+      c = tfb_word(q);
+      even = tfb_even(c), odd = tfb_odd(c);
+      s0 = tfb_smlad(a_odd, odd, tfb_smlad(a_even, even, s0));
+      s2 = tfb_smlad(b_odd, odd, tfb_smlad(b_even, even, s2));
     }
-    for (; i > 0; i--, p++, q++, r++, s++) TFB_TAP(0);
+#endif
+    for (; p != end; p++, q++) {
+      int32_t a = p[0], b = p[step], c = q[0], d = q[row];
+      s0 += a * c;
+      s1 += a * d;
+      s2 += b * c;
+      s3 += b * d;
+    }
     sums[0] = s0;
     sums[1] = s2;
     sums[TFB_CHUNK] = s1;
     sums[TFB_CHUNK + 1] = s3;
   }
 }
-
-#undef TFB_TAP
 
 static TFB_APART int32_t tfb_sum(const int8_t *w, int32_t n) {
   int32_t sum = 0;
@@ -386,8 +287,6 @@ static TFB_APART int32_t tfb_sum(const int8_t *w, int32_t n) {
   return sum;
 }
 
-#endif
-
 /* ---- Convolutions ---- */
 
 /* Flags of tfb_conv.form. */
@@ -397,11 +296,6 @@ static TFB_APART int32_t tfb_sum(const int8_t *w, int32_t n) {
 #define TFB_EACH_MULTIPLIER 8 /* a multiplier per channel, not one for all */
 #define TFB_EACH_SHIFT 16     /* a shift per channel, not one for all */
 #define TFB_JOINT_SHIFT 32    /* bits 30 and 31 of a multiplier are added to the shift */
-#define TFB_SHORT 128         /* bias and multiplier of a channel are three bytes of `bias` */
-
-#ifndef TFB_SHORT_CONSTANTS /* whether a layer has the last flag */
-#define TFB_SHORT_CONSTANTS 0
-#endif
 
 typedef struct {
   const uint8_t *weights;
@@ -420,9 +314,6 @@ typedef struct {
   const int8_t *row;
   int32_t outside; /* what a sum of (x - in_zero) * w is short of one of x * w */
   int32_t factor, base, multiplier, exponent;
-#if TFB_JOINS
-  const uint32_t *words; /* of the first of two filters: both rows joined, or 0 */
-#endif
 } tfb_filter;
 
 /* What is taken off the inputs where a filter reaches over the border. */
@@ -430,88 +321,38 @@ static inline int32_t tfb_zero(const tfb_conv *op) {
   return op->form & TFB_FOLDED ? 0 : op->in_zero;
 }
 
-/* Three bytes, least significant first, in the upper bits of a word. */
-static inline uint32_t tfb_three_bytes(const tfb_conv *op, int32_t c) {
-  const uint8_t *bytes = (const uint8_t *)op->bias + 3 * c;
-  return (uint32_t)bytes[0] << 8 | (uint32_t)bytes[1] << 16 | (uint32_t)bytes[2] << 24;
-}
-
 static inline int32_t tfb_bias(const tfb_conv *op, int32_t c) {
   if (op->form & TFB_BIAS16) return ((const int16_t *)op->bias)[c];
-  if (op->form & TFB_BIAS24) return (int32_t)tfb_three_bytes(op, c) >> 8;
+  if (op->form & TFB_BIAS24) {
+    const uint8_t *bytes = (const uint8_t *)op->bias + 3 * c;
+    uint32_t word = (uint32_t)bytes[0] << 8 | (uint32_t)bytes[1] << 16 | (uint32_t)bytes[2] << 24;
+    return (int32_t)word >> 8;
+  }
   return ((const int32_t *)op->bias)[c];
 }
 
-/* What turns the sums of channel c into stored values. In short constants the upper half of three
- * bytes is the bias, the lower one how many octaves the factor lies above `shift[0]` and, in
- * `shift[1]` bits, what its multiplier has behind the leading one. A bias counts in 2^`shift[2]`, and
- * in an octave less for each that the factor lies higher. */
-static inline tfb_filter tfb_filter_scales(const tfb_conv *op, int32_t c) {
+static inline tfb_filter tfb_filter_of(const tfb_conv *op, int32_t c, tfb_stream *stream,
+                                       int8_t *scratch, int32_t taps) {
   tfb_filter filter;
-  uint32_t multiplier;
-  int32_t shift = op->shift[op->form & TFB_EACH_SHIFT ? c : 0], left, bias;
-#if TFB_SHORT_CONSTANTS
-  if (op->form & TFB_SHORT) {
-    uint32_t word = tfb_three_bytes(op, c), code = word >> 8 & 0xfff;
-    int32_t above = (int32_t)(code >> op->shift[1]);
-    multiplier = 0x40000000u | (code << (30 - op->shift[1]) & 0x3fffffffu);
-    shift += above;
-    bias = ((int32_t)word >> 20) * ((int32_t)1 << tfb_max(op->shift[2] - above, 0));
-  } else
-#endif
-  {
-    multiplier = (uint32_t)op->multiplier[op->form & TFB_EACH_MULTIPLIER ? c : 0];
-    bias = tfb_bias(op, c);
-    if (op->form & TFB_JOINT_SHIFT) {
-      shift += (int32_t)(multiplier >> 30);
-      multiplier = (multiplier & 0x3fffffffu) | 0x40000000u;
-    }
+  uint32_t multiplier = (uint32_t)op->multiplier[op->form & TFB_EACH_MULTIPLIER ? c : 0];
+  int32_t shift = op->shift[op->form & TFB_EACH_SHIFT ? c : 0], left;
+  if (op->form & TFB_JOINT_SHIFT) {
+    shift += (int32_t)(multiplier >> 30);
+    multiplier = (multiplier & 0x3fffffffu) | 0x40000000u;
   }
   left = tfb_max(shift, 0);
-  filter.row = 0;
-  filter.outside = 0;
-#if TFB_JOINS
-  filter.words = 0;
-#endif
+  filter.row = tfb_unpack(stream, op->bits, scratch, taps);
+  filter.outside = tfb_zero(op) != 0 ? tfb_zero(op) * tfb_sum(filter.row, taps) : 0;
   filter.factor = (int32_t)op->prescale << (left + 1);
-  filter.base = bias * ((int32_t)2 << left);
+  filter.base =
+      tfb_bias(op, c) * ((int32_t)2 << left) - (filter.outside >> (8 - op->bits)) * filter.factor;
   filter.multiplier = (int32_t)multiplier;
   filter.exponent = left - shift;
   return filter;
 }
 
-/* The filter with the codes in `row`. */
-static inline tfb_filter tfb_filter_with(const tfb_conv *op, int32_t c, const int8_t *row,
-                                         int32_t taps) {
-  tfb_filter filter = tfb_filter_scales(op, c);
-  filter.row = row;
-  filter.outside = tfb_zero(op) != 0 ? tfb_zero(op) * tfb_sum(filter.row, taps) : 0;
-  filter.base -= (filter.outside >> (8 - op->bits)) * filter.factor;
-  return filter;
-}
-
 /* Stores n outputs of a filter. The second rounding is that of tfb_rounded_shift, for numbers so
  * small that the half can be added. */
-#if TFB_MVE
-static TFB_APART void tfb_store(const tfb_conv *op, const tfb_filter *filter, const int32_t *sums,
-                                int32_t n, int8_t *out) {
-  int32_t factor = filter->factor / 2, next = op->out_c;
-  int32x4_t drop = vdupq_n_s32(op->bits - 8), base = vdupq_n_s32(filter->base / 2);
-  int32x4_t exponent = vdupq_n_s32(-filter->exponent);
-  int32x4_t sign = vdupq_n_s32(-(filter->exponent > 0)), zero = vdupq_n_s32(op->out_zero);
-  int32x4_t low = vdupq_n_s32(op->low), high = vdupq_n_s32(op->high);
-  uint32x4_t places = vmulq_n_u32(vidupq_n_u32(0, 1), (uint32_t)next);
-  for (; n > 0; n -= 4, sums += 4, out += 4 * next) {
-    mve_pred16_t left = vctp32q((uint32_t)n);
-    int32x4_t value = vshlq_s32(vldrwq_z_s32(sums, left), drop);
-    value = vqrdmulhq_n_s32(vaddq_s32(vmulq_n_s32(value, factor), base), filter->multiplier);
-    value = vaddq_s32(value, vandq_s32(vshrq_n_s32(value, 31), sign));
-    value = vaddq_s32(vrshlq_s32(value, exponent), zero);
-    value = vminq_s32(vmaxq_s32(value, low), high);
-    vstrbq_scatter_offset_p_s32(out, places, value, left);
-  }
-}
-#else
 static TFB_APART void tfb_store(const tfb_conv *op, const tfb_filter *filter, const int32_t *sums,
                                 int32_t n, int8_t *out) {
   int32_t drop = 8 - op->bits, zero = op->out_zero, low = op->low, high = op->high;
@@ -524,7 +365,6 @@ static TFB_APART void tfb_store(const tfb_conv *op, const tfb_filter *filter, co
     *out = (int8_t)tfb_clamp(value + zero, low, high);
   }
 }
-#endif
 
 /* Numbers from `first` on and below `last`. */
 typedef struct {
@@ -549,1696 +389,36 @@ static inline tfb_range tfb_whole(const tfb_conv *op, tfb_range rows) {
   return range;
 }
 
-/* ---- Rows of codes, and what a filter sees ---- */
-
-/* How a filter's codes are found: times 2^(8 - bits), from a stream that stands before them. */
-typedef const int8_t *(*tfb_row_of)(const void *op, int32_t c, tfb_stream *stream, int8_t *scratch,
-                                    int32_t taps);
-
-static inline const int8_t *tfb_plain_row(const void *op, int32_t c, tfb_stream *stream,
-                                          int8_t *scratch, int32_t taps) {
-  (void)c;
-  return tfb_unpack(stream, ((const tfb_conv *)op)->bits, scratch, taps);
-}
-
-#if TFB_DSP
-/* Widens blocks of packed codes of two rows, as tfb_unpack would unpack them before. */
-typedef uint32_t *(*tfb_widen_codes)(uint32_t *to, const uint8_t *p, const uint8_t *q,
-                                     int32_t blocks);
-#endif
-
-/* The filters from `first` on and below `last`, and where their codes are. */
-typedef struct {
-  tfb_row_of row_of;
-  const void *source; /* that function's */
-  tfb_stream stream;  /* stands before the codes of `first` */
-  int32_t first, last;
-#if TFB_DSP
-  tfb_widen_codes widen; /* for packed codes of less than 8 bits; else 0 */
-#endif
-} tfb_rows;
-
-/* All filters of a convolution. */
-static inline tfb_rows tfb_rows_of(const tfb_conv *op, tfb_row_of row_of, const void *source) {
-  tfb_rows rows;
-  rows.row_of = row_of;
-  rows.source = source;
-  rows.stream.next = op->weights;
-  rows.stream.held = 0;
-  rows.stream.count = 0;
-  rows.first = 0;
-  rows.last = op->out_c;
-#if TFB_DSP
-  rows.widen = 0;
-#endif
-  return rows;
-}
-
-#if TFB_DSP || TFB_MVE
-
-/* Where a filter lies: its first row and column in an image. */
-typedef struct {
-  const int8_t *image;
-  int32_t y, x;
-} tfb_spot;
-
-/* n bytes of an image, or of the zero point for none; returns the place behind them. */
-static TFB_APART int8_t *tfb_put_bytes(const tfb_conv *op, int8_t *to, const int8_t *from,
-                                       int32_t n) {
-  int8_t *end = to + n;
-#if TFB_MVE
-  for (; n > 0; n -= 16, to += 16) {
-    mve_pred16_t left = vctp8q((uint32_t)n);
-    int8x16_t some = vdupq_n_s8(op->in_zero);
-    if (from) {
-      some = vldrbq_z_s8(from, left);
-      from += 16;
-    }
-    vstrbq_p_s8(to, some, left);
-  }
-#else
-  if (from) {
-    for (; n >= 4; n -= 4, to += 4, from += 4) tfb_put(to, tfb_word(from));
-    for (; n > 0; n--) *to++ = *from++;
-  } else {
-    memset(to, op->in_zero, (size_t)n);
-  }
-#endif
-  return end;
-}
-
-static inline int32_t tfb_lies_inside(const tfb_conv *op, const tfb_spot *spot) {
-  return spot->y >= 0 && spot->x >= 0 && spot->y + (op->k_h - 1) * op->dilation_h < op->in_h &&
-         spot->x + (op->k_w - 1) * op->dilation_w < op->in_w;
-}
-
-/* What a filter sees, as a row of bytes; the zero point around the image. */
-static TFB_APART void tfb_patch(const tfb_conv *op, const tfb_spot *spot, int8_t *row) {
-  int32_t ky, kx, c = op->in_c, line = op->in_w * c;
-  if (op->dilation_w == 1 && tfb_lies_inside(op, spot)) {
-    const int8_t *first = spot->image + spot->y * line + spot->x * c;
-    for (ky = op->k_h; ky > 0; ky--, first += op->dilation_h * line) {
-      row = tfb_put_bytes(op, row, first, op->k_w * c);
-    }
-    return;
-  }
-  for (ky = 0; ky < op->k_h; ky++) {
-    int32_t y = spot->y + ky * op->dilation_h;
-    for (kx = 0; kx < op->k_w; kx++) {
-      int32_t x = spot->x + kx * op->dilation_w;
-      int32_t inside = y >= 0 && y < op->in_h && x >= 0 && x < op->in_w;
-      row = tfb_put_bytes(op, row, inside ? spot->image + y * line + x * c : 0, c);
-    }
-  }
-}
-#endif
-
-/* ---- Blocks of filters on cores with the DSP extension ---- */
-
-#if TFB_DSP
-
-/* The two innermost loops are written by hand: compilers load and store word by word. */
-#if defined(__GNUC__) && defined(__OPTIMIZE__) && !defined(TFBINREG_EMULATE_DSP)
-#define TFB_BY_HAND 1
-#else
-#define TFB_BY_HAND 0
-#endif
-
-/* A number that is not made anew wherever it is used, so that an AND can shift its other operand. */
-static inline uint32_t tfb_in_register(uint32_t x) {
-#if TFB_BY_HAND
-  __asm__("" : "+r"(x));
-#endif
-  return x;
-}
-
-/* Puts two words; returns the place behind them. */
-static inline uint32_t *tfb_put_words(uint32_t *to, uint32_t first, uint32_t second) {
-#if TFB_BY_HAND
-  __asm__ volatile("strd %1, %2, [%0], #8" : "+r"(to) : "r"(first), "r"(second) : "memory");
-  return to;
-#else
-  to[0] = first;
-  to[1] = second;
-  return to + 2;
-#endif
-}
-
-/* Four values of two rows as tfb_widen has them. */
-static inline uint32_t *tfb_put_fours(uint32_t *to, uint32_t a, uint32_t b) {
-  to = tfb_put_words(to, tfb_even(a), tfb_even(b));
-  return tfb_put_words(to, tfb_odd(a), tfb_odd(b));
-}
-
-static TFB_APART uint32_t *tfb_widen2(uint32_t *to, const uint8_t *p, const uint8_t *q,
-                                      int32_t blocks) {
-  uint32_t mask = tfb_in_register(0xc0c0c0c0u);
-  for (; blocks > 0; blocks--, p += 4, q += 4) {
-    uint32_t u = tfb_word(p), v = tfb_word(q);
-    to = tfb_put_fours(to, u << 6 & mask, v << 6 & mask);
-    to = tfb_put_fours(to, u << 4 & mask, v << 4 & mask);
-    to = tfb_put_fours(to, u << 2 & mask, v << 2 & mask);
-    to = tfb_put_fours(to, u & mask, v & mask);
-  }
-  return to;
-}
-static TFB_APART uint32_t *tfb_widen3(uint32_t *to, const uint8_t *p, const uint8_t *q,
-                                      int32_t blocks) {
-  uint32_t mask = tfb_in_register(0xe0e0e0e0u), upper = 0xc0c0c0c0u, lowest = 0x20202020u, k;
-  for (; blocks > 0; blocks--, p += 12, q += 12) {
-    uint32_t u6, v6, u7, v7;
-    for (k = 0; k < 12; k += 4) {
-      uint32_t u = tfb_word(p + k), v = tfb_word(q + k);
-      to = tfb_put_fours(to, u << 5 & mask, v << 5 & mask);
-      to = tfb_put_fours(to, u << 2 & mask, v << 2 & mask);
-    }
-    u6 = tfb_word(p + 4), v6 = tfb_word(q + 4);
-    u7 = (tfb_word(p + 8) & upper) | (u6 >> 2 & lowest);
-    v7 = (tfb_word(q + 8) & upper) | (v6 >> 2 & lowest);
-    u6 = (tfb_word(p) & upper) | (u6 >> 1 & lowest);
-    v6 = (tfb_word(q) & upper) | (v6 >> 1 & lowest);
-    to = tfb_put_fours(to, u6, v6);
-    to = tfb_put_fours(to, u7, v7);
-  }
-  return to;
-}
-static TFB_APART uint32_t *tfb_widen4(uint32_t *to, const uint8_t *p, const uint8_t *q,
-                                      int32_t blocks) {
-  uint32_t mask = tfb_in_register(0xf0f0f0f0u);
-  for (; blocks > 0; blocks--, p += 4, q += 4) {
-    uint32_t u = tfb_word(p), v = tfb_word(q);
-    to = tfb_put_fours(to, u << 4 & mask, v << 4 & mask);
-    to = tfb_put_fours(to, u & mask, v & mask);
-  }
-  return to;
-}
-
-/* What turns the sums of a filter into stored values: as in tfb_filter, with an offset that holds
- * the half of the last rounding and the zero point. Those of two filters follow their weights. */
-typedef struct {
-  int32_t factor, base, multiplier, offset, exponent;
-} tfb_scales;
-
-#define TFB_TWO_SCALES ((int32_t)(2 * sizeof(tfb_scales) / 4)) /* words */
-
-/* From this exponent on the offset and what it is added to could leave 31 bits. */
-#define TFB_MOST_SHIFT 22
-
-/* Two rows of n values as 16-bit numbers plus those of `pair`, in pairs that take turns: values 0
- * and 2 of the first row, of the second row, values 1 and 3 of the first, of the second, and so on;
- * the last one or two are a pair in order. Returns the place behind them. */
-static TFB_APART uint32_t *tfb_widen(uint32_t *to, const int8_t *a, const int8_t *b, int32_t n,
-                                     uint32_t pair) {
-  int32_t left = n & 3, quads = n - left;
-#if TFB_BY_HAND
-  if (quads > 0) {
-    uint32_t x, y, first, second;
-    __asm__ volatile(
-        "1: ldr %[x], [%[a]], #4\n"
-        "ldr %[y], [%[b]], #4\n"
-        "sxtab16 %[first], %[pair], %[x]\n"
-        "sxtab16 %[second], %[pair], %[y]\n"
-        "sxtab16 %[x], %[pair], %[x], ror #8\n"
-        "sxtab16 %[y], %[pair], %[y], ror #8\n"
-        "strd %[first], %[second], [%[to]], #8\n"
-        "subs %[n], #4\n"
-        "strd %[x], %[y], [%[to]], #8\n"
-        "bgt 1b\n"
-        : [to] "+r"(to), [a] "+r"(a), [b] "+r"(b), [n] "+r"(quads), [x] "=&r"(x), [y] "=&r"(y),
-          [first] "=&r"(first), [second] "=&r"(second)
-        : [pair] "r"(pair)
-        : "cc", "memory");
-  }
-#else
-  for (; quads > 0; quads -= 4, a += 4, b += 4, to += 4) {
-    uint32_t x = tfb_word(a), y = tfb_word(b);
-    to[0] = tfb_even_plus(pair, x);
-    to[1] = tfb_even_plus(pair, y);
-    to[2] = tfb_odd_plus(pair, x);
-    to[3] = tfb_odd_plus(pair, y);
-  }
-#endif
-  if (left > 0) {
-    uint32_t x = (uint8_t)a[0], y = (uint8_t)b[0];
-    if (left > 1) {
-      x |= (uint32_t)(uint8_t)a[left - 1] << 16;
-      y |= (uint32_t)(uint8_t)b[left - 1] << 16;
-    }
-    *to++ = tfb_even_plus(pair, x);
-    *to++ = tfb_even_plus(pair, y);
-    if (left > 2) {
-      *to++ = tfb_even_plus(pair, (uint8_t)a[1]);
-      *to++ = tfb_even_plus(pair, (uint8_t)b[1]);
-    }
-  }
-  return to;
-}
-
-/* Stores the outputs of two positions, `next` apart, for pairs of filters. Eight SMLAD, which are 16
- * products, take three loads. The last rounding takes 1 off a negative number; it may go by the sign
- * before the product, for 0 is rounded to 0 either way. */
-#if TFB_BY_HAND
-#define TFB_PAIR(w0, w1)               \
-  "ldrd r6, %[b], [%[x]], #8\n"        \
-  "smlad %[s0], r6, " w0 ", %[s0]\n"   \
-  "smlad %[s1], r6, " w1 ", %[s1]\n"   \
-  "smlad %[s2], %[b], " w0 ", %[s2]\n" \
-  "smlad %[s3], %[b], " w1 ", %[s3]\n"
-#define TFB_TWO_PAIRS "ldm %[w]!, {r2, r3, r4, r5}\n" TFB_PAIR("r2", "r3") TFB_PAIR("r4", "r5")
-#define TFB_SCALE(s, t)                   \
-  "ldm %[w]!, {r2, r3, r4, r5, r6}\n"     \
-  "mla " s ", " s ", r2, r3\n"            \
-  "mla " t ", " t ", r2, r3\n"            \
-  "add r2, r5, " s ", asr #31\n"          \
-  "add r3, r5, " t ", asr #31\n"          \
-  "smmlar " s ", " s ", r4, r2\n"         \
-  "smmlar " t ", " t ", r4, r3\n"         \
-  "asr " s ", " s ", r6\n"                \
-  "asr " t ", " t ", r6\n"
-#define TFB_LIMIT(s) "cmp " s ", r2\nit lt\nmovlt " s ", r2\ncmp " s ", r3\nit gt\nmovgt " s ", r3\n"
-static TFB_APART void tfb_tile(const tfb_conv *op, const uint32_t *w, const uint32_t *x,
-                               int32_t taps, int32_t pairs, int8_t *out, int32_t next) {
-  struct {
-    const uint32_t *x;
-    int32_t taps;
-    int8_t *out;
-    int32_t next;
-    const int8_t *end;
-    int32_t limits[2], clipped;
-  } kept;
-  int32_t n, b, s0, s1, s2, s3;
-  if (pairs == 0) return;
-  kept.x = x;
-  kept.taps = taps;
-  kept.out = out;
-  kept.next = next;
-  kept.end = out + 2 * pairs;
-  kept.limits[0] = op->low;
-  kept.limits[1] = op->high;
-  kept.clipped = op->low > -128 || op->high < 127;
-  __asm__ volatile(
-      "1: ldrd %[x], %[n], %[from]\n"
-      "movs %[s0], #0\n"
-      "mov %[s1], %[s0]\n"
-      "mov %[s2], %[s0]\n"
-      "mov %[s3], %[s0]\n"
-      "subs %[n], #8\n"
-      "blt 3f\n"
-      "2:\n" /* eight taps */
-      TFB_TWO_PAIRS TFB_TWO_PAIRS
-      "subs %[n], #8\n"
-      "bge 2b\n"
-      "3: lsls %[n], %[n], #30\n" /* carry if four more are left, negative if two more are */
-      "bcc 4f\n"
-      TFB_TWO_PAIRS
-      "4: bpl 5f\n"
-      "ldm %[w]!, {r2, r3}\n"
-      TFB_PAIR("r2", "r3")
-      "5:\n"
-      TFB_SCALE("%[s0]", "%[s2]")
-      TFB_SCALE("%[s1]", "%[s3]")
-      "ldr r2, %[clipped]\n"
-      "cbz r2, 6f\n"
-      "ldrd r2, r3, %[limits]\n"
-      TFB_LIMIT("%[s0]") TFB_LIMIT("%[s1]") TFB_LIMIT("%[s2]") TFB_LIMIT("%[s3]")
-      "6: ldrd r2, r3, %[to]\n"
-      "ssat %[s0], #8, %[s0]\n"
-      "ssat %[s1], #8, %[s1]\n"
-      "ssat %[s2], #8, %[s2]\n"
-      "ssat %[s3], #8, %[s3]\n"
-      "strb %[s0], [r2], #1\n"
-      "add r3, r2\n"
-      "strb %[s1], [r2], #1\n"
-      "ldr r4, %[end]\n"
-      "strb %[s2], [r3, #-1]\n"
-      "strb %[s3], [r3]\n"
-      "str r2, %[to]\n"
-      "cmp r2, r4\n"
-      "bne 1b\n"
-      : [w] "+r"(w), [x] "=&r"(x), [n] "=&r"(n), [s0] "=&l"(s0), [s1] "=&r"(s1), [s2] "=&r"(s2),
-        [s3] "=&r"(s3), [b] "=&r"(b), [to] "+m"(kept.out)
-      : [from] "m"(kept.x), [end] "m"(kept.end), [limits] "m"(kept.limits[0]),
-        [clipped] "m"(kept.clipped)
-      : "r2", "r3", "r4", "r5", "r6", "cc", "memory");
-}
-#else
-static inline int8_t tfb_scaled(const tfb_conv *op, const tfb_scales *scales, int32_t sum) {
-  int32_t twice = sum * scales->factor + scales->base;
-  twice = tfb_product_plus(twice, scales->multiplier, scales->offset + (twice >> 31));
-  return tfb_saturated(tfb_clamp(twice >> scales->exponent, op->low, op->high));
-}
-
-static TFB_APART void tfb_tile(const tfb_conv *op, const uint32_t *w, const uint32_t *x,
-                               int32_t taps, int32_t pairs, int8_t *out, int32_t next) {
-  for (; pairs > 0; pairs--, w += taps + TFB_TWO_SCALES, out += 2) {
-    const tfb_scales *scales = (const tfb_scales *)(const void *)(w + taps);
-    int32_t s0 = 0, s1 = 0, s2 = 0, s3 = 0, i;
-    for (i = 0; i < taps; i += 2) {
-      s0 = tfb_smlad(x[i], w[i], s0);
-      s1 = tfb_smlad(x[i], w[i + 1], s1);
-      s2 = tfb_smlad(x[i + 1], w[i], s2);
-      s3 = tfb_smlad(x[i + 1], w[i + 1], s3);
-    }
-    out[0] = tfb_scaled(op, scales, s0);
-    out[1] = tfb_scaled(op, scales + 1, s1);
-    out[next] = tfb_scaled(op, scales, s2);
-    out[next + 1] = tfb_scaled(op, scales + 1, s3);
-  }
-}
-#endif
-
-/* The same for n filters of which some have no offset, or one of which the last has no second. */
-static TFB_APART void tfb_careful_tile(const tfb_conv *op, const uint32_t *w, const uint32_t *x,
-                                       int32_t taps, int32_t n, int8_t *out, int32_t next) {
-  int32_t c, position, i;
-  for (c = 0; c < n; c++, w += c % 2 ? 0 : taps + TFB_TWO_SCALES) {
-    const tfb_scales *scales = (const tfb_scales *)(const void *)(w + taps) + c % 2;
-    for (position = 0; position < 2; position++) {
-      int32_t value = 0;
-      for (i = 0; i < taps; i += 2) value = tfb_smlad(x[i + position], w[i + c % 2], value);
-      value = tfb_product_of_twice(value * scales->factor + scales->base, scales->multiplier);
-      value = tfb_rounded_shift(value, scales->exponent) + op->out_zero;
-      out[c + position * next] = (int8_t)tfb_clamp(value, op->low, op->high);
-    }
-  }
-}
-
-/* The widened codes of filters c and c + 1, or of c twice. Rows that begin with a byte are not
- * unpacked to bytes but for what is behind their last block. */
-static TFB_APART uint32_t *tfb_two_rows(const tfb_conv *op, tfb_rows *rows, int32_t c,
-                                        int32_t count, int32_t taps, int8_t *bytes, uint32_t *w) {
-  tfb_stream *stream = &rows->stream;
-  int8_t *other = bytes + ((taps + 3) & ~3);
-  const int8_t *a, *b;
-  int32_t bits = op->bits;
-  if (rows->widen && taps * bits % 8 == 0) {
-    int32_t size = taps * bits / 8, block = bits == 4 ? 8 : bits == 3 ? 32 : 16;
-    int32_t blocks = taps / block;
-    const uint8_t *p = stream->next, *q = count == 2 ? p + size : p;
-    stream->next = q + size;
-    w = rows->widen(w, p, q, blocks);
-    if (taps % block == 0) return w;
-    taps %= block;
-    {
-      tfb_stream first = {0, 0, 0}, second = {0, 0, 0};
-      first.next = p + blocks * block * bits / 8;
-      second.next = q + blocks * block * bits / 8;
-      a = tfb_unpack(&first, bits, bytes, taps);
-      b = tfb_unpack(&second, bits, other, taps);
-    }
-  } else {
-    a = b = rows->row_of(rows->source, c, stream, bytes, taps);
-    if (count == 2) b = rows->row_of(rows->source, c + 1, stream, other, taps);
-  }
-  return tfb_widen(w, a, b, taps, 0);
-}
-
-/* Filters c and c + 1 (c alone twice if it is the last): their widened weights, and behind them what
- * scales their sums. Notes in `careful` whether one has no offset. */
-static TFB_APART uint32_t *tfb_two_filters(const tfb_conv *op, tfb_rows *rows, int32_t c,
-                                           int32_t taps, int8_t *bytes, uint32_t *w,
-                                           int32_t *careful) {
-  int32_t i, k, drop = 8 - op->bits, count = tfb_min(2, rows->last - c);
-  uint32_t *end = tfb_two_rows(op, rows, c, count, taps, bytes, w);
-  tfb_scales *scales = (tfb_scales *)(void *)end;
-  for (i = 0; i < count; i++, scales++) {
-    tfb_filter filter = tfb_filter_scales(op, c + i);
-    if (filter.factor & ((1 << drop) - 1)) { /* the codes' places below 1 do not fit in */
-      for (k = i; w + k < end; k += 2) {
-        int32_t first = (int16_t)w[k] >> drop, second = (int16_t)(w[k] >> 16) >> drop;
-        w[k] = ((uint32_t)first & 0xffff) | (uint32_t)second << 16;
-      }
-    } else {
-      filter.factor >>= drop;
-    }
-    scales->factor = filter.factor;
-    scales->base = filter.base;
-    scales->multiplier = filter.multiplier;
-    scales->exponent = filter.exponent;
-    if (filter.exponent > 0 && filter.exponent < TFB_MOST_SHIFT) {
-      scales->offset = (op->out_zero * 2 + 1) * (1 << (filter.exponent - 1));
-    } else {
-      *careful = 1;
-    }
-  }
-  return end + TFB_TWO_SCALES;
-}
-
-/* What two filters see, widened: straight from the image where whole words lie one behind the other,
- * else by way of rows of bytes. */
-static TFB_APART void tfb_two_patches(const tfb_conv *op, const tfb_spot *spots, int32_t taps,
-                                      int8_t *bytes, uint32_t *x, uint32_t pair) {
-  int32_t run = op->k_w * op->in_c, line = op->dilation_h * op->in_w * op->in_c, ky;
-  if ((op->dilation_w == 1 || op->k_w == 1) && (run % 4 == 0 || op->k_h == 1) &&
-      tfb_lies_inside(op, spots) && tfb_lies_inside(op, spots + 1)) {
-    const int8_t *a = spots[0].image + (spots[0].y * op->in_w + spots[0].x) * op->in_c;
-    const int8_t *b = spots[1].image + (spots[1].y * op->in_w + spots[1].x) * op->in_c;
-    for (ky = op->k_h; ky > 0; ky--, a += line, b += line) x = tfb_widen(x, a, b, run, pair);
-  } else {
-    int8_t *second = bytes + ((taps + 3) & ~3);
-    tfb_patch(op, spots, bytes);
-    tfb_patch(op, spots + 1, second);
-    tfb_widen(x, bytes, second, taps, pair);
-  }
-}
-
-/* Runs a block of n filters over all positions, two at a time; the last alone twice. */
-static TFB_APART void tfb_positions(const tfb_conv *op, const uint32_t *w, int32_t n,
-                                    int32_t careful, int32_t taps, const int8_t *in, int8_t *out,
-                                    uint32_t *x, int8_t *bytes) {
-  int32_t left = op->batch * op->out_h * op->out_w, ox = 0, oy = 0, next = op->out_c, i;
-  int32_t even = (taps + 1) & ~1, image = op->in_h * op->in_w * op->in_c;
-  int32_t flat = op->k_h * op->k_w * op->stride_h * op->stride_w == 1;
-  int32_t pairs = careful ? 0 : n / 2, rest = n - 2 * pairs;
-  const uint32_t *last = w + pairs * (even + TFB_TWO_SCALES);
-  uint32_t pair = (uint16_t)-tfb_zero(op) * 0x10001u;
-  tfb_spot spots[2];
-  for (; left > 0; left -= 2, out += 2 * next) {
-    if (left == 1) next = 0;
-    if (flat) {
-      tfb_widen(x, in, left == 1 ? in : in + taps, taps, pair);
-      in += 2 * taps;
-    } else {
-      for (i = 0; i < tfb_min(left, 2); i++) {
-        spots[i].image = in;
-        spots[i].y = oy * op->stride_h - op->pad_h;
-        spots[i].x = ox * op->stride_w - op->pad_w;
-        if (++ox < op->out_w) continue;
-        ox = 0;
-        if (++oy < op->out_h) continue;
-        oy = 0;
-        in += image;
-      }
-      if (left == 1) spots[1] = spots[0];
-      tfb_two_patches(op, spots, taps, bytes, x, pair);
-    }
-    tfb_tile(op, w, x, even, pairs, out, next);
-    if (rest > 0) tfb_careful_tile(op, last, x, even, rest, out + 2 * pairs, next);
-  }
-}
-
-/* A convolution in blocks of so many pairs of filters. `scratch` holds what two filters see, widened,
- * the filters of a block, and where filters reach over the border or see no whole words two rows of
- * bytes. */
-static inline void tfb_blocks(const tfb_conv *op, tfb_rows *rows, const int8_t *in, int8_t *out,
-                              int8_t *scratch, int32_t pairs) {
-  int32_t taps = op->k_h * op->k_w * op->in_c, even = (taps + 1) & ~1, c, i;
-  uint32_t *x = (uint32_t *)(void *)scratch, *w = x + even;
-  int8_t *bytes = (int8_t *)(w + pairs * (even + TFB_TWO_SCALES));
-  for (c = rows->first; c < rows->last; c += 2 * pairs) {
-    int32_t n = tfb_min(2 * pairs, rows->last - c), careful = 0;
-    uint32_t *to = w;
-    for (i = 0; i < n; i += 2) {
-      to = tfb_two_filters(op, rows, c + i, taps, (int8_t *)x, to, &careful);
-    }
-    tfb_positions(op, w, n, careful, taps, in, out + c, x, bytes);
-  }
-}
-#endif
-
-/* ---- Blocks of filters with Helium ---- */
-
-#if TFB_MVE
-
-/* Sums of two positions with four filters. */
-typedef struct {
-  int32_t first[4], second[4];
-} tfb_sums;
-
-/* What turns the sums of n filters into stored values: as in tfb_filter, each in a row of n; factors
- * and bases are not doubled, exponents are negative. */
-typedef struct {
-  int32_t *factor, *base, *multiplier, *exponent;
-} tfb_lanes;
-
-static inline void tfb_two_by_two(const int8_t *x, const int8_t *y, const int8_t *a,
-                                  const int8_t *b, int32_t n, int32_t *first, int32_t *second) {
-  int32_t s0 = 0, s1 = 0, s2 = 0, s3 = 0, i = n / 16;
-  for (; i > 0; i--, x += 16, y += 16, a += 16, b += 16) {
-    int8x16_t p = vldrbq_s8(x), q = vldrbq_s8(y), c = vldrbq_s8(a), d = vldrbq_s8(b);
-    s0 = vmladavaq_s8(s0, p, c);
-    s1 = vmladavaq_s8(s1, p, d);
-    s2 = vmladavaq_s8(s2, q, c);
-    s3 = vmladavaq_s8(s3, q, d);
-  }
-  if (n % 16 != 0) {
-    mve_pred16_t left = vctp8q((uint32_t)n % 16);
-    int8x16_t p = vldrbq_z_s8(x, left), q = vldrbq_z_s8(y, left);
-    int8x16_t c = vldrbq_z_s8(a, left), d = vldrbq_z_s8(b, left);
-    s0 = vmladavaq_s8(s0, p, c);
-    s1 = vmladavaq_s8(s1, p, d);
-    s2 = vmladavaq_s8(s2, q, c);
-    s3 = vmladavaq_s8(s3, q, d);
-  }
-  first[0] = s0;
-  first[1] = s1;
-  second[0] = s2;
-  second[1] = s3;
-}
-
-/* Of four filters. */
-typedef struct {
-  int32x4_t factor, base, multiplier, exponent;
-} tfb_four;
-
-static inline tfb_four tfb_four_lanes(const tfb_lanes *lanes, int32_t c, mve_pred16_t left) {
-  tfb_four four;
-  four.factor = vldrwq_z_s32(lanes->factor + c, left);
-  four.base = vldrwq_z_s32(lanes->base + c, left);
-  four.multiplier = vldrwq_z_s32(lanes->multiplier + c, left);
-  four.exponent = vldrwq_z_s32(lanes->exponent + c, left);
-  return four;
-}
-
-/* Four sums as stored values that are not limited yet. */
-static inline int32x4_t tfb_four_scaled(tfb_four four, int32x4_t sums, int32_t zero) {
-  sums = vqrdmulhq_s32(vaddq_s32(vmulq_s32(sums, four.factor), four.base), four.multiplier);
-  /* the last rounding takes 1 off a negative number, where there is one: exponents are negative */
-  sums = vaddq_s32(sums, vandq_s32(vshrq_n_s32(sums, 31), vshrq_n_s32(four.exponent, 31)));
-  return vaddq_n_s32(vrshlq_s32(sums, four.exponent), zero);
-}
-
-/* Stores a position's outputs of up to four filters. */
-static inline void tfb_store_four(const tfb_conv *op, tfb_four four, mve_pred16_t left,
-                                  const int32_t *sums, int8_t *out) {
-  int32x4_t value = tfb_four_scaled(four, vldrwq_s32(sums), op->out_zero);
-  value = vmaxq_s32(vminq_s32(value, vdupq_n_s32(op->high)), vdupq_n_s32(op->low));
-  vstrbq_p_s32(out, value, left);
-}
-
-/* Stores the outputs of two positions, `next` apart, for n filters. */
-static TFB_APART void tfb_tile(const tfb_conv *op, const tfb_lanes *lanes, const int8_t *w,
-                               int32_t n, int32_t taps, const int8_t *x, const int8_t *y,
-                               int8_t *out, int32_t next) {
-  int32_t c;
-  for (c = 0; c < n; c += 4, w += 4 * taps) {
-    mve_pred16_t left = vctp32q((uint32_t)(n - c));
-    int32_t last = tfb_min(n - c, 4) - 1;
-    tfb_sums sums;
-    tfb_four four;
-    tfb_two_by_two(x, y, w, w + tfb_min(1, last) * taps, taps, sums.first, sums.second);
-    tfb_two_by_two(x, y, w + tfb_min(2, last) * taps, w + last * taps, taps, sums.first + 2,
-                   sums.second + 2);
-    four = tfb_four_lanes(lanes, c, left);
-    tfb_store_four(op, four, left, sums.first, out + c);
-    tfb_store_four(op, four, left, sums.second, out + next + c);
-  }
-}
-
-/* Runs n filters over all positions, two at a time; the last alone twice. */
-static TFB_APART void tfb_positions(const tfb_conv *op, const tfb_lanes *lanes, const int8_t *w,
-                                    int32_t n, int32_t taps, const int8_t *in, int8_t *out,
-                                    int8_t *bytes) {
-  int32_t left = op->batch * op->out_h * op->out_w, ox = 0, oy = 0, next = op->out_c, i;
-  int32_t image = op->in_h * op->in_w * op->in_c;
-  int32_t flat = op->k_h * op->k_w * op->stride_h * op->stride_w == 1;
-  for (; left > 0; left -= 2, out += 2 * next) {
-    const int8_t *x = bytes, *y = bytes + taps;
-    if (left == 1) next = 0;
-    if (flat) {
-      x = in;
-      y = left == 1 ? in : in + taps;
-      in += 2 * taps;
-    } else {
-      for (i = 0; i < tfb_min(left, 2); i++) {
-        tfb_spot spot;
-        spot.image = in;
-        spot.y = oy * op->stride_h - op->pad_h;
-        spot.x = ox * op->stride_w - op->pad_w;
-        tfb_patch(op, &spot, bytes + i * taps);
-        if (++ox < op->out_w) continue;
-        ox = 0;
-        if (++oy < op->out_h) continue;
-        oy = 0;
-        in += image;
-      }
-      if (left == 1) y = x;
-    }
-    tfb_tile(op, lanes, w, n, taps, x, y, out, next);
-  }
-}
-
-/* A convolution in blocks of filters: as many as fit where other cores keep so many pairs, widened.
- * `scratch` holds what turns their sums into stored values, what two filters see, and the filters
- * unless they are stored as bytes. */
-static inline void tfb_blocks(const tfb_conv *op, tfb_rows *rows, const int8_t *in, int8_t *out,
-                              int8_t *scratch, int32_t pairs) {
-  int32_t taps = op->k_h * op->k_w * op->in_c, drop = 8 - op->bits, c, i, k;
-  int32_t wide = 4 * ((taps + 1) & ~1), room = wide + pairs * (wide + 40) - 2 * taps;
-  int32_t most = tfb_min(rows->last - rows->first, room / (16 + (op->bits < 8 ? taps : 0)));
-  int8_t *bytes = scratch + 16 * most, *block = bytes + 2 * taps;
-  tfb_lanes lanes;
-  lanes.factor = (int32_t *)(void *)scratch;
-  lanes.base = lanes.factor + most;
-  lanes.multiplier = lanes.base + most;
-  lanes.exponent = lanes.multiplier + most;
-  for (c = rows->first; c < rows->last; c += most) {
-    int32_t n = tfb_min(most, rows->last - c);
-    const int8_t *w = block;
-    for (i = 0; i < n; i++) {
-      int8_t *row = block + i * taps;
-      const int8_t *codes = rows->row_of(rows->source, c + i, &rows->stream, row, taps);
-      tfb_filter filter = tfb_filter_with(op, c + i, codes, taps);
-      if (filter.factor / 2 & ((1 << drop) - 1)) {
-        for (k = 0; k < taps; k++) row[k] = (int8_t)(row[k] >> drop);
-      } else {
-        filter.factor >>= drop;
-      }
-      if (codes != row && i == 0) w = codes;
-      lanes.factor[i] = filter.factor / 2;
-      lanes.base[i] = filter.base / 2;
-      lanes.multiplier[i] = filter.multiplier;
-      lanes.exponent[i] = -filter.exponent;
-    }
-    tfb_positions(op, &lanes, w, n, taps, in, out + c, bytes);
-  }
-}
-#endif
-
-/* ---- Two filters in one word ---- */
-
-#if TFB_JOINS
-
-/* With codes of 4 bits and fewer one multiplication makes two products. A word holds the codes v and
- * w of two filters as v + 65536 w, and
- *
- *   x (v + 65536 w) = x v + 65536 x w
- *
- * so that sums of both filters grow in one register. The lower half is the first filter's sum while
- * that fits 16 bits: |x v| is at most 2^(7 + bits - 1), so 255 >> (bits - 1) products always do,
- * 127, 63 or 31 of them. Then both are added to sums of 32 bits. */
-
-/* The words of two rows of codes times 2^drop. */
-static TFB_APART void tfb_join(const int8_t *first, const int8_t *second, int32_t drop, int32_t n,
-                               uint32_t *words) {
-  for (; n > 0; n--) {
-    *words++ = (uint32_t)(*first++ >> drop) + ((uint32_t)(*second++ >> drop) << 16);
-  }
-}
-
-/* Adds what two filters have summed up to sums[0] and [TFB_CHUNK], times 2^drop. */
-static inline void tfb_part_joined(uint32_t both, int32_t drop, int32_t *sums) {
-  int32_t first = (int16_t)both, second = (int32_t)(both - (uint32_t)first) >> 16;
-  sums[0] += first * (1 << drop);
-  sums[TFB_CHUNK] += second * (1 << drop);
-}
-
-/* Adds to sums[0] and [TFB_CHUNK] the sums of n products (x - zero) * w, in the unit of codes times
- * 2^drop; |x - zero| may be twice as large as |x|. */
-static TFB_APART void tfb_joined_dot(const int8_t *x, const uint32_t *w, int32_t n, int32_t zero,
-                                     int32_t drop, int32_t *sums) {
-  int32_t most = 127 >> (7 - drop), i;
-  for (; n > 0; n -= most) {
-    uint32_t both = 0;
-    for (i = tfb_min(n, most); i >= 4; i -= 4, x += 4, w += 4) {
-      both += (uint32_t)(x[0] - zero) * w[0];
-      both += (uint32_t)(x[1] - zero) * w[1];
-      both += (uint32_t)(x[2] - zero) * w[2];
-      both += (uint32_t)(x[3] - zero) * w[3];
-    }
-    for (; i > 0; i--) both += (uint32_t)(*x++ - zero) * *w++;
-    tfb_part_joined(both, drop, sums);
-  }
-}
-
-#define TFB_TAP(k)                        \
-  do {                                    \
-    uint32_t word = w[k];                 \
-    s0 += (uint32_t)(int32_t)a[k] * word; \
-    s1 += (uint32_t)(int32_t)b[k] * word; \
-    s2 += (uint32_t)(int32_t)c[k] * word; \
-    s3 += (uint32_t)(int32_t)d[k] * word; \
-  } while (0)
-
-/* Sums of n products for four inputs, `step` apart. */
-static TFB_APART void tfb_joined_sums4(const int8_t *x, int32_t step, const uint32_t *w, int32_t n,
-                                       uint32_t *sums) {
-  const int8_t *a = x, *b = a + step, *c = b + step, *d = c + step;
-  const uint32_t *end = w + n, *last = end - 3;
-  uint32_t s0 = 0, s1 = 0, s2 = 0, s3 = 0;
-  for (; w < last; a += 4, b += 4, c += 4, d += 4, w += 4) {
-    TFB_TAP(0);
-    TFB_TAP(1);
-    TFB_TAP(2);
-    TFB_TAP(3);
-  }
-  for (; w < end; a++, b++, c++, d++, w++) TFB_TAP(0);
-  sums[0] = s0;
-  sums[1] = s1;
-  sums[2] = s2;
-  sums[3] = s3;
-}
-
-#undef TFB_TAP
-
-/* Adds to sums[] and sums[TFB_CHUNK + ] the sums of n products for 4 * fours inputs, `step` apart,
- * in the unit of codes times 2^drop. */
-static TFB_APART void tfb_joined_dot4(const int8_t *x, int32_t step, const uint32_t *words,
-                                      int32_t n, int32_t drop, int32_t fours, int32_t *sums) {
-  int32_t most = 255 >> (7 - drop), first, i;
-  uint32_t both[4];
-  for (; fours > 0; fours--, x += 4 * step, sums += 4) {
-    for (first = 0; first < n; first += most) {
-      tfb_joined_sums4(x + first, step, words + first, tfb_min(n - first, most), both);
-      for (i = 0; i < 4; i++) tfb_part_joined(both[i], drop, sums + i);
-    }
-  }
-}
-
-#endif
-
-/* ---- Filters that are used once, on cores with the DSP extension ---- */
-
-#if TFB_DSP
-
-/* n values plus those of `pair`, as 16-bit numbers in pairs: of every four the first and third, then
- * the second and fourth. Returns the sum of whole fours; behind the last value anything may stand. */
-static TFB_APART int32_t tfb_widen_one(uint32_t *to, const int8_t *x, int32_t n, uint32_t pair) {
-  int32_t sum = 0;
-  for (; n > 0; n -= 4, x += 4, to += 2) {
-    uint32_t word = 0;
-    memcpy(&word, x, n < 4 ? (size_t)n : 4);
-    to[0] = tfb_even_plus(pair, word);
-    to[1] = tfb_odd_plus(pair, word);
-    sum = tfb_smlad(to[0], 0x10001u, tfb_smlad(to[1], 0x10001u, sum));
-  }
-  return sum;
-}
-
-/* Codes of a filter as they are stored, and the products that they are summed to. */
-typedef struct {
-  const uint8_t *next;
-  int32_t sum;
-} tfb_run;
-
-typedef void (*tfb_sum_blocks)(const uint32_t *x, tfb_run *runs, int32_t blocks);
-
-/* Four codes of either of two filters, as pairs of numbers that are added to the sums. */
-#define TFB_FOUR(x, even0, odd0, even1, odd1)              \
-  do {                                                     \
-    uint32_t first_ = (x)[0], second_ = (x)[1];            \
-    a = tfb_smlad(second_, odd0, tfb_smlad(first_, even0, a)); \
-    b = tfb_smlad(second_, odd1, tfb_smlad(first_, even1, b)); \
-  } while (0)
-/* The same for codes below a mask that start at a bit of each byte of the words u and v. */
-#define TFB_FOUR_AT(x, bit, mask)                                                     \
-  TFB_FOUR(x, u >> (bit) & (mask), u >> ((bit) + 8) & (mask), v >> (bit) & (mask), \
-           v >> ((bit) + 8) & (mask))
-
-/* The same for codes of 8 bits. */
-#define TFB_FOUR_BYTES(x, four0, four1)                               \
-  do {                                                                \
-    uint32_t u = four0, v = four1;                                    \
-    TFB_FOUR(x, tfb_even(u), tfb_odd(u), tfb_even(v), tfb_odd(v));    \
-  } while (0)
-
-/* Blocks as tfb_block2, 3 and 4 unpack them, and of 16 codes of 8 bits. A code's sign is turned, which
- * makes it larger by half its range and never negative: it needs a mask and no more. */
-static TFB_APART void tfb_blocks8(const uint32_t *x, tfb_run *runs, int32_t blocks) {
-  const uint8_t *p = runs[0].next, *q = runs[1].next;
-  int32_t a = 0, b = 0;
-  for (; blocks > 0; blocks--, p += 16, q += 16, x += 8) {
-    TFB_FOUR_BYTES(x, tfb_word(p), tfb_word(q));
-    TFB_FOUR_BYTES(x + 2, tfb_word(p + 4), tfb_word(q + 4));
-    TFB_FOUR_BYTES(x + 4, tfb_word(p + 8), tfb_word(q + 8));
-    TFB_FOUR_BYTES(x + 6, tfb_word(p + 12), tfb_word(q + 12));
-  }
-  runs[0].sum = a;
-  runs[1].sum = b;
-}
-static TFB_APART void tfb_blocks4(const uint32_t *x, tfb_run *runs, int32_t blocks) {
-  const uint8_t *p = runs[0].next, *q = runs[1].next;
-  uint32_t mask = tfb_in_register(0xf000fu);
-  int32_t a = 0, b = 0;
-  for (; blocks > 0; blocks--, p += 4, q += 4, x += 4) {
-    uint32_t u = tfb_word(p) ^ 0x88888888u, v = tfb_word(q) ^ 0x88888888u;
-    TFB_FOUR_AT(x, 0, mask);
-    TFB_FOUR_AT(x + 2, 4, mask);
-  }
-  runs[0].sum = a;
-  runs[1].sum = b;
-}
-static TFB_APART void tfb_blocks3(const uint32_t *x, tfb_run *runs, int32_t blocks) {
-  const uint8_t *p = runs[0].next, *q = runs[1].next;
-  uint32_t mask = tfb_in_register(0x70007u);
-  uint32_t upper = 0x06060606u, lowest = 0x01010101u;
-  int32_t a = 0, b = 0;
-  for (; blocks > 0; blocks--, p += 12, q += 12, x += 16) {
-    uint32_t u = tfb_word(p) ^ 0xa4a4a4a4u, v = tfb_word(q) ^ 0xa4a4a4a4u, u6, v6, u7, v7;
-    TFB_FOUR_AT(x, 0, mask);
-    TFB_FOUR_AT(x + 2, 3, mask);
-    u6 = u >> 5 & upper, v6 = v >> 5 & upper;
-    u = tfb_word(p + 4) ^ 0x24242424u, v = tfb_word(q + 4) ^ 0x24242424u;
-    TFB_FOUR_AT(x + 4, 0, mask);
-    TFB_FOUR_AT(x + 6, 3, mask);
-    u6 |= u >> 6 & lowest, v6 |= v >> 6 & lowest;
-    u7 = u >> 7 & lowest, v7 = v >> 7 & lowest;
-    u = tfb_word(p + 8) ^ 0xa4a4a4a4u, v = tfb_word(q + 8) ^ 0xa4a4a4a4u;
-    TFB_FOUR_AT(x + 8, 0, mask);
-    TFB_FOUR_AT(x + 10, 3, mask);
-    u7 |= u >> 5 & upper, v7 |= v >> 5 & upper;
-    u = u6, v = v6;
-    TFB_FOUR_AT(x + 12, 0, mask);
-    u = u7, v = v7;
-    TFB_FOUR_AT(x + 14, 0, mask);
-  }
-  runs[0].sum = a;
-  runs[1].sum = b;
-}
-static TFB_APART void tfb_blocks2(const uint32_t *x, tfb_run *runs, int32_t blocks) {
-  const uint8_t *p = runs[0].next, *q = runs[1].next;
-  uint32_t mask = tfb_in_register(0x30003u);
-  int32_t a = 0, b = 0;
-  for (; blocks > 0; blocks--, p += 4, q += 4, x += 8) {
-    uint32_t u = tfb_word(p) ^ 0xaaaaaaaau, v = tfb_word(q) ^ 0xaaaaaaaau;
-    TFB_FOUR_AT(x, 0, mask);
-    TFB_FOUR_AT(x + 2, 2, mask);
-    TFB_FOUR_AT(x + 4, 4, mask);
-    TFB_FOUR_AT(x + 6, 6, mask);
-  }
-  runs[0].sum = a;
-  runs[1].sum = b;
-}
-
-/* The products of the n codes, below 32, behind a row's last block. */
-static TFB_APART int32_t tfb_rest(const tfb_conv *op, const uint8_t *codes, const uint32_t *x,
-                                  int32_t n) {
-  int8_t row[32];
-  int32_t sum = 0, i;
-  tfb_stream stream = {0, 0, 0};
-  stream.next = codes;
-  if (op->bits == 8) {
-    memcpy(row, codes, (size_t)n);
-  } else {
-    tfb_unpack(&stream, op->bits, row, n);
-  }
-  for (i = n; i % 4 != 0; i++) row[i] = 0;
-  for (i = 0; i < n; i += 4, x += 2) {
-    uint32_t four = tfb_word(row + i);
-    sum = tfb_smlad(x[1], tfb_odd(four), tfb_smlad(x[0], tfb_even(four), sum));
-  }
-  return sum >> (8 - op->bits);
-}
-
-/* A convolution whose filters each see the whole input, in order; every filter begins with a byte.
- * `scratch` holds the input as 16-bit numbers, `blocks` is the function for the codes' width. */
-static TFB_APART void tfb_dense(const tfb_conv *op, const int8_t *in, int8_t *out, int8_t *scratch,
-                                tfb_sum_blocks blocks) {
-  int32_t taps = op->in_h * op->in_w * op->in_c, bits = op->bits, c, i;
-  int32_t block = bits == 4 ? 8 : bits == 3 ? 32 : 16, rest = taps % block;
-  int32_t bytes = taps * bits / 8, whole = taps - rest;
-  uint32_t half = bits == 8 ? 0 : (uint32_t)1 << (bits - 1);
-  uint32_t *x = (uint32_t *)(void *)scratch, pair = (uint16_t)-tfb_zero(op) * 0x10001u;
-  uint32_t taken = (uint32_t)tfb_widen_one(x, in, whole, pair) * half;
-  const uint8_t *row = op->weights;
-  tfb_filter filter = tfb_filter_scales(op, 0);
-  int32_t unit = filter.factor / op->prescale;
-  tfb_widen_one(x + whole / 2, in + whole, rest, pair);
-  for (c = 0; c < op->out_c; c += 2) {
-    int32_t count = tfb_min(2, op->out_c - c);
-    tfb_run runs[2];
-    runs[0].next = row;
-    runs[1].next = count == 2 ? row + bytes : row;
-    blocks(x, runs, whole / block);
-    for (i = 0; i < count; i++, row += bytes) {
-      int32_t value = (int32_t)((uint32_t)runs[i].sum - taken);
-      if (rest > 0) value += tfb_rest(op, row + whole * bits / 8, x + whole / 2, rest);
-      if (op->form & (TFB_EACH_MULTIPLIER | TFB_EACH_SHIFT)) {
-        filter = tfb_filter_scales(op, c + i);
-      } else {
-        filter.base = tfb_bias(op, c + i) * unit;
-      }
-      value = tfb_product_of_twice(value * filter.factor + filter.base, filter.multiplier);
-      value += (int32_t)(((uint32_t)1 << filter.exponent) >> 1) - (filter.exponent > 0 && value < 0);
-      *out++ = (int8_t)tfb_clamp((value >> filter.exponent) + op->out_zero, op->low, op->high);
-    }
-  }
-}
-#endif
-
-/* ---- Filters that are used once, with Helium ---- */
-
-#if TFB_MVE
-
-/* Codes of a filter as they are stored, and the products that they are summed to. */
-typedef struct {
-  const uint8_t *next;
-  int32_t sum;
-} tfb_run;
-
-/* Adds the products of groups of codes of two filters with inputs that tfb_group has put in order. */
-typedef void (*tfb_sum_blocks)(const int8_t *x, tfb_run *runs, int32_t groups);
-
-/* Sixteen codes of either filter, each in the upper bits of a byte, times the same inputs. */
-#define TFB_SIXTEEN_CODES(p, q)                                        \
-  do {                                                                 \
-    int8x16_t some_ = vldrbq_s8(x);                                    \
-    a = vmladavaq_s8(a, some_, vreinterpretq_s8_u8(p));                \
-    b = vmladavaq_s8(b, some_, vreinterpretq_s8_u8(q));                \
-    x += 16;                                                           \
-  } while (0)
-
-/* Groups of four blocks as tfb_block2, 3 and 4 unpack them, and of 16 codes of 8 bits. */
-static TFB_APART void tfb_blocks8(const int8_t *x, tfb_run *runs, int32_t groups) {
-  const uint8_t *p = runs[0].next, *q = runs[1].next;
-  int32_t a = 0, b = 0;
-  for (; groups > 0; groups--, p += 16, q += 16) TFB_SIXTEEN_CODES(vldrbq_u8(p), vldrbq_u8(q));
-  runs[0].sum = a;
-  runs[1].sum = b;
-}
-static TFB_APART void tfb_blocks4(const int8_t *x, tfb_run *runs, int32_t groups) {
-  const uint8_t *p = runs[0].next, *q = runs[1].next;
-  uint8x16_t mask = vdupq_n_u8(0xf0);
-  int32_t a = 0, b = 0;
-  for (; groups > 0; groups--, p += 16, q += 16) {
-    uint8x16_t u = vldrbq_u8(p), v = vldrbq_u8(q);
-    TFB_SIXTEEN_CODES(vshlq_n_u8(u, 4), vshlq_n_u8(v, 4));
-    TFB_SIXTEEN_CODES(vandq_u8(u, mask), vandq_u8(v, mask));
-  }
-  runs[0].sum = a;
-  runs[1].sum = b;
-}
-static TFB_APART void tfb_blocks3(const int8_t *x, tfb_run *runs, int32_t groups) {
-  const uint8_t *p = runs[0].next, *q = runs[1].next;
-  static const uint8_t words[16] = {0, 1, 2, 3, 12, 13, 14, 15, 24, 25, 26, 27, 36, 37, 38, 39};
-  uint8x16_t places = vldrbq_u8(words), mask = vdupq_n_u8(0xe0);
-  uint8x16_t upper = vdupq_n_u8(0xc0), lowest = vdupq_n_u8(0x20);
-  int32_t a = 0, b = 0, k;
-  for (; groups > 0; groups--, p += 48, q += 48) {
-    uint8x16_t u, v, u6, v6, u7, v7;
-    for (k = 0; k < 12; k += 4) {
-      u = vldrbq_gather_offset_u8(p + k, places);
-      v = vldrbq_gather_offset_u8(q + k, places);
-      TFB_SIXTEEN_CODES(vshlq_n_u8(u, 5), vshlq_n_u8(v, 5));
-      TFB_SIXTEEN_CODES(vandq_u8(vshlq_n_u8(u, 2), mask), vandq_u8(vshlq_n_u8(v, 2), mask));
-    }
-    u7 = vandq_u8(u, upper);
-    v7 = vandq_u8(v, upper);
-    u = vldrbq_gather_offset_u8(p + 4, places);
-    v = vldrbq_gather_offset_u8(q + 4, places);
-    u6 = vandq_u8(vldrbq_gather_offset_u8(p, places), upper);
-    v6 = vandq_u8(vldrbq_gather_offset_u8(q, places), upper);
-    u6 = vorrq_u8(u6, vandq_u8(vshrq_n_u8(u, 1), lowest));
-    v6 = vorrq_u8(v6, vandq_u8(vshrq_n_u8(v, 1), lowest));
-    u7 = vorrq_u8(u7, vandq_u8(vshrq_n_u8(u, 2), lowest));
-    v7 = vorrq_u8(v7, vandq_u8(vshrq_n_u8(v, 2), lowest));
-    TFB_SIXTEEN_CODES(u6, v6);
-    TFB_SIXTEEN_CODES(u7, v7);
-  }
-  runs[0].sum = a;
-  runs[1].sum = b;
-}
-static TFB_APART void tfb_blocks2(const int8_t *x, tfb_run *runs, int32_t groups) {
-  const uint8_t *p = runs[0].next, *q = runs[1].next;
-  uint8x16_t mask = vdupq_n_u8(0xc0);
-  int32_t a = 0, b = 0;
-  for (; groups > 0; groups--, p += 16, q += 16) {
-    uint8x16_t u = vldrbq_u8(p), v = vldrbq_u8(q);
-    TFB_SIXTEEN_CODES(vshlq_n_u8(u, 6), vshlq_n_u8(v, 6));
-    TFB_SIXTEEN_CODES(vandq_u8(vshlq_n_u8(u, 4), mask), vandq_u8(vshlq_n_u8(v, 4), mask));
-    TFB_SIXTEEN_CODES(vandq_u8(vshlq_n_u8(u, 2), mask), vandq_u8(vshlq_n_u8(v, 2), mask));
-    TFB_SIXTEEN_CODES(vandq_u8(u, mask), vandq_u8(v, mask));
-  }
-  runs[0].sum = a;
-  runs[1].sum = b;
-}
-
-/* Inputs in the order in which groups of codes meet them: the first four of each of four blocks, then
- * the second four, and so on. */
-static TFB_APART void tfb_group(int8_t *to, const int8_t *x, int32_t groups, int32_t size) {
-  int32_t block = size / 4, k, i;
-  for (; groups > 0; groups--, x += size) {
-    for (k = 0; k < block; k += 4) {
-      for (i = 0; i < 4; i++, to += 4) tfb_put(to, tfb_word(x + i * block + k));
-    }
-  }
-}
-
-/* The products of the n codes, below 128, behind a row's last group. */
-static TFB_APART int32_t tfb_rest(const tfb_conv *op, const uint8_t *codes, const int8_t *x,
-                                  int32_t n) {
-  int8_t bytes[128];
-  tfb_stream stream = {0, 0, 0};
-  const int8_t *row;
-  int32_t sum = 0;
-  stream.next = codes;
-  for (row = tfb_unpack(&stream, op->bits, bytes, n); n > 0; n -= 16, x += 16, row += 16) {
-    mve_pred16_t left = vctp8q((uint32_t)n);
-    sum = vmladavaq_s8(sum, vldrbq_z_s8(x, left), vldrbq_z_s8(row, left));
-  }
-  return sum;
-}
-
-/* A filter in bytes, its groups, the codes in these, and those behind. */
-typedef struct {
-  int32_t bytes, groups, whole, rest;
-} tfb_lengths;
-
-/* What two filters, or one, make of inputs that are in order and in groups. */
-static inline void tfb_two_sums(const tfb_conv *op, const tfb_lengths *row, const uint8_t *codes,
-                                int32_t count, const int8_t *x, const int8_t *grouped,
-                                tfb_sum_blocks blocks, int32_t *sums) {
-  tfb_run runs[2];
-  int32_t i;
-  runs[0].next = codes;
-  runs[1].next = count == 2 ? codes + row->bytes : codes;
-  blocks(grouped, runs, row->groups);
-  for (i = 0; i < count; i++, codes += row->bytes) {
-    sums[i] = runs[i].sum;
-    if (row->rest == 0) continue;
-    sums[i] += tfb_rest(op, codes + row->whole * op->bits / 8, x + row->whole, row->rest);
-  }
-}
-
-/* A convolution whose filters each see the whole input, in order; every filter begins with a byte.
- * `scratch` holds the input in the order of the codes, and where biases do not contain what the zero
- * point adds, ones for the sum of the codes; `blocks` is the function for their width. */
-static TFB_APART void tfb_dense(const tfb_conv *op, const int8_t *in, int8_t *out, int8_t *scratch,
-                                tfb_sum_blocks blocks) {
-  int32_t taps = op->in_h * op->in_w * op->in_c, bits = op->bits, zero = tfb_zero(op), c, i;
-  int32_t group = bits == 8 ? 16 : bits == 4 ? 32 : bits == 3 ? 128 : 64;
-  int32_t each = op->form & (TFB_EACH_MULTIPLIER | TFB_EACH_SHIFT), out_c = op->out_c;
-  int32_t sums[4], codes[4], factor[4], base[4], multiplier[4], exponent[4];
-  const tfb_lanes lanes = {factor, base, multiplier, exponent};
-  const uint8_t *next = op->weights;
-  int8_t *ones = scratch + ((taps + 3) & ~3);
-  tfb_filter filter = tfb_filter_scales(op, 0);
-  int32_t unit = filter.factor / op->prescale;
-  tfb_lengths row;
-  row.bytes = taps * bits / 8;
-  row.groups = taps / group;
-  row.whole = row.groups * group;
-  row.rest = taps - row.whole;
-  tfb_group(scratch, in, row.groups, group);
-  if (zero != 0) memset(ones, 1, (size_t)taps);
-  for (c = 0; c < out_c; c += 4, out += 4) {
-    int32_t n = tfb_min(4, out_c - c);
-    mve_pred16_t left = vctp32q((uint32_t)n);
-    for (i = 0; i < n; i += 2, next += 2 * row.bytes) {
-      tfb_two_sums(op, &row, next, tfb_min(2, n - i), in, scratch, blocks, sums + i);
-      if (zero == 0) continue;
-      tfb_two_sums(op, &row, next, tfb_min(2, n - i), ones, ones, blocks, codes + i);
-    }
-    for (i = 0; i < n; i++) {
-      if (each) {
-        filter = tfb_filter_scales(op, c + i);
-      } else {
-        filter.base = tfb_bias(op, c + i) * unit;
-      }
-      if (zero != 0) sums[i] -= zero * codes[i];
-      sums[i] >>= 8 - bits;
-      base[i] = filter.base / 2;
-      if (c > 0 && !each) continue;
-      factor[i] = filter.factor / 2;
-      multiplier[i] = filter.multiplier;
-      exponent[i] = -filter.exponent;
-    }
-    tfb_store_four(op, tfb_four_lanes(&lanes, 0, left), left, sums, out);
-  }
-}
-#endif
-
-/* ---- Depthwise convolutions on cores with the DSP extension ---- */
-
-#if TFB_DSP
-
-/* Sums that are kept, and what is summed with them beyond the end of a row. */
-#define TFB_KEPT 64
-
-/* How a filter reads a plane, in words of two numbers: in a row of the filter, from one of its rows to
- * the next in the plane, from a row of outputs to the next, and how much further the second, third
- * and fourth output in a row are. */
-typedef struct {
-  int32_t filter, plane, down, second, third, fourth;
-} tfb_reach;
-
-static inline uint32_t tfb_half(int32_t x) { return (uint32_t)x & 0xffff; }
-
-/* A row of a filter in words: each of two neighbours from an even place, then of two from an odd
- * one, as the first and the second of two outputs meet them that lie an odd number apart. */
-static inline uint32_t *tfb_pairs_of_row(const tfb_conv *op, const int8_t *row, int32_t words,
-                                         uint32_t *to) {
-  int32_t step = op->dilation_w, odd = op->stride_w & 1, left = op->k_w, k;
-  uint32_t before = 0;
-  for (k = 0; k < words; k++, to += 2) {
-    uint32_t first = 0, second = 0;
-    if (step == 1) {
-      if (left > 0) first = tfb_half(row[0]);
-      if (left > 1) second = tfb_half(row[1]);
-      left -= 2;
-      row += 2;
-    } else if (2 * k / step < left) {
-      if (2 * k % step == 0) first = tfb_half(row[2 * k / step]);
-      if ((2 * k + 1) % step == 0 && (2 * k + 1) / step < left) {
-        second = tfb_half(row[(2 * k + 1) / step]);
-      }
-    }
-    to[0] = first | second << 16;
-    to[1] = odd ? before | first << 16 : to[0];
-    before = second;
-  }
-  return to;
-}
-
-/* Copies a channel of an image into the rows of a plane of 16-bit numbers, inside its border. */
-static TFB_APART void tfb_wide_plane(const tfb_conv *op, const int8_t *channel, int32_t height,
-                                     int32_t width, int32_t size, int16_t *plane) {
-  int32_t rows = tfb_min(op->in_h, height - op->pad_h), next = op->in_c;
-  int32_t columns = tfb_min(op->in_w, width - op->pad_w);
-  plane += op->pad_h * size + op->pad_w;
-  for (; rows > 0; rows--, channel += op->in_w * next, plane += size) {
-    const int8_t *pixel = channel;
-    int16_t *to = plane;
-    int32_t n = columns;
-    for (; n >= 4; n -= 4, to += 4, pixel += 4 * next) {
-      to[0] = pixel[0];
-      to[1] = pixel[next];
-      to[2] = pixel[2 * next];
-      to[3] = pixel[3 * next];
-    }
-    for (; n > 0; n--, pixel += next) *to++ = *pixel;
-  }
-}
-
-/* The sums of n outputs in each of some rows; what is too much lies behind the last, or is
- * overwritten by the next row. */
-static TFB_APART void tfb_wide_sums(const uint32_t *plane, const tfb_reach *reach, const uint32_t *w,
-                                    int32_t k_h, int32_t n, int32_t rows, int32_t *sums) {
-  int32_t second = reach->second, third = reach->third, fourth = reach->fourth, i, y, j;
-  for (; rows > 0; rows--, plane += reach->down, sums += n) {
-    for (i = 0; i < n; i += 4) {
-      int32_t s0 = 0, s1 = 0, s2 = 0, s3 = 0;
-      const uint32_t *first = plane + i / 2 * third, *q = w;
-      for (y = k_h; y > 0; y--, first += reach->plane) {
-        const uint32_t *p = first;
-        for (j = reach->filter; j > 0; j--, p++, q += 2) {
-          uint32_t even = q[0], odd = q[1];
-          s0 = tfb_smlad(p[0], even, s0);
-          s1 = tfb_smlad(p[second], odd, s1);
-          s2 = tfb_smlad(p[third], even, s2);
-          s3 = tfb_smlad(p[fourth], odd, s3);
-        }
-      }
-      sums[i] = s0;
-      sums[i + 1] = s1;
-      sums[i + 2] = s2;
-      sums[i + 3] = s3;
-    }
-  }
-}
-
-#if TFB_BY_HAND
-/* The same for filters of 3x3 at stride 1 or 2, two outputs at a time. Of (w0, w1) and (w1, w2) in a
- * filter row, at stride 1 the first output takes both of one and the upper half of the other. */
-static TFB_APART void tfb_sums_of_3x3(const uint32_t *plane, const tfb_reach *reach,
-                                      const uint32_t *w, int32_t n, int32_t rows, int32_t *sums) {
-  uint32_t x, y, a0 = w[0], a1 = w[4], a2 = w[8], b0 = w[3], b1 = w[7], b2 = w[11];
-  int32_t next = 4 * reach->plane, stride = reach->third, first, second;
-  if (stride == 2) { /* the second output's words are whole too */
-    b0 = w[2];
-    b1 = w[6];
-    b2 = w[10];
-  }
-  for (; rows > 0; rows--, plane += reach->down, sums += n) {
-    const uint32_t *p = plane;
-    int32_t *to = sums, *end = sums + ((n + 1) & ~1);
-    if (stride == 1) {
-      __asm__ volatile(
-          "1: ldrd %[x], %[y], [%[p]], #4\n"
-          "smuad %[first], %[x], %[a0]\n"
-          "smultb %[second], %[x], %[a0]\n"
-          "smlabt %[first], %[y], %[b0], %[first]\n"
-          "smlad %[second], %[y], %[b0], %[second]\n"
-          "add %[x], %[p], %[next]\n"
-          "ldrd %[x], %[y], [%[x], #-4]\n"
-          "smlad %[first], %[x], %[a1], %[first]\n"
-          "smlatb %[second], %[x], %[a1], %[second]\n"
-          "smlabt %[first], %[y], %[b1], %[first]\n"
-          "smlad %[second], %[y], %[b1], %[second]\n"
-          "add %[x], %[p], %[next], lsl #1\n"
-          "ldrd %[x], %[y], [%[x], #-4]\n"
-          "smlad %[first], %[x], %[a2], %[first]\n"
-          "smlatb %[second], %[x], %[a2], %[second]\n"
-          "smlabt %[first], %[y], %[b2], %[first]\n"
-          "smlad %[second], %[y], %[b2], %[second]\n"
-          "ldr %[x], %[end]\n"
-          "strd %[first], %[second], [%[to]], #8\n"
-          "cmp %[to], %[x]\n"
-          "bne 1b\n"
-          : [p] "+r"(p), [to] "+r"(to), [x] "=&r"(x), [y] "=&r"(y), [first] "=&r"(first),
-            [second] "=&r"(second)
-          : [a0] "r"(a0), [b0] "r"(b0), [a1] "r"(a1), [b1] "r"(b1), [a2] "r"(a2), [b2] "r"(b2),
-            [next] "r"(next), [end] "m"(end)
-          : "cc", "memory");
-    } else {
-      __asm__ volatile(
-          "1: ldrd %[x], %[y], [%[p]], #8\n"
-          "smuad %[first], %[x], %[a0]\n"
-          "smuad %[second], %[y], %[a0]\n"
-          "ldr %[x], [%[p]]\n"
-          "smlad %[first], %[y], %[b0], %[first]\n"
-          "smlad %[second], %[x], %[b0], %[second]\n"
-          "add %[x], %[p], %[next]\n"
-          "ldrd %[x], %[y], [%[x], #-8]\n"
-          "smlad %[first], %[x], %[a1], %[first]\n"
-          "ldr %[x], [%[p], %[next]]\n"
-          "smlad %[second], %[y], %[a1], %[second]\n"
-          "smlad %[first], %[y], %[b1], %[first]\n"
-          "smlad %[second], %[x], %[b1], %[second]\n"
-          "add %[y], %[p], %[next], lsl #1\n"
-          "ldr %[x], [%[y], #-8]\n"
-          "smlad %[first], %[x], %[a2], %[first]\n"
-          "ldr %[x], [%[y], #-4]\n"
-          "smlad %[second], %[x], %[a2], %[second]\n"
-          "smlad %[first], %[x], %[b2], %[first]\n"
-          "ldr %[x], [%[y]]\n"
-          "smlad %[second], %[x], %[b2], %[second]\n"
-          "ldr %[x], %[end]\n"
-          "strd %[first], %[second], [%[to]], #8\n"
-          "cmp %[to], %[x]\n"
-          "bne 1b\n"
-          : [p] "+r"(p), [to] "+r"(to), [x] "=&r"(x), [y] "=&r"(y), [first] "=&r"(first),
-            [second] "=&r"(second)
-          : [a0] "r"(a0), [b0] "r"(b0), [a1] "r"(a1), [b1] "r"(b1), [a2] "r"(a2), [b2] "r"(b2),
-            [next] "r"(next), [end] "m"(end)
-          : "cc", "memory");
-    }
-  }
-}
-
-/* The same for filters five wide, two outputs at a time. */
-static TFB_APART void tfb_sums_of_5(const uint32_t *plane, const tfb_reach *reach, const uint32_t *w,
-                                    int32_t k_h, int32_t n, int32_t rows, int32_t *sums) {
-  int32_t next = 4 * reach->plane, stride = reach->third, i;
-  for (; rows > 0; rows--, plane += reach->down, sums += n) {
-    for (i = 0; i < n; i += 2) {
-      const uint32_t *p = plane + i / 2 * stride, *q = w;
-      int32_t first = 0, second = 0, left = k_h;
-      uint32_t x, y;
-      if (stride == 1) {
-        __asm__ volatile(
-            "1: ldrd %[x], %[y], [%[p]]\n"
-            "ldm %[q]!, {r2, r3, r4, r5}\n"
-            "smlad %[first], %[x], r2, %[first]\n"
-            "smlad %[second], %[x], r3, %[second]\n"
-            "ldr %[x], [%[p], #8]\n"
-            "ldrd r2, r3, [%[q]], #8\n"
-            "smlad %[first], %[y], r4, %[first]\n"
-            "smlad %[second], %[y], r5, %[second]\n"
-            "add %[p], %[next]\n"
-            "smlad %[first], %[x], r2, %[first]\n"
-            "smlad %[second], %[x], r3, %[second]\n"
-            "subs %[left], #1\n"
-            "bne 1b\n"
-            : [p] "+r"(p), [q] "+r"(q), [left] "+r"(left), [first] "+r"(first),
-              [second] "+r"(second), [x] "=&r"(x), [y] "=&r"(y)
-            : [next] "r"(next)
-            : "r2", "r3", "r4", "r5", "cc", "memory");
-      } else {
-        __asm__ volatile(
-            "1: ldrd %[x], %[y], [%[p]]\n"
-            "ldm %[q]!, {r2, r3, r4, r5}\n"
-            "smlad %[first], %[x], r2, %[first]\n"
-            "smlad %[second], %[y], r2, %[second]\n"
-            "smlad %[first], %[y], r4, %[first]\n"
-            "ldrd %[x], %[y], [%[p], #8]\n"
-            "ldrd r2, r3, [%[q]], #8\n"
-            "smlad %[second], %[x], r4, %[second]\n"
-            "add %[p], %[next]\n"
-            "smlad %[first], %[x], r2, %[first]\n"
-            "smlad %[second], %[y], r2, %[second]\n"
-            "subs %[left], #1\n"
-            "bne 1b\n"
-            : [p] "+r"(p), [q] "+r"(q), [left] "+r"(left), [first] "+r"(first),
-              [second] "+r"(second), [x] "=&r"(x), [y] "=&r"(y)
-            : [next] "r"(next)
-            : "r2", "r3", "r4", "r5", "cc", "memory");
-      }
-      sums[i] = first;
-      sums[i + 1] = second;
-    }
-  }
-}
-#endif
-
-/* Stores n outputs of a filter as tfb_scaled does. */
-static TFB_APART void tfb_store_scaled(const tfb_conv *op, const tfb_filter *filter,
-                                       const int32_t *sums, int32_t n, int8_t *out) {
-  int32_t factor = filter->factor >> (8 - op->bits), base = filter->base;
-  int32_t multiplier = filter->multiplier, exponent = filter->exponent, next = op->out_c;
-  int32_t offset = (op->out_zero * 2 + 1) * (1 << (exponent - 1)), low = op->low, high = op->high;
-  const int32_t *end = sums + n;
-  if (low > -128 || high < 127) {
-    for (; sums != end; out += next) {
-      int32_t twice = *sums++ * factor + base;
-      twice = tfb_product_plus(twice, multiplier, offset + (twice >> 31)) >> exponent;
-      *out = (int8_t)tfb_clamp(twice, low, high);
-    }
-    return;
-  }
-  for (; sums != end; out += next) {
-    int32_t twice = *sums++ * factor + base;
-    twice = tfb_product_plus(twice, multiplier, offset + (twice >> 31)) >> exponent;
-    *out = tfb_saturated(twice);
-  }
-}
-
-/* The same where there is an offset for that, else as for other kernels. */
-static inline void tfb_store_wide(const tfb_conv *op, const tfb_filter *filter,
-                                  const int32_t *sums, int32_t n, int8_t *out) {
-  if (filter->exponent > 0 && filter->exponent < TFB_MOST_SHIFT &&
-      (filter->factor & ((1 << (8 - op->bits)) - 1)) == 0) {
-    tfb_store_scaled(op, filter, sums, n, out);
-  } else {
-    tfb_store(op, filter, sums, n, out);
-  }
-}
-
-/* All outputs of a filter of one tap at stride 1, straight from a channel of the image. */
-static TFB_APART void tfb_one_tap(const tfb_conv *op, const tfb_filter *filter,
-                                  const int8_t *channel, int8_t *out) {
-  int32_t left = op->out_h * op->out_w, next = op->in_c, weight = filter->row[0], n, i;
-  int32_t sums[TFB_KEPT];
-  for (; left > 0; left -= n, out += n * op->out_c) {
-    n = tfb_min(left, TFB_KEPT);
-    for (i = 0; i < n; i++, channel += next) sums[i] = *channel * weight;
-    tfb_store_wide(op, filter, sums, n, out);
-  }
-}
-
-/* All outputs of one filter, from a channel with its border. */
-static TFB_APART void tfb_wide_channel(const tfb_conv *op, const tfb_filter *filter,
-                                       const uint32_t *plane, const tfb_reach *reach,
-                                       const uint32_t *w, int8_t *out) {
-  int32_t n = tfb_min(op->out_w, TFB_KEPT), oy, ox, sums[TFB_KEPT + 3];
-  int32_t rows = n == op->out_w ? TFB_KEPT / n : 1;
-  for (oy = 0; oy < op->out_h; oy += rows) {
-    rows = tfb_min(rows, op->out_h - oy);
-    for (ox = 0; ox < op->out_w; ox += TFB_KEPT) {
-      const uint32_t *first = plane + oy * reach->down + ox / 2 * op->stride_w;
-      n = tfb_min(op->out_w - ox, TFB_KEPT);
-#if TFB_BY_HAND
-      int32_t common = op->stride_w <= 2 && op->dilation_w == 1 ? op->k_w : 0;
-      if (common == 3 && op->k_h == 3) {
-        tfb_sums_of_3x3(first, reach, w, n, rows, sums);
-      } else if (common == 5) {
-        tfb_sums_of_5(first, reach, w, op->k_h, n, rows, sums);
-      } else
-#endif
-        tfb_wide_sums(first, reach, w, op->k_h, n, rows, sums);
-      tfb_store_wide(op, filter, sums, n * rows, out);
-      out += n * rows * op->out_c;
-    }
-  }
-}
-
-/* Channel by channel. `scratch` holds a filter's codes as bytes, its words, and one channel with its
- * border as 16-bit numbers: every position sees a whole filter. */
-static TFB_APART void tfb_wide_depthwise(const tfb_conv *op, tfb_row_of row_of, const void *source,
-                                         const int8_t *in, int8_t *out, int8_t *scratch) {
-  int32_t multiple = op->out_c / op->in_c, taps = op->k_h * op->k_w, b, c, i, n;
-  int32_t reach_w = (op->k_w - 1) * op->dilation_w + 1, stride = op->stride_w;
-  int32_t height = (op->out_h - 1) * op->stride_h + (op->k_h - 1) * op->dilation_h + 1;
-  int32_t width = (op->out_w - 1) * stride + reach_w, size = (width + 1) & ~1;
-  uint32_t *w = (uint32_t *)(void *)(scratch + ((taps + 3) & ~3));
-  tfb_reach reach;
-  int16_t *plane;
-  reach.filter = reach_w / 2 + 1;
-  reach.plane = size / 2 * op->dilation_h;
-  reach.down = size / 2 * op->stride_h;
-  reach.second = stride / 2;
-  reach.third = stride;
-  reach.fourth = 3 * stride / 2;
-  plane = (int16_t *)(void *)(w + 2 * op->k_h * reach.filter);
-  n = height * size + 6 * stride + 2;
-  for (i = 0; i < n; i++) plane[i] = op->in_zero;
-  for (b = 0; b < op->batch; b++, in += op->in_h * op->in_w * op->in_c) {
-    tfb_stream stream = {0, 0, 0};
-    stream.next = op->weights;
-    for (c = 0; c < op->out_c; c++) {
-      tfb_filter filter =
-          tfb_filter_with(op, c, row_of(source, c, &stream, scratch, taps), taps);
-      int8_t *made = out + b * op->out_h * op->out_w * op->out_c + c;
-      uint32_t *to = w;
-      if (taps * stride * op->stride_h == 1) {
-        tfb_one_tap(op, &filter, in + c / multiple, made);
-        continue;
-      }
-      for (i = 0; i < op->k_h; i++) {
-        to = tfb_pairs_of_row(op, filter.row + i * op->k_w, reach.filter, to);
-      }
-      if (c % multiple == 0) {
-        tfb_wide_plane(op, in + c / multiple, height, width, size, plane);
-      }
-      tfb_wide_channel(op, &filter, (const uint32_t *)(const void *)plane, &reach, w, made);
-    }
-  }
-}
-#endif
-
-/* ---- Depthwise convolutions with Helium ---- */
-
-#if TFB_MVE
-
-/* Channels at a time, taps of a filter that are kept for each, and positions whose sums are. */
-#define TFB_SIXTEEN 16
-#define TFB_MOST_TAPS 32
-#define TFB_AT_ONCE 8
-
-/* What turns the sums of sixteen channels into stored values. Widening puts channel 4 j + k into lane
- * j of its k-th vector: so they stand at 4 k + j. */
-typedef struct {
-  int32_t factor[TFB_SIXTEEN], base[TFB_SIXTEEN];
-  int32_t multiplier[TFB_SIXTEEN], exponent[TFB_SIXTEEN];
-} tfb_sixteen;
-
-/* The taps of channels from c on, side by side in `w`, and what scales their sums; those before
- * `first` are left out. */
-static TFB_APART void tfb_take_sixteen(const tfb_conv *op, tfb_rows *rows, int32_t c, int32_t first,
-                                       int8_t *scratch, int8_t *w, tfb_sixteen *scales) {
-  int32_t taps = op->k_h * op->k_w, drop = 8 - op->bits, i, k;
-  memset(w, 0, (size_t)(taps * TFB_SIXTEEN));
-  memset(scales, 0, sizeof *scales);
-  for (i = first; i < TFB_SIXTEEN; i++) {
-    const int8_t *row = rows->row_of(rows->source, c + i, &rows->stream, scratch, taps);
-    tfb_filter filter = tfb_filter_with(op, c + i, row, taps);
-    int32_t lane = 4 * (i % 4) + i / 4;
-    for (k = 0; k < taps; k++) w[k * TFB_SIXTEEN + i] = (int8_t)(row[k] >> drop);
-    scales->factor[lane] = filter.factor / 2;
-    scales->base[lane] = filter.base / 2;
-    scales->multiplier[lane] = filter.multiplier;
-    scales->exponent[lane] = -filter.exponent;
-  }
-}
-
-/* Sums of sixteen channels at n positions, `step` apart; the taps of the first are at `at`. */
-static TFB_APART void tfb_sixteen_sums(const int8_t *const *at, int32_t step, const int8_t *w,
-                                       int32_t taps, int32_t n, int32_t *sums) {
-  int32_t offset, i;
-  for (offset = 0; n > 0; n--, offset += step, sums += TFB_SIXTEEN) {
-    int32x4_t s0 = vdupq_n_s32(0), s1 = s0, s2 = s0, s3 = s0;
-    for (i = 0; i < taps; i++) {
-      int8x16_t x = vldrbq_s8(at[i] + offset), weights = vldrbq_s8(w + i * TFB_SIXTEEN);
-      int16x8_t even = vmullbq_int_s8(x, weights), odd = vmulltq_int_s8(x, weights);
-      s0 = vaddq_s32(s0, vmovlbq_s16(even));
-      s1 = vaddq_s32(s1, vmovlbq_s16(odd));
-      s2 = vaddq_s32(s2, vmovltq_s16(even));
-      s3 = vaddq_s32(s3, vmovltq_s16(odd));
-    }
-    vstrwq_s32(sums, s0);
-    vstrwq_s32(sums + 4, s1);
-    vstrwq_s32(sums + 8, s2);
-    vstrwq_s32(sums + 12, s3);
-  }
-}
-
-/* The same where 16 bits hold them. */
-static TFB_APART void tfb_sixteen_small_sums(const int8_t *const *at, int32_t step, const int8_t *w,
-                                             int32_t taps, int32_t n, int32_t *sums) {
-  int32_t offset, i;
-  for (offset = 0; n > 0; n--, offset += step, sums += TFB_SIXTEEN) {
-    int16x8_t even = vdupq_n_s16(0), odd = even;
-    for (i = 0; i < taps; i++) {
-      int8x16_t x = vldrbq_s8(at[i] + offset), weights = vldrbq_s8(w + i * TFB_SIXTEEN);
-      even = vaddq_s16(even, vmullbq_int_s8(x, weights));
-      odd = vaddq_s16(odd, vmulltq_int_s8(x, weights));
-    }
-    vstrwq_s32(sums, vmovlbq_s16(even));
-    vstrwq_s32(sums + 4, vmovlbq_s16(odd));
-    vstrwq_s32(sums + 8, vmovltq_s16(even));
-    vstrwq_s32(sums + 12, vmovltq_s16(odd));
-  }
-}
-
-/* Scales the sums of four of the sixteen channels at n positions, where they stand. */
-static TFB_APART void tfb_scale_four(const tfb_conv *op, const int32_t *scales, int32_t n,
-                                     int32_t *sums) {
-  int32_t zero = op->out_zero;
-  tfb_four four;
-  four.factor = vldrwq_s32(scales);
-  four.base = vldrwq_s32(scales + TFB_SIXTEEN);
-  four.multiplier = vldrwq_s32(scales + 2 * TFB_SIXTEEN);
-  four.exponent = vldrwq_s32(scales + 3 * TFB_SIXTEEN);
-  for (; n > 0; n--, sums += TFB_SIXTEEN) {
-    vstrwq_s32(sums, tfb_four_scaled(four, vldrwq_s32(sums), zero));
-  }
-}
-
-/* Stores n positions of sixteen channels but those before `first`. */
-static TFB_APART void tfb_store_sixteen(const tfb_conv *op, const int32_t *scaled, int32_t n,
-                                        int32_t first, int8_t *out) {
-  int8x16_t low = vdupq_n_s8(op->low), high = vdupq_n_s8(op->high), made = low;
-  mve_pred16_t wanted = (mve_pred16_t)(0xffffu << first);
-  int32_t next = op->out_c;
-  for (; n > 0; n--, scaled += TFB_SIXTEEN, out += next) {
-    int16x8_t even = vreinterpretq_s16_s8(made), odd = even;
-    even = vqmovnbq_s32(even, vldrwq_s32(scaled));
-    even = vqmovntq_s32(even, vldrwq_s32(scaled + 8));
-    odd = vqmovnbq_s32(odd, vldrwq_s32(scaled + 4));
-    odd = vqmovntq_s32(odd, vldrwq_s32(scaled + 12));
-    made = vqmovntq_s16(vqmovnbq_s16(made, even), odd);
-    made = vmaxq_s8(vminq_s8(made, high), low);
-    vstrbq_p_s8(out, made, wanted);
-  }
-}
-
-/* Where the taps of a filter lie; those outside the image at `zeros`. */
-static TFB_APART void tfb_find_taps(const tfb_conv *op, const int8_t *image, int32_t y, int32_t x,
-                                    const int8_t *zeros, const int8_t **at) {
-  int32_t across = op->dilation_w * op->in_c, right = x + op->k_w * op->dilation_w, ky, k;
-  for (ky = op->k_h; ky > 0; ky--, y += op->dilation_h) {
-    const int8_t *tap = image + (y * op->in_w + x) * op->in_c;
-    int32_t is_row = y >= 0 && y < op->in_h;
-    for (k = x; k < right; k += op->dilation_w, tap += across) {
-      *at++ = is_row && k >= 0 && k < op->in_w ? tap : zeros;
-    }
-  }
-}
-
-/* Whether a depthwise convolution can be computed sixteen channels at a time. */
-static inline int32_t tfb_in_sixteens(const tfb_conv *op) {
-  return op->in_c == op->out_c && op->in_c >= TFB_SIXTEEN && op->k_h * op->k_w <= TFB_MOST_TAPS;
-}
-
-/* Sixteen channels at all positions of an image, those before `first` left out. Inside, a position's
- * taps are those of the one before it moved on; at the border each finds its own. */
-static TFB_APART void tfb_sixteen_channels(const tfb_conv *op, const tfb_sixteen *scales,
-                                           const int8_t *w, int32_t first, const int8_t *in,
-                                           int8_t *out) {
-  int32_t taps = op->k_h * op->k_w, step = op->stride_w * op->in_c, oy, ox, n, i, some;
-  /* a product is at most 2^7 times 2^(bits - 1) */
-  int32_t small = taps << (op->bits + 6) <= INT16_MAX;
-  int32_t sums[TFB_AT_ONCE * TFB_SIXTEEN];
-  int8_t zeros[TFB_SIXTEEN];
-  const int8_t *at[TFB_MOST_TAPS];
-  memset(zeros, op->in_zero, sizeof zeros);
-  for (oy = 0; oy < op->out_h; oy++) {
-    int32_t y = oy * op->stride_h - op->pad_h;
-    tfb_range rows = tfb_inside(y, op->k_h, op->dilation_h, op->in_h), whole = tfb_whole(op, rows);
-    for (ox = 0; ox < op->out_w; ox += n, out += n * op->out_c) {
-      n = tfb_min(op->out_w - ox, TFB_AT_ONCE);
-      for (i = 0; i < n; i += some) {
-        int32_t x = (ox + i) * op->stride_w - op->pad_w, *to = sums + i * TFB_SIXTEEN;
-        some = ox + i < whole.first ? 1 : tfb_max(1, tfb_min(whole.last - ox - i, n - i));
-        tfb_find_taps(op, in, y, x, zeros, at);
-        if (small) {
-          tfb_sixteen_small_sums(at, step, w, taps, some, to);
-        } else {
-          tfb_sixteen_sums(at, step, w, taps, some, to);
-        }
-      }
-      for (i = 0; i < TFB_SIXTEEN; i += 4) tfb_scale_four(op, scales->factor + i, n, sums + i);
-      tfb_store_sixteen(op, sums, n, first, out);
-    }
-  }
-}
-
-/* A depthwise convolution sixteen channels at a time; the last ones overlap those before, whose
- * outputs stay. `scratch` holds a filter's codes as bytes. */
-static TFB_APART void tfb_depthwise_in_sixteens(const tfb_conv *op, tfb_rows *rows, const int8_t *in,
-                                                int8_t *out, int8_t *scratch) {
-  int32_t first, c, b;
-  int8_t w[TFB_MOST_TAPS * TFB_SIXTEEN];
-  tfb_sixteen scales;
-  for (c = 0; c < op->out_c; c += TFB_SIXTEEN) {
-    first = tfb_max(0, c + TFB_SIXTEEN - op->out_c);
-    tfb_take_sixteen(op, rows, c - first, first, scratch, w, &scales);
-    for (b = 0; b < op->batch; b++) {
-      const int8_t *image = in + b * op->in_h * op->in_w * op->in_c + c - first;
-      int8_t *made = out + b * op->out_h * op->out_w * op->out_c + c - first;
-      tfb_sixteen_channels(op, &scales, w, first, image, made);
-    }
-  }
-}
-#endif
-
 /* A row of outputs: of two filters, or of one that is given twice (`count`). */
 typedef void (*tfb_line)(const tfb_conv *op, const int8_t *image, const tfb_filter *filters,
                          int32_t count, int32_t oy, int8_t *out);
 
-/* Runs up to two filters over all rows. */
-static inline void tfb_all_rows(const tfb_conv *op, tfb_line line, const tfb_filter *filters,
-                                   int32_t count, const int8_t *in, int8_t *out) {
-  int32_t b, y, image = op->in_h * op->in_w * op->in_c, row = op->out_w * op->out_c;
-  for (b = 0; b < op->batch; b++, in += image) {
-    for (y = 0; y < op->out_h; y++, out += row) line(op, in, filters, count, y, out);
-  }
-}
-
-/* Joins the rows of two filters behind them, where that saves more than it takes: codes of few bits,
- * taps in longer runs, and some positions in a row at which the whole filter lies inside. */
-static inline void tfb_join_filters(const tfb_conv *op, tfb_filter *filters, int32_t taps,
-                                    int8_t *scratch) {
-#if TFB_JOINS
-  tfb_range rows = {0, op->k_h}, whole = tfb_whole(op, rows);
-  int32_t run = op->dilation_w == 1 ? op->k_w * op->in_c : op->in_c;
-  if (op->bits <= 4 && run >= 8 && whole.last - whole.first >= 4) {
-    uint32_t *words = (uint32_t *)(void *)(scratch + 2 * ((taps + 3) & ~3));
-    tfb_join(filters[0].row, filters[1].row, 8 - op->bits, taps, words);
-    filters[0].words = words;
-  }
-#else
-  (void)op, (void)filters, (void)taps, (void)scratch;
-#endif
-}
-
-/* Unpacks two filters at a time, and runs them over all rows; `joins` where behind their rows there
- * is room for a word a tap. */
-static inline void tfb_filters(const tfb_conv *op, tfb_line line, tfb_rows *rows, int32_t joins,
-                               const int8_t *in, int8_t *out, int8_t *scratch) {
-  int32_t taps = op->k_h * op->k_w * op->in_c, c, i;
-  for (c = rows->first; c < rows->last; c += 2) {
-    int32_t count = tfb_min(2, rows->last - c);
+/* Unpacks two filters at a time, and runs them over all rows. */
+static inline void tfb_filters(const tfb_conv *op, tfb_line line, int32_t taps, const int8_t *in,
+                               int8_t *out, int8_t *scratch) {
+  int32_t c, b, y, i, image = op->in_h * op->in_w * op->in_c, row = op->out_w * op->out_c;
+  tfb_stream stream = {0, 0, 0};
+  stream.next = op->weights;
+  for (c = 0; c < op->out_c; c += 2) {
+    int32_t count = tfb_min(2, op->out_c - c);
     tfb_filter filters[2];
     for (i = 0; i < count; i++) {
-      int8_t *to = scratch + i * ((taps + 3) & ~3);
-      const int8_t *codes = rows->row_of(rows->source, c + i, &rows->stream, to, taps);
-      filters[i] = tfb_filter_with(op, c + i, codes, taps);
+      filters[i] = tfb_filter_of(op, c + i, &stream, scratch + i * ((taps + 3) & ~3), taps);
     }
     if (count == 1) filters[1] = filters[0];
-    if (joins) tfb_join_filters(op, filters, taps, scratch);
-    tfb_all_rows(op, line, filters, count, in, out + c);
+    for (b = 0; b < op->batch; b++) {
+      for (y = 0; y < op->out_h; y++) {
+        line(op, in + b * image, filters, count, y, out + (b * op->out_h + y) * row + c);
+      }
+    }
   }
 }
 
-/* A filter of one pixel that moves on by one sees the images as one row. */
-static inline tfb_conv tfb_straight(const tfb_conv *op) {
-  tfb_conv row = *op;
-  uint32_t size = (uint32_t)op->batch * op->in_h * op->in_w;
-  if (op->k_h == 1 && op->k_w == 1 && op->out_h == op->in_h && op->out_w == op->in_w &&
-      op->stride_h == 1 && op->stride_w == 1 && size <= 0xffff) {
-    row.batch = row.in_h = row.out_h = 1;
-    row.in_w = row.out_w = (uint16_t)size;
-  }
-  return row;
-}
-
-/* Adds the products of one position, or of some times two or four of them (`each`), with the taps in
- * `rows` and `columns`. Neighbouring taps are neighbours in memory unless they are dilated, so a
- * filter row is one run. */
+/* Adds the products of one position, or of pairs of them, with the taps in `rows` and `columns`.
+ * Neighbouring taps are neighbours in memory unless they are dilated, so a filter row is one run. */
 static inline void tfb_products(const tfb_conv *op, const int8_t *image, const tfb_filter *filters,
                                 int32_t y, int32_t x, tfb_range rows, tfb_range columns,
-                                int32_t each, int32_t some, int32_t *sums) {
+                                int32_t pairs, int32_t *sums) {
   int32_t c = op->in_c, next = op->dilation_w == 1 ? op->k_w : 1, ky, kx;
   int32_t length = op->dilation_w == 1 ? (columns.last - columns.first) * c : c;
   int32_t row = (int32_t)(filters[1].row - filters[0].row);
@@ -2246,24 +426,11 @@ static inline void tfb_products(const tfb_conv *op, const int8_t *image, const t
     const int8_t *line = image + ((y + ky * op->dilation_h) * op->in_w + x) * c;
     for (kx = columns.first; kx < columns.last; kx += next) {
       const int8_t *pixel = line + kx * op->dilation_w * c;
-      int32_t tap = (ky * op->k_w + kx) * c, step = op->stride_w * c;
-      const int8_t *w = filters[0].row + tap;
-#if TFB_JOINS
-      if (filters[0].words != 0 && each != 2) {
-        const uint32_t *both = filters[0].words + tap;
-        int32_t drop = 8 - op->bits;
-        if (each == 1) {
-          tfb_joined_dot(pixel, both, length, tfb_zero(op), drop, sums);
-        } else {
-          tfb_joined_dot4(pixel, step, both, length, drop, some, sums);
-        }
-        continue;
-      }
-#endif
-      if (each == 1) {
-        tfb_dot2(pixel, w, row, length, tfb_zero(op), sums);
+      const int8_t *w = filters[0].row + (ky * op->k_w + kx) * c;
+      if (pairs > 0) {
+        tfb_dot4(pixel, op->stride_w * c, w, row, length, pairs, sums);
       } else {
-        tfb_dot4(pixel, step, w, row, length, some, sums);
+        tfb_dot2(pixel, w, row, length, tfb_zero(op), sums);
       }
     }
   }
@@ -2271,25 +438,22 @@ static inline void tfb_products(const tfb_conv *op, const int8_t *image, const t
 
 static inline void tfb_conv_line(const tfb_conv *op, const int8_t *image, const tfb_filter *filters,
                                  int32_t count, int32_t oy, int8_t *out) {
-  int32_t y = oy * op->stride_h - op->pad_h, ox, n, i, k, each, some, sums[2 * TFB_CHUNK];
+  int32_t y = oy * op->stride_h - op->pad_h, ox, n, i, k, done, sums[2 * TFB_CHUNK];
   tfb_range rows = tfb_inside(y, op->k_h, op->dilation_h, op->in_h), whole = tfb_whole(op, rows);
   for (ox = 0; ox < op->out_w; ox += n) {
     n = tfb_min(op->out_w - ox, TFB_CHUNK);
-    for (i = 0; i < n; i += each * some) {
+    for (i = 0; i < n; i += done) {
       int32_t x = (ox + i) * op->stride_w - op->pad_w;
       int32_t left = ox + i >= whole.first ? tfb_min(n - i, whole.last - ox - i) : 0;
+      int32_t pairs = left > 1 ? left / 2 : 0;
       tfb_range columns = {0, op->k_w};
-      each = left > 1 ? 2 : 1;
-#if TFB_JOINS
-      if (left > 3 && filters[0].words != 0) each = 4;
-#endif
-      some = each > 1 ? left / each : 1;
-      if (each == 1) columns = tfb_inside(x, op->k_w, op->dilation_w, op->in_w);
-      for (k = i; k < i + each * some; k++) {
-        sums[k] = each > 1 ? 0 : filters[0].outside;
-        sums[TFB_CHUNK + k] = each > 1 ? 0 : filters[1].outside;
+      if (pairs == 0) columns = tfb_inside(x, op->k_w, op->dilation_w, op->in_w);
+      done = tfb_max(2 * pairs, 1);
+      for (k = i; k < i + done; k++) {
+        sums[k] = pairs > 0 ? 0 : filters[0].outside;
+        sums[TFB_CHUNK + k] = pairs > 0 ? 0 : filters[1].outside;
       }
-      tfb_products(op, image, filters, y, x, rows, columns, each, some, sums + i);
+      tfb_products(op, image, filters, y, x, rows, columns, pairs, sums + i);
     }
     for (k = 0; k < count; k++) {
       tfb_store(op, &filters[k], sums + k * TFB_CHUNK, n, out + ox * op->out_c + k);
@@ -2297,36 +461,11 @@ static inline void tfb_conv_line(const tfb_conv *op, const int8_t *image, const 
   }
 }
 
-/* CONV_2D; FULLY_CONNECTED as a 1x1 convolution over a row of samples. With DSP instructions it is
- * computed in blocks of so many pairs of filters; `widen` is the function for the codes' width, none
- * for 8 bits. */
-#if TFB_DSP
-static TFB_APART void tfb_conv_2d(const tfb_conv *op, const int8_t *in, int8_t *out,
-                                  int8_t *scratch, int32_t pairs, tfb_widen_codes widen) {
-  tfb_rows rows = tfb_rows_of(op, tfb_plain_row, op);
-  rows.widen = widen;
-  tfb_blocks(op, &rows, in, out, scratch, pairs);
+/* CONV_2D; FULLY_CONNECTED as a 1x1 convolution over a row of samples. */
+static inline void tfb_conv_2d(const tfb_conv *op, const int8_t *in, int8_t *out, int8_t *scratch) {
+  int32_t taps = op->k_h * op->k_w * op->in_c;
+  tfb_filters(op, tfb_conv_line, taps, in, out, scratch);
 }
-#else
-#if TFB_MVE
-static TFB_APART void tfb_conv_2d_in_blocks(const tfb_conv *op, const int8_t *in, int8_t *out,
-                                            int8_t *scratch, int32_t pairs) {
-  tfb_rows rows = tfb_rows_of(op, tfb_plain_row, op);
-  tfb_blocks(op, &rows, in, out, scratch, pairs);
-}
-#define tfb_conv_2d(op, in, out, scratch, pairs, widen) \
-  tfb_conv_2d_in_blocks(op, in, out, scratch, pairs)
-#else
-static inline void tfb_all_filters(const tfb_conv *op, int32_t joins, const int8_t *in, int8_t *out,
-                                   int8_t *scratch) {
-  tfb_conv row = tfb_straight(op);
-  tfb_rows rows = tfb_rows_of(op, tfb_plain_row, op);
-  tfb_filters(&row, tfb_conv_line, &rows, joins, in, out, scratch);
-}
-#define tfb_conv_2d(op, in, out, scratch, pairs, widen) tfb_all_filters(op, 1, in, out, scratch)
-#define tfb_dense(op, in, out, scratch, blocks) tfb_all_filters(op, 0, in, out, scratch)
-#endif
-#endif
 
 /* Sums of a depthwise filter that are kept. */
 #define TFB_PLANE_CHUNK 32
@@ -2352,18 +491,6 @@ static TFB_APART void tfb_depthwise4(const tfb_conv *op, const int8_t *plane, in
   for (; rows > 0; rows--, plane += op->stride_h * width, sums += n) {
     const int8_t *pixel = plane;
     for (i = 0; i < n; i += 4, pixel += 4 * next) {
-#if TFB_MVE
-      uint32x4_t places = vmulq_n_u32(vidupq_n_u32(0, 1), (uint32_t)next);
-      int32x4_t four = vdupq_n_s32(0);
-      const int8_t *first = pixel, *w = row;
-      for (ky = op->k_h; ky > 0; ky--, first += line) {
-        const int8_t *p = first;
-        for (kx = op->k_w; kx > 0; kx--, p += tap) {
-          four = vmlaq_n_s32(four, vldrbq_gather_offset_s32(p, places), *w++);
-        }
-      }
-      vstrwq_s32(sums + i, four);
-#else
       int32_t s0 = 0, s1 = 0, s2 = 0, s3 = 0;
       const int8_t *first = pixel, *w = row;
       for (ky = op->k_h; ky > 0; ky--, first += line) {
@@ -2380,7 +507,6 @@ static TFB_APART void tfb_depthwise4(const tfb_conv *op, const int8_t *plane, in
       sums[i + 1] = s1;
       sums[i + 2] = s2;
       sums[i + 3] = s3;
-#endif
     }
   }
 }
@@ -2404,39 +530,23 @@ static inline void tfb_depthwise_plane(const tfb_conv *op, const int8_t *plane, 
 
 /* DEPTHWISE_CONV_2D; output channel c reads input channel c / (out_c / in_c). Behind one filter,
  * `scratch` holds one channel with its border: every position sees a whole filter, in a run. */
-static inline void tfb_depthwise_rows(const tfb_conv *op, tfb_rows *rows, const int8_t *in,
-                                      int8_t *out, int8_t *scratch) {
-#if TFB_DSP
-  tfb_wide_depthwise(op, rows->row_of, rows->source, in, out, scratch);
-#else
+static inline void tfb_depthwise(const tfb_conv *op, const int8_t *in, int8_t *out,
+                                 int8_t *scratch) {
   int32_t multiple = op->out_c / op->in_c, taps = op->k_h * op->k_w, b, c;
   int32_t height = (op->out_h - 1) * op->stride_h + (op->k_h - 1) * op->dilation_h + 1;
   int32_t width = (op->out_w - 1) * op->stride_w + (op->k_w - 1) * op->dilation_w + 1;
   int8_t *plane = scratch + ((taps + 3) & ~3);
-#if TFB_MVE
-  if (tfb_in_sixteens(op)) {
-    tfb_depthwise_in_sixteens(op, rows, in, out, scratch);
-    return;
-  }
-#endif
   memset(plane, op->in_zero, (size_t)(height * width));
   for (b = 0; b < op->batch; b++, in += op->in_h * op->in_w * op->in_c) {
-    tfb_stream stream = rows->stream;
+    tfb_stream stream = {0, 0, 0};
+    stream.next = op->weights;
     for (c = 0; c < op->out_c; c++) {
-      const int8_t *codes = rows->row_of(rows->source, c, &stream, scratch, taps);
-      tfb_filter filter = tfb_filter_with(op, c, codes, taps);
+      tfb_filter filter = tfb_filter_of(op, c, &stream, scratch, taps);
       if (c % multiple == 0) tfb_plane(op, in + c / multiple, height, width, plane);
       tfb_depthwise_plane(op, plane, width, &filter,
                           out + b * op->out_h * op->out_w * op->out_c + c);
     }
   }
-#endif
-}
-
-static inline void tfb_depthwise(const tfb_conv *op, const int8_t *in, int8_t *out,
-                                 int8_t *scratch) {
-  tfb_rows rows = tfb_rows_of(op, tfb_plain_row, op);
-  tfb_depthwise_rows(op, &rows, in, out, scratch);
 }
 
 /* TRANSPOSE_CONV: each output is the sum over the inputs at which a tap lands there. */
@@ -2464,8 +574,8 @@ static inline void tfb_transpose_line(const tfb_conv *op, const int8_t *image,
 
 static inline void tfb_transpose_conv(const tfb_conv *op, const int8_t *in, int8_t *out,
                                       int8_t *scratch) {
-  tfb_rows rows = tfb_rows_of(op, tfb_plain_row, op);
-  tfb_filters(op, tfb_transpose_line, &rows, 0, in, out, scratch);
+  int32_t taps = op->k_h * op->k_w * op->in_c;
+  tfb_filters(op, tfb_transpose_line, taps, in, out, scratch);
 }
 
 /* ---- Element by element ---- */
@@ -2483,23 +593,18 @@ typedef int32_t (*tfb_pair_function)(const tfb_pair *op, int32_t a, int32_t b);
 
 /* Operands are compared at a common scale, 20 bits finer. */
 static inline int32_t tfb_add(const tfb_pair *op, int32_t a, int32_t b) {
-  int32_t first = tfb_scale_down((a - op->zero_a) * (1 << 20), op->multiplier_a, op->shift_a);
-  int32_t second = tfb_scale_down((b - op->zero_b) * (1 << 20), op->multiplier_b, op->shift_b);
-  return tfb_scale_down(first + second, op->multiplier, op->shift) + op->zero;
+  int32_t first = tfb_scale((a - op->zero_a) * (1 << 20), op->multiplier_a, op->shift_a);
+  int32_t second = tfb_scale((b - op->zero_b) * (1 << 20), op->multiplier_b, op->shift_b);
+  return tfb_scale(first + second, op->multiplier, op->shift) + op->zero;
 }
 static inline int32_t tfb_sub(const tfb_pair *op, int32_t a, int32_t b) {
-  int32_t first = tfb_scale_down((a - op->zero_a) * (1 << 20), op->multiplier_a, op->shift_a);
-  int32_t second = tfb_scale_down((b - op->zero_b) * (1 << 20), op->multiplier_b, op->shift_b);
-  return tfb_scale_down(first - second, op->multiplier, op->shift) + op->zero;
+  int32_t first = tfb_scale((a - op->zero_a) * (1 << 20), op->multiplier_a, op->shift_a);
+  int32_t second = tfb_scale((b - op->zero_b) * (1 << 20), op->multiplier_b, op->shift_b);
+  return tfb_scale(first - second, op->multiplier, op->shift) + op->zero;
 }
 static inline int32_t tfb_mul(const tfb_pair *op, int32_t a, int32_t b) {
   int32_t product = (a - op->zero_a) * (b - op->zero_b);
   return tfb_scale(product, op->multiplier, op->shift) + op->zero;
-}
-/* The same for a shift of at most 0. */
-static inline int32_t tfb_mul_down(const tfb_pair *op, int32_t a, int32_t b) {
-  int32_t product = (a - op->zero_a) * (b - op->zero_b);
-  return tfb_scale_down(product, op->multiplier, op->shift) + op->zero;
 }
 static inline int32_t tfb_prelu(const tfb_pair *op, int32_t a, int32_t b) {
   int32_t value = a - op->zero_a;
@@ -2515,10 +620,8 @@ static inline int32_t tfb_minimum(const tfb_pair *op, int32_t a, int32_t b) {
   return tfb_min(a, b);
 }
 
-/* A copy of the parameters: the compiler cannot know that `out` is not among them. */
-static inline void tfb_combine(const tfb_pair *parameters, tfb_pair_function function,
-                               const int8_t *a, const int8_t *b, int8_t *out) {
-  const tfb_pair copy = *parameters, *op = &copy;
+static inline void tfb_combine(const tfb_pair *op, tfb_pair_function function, const int8_t *a,
+                               const int8_t *b, int8_t *out) {
   int32_t i, j, k, l;
   const int32_t *step_a = op->step_a, *step_b = op->step_b;
   for (i = 0; i < op->size[0]; i++) {
@@ -2534,60 +637,9 @@ static inline void tfb_combine(const tfb_pair *parameters, tfb_pair_function fun
   }
 }
 
-/* ADD of n values each, the first with the larger scale: its factor is one half, without rounding.
- * As in tfb_scale_down the sign before a product decides how it is rounded, and the offset of the
- * last rounding has the zero point in it. */
-#if TFB_MVE
-static TFB_APART void tfb_add_equal(const tfb_pair *op, const int8_t *a, const int8_t *b,
-                                    int8_t *out, int32_t n) {
-  int32x4_t half = vdupq_n_s32(1 << 19), whole = vdupq_n_s32(1 << 20);
-  int32_t zero_a = op->zero_a * -(1 << 19), zero_b = op->zero_b * -(1 << 20);
-  int32x4_t sign_b = vdupq_n_s32(-(op->shift_b < 0));
-  int32x4_t low = vdupq_n_s32(op->low), high = vdupq_n_s32(op->high);
-  for (; n > 0; n -= 4, a += 4, b += 4, out += 4) {
-    mve_pred16_t left = vctp32q((uint32_t)n);
-    int32x4_t sum = vmlasq_n_s32(vldrbq_z_s32(a, left), half, zero_a);
-    int32x4_t second = vmlasq_n_s32(vldrbq_z_s32(b, left), whole, zero_b);
-    second = vqrdmulhq_n_s32(second, op->multiplier_b);
-    second = vaddq_s32(second, vandq_s32(vshrq_n_s32(second, 31), sign_b));
-    sum = vaddq_s32(sum, vrshlq_n_s32(second, op->shift_b));
-    sum = vqrdmulhq_n_s32(sum, op->multiplier);
-    sum = vrshlq_n_s32(vaddq_s32(sum, vshrq_n_s32(sum, 31)), op->shift);
-    sum = vminq_s32(vmaxq_s32(vaddq_n_s32(sum, op->zero), low), high);
-    vstrbq_p_s32(out, sum, left);
-  }
-}
-#else
-static TFB_APART void tfb_add_equal(const tfb_pair *op, const int8_t *a, const int8_t *b,
-                                    int8_t *out, int32_t n) {
-  int32_t multiplier_b = op->multiplier_b, exponent_b = -op->shift_b, sign_b = -(exponent_b > 0);
-  int32_t half_b = (int32_t)(((uint32_t)1 << exponent_b) >> 1), zero_b = op->zero_b * (1 << 21);
-  int32_t multiplier = op->multiplier, exponent = -op->shift, zero_a = op->zero_a * (1 << 20);
-  int32_t offset = (op->zero * 2 + 1) * (1 << (exponent - 1)), low = op->low, high = op->high;
-  int32_t clipped = low > -128 || high < 127;
-  const int8_t *end = a + n;
-  while (a != end) {
-    int32_t second = *b++ * (1 << 21) - zero_b, twice = *a++ * (1 << 20) - zero_a;
-    second = tfb_product_plus(second, multiplier_b, half_b + ((second >> 31) & sign_b));
-    twice += (second >> exponent_b) * 2;
-    twice = tfb_product_plus(twice, multiplier, offset + (twice >> 31)) >> exponent;
-    if (clipped) twice = tfb_clamp(twice, low, high);
-    *out++ = tfb_saturated(twice);
-  }
-}
-#endif
-
 /* A function of one int8 as the table of its 256 values; `out` may be `in`. */
 static inline void tfb_lookup(const int8_t *table, const int8_t *in, int8_t *out, int32_t n) {
-#if TFB_MVE
-  for (; n > 0; n -= 16, in += 16, out += 16) {
-    mve_pred16_t left = vctp8q((uint32_t)n);
-    uint8x16_t places = veorq_u8(vreinterpretq_u8_s8(vldrbq_z_s8(in, left)), vdupq_n_u8(128));
-    vstrbq_p_s8(out, vldrbq_gather_offset_z_s8(table, places, left), left);
-  }
-#else
   for (; n > 0; n--) *out++ = table[*in++ + 128];
-#endif
 }
 
 /* ---- Pooling and reductions ---- */
@@ -2634,28 +686,6 @@ typedef struct {
   int8_t shift, in_zero, out_zero;
 } tfb_reduce;
 
-#if TFB_MVE
-/* Four numbers side by side at a time. */
-static TFB_APART void tfb_mean(const tfb_reduce *op, const int8_t *in, int8_t *out) {
-  int32_t i, j, k, inner = op->inner, left_shift = tfb_max(op->shift, 0);
-  int32_t right = tfb_min(op->shift, 0);
-  int32x4_t sign = vdupq_n_s32(-(right < 0));
-  for (i = 0; i < op->outer; i++, in += op->count * inner) {
-    for (j = 0; j < inner; j += 4, out += 4) {
-      mve_pred16_t left = vctp32q((uint32_t)(inner - j));
-      int32x4_t sum = vdupq_n_s32(-op->in_zero * op->count);
-      const int8_t *next = in + j;
-      for (k = op->count; k > 0; k--, next += inner) sum = vaddq_s32(sum, vldrbq_z_s32(next, left));
-      sum = vqrdmulhq_n_s32(vshlq_r_s32(sum, left_shift), op->multiplier);
-      sum = vaddq_s32(sum, vandq_s32(vshrq_n_s32(sum, 31), sign));
-      sum = vaddq_n_s32(vrshlq_n_s32(sum, right), op->out_zero);
-      sum = vminq_s32(vmaxq_s32(sum, vdupq_n_s32(-128)), vdupq_n_s32(127));
-      vstrbq_p_s32(out, sum, left);
-    }
-    out += inner - (inner + 3) / 4 * 4;
-  }
-}
-#else
 static inline void tfb_mean(const tfb_reduce *op, const int8_t *in, int8_t *out) {
   int32_t i, j, k;
   for (i = 0; i < op->outer; i++, in += op->count * op->inner) {
@@ -2667,7 +697,6 @@ static inline void tfb_mean(const tfb_reduce *op, const int8_t *in, int8_t *out)
     }
   }
 }
-#endif
 
 static inline void tfb_reduce_max(const tfb_reduce *op, const int8_t *in, int8_t *out) {
   int32_t i, j, k;
@@ -2744,8 +773,7 @@ static inline void tfb_softmax_row(const tfb_softmax_op *op, const int8_t *in, i
     int32_t value = 0;
     if (in[i] - best >= op->lowest) {
       value = tfb_high_product(scale, tfb_exp_of(op, in[i] - best));
-      /* Shares below 1 / 512 are nothing; C has no shift by 32. */
-      value = 35 - zeros > 31 ? 0 : tfb_rounded_shift(value, 35 - zeros);
+      value = tfb_rounded_shift(value, 12 - zeros + 23);
     }
     out[i] = (int8_t)tfb_clamp(value - 128, -128, 127);
   }
