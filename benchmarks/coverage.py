@@ -81,8 +81,8 @@ def settle(model: Any, count: int) -> np.ndarray:
     data = smooth(count, model.input_shape[1:])
     data = 127.5 * (data + 1.0) if pixels else data
     _normalize(model, data[: 2 * _BATCH])
-    head = [layer for layer in _leaves(model) if hasattr(layer, "kernel")][-1]
-    head.kernel.assign(_HEAD * head.kernel)
+    for head in [layer for layer in _leaves(model) if hasattr(layer, "kernel")][-1:]:
+        head.kernel.assign(_HEAD * head.kernel)
     return data
 
 

@@ -185,6 +185,8 @@ class Keras3:
         return self._layer(target)
 
     def _layer(self, layer: Any) -> Reading:
+        if type(layer) is self.keras.layers.Identity:  # it may have no configuration
+            return Reading(operation="identity")
         problems = self._problems(layer)
         if problems:
             return Reading(layer=layer, problems=problems)
