@@ -34,7 +34,8 @@ static TFB_APART void tfb_depthwise_once(const tfb_conv *op, const int8_t *in, i
   tfb_stream stream = {0, 0, 0};
   stream.next = op->weights;
   for (c = 0; c < op->out_c; c++) {
-    tfb_filter filter = tfb_filter_of(op, c, &stream, scratch, taps);
+    const int8_t *row = tfb_unpack(&stream, op->bits, scratch, taps);
+    tfb_filter filter = tfb_filter_with(op, c, row, taps);
     const int8_t *x = in + c / multiple;
     int32_t sum = 0;
     for (i = 0; i < taps; i++, x += op->in_c) sum += *x * filter.row[i];
