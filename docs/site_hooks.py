@@ -38,7 +38,7 @@ REFERENCE: dict[str, tuple[str, Sequence[str]]] = {
         (
             *("plan", "Plan", "quantize_apply", "QuantizedModel", "requantize"),
             *("strip_quantization", "load_model", "quantize_scope", "register_layer"),
-            "QuantizationWarning",
+            *("QuantizationWarning", "RefusedError"),
         ),
     ),
     "recipes": ("Recipes", ("Recipe", "Rule", "recipes")),
