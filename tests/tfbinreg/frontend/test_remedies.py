@@ -28,10 +28,11 @@ def test_a_plan_of_a_refused_model_says_what_to_take(keras):
     x = layers.MultiHeadAttention(2, 4, name="heads")(x, x)
     with pytest.raises(ValueError) as caught:
         tfbinreg.plan(keras.Model(rows, x))
-    memory, norm, heads = str(caught.value).splitlines()[1:]
+    memory, norm, heads, count = str(caught.value).splitlines()[1:]
     assert memory.startswith("  - memory: layer class LSTM is not") and "causal" in memory
     assert "norm: " in norm and "BatchNormalization" in norm
     assert "heads: " in heads and "gates" in heads
+    assert count == "  refused: 1 LSTM, 1 LayerNormalization, 1 MultiHeadAttention"
 
 
 def test_what_is_not_known_may_be_taught():

@@ -194,7 +194,7 @@ class TestErrors:
             verb(net)
         first, *lines = str(caught.value).splitlines()
         assert first == "Cannot quantize model 'net':"
-        assert [line.split(":")[0] for line in lines] == ["  - conv", "  - up"]
+        assert [line.split(":")[0] for line in lines] == ["  - conv", "  - up", "  refused"]
 
     def test_wiring_and_rules_are_listed_at_once(self):
         net = sequential(layers.ReLU())
