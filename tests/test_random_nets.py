@@ -31,7 +31,7 @@ WITH_C = 2  # seeds, of ten, of the nets that are compiled too, which takes long
 REFUSED = (
     r"shares its grid with tensors without this limit",
     r"is used several times, and each place would fold another kernel",
-    r"its kernel \(1, 1\) is smaller than its strides .* LiteRT's rounding is not known there",
+    r"its kernel \(1, 1\) is smaller than its strides.* LiteRT's rounding is not known there",
 )
 
 
