@@ -25,8 +25,9 @@ class FlashBudgetSchedule(keras.callbacks.Callback):
 
         strength <- strength * (B / T)^gain        at most by a factor of 4 either way
 
-    So bytes above the target raise the strength, and bytes below lower it: accuracy is not given
-    away for nothing. `packed_bytes` and `<penalty>_strength` are in the logs. When training ends
+    So bytes above the target raise the strength, and bytes below the limit lower it: accuracy is
+    not given away for nothing. In between it stays: bits that fall early mostly stop early, and a
+    strength that was lowered meanwhile would not bring the rest. `packed_bytes` and `<penalty>_strength` are in the logs. When training ends
     above the limit, a `QuantizationWarning` says by how much.
 
     Args:
@@ -81,7 +82,8 @@ class FlashBudgetSchedule(keras.callbacks.Callback):
             logs["packed_bytes"] = now
             logs[f"{self.penalty}_strength"] = float(strength.numpy())
         change = (now / self.target(epoch)) ** self.gain
-        change = min(max(change, 1.0 / _FASTEST), _FASTEST)
+        least = 1.0 if now > self.limit else 1.0 / _FASTEST
+        change = min(max(change, least), _FASTEST)
         strength.assign(max(float(strength.numpy()) * change, _LEAST * self._first_strength))
 
     def on_train_end(self, logs: Any = None) -> None:

@@ -79,6 +79,20 @@ def test_bits_fall_until_the_budget_is_kept_and_no_further():
     assert strengths[0] == 0.5 and strengths[-1] < max(strengths) / 4  # it rests at the end
 
 
+def test_no_strength_is_taken_away_above_the_limit():
+    model = make()
+    schedule = tfbinreg.FlashBudgetSchedule("shrinking", 600)
+    schedule.set_model(model)
+    schedule.set_params({"epochs": 20})
+    schedule.on_train_begin()
+    lost, found = kernel_sites(model)[0].variables["lost"], []
+    for bits in (4, 3, 2):  # 687, 612 and 537 bytes, all below the target of the first epochs
+        lost.assign(8.0 - bits)
+        schedule.on_epoch_end(0)
+        found.append(float(model.strengths["shrinking"].numpy()))
+    assert schedule.target(0) > 687 and found[:2] == [0.5, 0.5] and found[2] < 0.5
+
+
 def test_targets_fall_at_equal_ratios():
     schedule = tfbinreg.FlashBudgetSchedule("shrinking", 100, until=0.5)
     schedule.params, schedule._first_bytes = {"epochs": 8}, 1600
