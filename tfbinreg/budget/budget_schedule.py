@@ -27,8 +27,9 @@ class FlashBudgetSchedule(keras.callbacks.Callback):
 
     So bytes above the target raise the strength, and bytes below the limit lower it: accuracy is
     not given away for nothing. In between it stays: bits that fall early mostly stop early, and a
-    strength that was lowered meanwhile would not bring the rest. `packed_bytes` and `<penalty>_strength` are in the logs. When training ends
-    above the limit, a `QuantizationWarning` says by how much.
+    strength that was lowered meanwhile would not bring the rest. `packed_bytes` and
+    `<penalty>_strength` are in the logs. When training ends above the limit, a
+    `QuantizationWarning` says by how much.
 
     Args:
         penalty: name of the method whose penalty takes bits away.
