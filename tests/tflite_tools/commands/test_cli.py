@@ -158,17 +158,6 @@ def test_c_sources_are_written_and_verified(command, canonical_file, tmp_path):
     assert "FAILED codes: " in out
 
 
-def test_frames_of_a_net_that_sees_the_future(command, canonical_file, tmp_path):
-    output = tmp_path / "net"
-    code, out, err = command(
-        "convert", canonical_file, "--format", "c", "--streaming", "-o", output
-    )
-    assert (code, out) == (1, "")
-    assert "by its padding: take padding='causal'" in err
-    assert "Traceback" not in err
-    assert not output.exists()
-
-
 def test_folders_have_one_line_of_advice(command, canonical_file, saved_net, tmp_path):
     folder = tmp_path / "net"
     folder.mkdir()
