@@ -109,11 +109,9 @@ def test_random_nets(seed, can_run):
         assert len(wanted) > 2
 
 
-def test_frames_of_a_net_that_sees_the_future(command, canonical_file, tmp_path):
+def test_frames_of_a_net_that_sees_the_future(command, model_file, tmp_path):
     output = tmp_path / "net"
-    code, out, err = command(
-        "convert", canonical_file, "--format", "c", "--streaming", "-o", output
-    )
+    code, out, err = command("convert", model_file, "--format", "c", "--streaming", "-o", output)
     assert (code, out) == (1, "")
     assert "by its padding: take padding='causal'" in err
     assert "Traceback" not in err
