@@ -69,7 +69,7 @@ REFERENCE: dict[str, tuple[str, Sequence[str]]] = {
     "tfmot": ("With tfmot", ("LSQQuantizeScheme", "LSQQuantizeConfig")),
 }
 COMMANDS = "reference/commands.md"
-_READ_CODES = "\n::: tflite_tools.read_codes\n"
+_TOOLS = "\n::: tflite_tools.read_codes\n\n::: tflite_tools.c_bytes\n"
 
 
 def public_names() -> list[str]:
@@ -88,7 +88,7 @@ def generated() -> dict[str, str]:
     pages = {page: (ROOT / source).read_text() for source, page in OUTSIDE.items()}
     for page, (title, names) in REFERENCE.items():
         entries = "\n".join(f"::: tfbinreg.{name}\n" for name in names)
-        more = _READ_CODES if page == "files" else ""
+        more = _TOOLS if page == "files" else ""
         pages[f"reference/{page}.md"] = f"# {title}\n\n{entries}{more}"
     pages[COMMANDS] = _commands()
     return pages

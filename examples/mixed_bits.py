@@ -37,8 +37,8 @@ import tf_keras as keras
 
 import tfbinreg
 from tfbinreg import Recipe
+from tflite_tools import c_bytes
 from tflite_tools.from_keras.fit_flash import byte_count, squeeze
-from tflite_tools.reports import flash
 from tflite_tools.schema import contents
 
 BATCH, CALIBRATION_ROWS = 64, 512
@@ -67,7 +67,7 @@ class Task:
 def packed(model: Any) -> int:
     """Bytes of weights and constants in the C of a quantized model, trained or not."""
     tfbinreg.finalize(model)
-    return flash.count(contents.load(tfbinreg.to_tflite(model))).total
+    return c_bytes(model)
 
 
 def untrained(task: Task, recipe: Recipe) -> Any:
@@ -129,7 +129,8 @@ def run(way: str, task: Task, test: data.Split, seed: int, epochs: int) -> dict[
     model = untrained(task, recipe)
     callbacks = []
     if recipe.method != "lsq":
-        callbacks.append(tfbinreg.FlashBudgetSchedule(recipe.method, task.budget))
+        limit = task.budget - MARGIN
+        callbacks.append(tfbinreg.FlashBudgetSchedule(recipe.method, limit, count=c_bytes))
     steps = epochs * -(-len(task.images) // BATCH)
     if way in SGD_WAYS:
         optimizer = keras.optimizers.SGD(keras.optimizers.schedules.CosineDecay(0.02, steps), 0.9)
@@ -138,7 +139,7 @@ def run(way: str, task: Task, test: data.Split, seed: int, epochs: int) -> dict[
     model.compile(optimizer, "sparse_categorical_crossentropy", ["accuracy"])
     model.fit(task.images, task.labels, BATCH, epochs, verbose=2, shuffle=True, callbacks=callbacks)
     tfbinreg.finalize(model, (task.images[:2560], task.labels[:2560]))
-    size = flash.count(contents.load(tfbinreg.to_tflite(model))).total
+    size = c_bytes(model)
     found = model.predict(test.test_images.astype(np.float32), verbose=0).argmax(axis=-1)
     return {
         "bytes": size,

@@ -52,7 +52,6 @@ tfbinreg.budget: packed_bytes sensitivity channel_sensitivity cheapest choices f
   found_recipe budget_schedule
 tfbinreg.plot
 tfbinreg
-tflite_tools
 tflite_tools.running: worker runtime samples
 tflite_tools.pruning: relations kernels constants removal smaller
 tflite_tools.checks: verdict agreement coarse_check pairing static isolate operator_checks
@@ -65,7 +64,8 @@ tflite_tools.device: lines conversation serial_port emulated measure
 tflite_tools.formats: ethos result int4 split lut slim build
 tflite_tools.reports: describe svg sizes markup document page_sections page_summary page report_text
   card_text comparison_text flash bench bench_text side_by_side side_by_side_page
-tflite_tools.from_keras: model_samples losses convert fit_flash train
+tflite_tools.from_keras: c_bytes model_samples losses convert fit_flash train
+tflite_tools
 tflite_tools.commands: exit_codes flags convert_flags verify_flags benchmark_flags quantize_flags
   arguments given inspect convert quantize verify report benchmark completion cli
 tflite_tools.__main__

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 from tfbinreg import _compat
@@ -13,36 +14,53 @@ from tfbinreg.training.model import QuantizedModel
 
 keras = _compat.keras
 
-_FASTEST = 4.0  # by which the strength changes in an epoch at most
+_FASTEST = 16.0  # by which the strength changes in an epoch at most
+_FAST = 4.0  # by which it grows at least once the limit is to be kept: bits fall by whole layers
 _LEAST = 1e-4  # of the strength at the beginning: from 0 there would be no way back
 
 
 class FlashBudgetSchedule(keras.callbacks.Callback):
     """Steers the penalty of a method that learns bits so that the packed weights fit into a budget.
 
-    At the end of each epoch the packed bytes B are compared with a target T, which falls at equal
-    ratios from what they are when training begins to `limit` at `until`, and stays there:
+    Several times in each epoch the packed bytes B are compared with a target T, which falls at
+    equal ratios from what they are when training begins to `limit` at `until`, and stays there:
 
-        strength <- strength * (B / T)^gain        at most by a factor of 4 either way
+        strength <- strength * (B / T)^(gain / looks)        at most by a factor of 16 in an epoch
 
     So bytes above the target raise the strength, and bytes below the limit lower it: accuracy is
     not given away for nothing. In between it stays: bits that fall early mostly stop early, and a
-    strength that was lowered meanwhile would not bring the rest. `packed_bytes` and
-    `<penalty>_strength` are in the logs. When training ends above the limit, a
+    strength that was lowered meanwhile would not bring the rest. From `until` on it grows at least
+    by a factor of 4 in an epoch while the bytes are above the limit, however little they are.
+    `packed_bytes` and `<penalty>_strength` are in the logs. When training ends above the limit, a
     `QuantizationWarning` says by how much.
+
+    B is an estimate, to which what `count` finds beyond it is added: `count` is called when
+    training begins and after each epoch. `tflite_tools.c_bytes` counts what the C really takes.
 
     Args:
         penalty: name of the method whose penalty takes bits away.
         limit: bytes for packed weights and the constants of their channels.
         until: the part of the epochs after which the limit is to be kept.
         gain: how fast the strength answers.
+        looks: how often in an epoch the bytes are looked at. Where Keras does not know the steps
+            of an epoch before it ends, they are looked at then only.
+        count: bytes of the quantized model as it is; None for the estimate alone.
 
     Raises:
         ValueError: for a number outside its range; when training begins, for a model without the
             penalty or whose penalty has no strength to start from.
     """
 
-    def __init__(self, penalty: str, limit: int, *, until: float = 0.7, gain: float = 4.0) -> None:
+    def __init__(
+        self,
+        penalty: str,
+        limit: int,
+        *,
+        until: float = 0.5,
+        gain: float = 20.0,
+        looks: int = 10,
+        count: Callable[[Any], int] | None = None,
+    ) -> None:
         super().__init__()
         if limit < 1:
             raise ValueError(f"limit must be at least 1 byte, got {limit!r}.")
@@ -50,9 +68,15 @@ class FlashBudgetSchedule(keras.callbacks.Callback):
             raise ValueError(f"until must be above 0 and at most 1, got {until!r}.")
         if not 0.0 < gain < math.inf:
             raise ValueError(f"gain must be a positive number, got {gain!r}.")
+        if not (type(looks) is int and looks >= 1):
+            raise ValueError(f"looks must be a whole number from 1 on, got {looks!r}.")
         self.penalty, self.limit, self.until, self.gain = penalty, limit, until, gain
+        self.looks, self.count = looks, count
         self._first_bytes = 0
         self._first_strength = 0.0
+        self._beyond = 0  # what `count` finds more than the estimate
+        self._epoch = 0
+        self._looked = 0  # how often in this epoch
 
     def set_model(self, model: Any) -> None:
         if not isinstance(model, QuantizedModel):
@@ -61,7 +85,7 @@ class FlashBudgetSchedule(keras.callbacks.Callback):
         super().set_model(model)
 
     def on_train_begin(self, logs: Any = None) -> None:
-        self._first_bytes = packed_bytes(self.model)
+        self._first_bytes = self._counted()
         self._first_strength = float(self.model.strengths[self.penalty].numpy())
         if self._first_strength <= 0.0:
             raise ValueError(
@@ -69,26 +93,31 @@ class FlashBudgetSchedule(keras.callbacks.Callback):
                 "options, which the schedule then steers."
             )
 
-    def target(self, epoch: int) -> float:
-        """Bytes that are wanted after an epoch, counted from 0."""
+    def target(self, epoch: float) -> float:
+        """Bytes that are wanted when so many epochs are done, whole ones and parts of one."""
         epochs = max(1, (self.params or {}).get("epochs", 1))
-        part = min(1.0, (epoch + 1) / (self.until * epochs))
+        part = min(1.0, epoch / (self.until * epochs))
         first = max(self._first_bytes, self.limit)
         return first * (self.limit / first) ** part
 
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self._epoch, self._looked = epoch, 0
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        steps = (self.params or {}).get("steps")
+        due = (batch + 1) * self.looks // steps if steps else 0
+        if self._looked < due < self.looks:  # the last look is at the epoch's end
+            self._steer(packed_bytes(self.model) + self._beyond, due)
+
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        strength = self.model.strengths[self.penalty]
-        now = packed_bytes(self.model)
+        now = self._counted()
         if logs is not None:
             logs["packed_bytes"] = now
-            logs[f"{self.penalty}_strength"] = float(strength.numpy())
-        change = (now / self.target(epoch)) ** self.gain
-        least = 1.0 if now > self.limit else 1.0 / _FASTEST
-        change = min(max(change, least), _FASTEST)
-        strength.assign(max(float(strength.numpy()) * change, _LEAST * self._first_strength))
+            logs[f"{self.penalty}_strength"] = float(self.model.strengths[self.penalty].numpy())
+        self._steer(now, self.looks)
 
     def on_train_end(self, logs: Any = None) -> None:
-        now = packed_bytes(self.model)
+        now = packed_bytes(self.model) + self._beyond
         if now > self.limit:
             warnings.warn(
                 f"The packed weights take {now} bytes, {now - self.limit} more than the budget: "
@@ -96,3 +125,22 @@ class FlashBudgetSchedule(keras.callbacks.Callback):
                 QuantizationWarning,
                 stacklevel=2,
             )
+
+    def _counted(self) -> int:
+        estimate = packed_bytes(self.model)
+        if self.count is not None:
+            self._beyond = self.count(self.model) - estimate
+        return estimate + self._beyond
+
+    def _steer(self, now: int, looked: int) -> None:
+        """Change the strength by what the bytes are after so many of an epoch's looks."""
+        part = (looked - self._looked) / self.looks  # of an epoch since the last one
+        self._looked = looked
+        target = self.target(self._epoch + looked / self.looks)
+        above = _FAST if target == self.limit else 1.0
+        least = above if now > self.limit else 1.0 / _FASTEST
+        change = max(self.gain * math.log(now / target), math.log(least))
+        change = min(change, math.log(_FASTEST)) * part
+        strength = self.model.strengths[self.penalty]
+        new = float(strength.numpy()) * math.exp(change)
+        strength.assign(max(new, _LEAST * self._first_strength))

@@ -88,10 +88,10 @@ def test_what_cannot_fit_is_refused_with_the_largest_layers(float_net, images):
 
 
 def channel_bytes(choice, outputs, channels):
-    """Bytes of a choice, counted by hand: codes, and nine bytes for each output that is left."""
+    """Bytes of a choice, counted by hand: codes, and six bytes for each output that is left."""
     bits = choice.bits if isinstance(choice.bits, tuple) else (choice.bits,) * channels
     codes = sum(bits) * choice.parameters / channels / 8
-    return int(np.ceil(codes + 9 * outputs / channels * np.count_nonzero(bits)))
+    return int(np.ceil(codes + 6 * outputs / channels * np.count_nonzero(bits)))
 
 
 @pytest.mark.parametrize("share", [0.15, 0.4, 0.8])
@@ -142,8 +142,8 @@ def test_rules_stand_for_channels_too(float_net, images):
 
 
 def test_too_few_bytes_for_channels_and_no_such_granularity(float_net, images):
-    with pytest.raises(ValueError, match=r"^40 bytes are not enough: with all channels pruned but"):
-        fit_flash_budget(float_net, 40, images, granularity="channel")
+    with pytest.raises(ValueError, match=r"^20 bytes are not enough: with all channels pruned but"):
+        fit_flash_budget(float_net, 20, images, granularity="channel")
     with pytest.raises(ValueError, match=r"widths must be an integer from 1 to 8, got 0"):
         fit_flash_budget(float_net, 40, images, widths=(0, 2))
     with pytest.raises(ValueError, match=r"granularity must be 'layer' or 'channel', got 'filter'"):

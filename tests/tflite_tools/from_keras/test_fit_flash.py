@@ -71,7 +71,7 @@ def test_the_command(command, saved_float, data_file, tmp_path):
 def test_channels_have_bits_of_their_own(command, saved_float, data_file, tmp_path):
     output = tmp_path / "small.tflite"
     code, _, err = command(
-        *("convert", saved_float, "--flash_budget", "0.2KB", "--data", data_file),
+        *("convert", saved_float, "--flash_budget", "0.16KB", "--data", data_file),
         *("--flash_granularity", "channel", "--flash_widths", "0,1,2,4", "--output", output),
     )
     assert (code, err) == (0, "")
