@@ -251,6 +251,7 @@ def _moves(maker):
     place = maker.input((6, 5, 4), grid)
     for kind, shape, attributes in (
         ("ZeroPadding2D", (9, 8, 4), {"padding": ((1, 2), (3, 0))}),
+        ("ZeroPadding2D", (9, 8, 4), {"padding": ((1, 2), (3, 0)), "lowest": True}),
         ("Cropping2D", (4, 3, 4), {"cropping": ((1, 1), (2, 0))}),
         ("UpSampling2D", (12, 15, 4), {"size": (2, 3)}),
         ("Slice", (2, 5, 2), {"begin": (1, 0, 0), "end": (5, 5, 4), "strides": (2, 1, 2)}),

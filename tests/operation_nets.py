@@ -1,6 +1,7 @@
 """Small nets around every kind of operation."""
 
 import numpy as np
+import tensorflow as tf
 import tf_keras as keras
 
 import tfbinreg
@@ -57,6 +58,9 @@ NETS = {
     "Minimum": lambda x: layers.Minimum()([layers.ReLU()(x), layers.Activation("sigmoid")(x)]),
     "Multiply": squeeze_and_excite,
     "PReLU": layers.PReLU("normal", shared_axes=(1, 2)),
+    "PaddedMaxPooling2D": lambda x: layers.MaxPooling2D(3, 2)(
+        tf.pad(x, [[0, 0], [1, 1], [2, 0], [0, 0]], constant_values=-1e9)
+    ),
     "Permute": layers.Permute((3, 1, 2)),
     "Reshape": one_dimensional,
     "ResizeBilinear": layers.UpSampling2D(2, interpolation="bilinear"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,14 @@ def _window(size: int, kernel: int, stride: int, dilation: int, padding: str) ->
     return (size - (kernel - 1) * dilation - 1) // stride + 1
 
 
+def windows(
+    sizes: Sequence[int], kernel: Sequence[int], stride: int, dilation: int, padding: str
+) -> list[int]:
+    """`_window` along all axes."""
+    pairs = zip(sizes, kernel, strict=True)
+    return [_window(size, own, stride, dilation, padding) for size, own in pairs]
+
+
 def _activation(draw: Draw) -> str:
     name = draw(st.sampled_from(["linear", "relu", *ACTIVATIONS]))
     return "" if name == "linear" else f", activation={name!r}"
@@ -45,7 +53,7 @@ def _argument(sizes: tuple[Any, ...]) -> Any:
     return sizes if len(sizes) > 1 else sizes[0]
 
 
-def _divisors(size: int) -> list[int]:
+def divisors(size: int) -> list[int]:
     """The divisors of a size, 1 most often."""
     return [1, *(part for part in range(1, size + 1) if size % part == 0)]
 
@@ -57,15 +65,12 @@ def _conv(
         kernel = tuple(draw(st.integers(1, min(3, size))) for size in shape[:-1])
         padding = draw(st.sampled_from(["valid", "same"]))
         stride, dilation = draw(st.sampled_from([(1, 1), (2, 1), (1, 2)]))
-        places = [
-            _window(size, own, stride, dilation, padding)
-            for size, own in zip(shape[:-1], kernel, strict=True)
-        ]
+        places = windows(shape[:-1], kernel, stride, dilation, padding)
         if min(places) < 1:
             return None
         count = draw(st.integers(1, 5)) if filters else None
         depth = draw(st.integers(1, 2)) if multiplier else 1
-        groups = draw(st.sampled_from(_divisors(shape[-1]))) if grouped else 1
+        groups = draw(st.sampled_from(divisors(shape[-1]))) if grouped else 1
         count = count and count * groups
         text = (
             f"{name}({f'{count}, ' if filters else ''}{_argument(kernel)}, strides={stride}, "
@@ -156,10 +161,7 @@ def _pool(name: str) -> Any:
     def made(draw: Draw, shape: Shape) -> Made:
         pool = tuple(draw(st.integers(1, min(3, size))) for size in shape[:-1])
         stride, padding = draw(st.integers(1, 2)), draw(st.sampled_from(["valid", "same"]))
-        places = [
-            _window(size, own, stride, 1, padding)
-            for size, own in zip(shape[:-1], pool, strict=True)
-        ]
+        places = windows(shape[:-1], pool, stride, 1, padding)
         text = f"{name}({_argument(pool)}, strides={stride}, padding={padding!r}"
         return _layer(text, (*places, shape[-1]))
 

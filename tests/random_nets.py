@@ -16,6 +16,7 @@ import tensorflow as tf
 import tf_keras
 from hypothesis import strategies as st
 from random_layers import NAMED, VOCABULARY, Draw, Shape, last_axis, takes
+from random_operations import OPERATIONS
 
 import tfbinreg
 
@@ -139,6 +140,7 @@ class _Program:
     """A program that is being written."""
 
     draw: Draw
+    own: str
     naming: str
     lines: list[str] = dataclasses.field(default_factory=list)
     shapes: dict[str, Shape] = dataclasses.field(default_factory=dict)  # by variable
@@ -169,7 +171,11 @@ class _Program:
         if kind in MERGES:
             self._merge(kind, source)
             return
-        made = VOCABULARY[kind](self.draw, self.shapes[source])
+        if kind in OPERATIONS:
+            made = OPERATIONS[kind](self.draw, self.shapes[source])
+            made = (made[0][self.own], made[1]) if made and self.own in made[0] else None
+        else:
+            made = VOCABULARY[kind](self.draw, self.shapes[source])
         if made is None or np.prod(made[1]) > LARGEST:
             return
         text = made[0].replace(NAMED, f"name={self.name(kind)}").replace("{x}", source)
@@ -228,7 +234,7 @@ class _Program:
         """Whether a kernel is among what these are made of."""
         needed = self.needed(outputs)
         lines = [line for line in self.lines if line.split()[0] in needed]
-        return any(word in line for line in lines for word in ("Conv", "Dense"))
+        return any(word in line for line in lines for word in ("Conv", "Dense", "conv", "matmul"))
 
     def needed(self, outputs: Sequence[str]) -> set[str]:
         """The variables that these are made of."""
@@ -263,11 +269,14 @@ SHAPES = st.one_of(
 )
 
 
+ALL_KINDS = (*VOCABULARY, *OPERATIONS, *MERGES, *FREQUENT)
+
+
 @st.composite
-def nets(draw: Draw, kinds: Sequence[str] = (*VOCABULARY, *MERGES, *FREQUENT)) -> Net:
+def nets(draw: Draw, kinds: Sequence[str] = ALL_KINDS) -> Net:
     """A net of up to `MOST_NODES` layers of these kinds, and a Dense if no other has weights."""
     own = draw(st.sampled_from(list(OWN)))
-    program = _Program(draw, draw(st.sampled_from(NAMINGS[own])))
+    program = _Program(draw, own, draw(st.sampled_from(NAMINGS[own])))
     shapes = draw(st.lists(SHAPES, min_size=1, max_size=2))
     for shape in shapes:
         program.add(f"own.Input({shape}, name={program.name('in')})", shape)

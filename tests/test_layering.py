@@ -32,8 +32,8 @@ tfbinreg.methods: lsq_functions solver_view contract uniform uniform_activations
   cpq_expected cpq_functions cpq_quantizers cpq mirror_quantizers mirror_descent roster table
   __main__
 tfbinreg.frontend: program operation_names remedies keras_dialects tracing read
-  positive_factors builder activation_rules layer_rules function_rules kernel_rules shape_rules
-  operation_rules normalize keras3_objects
+  positive_factors builder activation_rules pool_rules layer_rules function_rules kernel_rules
+  shape_rules operation_rules normalize keras3_objects
 tfbinreg.planning: plan wishes grid_sharing signs kernel_plans grid_plans decide
 tfbinreg.layers: kernel folded_kernel config sites
 tfbinreg.deploy: frozen quantization_card finest_grids tflite_operators tflite_file operations

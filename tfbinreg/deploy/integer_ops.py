@@ -131,6 +131,14 @@ def _moved(op: FrozenOp, sources: Sequence[Grid]) -> Step:
     return lambda inputs: PLAIN_OPS[op.kind](op, inputs)
 
 
+def _padded(op: FrozenOp, sources: Sequence[Grid]) -> Step:
+    """PAD, or PADV2 with the least number of the grid."""
+    if not op.attributes.get("lowest"):
+        return _moved(op, sources)
+    border = [(0, 0), *op.attributes["padding"], (0, 0)]
+    return lambda inputs: tf.pad(inputs[0], border, constant_values=float(grid_of(op).qmin))
+
+
 def bilinear(
     op: FrozenOp, axis_of: Callable[..., Axis], rounded: Callable[[tf.Tensor], tf.Tensor]
 ) -> Step:
@@ -184,12 +192,12 @@ SHARED: Mapping[str, Rule] = {
             "Reshape",
             "Slice",
             "UpSampling2D",
-            "ZeroPadding2D",
         ),
         _moved,
     ),
     "AveragePooling2D": _average,
     "ReLU": _relu,
+    "ZeroPadding2D": _padded,
     "ValueFunction": lambda op, sources: stored_lookup(
         op.attributes["table"], sources[0], grid_of(op)
     ),

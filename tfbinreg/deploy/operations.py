@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,8 @@ from tfbinreg.network.fusing import can_fuse
 from tfbinreg.network.graph import Graph, Node
 from tfbinreg.network.layer_kinds import KINDS, Role, fixed_grid, operation_attributes, relu_limit
 from tfbinreg.network.normalizations import ARRAYS, Affine, fold_norms
+
+_POOL = "MaxPooling2D"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -146,12 +149,28 @@ class _Walk:
             grid = self._op(inputs[0]).grid
         inner = node.layer.layer if isinstance(node.layer, QuantizedKernel) else node.layer
         attributes = operation_attributes(inner, kind)
+        if kind_name == "PaddedMaxPooling2D":
+            inputs, kind_name = (self._border(name, inputs[0], attributes.pop("margins")),), _POOL
+            attributes["padding"] = "valid"
         if kind_name == "ResizeBilinear":  # whose rounding depends on both sizes
             attributes["source"] = self._op(inputs[0]).shape[:2]
         op = FrozenOp(self._unique(name), kind_name, inputs, grid, node.shape, attributes)
         norms = (node.layer,) if kind.role is Role.NORM else tuple(getattr(node.layer, "norms", ()))
         offsets = Offsets(_bias(node.layer), norms)
         self.op_of[node.index] = self._append(Operation(op, node.layer, offsets))
+
+    def _border(self, name: str, source: int, margins: Sequence[tuple[int, int]]) -> int:
+        """A copy of an image in a border of the least number of its grid."""
+        op = self._op(source)
+        *sizes, channels = op.shape
+        padded = (
+            size if size is None else size + sum(pair)
+            for size, pair in zip(sizes, margins, strict=True)
+        )
+        attributes = {"padding": tuple(margins), "lowest": True}
+        shape, name = (*padded, channels), self._unique(f"{name}_border")
+        border = FrozenOp(name, "ZeroPadding2D", (source,), op.grid, shape, attributes)
+        return self._append(Operation(border))
 
     def end_output(self, index: int) -> int:
         """The operation that is an output of the model: this one, or a copy if it cannot be."""

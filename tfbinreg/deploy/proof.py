@@ -82,8 +82,11 @@ class _Proof:
         yield from self._operator(op, made)
 
     def _tensor(self, op: FrozenOp, tensor: models.Tensor) -> Iterator[str]:
-        grid, found = op.grid, tensor.quantization
         yield from self._same("shape", tensor.shape, (1, *op.shape))
+        yield from self._on_grid(op, tensor)
+
+    def _on_grid(self, op: FrozenOp, tensor: models.Tensor) -> Iterator[str]:
+        grid, found = op.grid, tensor.quantization
         yield from self._same("type", tensor.dtype, "INT8")
         if grid is None or found is None:
             yield "it has no grid"
@@ -105,6 +108,8 @@ class _Proof:
         constants = [tensor for tensor in taken if tensor.data is not None]
         for wanted, tensor in zip(row.parameters.values(), constants, strict=False):
             yield from self._same(tensor.name, tensor.data, wanted)
+            if wanted.dtype == np.int8:
+                yield from self._on_grid(op, tensor)
         others = constants[len(row.parameters) :]
         if op.kernel is not None:
             yield from self._kernel(op, op.kernel, others)

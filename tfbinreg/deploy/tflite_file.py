@@ -87,10 +87,7 @@ class _FileWriter:
     def _operator(self, op: FrozenOp, output: int) -> None:
         shapes = [self.graph.ops[index].shape for index in op.inputs]
         row = tflite_operators.operator(op, shapes)  # type: ignore[arg-type]
-        parameters = [
-            self.writer.constant(f"{op.name}/{name}", values)
-            for name, values in row.parameters.items()
-        ]
+        parameters = [self._parameter(op, name, values) for name, values in row.parameters.items()]
         inputs = [self.tensors[index] for index in op.inputs] + parameters
         for before in tflite_operators.places_of(op):
             inputs = [self._places(op, before, inputs)]
@@ -109,6 +106,12 @@ class _FileWriter:
             self._add(row, inputs, linear)
             row, inputs = tflite_operators.relu(op.relu_limit), [linear]
         self._add(row, inputs, output)
+
+    def _parameter(self, op: FrozenOp, name: str, values: np.ndarray) -> int:
+        index = self.writer.constant(f"{op.name}/{name}", values)
+        if values.dtype == np.int8:
+            self.writer.quantize(index, _grid(op).scale, _grid(op).zero_point)
+        return index
 
     def _add(self, row: Operator, inputs: list[int], output: int) -> None:
         self.writer.operator(row.name, row.version, inputs, output, row.options, row.fields)

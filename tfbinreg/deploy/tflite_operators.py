@@ -30,7 +30,7 @@ class Operator:
         version: of the operator.
         options: the schema's table of its options without the ending "Options".
         fields: of that table, by the schema's names.
-        parameters: int32 constants behind its inputs, by name.
+        parameters: constants behind its inputs, by name: int32, or int8 on the grid of its output.
     """
 
     name: str
@@ -213,7 +213,15 @@ def _reshaped(shape: Sequence[int]) -> Operator:
 
 def _pad(op: FrozenOp, shapes: Sequence[tuple[int, ...]]) -> Operator:
     paddings = np.array([(0, 0), *op.attributes["padding"], (0, 0)], np.int32)
-    return Operator(name="PAD", options="Pad", parameters={"paddings": paddings})
+    if not op.attributes.get("lowest"):
+        return Operator(name="PAD", options="Pad", parameters={"paddings": paddings})
+    grid = op.grid
+    if grid is None:
+        raise ValueError(f"The output of {op.name!r} is not on a grid: quantize the whole model.")
+    lowest: np.ndarray = np.array(grid.qmin + grid.zero_point, np.int8)
+    return Operator(
+        name="PADV2", options="PadV2", parameters={"paddings": paddings, "lowest": lowest}
+    )
 
 
 def _crop(op: FrozenOp, shapes: Sequence[tuple[int, ...]]) -> Operator:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import json
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -20,7 +21,7 @@ from tfbinreg import _compat
 from tfbinreg.frontend.positive_factors import make_factors_positive
 from tfbinreg.frontend.program import Shape, Step, unique_name
 from tfbinreg.network.added_layers import ChannelAffine, ValueFunction
-from tfbinreg.network.layer_kinds import KINDS, Problems, Role
+from tfbinreg.network.layer_kinds import KINDS, Problems, Role, fixed_grid
 from tfbinreg.network.value_functions import VALUE
 
 keras = _compat.keras
@@ -87,6 +88,18 @@ def target(shape: Shape) -> tuple[int, ...]:
     if sizes.count(None) > 1:
         raise UnsupportedError((f"unknown sizes in {shape}", "fix the model's input shape"))
     return tuple(-1 if size is None else size for size in sizes)
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class Padded(Value):
+    """`source` inside a border of numbers below all others, which only a max pooling takes.
+
+    Attributes:
+        margins: rows above and below, columns before and behind.
+    """
+
+    source: Value
+    margins: tuple[tuple[int, int], tuple[int, int]]
 
 
 class Builder:
@@ -215,6 +228,9 @@ class Builder:
                 text = json.dumps(value.expression)
                 layer = ValueFunction(text, name=self.name("function", value.step))
                 made = self.call(layer, self.tensor(value.source), step=value.step)
+            elif isinstance(value, Padded):
+                what = "reading a tensor that is padded with -inf, or nearly"
+                raise UnsupportedError((what, "pad with zeros; only a max pooling takes others"))
             else:
                 what = "computing with the sizes of a tensor"
                 raise UnsupportedError((what, "use numbers, and fix the model's input shape"))
@@ -339,6 +355,25 @@ class Builder:
             self._kept.append(source)
             self._relus[key] = PendingReLU(source.shape, step=self.step, source=source, limit=limit)
         return self._relus[key]
+
+    def lower_bound(self, value: Value) -> float:
+        """A number that none of a value is below, as far as the layers before it tell."""
+        if value.tensor is None:
+            return 0.0 if isinstance(value, PendingReLU) else -math.inf
+        tensor, bound = value.tensor, 0.0
+        while id(tensor) in self._source:
+            layer, first = self._source[id(tensor)]
+            kind = type(layer).__name__
+            role = KINDS[kind].role
+            if role is Role.RELU:
+                return bound
+            if role is Role.FIXED:
+                grid = fixed_grid(layer)
+                return min(bound, float(grid.scale) * grid.qmin)
+            if role is not Role.SAME:
+                break
+            tensor = first
+        return -math.inf
 
     def needs_own_grid(self, tensor: Any) -> bool:
         """Whether the grid of a tensor is prescribed, so that a concatenation cannot share it."""

@@ -13,6 +13,7 @@ import numpy as np
 
 from tfbinreg import _compat
 from tfbinreg.frontend.builder import Builder, UnsupportedError, Value
+from tfbinreg.frontend.pool_rules import along
 from tfbinreg.frontend.program import Step
 
 keras = _compat.keras
@@ -42,15 +43,6 @@ def _constant(kernel: Any, what: str, axes: int) -> np.ndarray:
     return numbers
 
 
-def _along(sizes: Any, axes: int) -> tuple[int, ...]:
-    """Strides or dilations along height and width; of signals, along a height of 1 too."""
-    numbers = [int(size) for size in np.ravel(1 if sizes is None else sizes)]
-    if len(numbers) == axes + 2:  # of batch and channels too
-        numbers = numbers[1:-1]
-    numbers = numbers * axes if len(numbers) == 1 else numbers
-    return (1,) * (2 - axes) + tuple(numbers)
-
-
 def _window(
     build: Builder,
     x: Value,
@@ -68,8 +60,8 @@ def _window(
     if not isinstance(padding, str):
         raise UnsupportedError((f"{what} with padding {padding}", "use 'valid' or 'same'"))
     options = {
-        "strides": _along(strides, axes),
-        "dilation_rate": _along(dilations, axes),
+        "strides": along(strides, axes),
+        "dilation_rate": along(dilations, axes),
         "padding": padding.lower(),
         "use_bias": False,
         "name": build.step.name,

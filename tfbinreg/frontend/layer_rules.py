@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from tfbinreg import _compat
+from tfbinreg.frontend import pool_rules
 from tfbinreg.frontend.activation_rules import (
     activate,
     elementwise,
@@ -326,32 +327,11 @@ def _reshaped(build: Builder, step: Step, values: list[Value]) -> Value:
     return Value(step.shape, build.call(layer, tensor))
 
 
-def _global(layer_class: Any) -> Rewrite:
-    """A pooling over the whole image; the rank of the result tells whether its axes stay."""
-
-    def rewrite(build: Builder, step: Step, values: list[Value]) -> Value:
-        layer = layer_class(keepdims=len(step.shape) > 2, name=step.name)
-        return Value(step.shape, build.call(layer, build.image(values[0])))
-
-    return rewrite
-
-
-_global_average = _global(keras.layers.GlobalAveragePooling2D)
-_global_maximum = _global(keras.layers.GlobalMaxPooling2D)
-
-
 def _upsample(build: Builder, step: Step, values: list[Value]) -> Value:
     if step.layer.interpolation == "nearest":
         return _keep(build, step, values)
     layer = ResizeBilinear(factor=step.layer.size, name=step.name)
     return Value(step.shape, build.call(layer, build.image(values[0])))
-
-
-def _average_pool(build: Builder, step: Step, values: list[Value]) -> Value:
-    whole = tuple(step.layer.pool_size) == tuple(values[0].shape[1:3])
-    if whole and tuple(step.shape[1:3]) == (1, 1):
-        return _global_average(build, step, values)
-    return _keep(build, step, values)
 
 
 def _flat(layer_class: Any, options: Callable[[Any], dict[str, Any]]) -> Rewrite:
@@ -362,15 +342,6 @@ def _flat(layer_class: Any, options: Callable[[Any], dict[str, Any]]) -> Rewrite
         return Value(step.shape, build.call(layer, build.image(values[0])))
 
     return rewrite
-
-
-def _pool_options(layer: Any) -> dict[str, Any]:
-    pool, strides = np.ravel(layer.pool_size)[0], np.ravel(layer.strides)[0]
-    return {
-        "pool_size": (1, int(pool)),
-        "strides": (1, int(strides)),
-        "padding": layer.padding,
-    }
 
 
 def regularize_activity(build: Builder, step: Step, value: Value) -> Value:
@@ -447,14 +418,15 @@ LAYERS: Mapping[str, Rewrite] = {
     "Maximum": _extreme(keras.layers.Maximum),
     "Minimum": _extreme(keras.layers.Minimum),
     "Concatenate": _concatenate,
-    "GlobalAveragePooling2D": _global_average,
-    "GlobalAveragePooling1D": _global_average,
-    "GlobalMaxPooling2D": _global_maximum,
-    "GlobalMaxPooling1D": _global_maximum,
-    "AveragePooling2D": _average_pool,
-    "AveragePooling1D": _flat(keras.layers.AveragePooling2D, _pool_options),
-    "MaxPooling2D": _keep,
-    "MaxPooling1D": _flat(keras.layers.MaxPooling2D, _pool_options),
+    "GlobalAveragePooling2D": pool_rules.global_average,
+    "GlobalAveragePooling1D": pool_rules.global_average,
+    "GlobalMaxPooling2D": pool_rules.global_maximum,
+    "GlobalMaxPooling1D": pool_rules.global_maximum,
+    "AveragePooling2D": pool_rules.average_layer,
+    "AveragePooling1D": pool_rules.average_layer,
+    "MaxPooling2D": pool_rules.max_layer,
+    "MaxPooling1D": pool_rules.max_layer,
+    "PaddedMaxPooling2D": _keep,
     "UpSampling2D": _upsample,
     "ResizeBilinear": _keep,
     "UpSampling1D": _flat(keras.layers.UpSampling2D, lambda layer: {"size": (1, layer.size)}),

@@ -17,6 +17,7 @@ from tfbinreg.core.problems import Problem, raise_problems
 from tfbinreg.frontend.builder import Builder, UnsupportedError, Value
 from tfbinreg.frontend.layer_rules import LAYERS, regularize_activity, rewrite_over_time
 from tfbinreg.frontend.operation_rules import operate
+from tfbinreg.frontend.pool_rules import require_reader
 from tfbinreg.frontend.program import Ref, Step, refs, replaced
 from tfbinreg.frontend.read import read
 from tfbinreg.network.layer_kinds import KINDS, check_activation
@@ -66,8 +67,14 @@ def normalize(model: Any) -> tuple[Any, dict[str, str]]:
         values.append(value)
 
     def output(index: int) -> Any:
-        builder.begin(program.steps[index])
-        return builder.plain(values[index])
+        step = program.steps[index]
+        builder.begin(step)
+        try:
+            return builder.plain(values[index])
+        except UnsupportedError as error:
+            name = step.origin or step.name
+            problems.extend(Problem(name, *problem, kind=_kind(step)) for problem in error.problems)
+            return keras.Input(step.shape[1:])
 
     outputs = nest.map_structure(output, program.nested_outputs)
     raise_problems(problems, f"quantize model {model.name!r}")
@@ -91,9 +98,10 @@ def _rewrite(builder: Builder, step: Step, values: list[Value]) -> Value:
         return values[leaf.index] if isinstance(leaf, Ref) else leaf
 
     args, kwargs = replaced(step.args, value), replaced(step.kwargs, value)
+    taken = [values[ref.index] for ref in refs((step.args, step.kwargs))]
+    require_reader(step, taken)
     if step.operation is not None:
         return operate(builder, step, args, kwargs)
-    taken = [values[ref.index] for ref in refs((step.args, step.kwargs))]
     if step.over_time:
         return rewrite_over_time(builder, step, taken)
     problems = KINDS[step.kind].check(step.layer, [value.shape for value in taken])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+_PLACES, _AXES = ("", "compat.v1."), ("", "1d", "2d")
 # Names of TensorFlow's functions, as tf_keras keeps them -> names in `operation_rules`.
 TF_OPERATIONS = {
     "__operators__.add": "add",
@@ -61,6 +62,8 @@ TF_OPERATIONS = {
     "compat.v1.nn.conv2d": "convolution",
     "compat.v1.nn.depthwise_conv2d": "depthwise_convolution",
     "nn.bias_add": "bias_add",
+    **{f"{place}nn.avg_pool{axes}": "average_pool" for place in _PLACES for axes in _AXES},
+    **{f"{place}nn.max_pool{axes}": "max_pool" for place in _PLACES for axes in _AXES},
     "linalg.matmul": "matmul",
     "cast": "cast",
     "where": "where",
@@ -97,6 +100,7 @@ TF_ARGUMENTS = {
     "value": "x",
     "images": "x",
     "filter": "filters",
+    "ksize": "pool_size",
     "method": "interpolation",
 }
 # Classes of Keras 3's operations -> names in `operation_rules`.
@@ -170,6 +174,8 @@ KERAS3_OPERATIONS = {
     "Where": "where",
     "Conv": "convolution",
     "DepthwiseConv": "depthwise_convolution",
+    "AveragePool": "average_pool",
+    "MaxPool": "max_pool",
     "Matmul": "matmul",
 }
 # What of an image a resizing layer or operation may keep, by cutting or padding it.
@@ -192,6 +198,7 @@ KERAS3_ATTRIBUTES = {
     "data_format": "data_format",
     "strides": "strides",
     "padding": "padding",
+    "pool_size": "pool_size",
     "dilation_rate": "dilations",
     "alpha": "alpha",
     "approximate": "approximate",

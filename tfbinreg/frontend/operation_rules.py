@@ -9,7 +9,13 @@ from typing import Any
 import numpy as np
 
 from tfbinreg import _compat
-from tfbinreg.frontend import function_rules, kernel_rules, layer_rules, shape_rules
+from tfbinreg.frontend import (
+    function_rules,
+    kernel_rules,
+    layer_rules,
+    pool_rules,
+    shape_rules,
+)
 from tfbinreg.frontend.activation_rules import activate, softmax
 from tfbinreg.frontend.builder import Builder, UnsupportedError, Value
 from tfbinreg.frontend.program import Step
@@ -227,5 +233,6 @@ OPERATIONS: Mapping[str, Operation] = {
     "minimum": _extreme("Minimum"),
     "transpose": _transpose,
     **kernel_rules.OPERATIONS,
+    **pool_rules.OPERATIONS,
     **shape_rules.OPERATIONS,
 }

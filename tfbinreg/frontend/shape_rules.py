@@ -13,6 +13,7 @@ from tfbinreg import _compat
 from tfbinreg.frontend import layer_rules
 from tfbinreg.frontend.builder import Builder, UnsupportedError, Value
 from tfbinreg.frontend.operation_names import ASPECTS
+from tfbinreg.frontend.pool_rules import pad_below
 from tfbinreg.frontend.program import Shape, Step, replaced
 from tfbinreg.network.added_layers import ResizeBilinear, Slice
 
@@ -142,13 +143,25 @@ def _pad(
 ) -> Value:
     pads = np.asarray(paddings)
     # TensorFlow's two functions have the constant in different places.
-    constants = [c for c in (*rest, options.get("constant_values")) if isinstance(c, (int, float))]
-    if mode.lower() != "constant" or any(constants):
-        what = f"padding of mode {mode!r} with {constants}"
-        raise UnsupportedError((what, "pad with zeros"))
+    constants = [
+        np.asarray(own).tolist()
+        for own in (*rest, options.get("constant_values"))
+        if not (own is None or isinstance(own, (str, Value)))
+    ]
+    constant = next(iter(constants), 0.0)
+    computed = any(isinstance(own, Value) for own in (*rest, options.get("constant_values")))
+    what = f"padding of mode {mode!r} with {'a tensor' if computed else constants}"
+    remedy = "pad with zeros, or with -inf before a max pooling"
+    if mode.lower() != "constant" or computed or not isinstance(constant, (int, float)):
+        raise UnsupportedError((what, remedy))
     if pads.shape != (len(x.shape), 2) or np.any(pads[0]):
         what = f"padding by {pads.tolist()} of shape {x.shape}"
         raise UnsupportedError((what, "leave the batch alone"))
+    if constant:
+        padded = pad_below(build, step, x, pads, constant)
+        if padded is None:
+            raise UnsupportedError((what, remedy))
+        return padded
     if len(x.shape) in (3, 4) and not np.any(pads[-1]):
         rows = [(0, 0), *pads[1:-1].tolist()][-2:]
         layer = keras.layers.ZeroPadding2D(tuple(map(tuple, rows)), name=step.name)

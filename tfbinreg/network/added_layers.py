@@ -154,6 +154,51 @@ class ResizeBilinear(keras.layers.Layer):
 
 
 @_compat.register
+class PaddedMaxPooling2D(keras.layers.Layer):
+    """The largest number of each window of an image with a border that no window chooses.
+
+    What max pooling behind a padding with -inf becomes: no tensor between layers holds numbers
+    that are not finite.
+
+    Args:
+        pool_size: height and width of a window.
+        strides: distance of the windows along both.
+        margins: rows above and below, columns before and behind; fewer than a window has, so that
+            each window sees a part of the image.
+    """
+
+    def __init__(
+        self,
+        pool_size: Sequence[int],
+        strides: Sequence[int],
+        margins: Sequence[Sequence[int]],
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.pool_size, self.strides = tuple(pool_size), tuple(strides)
+        self.margins = tuple(tuple(pair) for pair in margins)
+
+    @_compat.without_autograph
+    def call(self, inputs: Any, training: Any = None) -> Any:
+        border = [(0, 0), *self.margins, (0, 0)]
+        padded = tf.pad(inputs, border, constant_values=inputs.dtype.min)
+        return tf.nn.max_pool2d(padded, self.pool_size, self.strides, "VALID")
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        batch, *sizes, channels = input_shape
+        own = zip(sizes, self.pool_size, self.strides, self.margins, strict=True)
+        windows = [
+            None if size is None else (size + sum(pair) - pool) // stride + 1
+            for size, pool, stride, pair in own
+        ]
+        return tf.TensorShape((batch, *windows, channels))
+
+    def get_config(self) -> dict[str, Any]:
+        names = ("pool_size", "strides", "margins")
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
+
+
+@_compat.register
 class Augmentation(keras.layers.Layer):
     """A Keras 3 layer that varies the samples in training and does nothing at inference.
 

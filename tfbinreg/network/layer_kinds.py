@@ -355,6 +355,12 @@ KINDS: dict[str, Kind] = {
         role=Role.SAME, op="MAX_POOL_2D", check=_check_channels_last, attributes=_POOL
     ),
     "MaxPooling1D": Kind(role=Role.REWRITE, op="MAX_POOL_2D", check=_check_channels_last),
+    "PaddedMaxPooling2D": Kind(
+        role=Role.SAME,
+        op="PADV2 + MAX_POOL_2D",
+        attributes=("pool_size", "strides", "margins"),
+        title="padding with -inf before max pooling",
+    ),
     "GlobalMaxPooling2D": Kind(
         role=Role.SAME, op="REDUCE_MAX", check=_check_channels_last, attributes=("keepdims",)
     ),

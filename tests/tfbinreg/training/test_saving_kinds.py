@@ -20,7 +20,12 @@ import tfbinreg
 from tfbinreg import _compat
 from tfbinreg.layers.kernel import QuantizedKernel
 from tfbinreg.layers.sites import activation_sites, kernel_sites
-from tfbinreg.network.added_layers import Augmentation, ResizeBilinear, ValueFunction
+from tfbinreg.network.added_layers import (
+    Augmentation,
+    PaddedMaxPooling2D,
+    ResizeBilinear,
+    ValueFunction,
+)
 
 ROOT = Path(__file__).parents[3]
 MODELS = ["q.keras", "q.h5", "folder"]
@@ -190,8 +195,8 @@ def test_the_net_has_every_class_that_is_saved(net):
     kernels = [quantizer for layer in layers for _, quantizer, _ in getattr(layer, "kernels", [])]
     found = {tfbinreg.QuantizedModel, *map(type, [*layers, *parts, *kernels])}
     # Random augmentation does not go on exactly: test_training_layers saves it. The golden models
-    # have functions of one value and bilinear resizing.
-    elsewhere = {QuantizedKernel, Augmentation, ValueFunction, ResizeBilinear}
+    # have functions of one value and bilinear resizing, test_pool_rules saves a padded pooling.
+    elsewhere = {QuantizedKernel, Augmentation, ValueFunction, ResizeBilinear, PaddedMaxPooling2D}
     # Methods that a recipe must ask for have models of their own: test_methods saves them.
     own = ("tfbinreg.methods.lsq", "tfbinreg.methods.fixed_grid")
     asked_for = {
