@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from tflite_tools.arithmetic import fixed_point, geometry, lookup_tables, multipliers
-from tflite_tools.c import lowering
+from tflite_tools.c import lowering, pads
 from tflite_tools.c.lowering import Context, Rows, Step, Window
 from tflite_tools.schema import value_tables
 from tflite_tools.schema.contents import Tensor
@@ -154,11 +154,13 @@ def pool(op: Context) -> Step:
         raise ValueError(f"{source.name!r} has the shape {source.shape}")
     fields: dict[str, object] = {}
     made = []
-    for axis, letter in ((1, "h"), (2, "w")):
+    above, below, before, behind = op.op.options.get(pads.MARGINS, (0, 0, 0, 0))
+    for axis, letter, ends in ((1, "h", (above, below)), (2, "w", (before, behind))):
         name = {"h": "Height", "w": "Width"}[letter]
         size, stride = op.option(f"filter{name}", 1), op.option(f"stride{letter.upper()}", 1)
         padding = op.option("padding", 0, 1)
-        count, front = geometry.window(source.shape[axis], size, stride, 1, padding)
+        count, front = geometry.window(source.shape[axis] + sum(ends), size, stride, 1, padding)
+        front += ends[0]
         made.append(count)
         fields |= {f"in_{letter}": source.shape[axis], f"out_{letter}": count}
         fields |= {f"k_{letter}": size, f"stride_{letter}": stride, f"pad_{letter}": front}

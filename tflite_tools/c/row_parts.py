@@ -182,6 +182,8 @@ def _window(reader: Reader) -> Part:
     dilation = int(op.options.get(f"dilation{letter}Factor", 1))
     margins = list(op.options.get(pads.MARGINS, (0, 0, 0, 0)))
     before, behind = margins[2 * axis - 2 : 2 * axis]
+    if pooled and (before or behind):
+        raise ValueError("it pads time: leave out the border in front of this pooling")
     rows = reader.rows + before + behind
     count, front = geometry.window(rows, taps, stride, dilation, op.options.get("padding", 0))
     reach = (taps - 1) * dilation + 1
@@ -194,10 +196,9 @@ def _window(reader: Reader) -> Part:
     margins[2 * axis - 2 : 2 * axis] = 0, 0
     # With a stride as long as the window, no padding is left along the time axis.
     options = {**op.options, f"stride{letter}": taps, f"dilation{letter}Factor": 1}
+    options[pads.MARGINS] = tuple(margins)
     if pooled:
         del options[f"dilation{letter}Factor"]
-    else:
-        options[pads.MARGINS] = tuple(margins)
     part = dataclasses.replace(op, options=options)
     return Part(part, {source.index: window}, dilation, axis)
 

@@ -48,3 +48,44 @@ def test_the_pad_is_gone(kind, margins, c_is_tflm):
 def test_the_pad_stays(kept, c_is_tflm):
     sources, _ = c_is_tflm(net(**kept), paths=["portable"])
     assert "tfb_scatter_4d(" in sources.files["model.c"]
+
+
+def pool_net(name="PADV2", fill=-128, *, grid=GRID, margins=(1, 1, 2, 0), window=3, mean=False):
+    """A border and a pooling of 3x3 behind it."""
+    maker, (above, below, before, behind) = Maker(), margins
+    rows = [[0, 0], [above, below], [before, behind], [0, 0]]
+    padded = (1, SHAPE[1] + above + below, SHAPE[2] + before + behind, 3)
+    places = [maker.input(SHAPE, grid), maker.ints(rows)]
+    if name == "PADV2":
+        places.append(maker.tensor((), grid, data=np.array(fill, np.int8)))
+    kind = {"PAD": "PadOptions", "PADV2": "PadV2Options"}[name]
+    pad = maker.op(name, places, padded, grid, kind=kind, output=False)
+    options = {"strideH": 2, "strideW": 1, "padding": VALID}
+    options |= {"filterHeight": window, "filterWidth": window}
+    made = (1, (padded[1] - window) // 2 + 1, padded[2] - window + 1, 3)
+    operator = "AVERAGE_POOL_2D" if mean else "MAX_POOL_2D"
+    maker.op(operator, [pad], made, grid, options, kind="Pool2DOptions")
+    return maker.file()
+
+
+@pytest.mark.parametrize("border", [
+    {},
+    {"margins": (2, 0, 0, 2)},
+    {"name": "PAD", "grid": (0.05, -128)},  # as behind a ReLU
+], ids=str)  # fmt: skip
+def test_a_max_pooling_sees_a_border_of_the_least_number(border, c_is_tflm):
+    sources, expected = c_is_tflm(pool_net(**border))
+    assert "tfb_scatter_4d(" not in sources.files["model.c"]
+    assert len(np.unique(expected[0])) > 20
+
+
+@pytest.mark.parametrize("kept", [
+    {"fill": -127},
+    {"name": "PAD"},
+    {"mean": True},
+    {"margins": (3, 0, 0, 0)},
+    {"window": 2},
+], ids=str)  # fmt: skip
+def test_other_borders_of_a_pooling_stay(kept, c_is_tflm):
+    sources, _ = c_is_tflm(pool_net(**kept), paths=["portable"])
+    assert "tfb_scatter_4d(" in sources.files["model.c"]

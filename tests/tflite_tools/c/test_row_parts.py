@@ -95,6 +95,17 @@ def padded_twice(maker):
     maker.sum(padded, padded)
 
 
+def pooled_in_a_border(maker):
+    grid, shape = maker.grid(maker.now), list(maker.shape(maker.now))
+    margins = np.zeros((4, 2), np.int32)
+    margins[maker.axis] = 1, 0
+    shape[maker.axis] += 1
+    least = maker.tensor((), grid, data=np.array(-128, np.int8))
+    places = [maker.now, maker.ints(margins), least]
+    maker.add("PADV2", places, shape, None, {}, "PadV2Options")
+    maker.pool(2, 1, "MAX_POOL_2D")
+
+
 def backwards(maker):
     shape = maker.shape(maker.now)
     bounds = [maker.ints(values) for values in ([0, 0, -1, 0], [1, 1, 0, 3], [1, 1, -1, 1])]
@@ -127,6 +138,7 @@ def strides_that_differ(maker):
     (joined_with_constant, "joins frames with a constant"),
     (resized, "it is not computed frame by frame"),
     (padded_twice, "it pads time, and not for one convolution"),
+    (pooled_in_a_border, "it pads time: leave out the border in front of this pooling"),
     (backwards, "it turns time around"),
     (from_the_middle, "it takes frame 5 of 24: take the last one"),
     (two_rates, "come at other frames than those of"),
