@@ -108,6 +108,44 @@ def _depthwise(draw: Draw, shape: Shape) -> Made:
     )
 
 
+def _blocks(draw: Draw, shape: Shape) -> Made:
+    """Pixels of channels, or channels of pixels."""
+    height, width, channels = shape
+    block = draw(st.integers(2, 3))
+    fits = [channels % block**2 == 0, height % block == width % block == 0]
+    if not any(fits):
+        return None
+    name, result = "depth_to_space", (height * block, width * block, channels // block**2)
+    if not fits[0] or (fits[1] and draw(st.booleans())):
+        name, result = "space_to_depth", (height // block, width // block, channels * block**2)
+    return _spelled(f"tf.nn.{name}({{x}}, {block})", f"own.ops.{name}({{x}}, {block})", result)
+
+
+def _transposed(draw: Draw, shape: Shape) -> Made:
+    """Of images; that of Keras 3 does not run in a model."""
+    kernel, stride, filters = (draw(st.integers(1, most)) for most in (3, 2, 4))
+    padding = draw(st.sampled_from(["valid", "same"]))
+    longer = max(kernel - stride, 0) if padding == "valid" else 0
+    sizes = [size * stride + longer for size in shape[:-1]]
+    numbers = _numbers(draw, kernel, kernel, filters, shape[-1])
+    tf = f"{{x}}, {numbers}, (tf.shape({{x}})[0], *{(*sizes, filters)}), {stride}"
+    text = f"tf.nn.conv2d_transpose({tf}, {padding.upper()!r})"
+    return {"tf_keras": text}, (*sizes, filters)
+
+
+def _separable(draw: Draw, shape: Shape) -> Made:
+    """Of images."""
+    kernel, filters = draw(st.integers(1, 3)), draw(st.integers(1, 4))
+    depth, point = (
+        _numbers(draw, *own) for own in ((kernel, kernel, shape[-1], 1), (1, 1, shape[-1], filters))
+    )
+    return _spelled(
+        f"tf.nn.separable_conv2d({{x}}, {depth}, {point}, [1, 1, 1, 1], 'SAME')",
+        f"own.ops.separable_conv({{x}}, {depth}, {point}, 1, 'same', data_format='channels_last')",
+        (*shape[:-1], filters),
+    )
+
+
 def _product(draw: Draw, shape: Shape) -> Made:
     units = draw(st.integers(1, 6))
     numbers = _numbers(draw, shape[-1], units)
@@ -137,6 +175,9 @@ OPERATIONS: dict[str, Callable[[Draw, Shape], Made]] = {
     "convolution 2D": _convolution,
     "convolution 1D": _convolution,
     "depthwise convolution 2D": _depthwise,
+    "separable convolution 2D": _separable,
+    "transposed convolution 2D": _transposed,
+    "blocks 2D": _blocks,
     "pooling 2D": _pool,
     "pooling 1D": _pool,
     "reduction 2D": _reduction,

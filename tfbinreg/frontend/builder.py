@@ -13,7 +13,7 @@ import dataclasses
 import json
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -91,15 +91,31 @@ def target(shape: Shape) -> tuple[int, ...]:
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
-class Padded(Value):
-    """`source` inside a border of numbers below all others, which only a max pooling takes.
+class Unfinished(Value):
+    """A part of what a later step computes, which no layer makes by itself.
 
     Attributes:
-        margins: rows above and below, columns before and behind.
+        source: what it is made of.
+        margins: rows above and below, columns before and behind, that are added.
+        readers: the kinds of steps that may take it.
+        problem: what it is to others, and the remedy.
     """
 
     source: Value
     margins: tuple[tuple[int, int], tuple[int, int]]
+    readers: ClassVar[tuple[str, ...]] = ()
+    problem: ClassVar[tuple[str, str]] = ("", "")
+
+
+class Padded(Unfinished):
+    """`source` inside a border of numbers below all others, which only a max pooling takes."""
+
+    readers = ("GlobalMaxPooling1D", "GlobalMaxPooling2D", "Identity", "MaxPooling1D",
+               "MaxPooling2D", "identity", "max", "max_pool", "shape")  # fmt: skip
+    problem = (
+        "a tensor that is padded with -inf, or nearly",
+        "pad with zeros; only a max pooling takes others",
+    )
 
 
 class Builder:
@@ -228,9 +244,9 @@ class Builder:
                 text = json.dumps(value.expression)
                 layer = ValueFunction(text, name=self.name("function", value.step))
                 made = self.call(layer, self.tensor(value.source), step=value.step)
-            elif isinstance(value, Padded):
-                what = "reading a tensor that is padded with -inf, or nearly"
-                raise UnsupportedError((what, "pad with zeros; only a max pooling takes others"))
+            elif isinstance(value, Unfinished):
+                what, remedy = value.problem
+                raise UnsupportedError((f"reading {what}", remedy))
             else:
                 what = "computing with the sizes of a tensor"
                 raise UnsupportedError((what, "use numbers, and fix the model's input shape"))

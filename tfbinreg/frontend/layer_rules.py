@@ -36,6 +36,7 @@ keras = _compat.keras
 _regularizers = keras.regularizers
 
 Rewrite = Callable[[Builder, Step, list[Value]], Value]
+_MOST_AXES = 5  # of a TRANSPOSE in TFLM, with the batch
 
 
 def _linear(step: Step, **changes: Any) -> Any:
@@ -327,6 +328,32 @@ def _reshaped(build: Builder, step: Step, values: list[Value]) -> Value:
     return Value(step.shape, build.call(layer, tensor))
 
 
+def permute(build: Builder, step: Step, x: Value, order: Sequence[int]) -> Value:
+    """The axes in another order, the batch first. TFLM has five at most: of more, neighbours that
+    stay neighbours are one."""
+    groups: list[list[int]] = []
+    for axis in order:
+        joins = len(order) > _MOST_AXES and axis > 1 and groups[-1][-1] == axis - 1
+        groups = [*groups[:-1], [*groups[-1], axis]] if joins else [*groups, [axis]]
+    if len(groups) == len(order) <= _MOST_AXES:
+        layer = keras.layers.Permute(order[1:], name=step.name)
+        return Value(step.shape, build.call(layer, build.plain(x)))
+    if len(groups) > _MOST_AXES or None in x.shape[1:]:
+        what = f"transpose of shape {x.shape} to {list(order)}"
+        raise UnsupportedError((what, f"take {_MOST_AXES} axes at most, of known sizes"))
+    apart = sorted(groups)
+    sizes = [math.prod(x.shape[axis] or 0 for axis in group) for group in apart[1:]]
+    dims = [apart.index(group) for group in groups[1:]]
+    tensor = build.plain(x)
+    for layer in (
+        keras.layers.Reshape(sizes, name=build.part_name("joined")),
+        keras.layers.Permute(dims, name=build.part_name("axes")),
+        keras.layers.Reshape(step.shape[1:], name=step.name),
+    ):
+        tensor = build.call(layer, tensor)
+    return Value(step.shape, tensor)
+
+
 def _upsample(build: Builder, step: Step, values: list[Value]) -> Value:
     if step.layer.interpolation == "nearest":
         return _keep(build, step, values)
@@ -441,7 +468,7 @@ LAYERS: Mapping[str, Rewrite] = {
     "Slice": _keep_any,
     "Flatten": _flatten,
     "Reshape": _reshaped,
-    "Permute": _keep_plain,
+    "Permute": lambda build, step, values: permute(build, step, values[0], (0, *step.layer.dims)),
     "Dropout": _dropout,
     "SpatialDropout1D": _flat(keras.layers.SpatialDropout2D, lambda layer: {"rate": layer.rate}),
     "SpatialDropout2D": _keep,

@@ -7,6 +7,7 @@ after meets few layer kinds.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,9 @@ from tensorflow import nest
 
 from tfbinreg import _compat
 from tfbinreg.core.problems import Problem, raise_problems
-from tfbinreg.frontend.builder import Builder, UnsupportedError, Value
+from tfbinreg.frontend.builder import Builder, Unfinished, UnsupportedError, Value
 from tfbinreg.frontend.layer_rules import LAYERS, regularize_activity, rewrite_over_time
 from tfbinreg.frontend.operation_rules import operate
-from tfbinreg.frontend.pool_rules import require_reader
 from tfbinreg.frontend.program import Ref, Step, refs, replaced
 from tfbinreg.frontend.read import read
 from tfbinreg.network.layer_kinds import KINDS, check_activation
@@ -99,7 +99,7 @@ def _rewrite(builder: Builder, step: Step, values: list[Value]) -> Value:
 
     args, kwargs = replaced(step.args, value), replaced(step.kwargs, value)
     taken = [values[ref.index] for ref in refs((step.args, step.kwargs))]
-    require_reader(step, taken)
+    _require_reader(step, taken)
     if step.operation is not None:
         return operate(builder, step, args, kwargs)
     if step.over_time:
@@ -109,6 +109,18 @@ def _rewrite(builder: Builder, step: Step, values: list[Value]) -> Value:
     if problems:
         raise UnsupportedError(*problems)
     return LAYERS[step.kind](builder, step, taken)
+
+
+def _require_reader(step: Step, values: Sequence[Value]) -> None:
+    """Check that a step may take these values.
+
+    Raises:
+        UnsupportedError: if one of them is a part of what steps of another kind compute.
+    """
+    for value in values:
+        if isinstance(value, Unfinished) and step.kind not in value.readers:
+            what, remedy = value.problem
+            raise UnsupportedError((f"it reads {what}", remedy))
 
 
 def _kind(step: Step) -> str:

@@ -62,6 +62,17 @@ TF_OPERATIONS = {
     "compat.v1.nn.conv2d": "convolution",
     "compat.v1.nn.depthwise_conv2d": "depthwise_convolution",
     "nn.bias_add": "bias_add",
+    **{f"{place}nn.separable_conv2d": "separable_convolution" for place in _PLACES},
+    **{
+        f"{place}nn.conv{axes}_transpose": "transposed_convolution"
+        for place in _PLACES
+        for axes in _AXES[1:]
+    },
+    "space_to_batch_nd": "space_to_batch",
+    "space_to_batch": "space_to_batch",
+    "batch_to_space_nd": "batch_to_space",
+    "compat.v1.batch_to_space_nd": "batch_to_space",
+    "batch_to_space": "batch_to_space",
     **{f"{place}nn.avg_pool{axes}": "average_pool" for place in _PLACES for axes in _AXES},
     **{f"{place}nn.max_pool{axes}": "max_pool" for place in _PLACES for axes in _AXES},
     "linalg.matmul": "matmul",
@@ -69,6 +80,11 @@ TF_OPERATIONS = {
     "where": "where",
     "compat.v1.where": "where",
     "split": "split",
+    **{
+        f"{place}nn.{name}": name
+        for place in _PLACES
+        for name in ("depth_to_space", "space_to_depth")
+    },
     "pad": "pad",
     "compat.v1.pad": "pad",
     "image.resize": "resize",
@@ -127,6 +143,8 @@ KERAS3_OPERATIONS = {
     "Max": "max",
     "Sum": "sum",
     "Split": "split",
+    "DepthToSpace": "depth_to_space",
+    "SpaceToDepth": "space_to_depth",
     "Pad": "pad",
     "Resize": "resize",
     "Squeeze": "squeeze",
@@ -174,6 +192,7 @@ KERAS3_OPERATIONS = {
     "Where": "where",
     "Conv": "convolution",
     "DepthwiseConv": "depthwise_convolution",
+    "SeparableConv": "separable_convolution",
     "AveragePool": "average_pool",
     "MaxPool": "max_pool",
     "Matmul": "matmul",
@@ -190,6 +209,7 @@ KERAS3_ATTRIBUTES = {
     "x_min": "minimum",
     "x_max": "maximum",
     "pad_width": "paddings",
+    "block_size": "block_size",
     "mode": "mode",
     "size": "size",
     "interpolation": "interpolation",

@@ -173,8 +173,7 @@ def _transpose(build: Builder, step: Step, x: Value, perm: Any = None, *_: Any, 
     if order[0] != 0:
         what = f"transpose to {order if perm is not None else 'the reverse order'}"
         raise UnsupportedError((what, "leave the batch where it is"))
-    layer = keras.layers.Permute(order[1:], name=step.name)
-    return Value(step.shape, build.call(layer, build.plain(x)))
+    return layer_rules.permute(build, step, x, order)
 
 
 def _leaky_relu(build: Builder, step: Step, x: Value, negative_slope: float = 0.2) -> Value:

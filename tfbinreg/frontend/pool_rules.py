@@ -22,19 +22,6 @@ _NO_BORDER: Border = ((0, 0), (0, 0))
 
 # What people pad with for want of -inf is -1e9, or the least number of 16 bits.
 _LOW = -1e4
-_READERS = ("GlobalMaxPooling1D", "GlobalMaxPooling2D", "Identity", "MaxPooling1D", "MaxPooling2D",
-            "identity", "max", "max_pool", "shape")  # fmt: skip
-
-
-def require_reader(step: Step, values: Sequence[Value]) -> None:
-    """Check that a step may take these values.
-
-    Raises:
-        UnsupportedError: if one of them is padded with -inf, and the step is no max pooling.
-    """
-    if any(isinstance(value, Padded) for value in values) and step.kind not in _READERS:
-        what = "it reads a tensor that is padded with -inf, or nearly"
-        raise UnsupportedError((what, "pad with zeros; only a max pooling takes others"))
 
 
 def pad_below(

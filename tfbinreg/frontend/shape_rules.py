@@ -188,6 +188,31 @@ def _pad_one_axis(build: Builder, step: Step, x: Value, pads: np.ndarray) -> Val
     return Value(step.shape, build.call(behind, padded))
 
 
+def _blocks(name: str) -> Callable[..., Value]:
+    """`depth_to_space`, which makes blocks of pixels of the channels, and `space_to_depth`, which
+    turns them back: in both, columns and the rows of blocks change places."""
+
+    def rewrite(
+        build: Builder, step: Step, x: Value, block_size: Any, data_format: Any = None, *_: Any
+    ) -> Value:
+        last = str(data_format) in ("None", "NHWC", "channels_last")
+        if len(x.shape) != 4 or None in x.shape[1:] or not last:
+            what = f"{name} of shape {x.shape} with data format {data_format}"
+            raise UnsupportedError((what, "give it an image of known size, channels last"))
+        block, given = int(block_size), x.shape if name == "depth_to_space" else step.shape
+        height, width, channels = (size or 0 for size in given[1:])
+        columns = (width, block) if name == "depth_to_space" else (block, width)
+        apart = keras.layers.Reshape(
+            (height, *columns, channels // block), name=build.part_name("blocks")
+        )
+        change = keras.layers.Permute((1, 3, 2, 4), name=build.part_name("columns"))
+        together = keras.layers.Reshape(step.shape[1:], name=step.name)
+        tensor = build.call(apart, build.plain(x))
+        return Value(step.shape, build.call(together, build.call(change, tensor)))
+
+    return rewrite
+
+
 def _resize(
     build: Builder,
     step: Step,
@@ -282,6 +307,8 @@ OPERATIONS: Mapping[str, Callable[..., Value]] = {
     "getitem": _getitem,
     "split": _split,
     "pad": _pad,
+    "depth_to_space": _blocks("depth_to_space"),
+    "space_to_depth": _blocks("space_to_depth"),
     "resize": _resize,
     "resize_bilinear": _resize_bilinear,
     "resize_v1": _resize_v1,

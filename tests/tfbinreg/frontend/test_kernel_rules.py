@@ -28,6 +28,30 @@ TF = {
     "groups": lambda x: tf.nn.conv2d(x, kernel(1, 1, 2, 6), [1, 2, 2, 1], "VALID"),
     "conv1d": lambda x: tf.nn.conv1d(rows(x), kernel(3, 4, 5), 2, "SAME"),
     "depthwise": lambda x: tf.nn.depthwise_conv2d(x, kernel(3, 3, 4, 2), [1, 2, 2, 1], "SAME"),
+    "dilated": lambda x: tf.nn.convolution(x, kernel(3, 3, 4, 5), padding="SAME", dilations=2),
+    "dilated along rows": lambda x: tf.nn.convolution(x, kernel(2, 3, 4, 5), dilations=[2, 1]),
+    "dilated of a small kernel": lambda x: tf.nn.convolution(
+        x, kernel(1, 2, 4, 1), 1, "VALID", dilations=2
+    ),
+    "dilated signals": lambda x: tf.nn.convolution(rows(x), kernel(3, 4, 5), dilations=[2]),
+    "dilated groups": lambda x: tf.nn.convolution(x, kernel(2, 2, 2, 6), dilations=2),
+    "atrous": lambda x: tf.nn.atrous_conv2d(x, kernel(3, 2, 4, 5), 2, "SAME"),
+    "interleaved by hand": lambda x: tf.batch_to_space(
+        tf.nn.conv2d(
+            tf.space_to_batch(x, [2, 2], [[1, 1], [2, 2]]), kernel(2, 2, 4, 3), 1, "VALID"
+        ),
+        [2, 2],
+        [[0, 0], [0, 1]],
+    ),
+    "separable": lambda x: tf.nn.separable_conv2d(
+        x, kernel(3, 3, 4, 2), kernel(1, 1, 8, 5), [1, 1, 1, 1], "SAME", dilations=[2, 2]
+    ),
+    "transposed": lambda x: tf.nn.conv2d_transpose(
+        x, kernel(3, 3, 5, 4), (tf.shape(x)[0], 16, 12, 5), 2
+    ),
+    "transposed signals": lambda x: tf.nn.conv1d_transpose(
+        rows(x), kernel(3, 5, 4), (tf.shape(x)[0], 13, 5), 2, "VALID"
+    ),
     "matmul": lambda x: tf.matmul(x, kernel(4, 5)) + tf.linalg.matmul(a=x, b=kernel(4, 5)),
     "turned": lambda x: tf.matmul(rows(x), kernel(5, 4), transpose_b=True),
     "features": lambda x: tf.nn.bias_add(x[:, 1, 2] @ kernel(4, 5), kernel(5)),
@@ -38,6 +62,9 @@ KERAS3 = {
     "signals": lambda x: ops.conv(rows(x), kernel(3, 4, 5), 2),
     "depthwise": lambda x: ops.depthwise_conv(x, kernel(3, 3, 4, 2), 2, "same"),
     "depthwise signals": lambda x: ops.depthwise_conv(rows(x), kernel(3, 4, 1), 2, "same"),
+    "separable": lambda x: ops.separable_conv(
+        x, kernel(3, 3, 4, 2), kernel(1, 1, 8, 5), 2, "same", data_format="channels_last"
+    ),
     "matmul": lambda x: ops.matmul(x, kernel(4, 5)) + kernel(5),
 }
 
@@ -74,6 +101,46 @@ def test_they_compute_the_same(own, wire):
             lambda x: tf.nn.conv2d(x, kernel(1, 1, 8, 2), 1, "SAME", "NCHW"),
             "with data format NCHW; give it an image or a signal, channels last",
         ),
+        (
+            lambda x: tf.nn.conv2d(x, kernel(3, 3, 4, 2), 2, "SAME", dilations=2),
+            "convolution with strides and dilations; use one of them",
+        ),
+        (
+            lambda x: tf.nn.relu(tf.space_to_batch(x, [2, 2], [[0, 0], [0, 0]])),
+            "it reads a part of space_to_batch_nd, convolution and batch_to_space_nd; take all",
+        ),
+        (
+            lambda x: tf.nn.conv2d(
+                tf.space_to_batch(x, [2, 2], [[0, 0], [0, 0]]), kernel(2, 2, 4, 3), 2, "VALID"
+            ),
+            "it reads a part of space_to_batch_nd, convolution and batch_to_space_nd; take all",
+        ),
+        (
+            lambda x: tf.batch_to_space(
+                tf.space_to_batch(x, [2, 2], [[0, 0], [0, 0]]), [2, 2], [[0, 0], [0, 0]]
+            ),
+            "batch_to_space_nd of anything but a convolution behind space_to_batch_nd; take all",
+        ),
+        (
+            lambda x: tf.batch_to_space(
+                tf.nn.conv2d(
+                    tf.space_to_batch(x, [2, 2], [[0, 0], [0, 0]]), kernel(2, 2, 4, 3), 1, "VALID"
+                ),
+                [2, 2],
+                [[1, 0], [0, 0]],
+            ),
+            "batch_to_space_nd with crops ((1, 0), (0, 0))",
+        ),
+        (
+            lambda x: tf.nn.conv2d_transpose(
+                x, kernel(3, 3, 5, 4), (2, 12, 12, 5), 1, "VALID", dilations=2
+            ),
+            "transposed convolution with dilations; use a dilation of 1",
+        ),
+        (
+            lambda x: tf.nn.conv2d_transpose(x, kernel(3, 3, 5, 4), (2, 15, 16, 5), 2),
+            "transposed convolution from (None, 8, 8, 4) to (None, 15, 16, 5); make it (None, 16",
+        ),
     ],
 )
 def test_what_has_no_layer_is_refused(wire, what):
@@ -108,3 +175,18 @@ def test_a_layer_that_computes_its_kernel_is_exact():
     inputs = np.random.default_rng(0).uniform(-1, 1, (8, 8, 8, 3)).astype(np.float32)
     quantized = tfbinreg.quantize_apply(model, calibration_data=inputs)
     assert_exact(quantized, [inputs], with_c=False)
+
+
+def test_operations_that_move_pixels_and_kernels_are_exact():
+    image = keras.Input((8, 8, 3), name="image")
+    x = tf.nn.depth_to_space(keras.layers.Conv2D(12, 3, padding="same")(image), 2)
+    x = tf.nn.relu(tf.nn.convolution(x, kernel(3, 3, 3, 4), padding="SAME", dilations=2))
+    x = tf.nn.space_to_depth(x, 2)
+    x = tf.reshape(
+        tf.transpose(tf.reshape(x, (-1, 8, 8, 2, 2, 4)), [0, 1, 3, 2, 4, 5]), (-1, 16, 64)
+    )
+    x = tf.nn.conv1d_transpose(x, kernel(2, 3, 64), (tf.shape(x)[0], 32, 3), 2)
+    model = keras.Model(image, keras.layers.GlobalAveragePooling1D()(x))
+    inputs = np.random.default_rng(0).uniform(-1, 1, (8, 8, 8, 3)).astype(np.float32)
+    quantized = tfbinreg.quantize_apply(model, calibration_data=inputs)
+    assert_exact(quantized, [inputs])

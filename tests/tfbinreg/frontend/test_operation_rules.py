@@ -52,6 +52,9 @@ TF = {
     "sizes": lambda x: tf.reshape(x, (tf.shape(x)[0], tf.shape(x)[1] * 6, 4)),
     "extremes": lambda x: tf.maximum(x[:, 1:], x[:, :-1]) - tf.minimum(x[:, 1:], x[:, :-1]),
     "transpose": lambda x: tf.transpose(tf.transpose(x, [0, 3, 1, 2]), perm=[0, 2, 1, 3])[:, :5],
+    "blocks": lambda x: tf.nn.depth_to_space(x, 2) + tf.nn.depth_to_space(x, block_size=2),
+    "blocks back": lambda x: tf.nn.space_to_depth(x[:, 2:], 2),
+    "six axes": lambda x: tf.transpose(tf.reshape(x, (-1, 8, 6, 2, 2, 1)), [0, 1, 3, 2, 4, 5]),
     "softmax of rows": lambda x: tf.nn.softmax(x, axis=1) + tf.nn.softmax(x, -2),
     "slices": lambda x: x[:, 1:, ::2, :3] + x[:, :7, ::2, 1:] + tf.identity(x)[..., 1:][:, 1:, ::2],
 }
@@ -74,6 +77,7 @@ KERAS3 = {
     "bilinear": lambda x: keras_3.layers.Resizing(7, 11)(ops.image.resize(x, (13, 5))),
     "extremes": lambda x: ops.maximum(x[:, 1:], x[:, :-1]) - ops.minimum(x[:, 1:], x[:, :-1]),
     "transpose": lambda x: ops.transpose(x, (0, 3, 1, 2)),
+    "blocks": lambda x: ops.space_to_depth(ops.depth_to_space(x, 2), 2),
     "softmax of rows": lambda x: ops.softmax(x, axis=1) + keras_3.layers.Softmax(2)(x),
     "slices": lambda x: x[:, 1:, ::2, :3] + x[:, :7, ::2, 1:],
 }
@@ -125,6 +129,14 @@ def test_operations_compute_the_same(own, wire):
         (keras.layers.Softmax((1, 2)), "axis=[1, 2]; work over one axis but the batch"),
         (tf.transpose, "transpose to the reverse order; leave the batch"),
         (lambda x: tf.transpose(x, [1, 0, 2, 3]), "transpose to [1, 0, 2, 3]; leave the batch"),
+        (
+            lambda x: tf.transpose(tf.reshape(x, (-1, 8, 6, 2, 2, 1)), [0, 5, 4, 3, 2, 1]),
+            "transpose of shape (None, 8, 6, 2, 2, 1) to [0, 5, 4, 3, 2, 1]; take 5 axes at most",
+        ),
+        (
+            lambda x: tf.nn.space_to_depth(x, 2, "NCHW"),
+            "space_to_depth of shape (None, 8, 6, 4) with data format NCHW; give it an image of",
+        ),
         (lambda x: x + np.ones((1, 8, 1, 1), np.float32), "constant of shape"),
         (
             tf.cumsum,
