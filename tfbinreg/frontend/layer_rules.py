@@ -36,7 +36,7 @@ keras = _compat.keras
 _regularizers = keras.regularizers
 
 Rewrite = Callable[[Builder, Step, list[Value]], Value]
-_MOST_AXES = 5  # of a TRANSPOSE in TFLM, with the batch
+MOST_AXES = 5  # of a TRANSPOSE or STRIDED_SLICE in TFLM, with the batch
 
 
 def _linear(step: Step, **changes: Any) -> Any:
@@ -333,14 +333,14 @@ def permute(build: Builder, step: Step, x: Value, order: Sequence[int]) -> Value
     stay neighbours are one."""
     groups: list[list[int]] = []
     for axis in order:
-        joins = len(order) > _MOST_AXES and axis > 1 and groups[-1][-1] == axis - 1
+        joins = len(order) > MOST_AXES and axis > 1 and groups[-1][-1] == axis - 1
         groups = [*groups[:-1], [*groups[-1], axis]] if joins else [*groups, [axis]]
-    if len(groups) == len(order) <= _MOST_AXES:
+    if len(groups) == len(order) <= MOST_AXES:
         layer = keras.layers.Permute(order[1:], name=step.name)
         return Value(step.shape, build.call(layer, build.plain(x)))
-    if len(groups) > _MOST_AXES or None in x.shape[1:]:
+    if len(groups) > MOST_AXES or None in x.shape[1:]:
         what = f"transpose of shape {x.shape} to {list(order)}"
-        raise UnsupportedError((what, f"take {_MOST_AXES} axes at most, of known sizes"))
+        raise UnsupportedError((what, f"take {MOST_AXES} axes at most, of known sizes"))
     apart = sorted(groups)
     sizes = [math.prod(x.shape[axis] or 0 for axis in group) for group in apart[1:]]
     dims = [apart.index(group) for group in groups[1:]]

@@ -102,13 +102,43 @@ def _part(build: Builder, step: Step, x: Value, parts: Sequence[slice]) -> Value
     if sizes == tuple(x.shape[1:]):
         part = x
     else:
-        begin, end, strides = zip(*ranges, strict=True)
-        layer = Slice(begin, end, strides, name=build.name("slice"))
-        part = Value((x.shape[0], *sizes), build.call(layer, build.plain(x)))
+        part = Value((x.shape[0], *sizes), _cut(build, x, ranges, sizes))
     if tuple(step.shape) == part.shape:
         return part
     named = dataclasses.replace(step, name=build.name("reshape"))
     return layer_rules.LAYERS["Reshape"](build, named, [part])
+
+
+def _cut(
+    build: Builder,
+    x: Value,
+    ranges: Sequence[tuple[int, int | None, int]],
+    sizes: Sequence[int | None],
+) -> Any:
+    """A Slice, which TFLM has for a few axes: of more, neighbours that stay whole are one."""
+    tensor, most = build.plain(x), layer_rules.MOST_AXES - 1
+    if len(ranges) > most:
+        groups: list[list[int]] = []
+        whole = [part == (0, size, 1) for part, size in zip(ranges, x.shape[1:], strict=True)]
+        for axis in range(len(ranges)):
+            joins = axis > 0 and whole[axis] and whole[axis - 1]
+            groups = [*groups[:-1], [*groups[-1], axis]] if joins else [*groups, [axis]]
+        if len(groups) > most or None in x.shape[1:]:
+            what = f"slice of axes {[axis + 1 for axis in range(len(whole)) if not whole[axis]]}"
+            what += f" of shape {x.shape}"
+            raise UnsupportedError((what, f"slice tensors of {most + 1} axes at most"))
+        joined = [math.prod(x.shape[1 + axis] or 0 for axis in group) for group in groups]
+        ranges = [
+            ranges[group[0]] if not whole[group[0]] else (0, size, 1)
+            for group, size in zip(groups, joined, strict=True)
+        ]
+        layer = keras.layers.Reshape(joined, name=build.part_name("joined"))
+        tensor = build.call(layer, tensor)
+    layer = Slice(*zip(*ranges, strict=True), name=build.name("slice"))
+    tensor = build.call(layer, tensor)
+    if len(ranges) == len(sizes):
+        return tensor
+    return build.call(keras.layers.Reshape(sizes, name=build.part_name("apart")), tensor)
 
 
 def _split(

@@ -54,6 +54,10 @@ TF = {
     "transpose": lambda x: tf.transpose(tf.transpose(x, [0, 3, 1, 2]), perm=[0, 2, 1, 3])[:, :5],
     "blocks": lambda x: tf.nn.depth_to_space(x, 2) + tf.nn.depth_to_space(x, block_size=2),
     "blocks back": lambda x: tf.nn.space_to_depth(x[:, 2:], 2),
+    "parts of six axes": lambda x: (
+        tf.reshape(x, (-1, 4, 2, 3, 2, 4))[:, :, :, 1:, 1]
+        + tf.reshape(x, (-1, 4, 2, 3, 2, 4))[:, :, :, ::2, 0]
+    ),
     "six axes": lambda x: tf.transpose(tf.reshape(x, (-1, 8, 6, 2, 2, 1)), [0, 1, 3, 2, 4, 5]),
     "softmax of rows": lambda x: tf.nn.softmax(x, axis=1) + tf.nn.softmax(x, -2),
     "slices": lambda x: x[:, 1:, ::2, :3] + x[:, :7, ::2, 1:] + tf.identity(x)[..., 1:][:, 1:, ::2],
@@ -132,6 +136,10 @@ def test_operations_compute_the_same(own, wire):
         (
             lambda x: tf.transpose(tf.reshape(x, (-1, 8, 6, 2, 2, 1)), [0, 5, 4, 3, 2, 1]),
             "transpose of shape (None, 8, 6, 2, 2, 1) to [0, 5, 4, 3, 2, 1]; take 5 axes at most",
+        ),
+        (
+            lambda x: tf.reshape(x, (-1, 4, 2, 3, 2, 4))[:, :, 1:, :, 1:],
+            "slice of axes [2, 4] of shape (None, 4, 2, 3, 2, 4); slice tensors of 5 axes at most",
         ),
         (
             lambda x: tf.nn.space_to_depth(x, 2, "NCHW"),
