@@ -14,8 +14,7 @@ from tfbinreg.training.model import QuantizedModel
 
 keras = _compat.keras
 
-_FASTEST = 16.0  # by which the strength changes in an epoch at most
-_FAST = 4.0  # by which it grows at least once the limit is to be kept: bits fall by whole layers
+_FASTEST = 4.0  # by which the strength changes in an epoch at most
 _LEAST = 1e-4  # of the strength at the beginning: from 0 there would be no way back
 
 
@@ -25,12 +24,12 @@ class FlashBudgetSchedule(keras.callbacks.Callback):
     Several times in each epoch the packed bytes B are compared with a target T, which falls at
     equal ratios from what they are when training begins to `limit` at `until`, and stays there:
 
-        strength <- strength * (B / T)^(gain / looks)        at most by a factor of 16 in an epoch
+        strength <- strength * (B / T)^(gain / looks)        at most by a factor of 4 in an epoch
 
     So bytes above the target raise the strength, and bytes below the limit lower it: accuracy is
     not given away for nothing. In between it stays: bits that fall early mostly stop early, and a
-    strength that was lowered meanwhile would not bring the rest. From `until` on it grows at least
-    by a factor of 4 in an epoch while the bytes are above the limit, however little they are.
+    strength that was lowered meanwhile would not bring the rest. From `until` on it grows by that
+    factor while the bytes are above the limit, however little: bits fall by whole layers.
     `packed_bytes` and `<penalty>_strength` are in the logs. When training ends above the limit, a
     `QuantizationWarning` says by how much.
 
@@ -57,7 +56,7 @@ class FlashBudgetSchedule(keras.callbacks.Callback):
         limit: int,
         *,
         until: float = 0.5,
-        gain: float = 20.0,
+        gain: float = 4.0,
         looks: int = 10,
         count: Callable[[Any], int] | None = None,
     ) -> None:
@@ -137,10 +136,9 @@ class FlashBudgetSchedule(keras.callbacks.Callback):
         part = (looked - self._looked) / self.looks  # of an epoch since the last one
         self._looked = looked
         target = self.target(self._epoch + looked / self.looks)
-        above = _FAST if target == self.limit else 1.0
-        least = above if now > self.limit else 1.0 / _FASTEST
-        change = max(self.gain * math.log(now / target), math.log(least))
-        change = min(change, math.log(_FASTEST)) * part
+        change = self.gain * math.log(now / target) / math.log(_FASTEST)
+        if now > self.limit:
+            change = 1.0 if target == self.limit else max(change, 0.0)
         strength = self.model.strengths[self.penalty]
-        new = float(strength.numpy()) * math.exp(change)
+        new = float(strength.numpy()) * _FASTEST ** (min(max(change, -1.0), 1.0) * part)
         strength.assign(max(new, _LEAST * self._first_strength))

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from tfbinreg import _compat
 from tfbinreg.core.recipe import Recipe
+from tfbinreg.methods.trace_facts import exceeds, shapes_suffice
 from tfbinreg.methods.uniform_activations import Observer, break_ties
 from tfbinreg.network.grouped_convolution import compute_by_groups
 from tfbinreg.network.hard_swish import hard_swish, hard_swish_table
@@ -192,6 +193,8 @@ class QuantizeActivation(keras.layers.Layer):
                 before; None if it is made from such tensors, by pooling or a ReLU.
             averaged: whether it holds means of numbers on this very grid.
         """
+        if shapes_suffice() and not tf.executing_eagerly():
+            return tf.identity(inputs)
         if averaged:
             inputs = break_ties(inputs, *self.stored_grid())
         if self._observer is not None and member is not None:
@@ -206,7 +209,7 @@ class QuantizeActivation(keras.layers.Layer):
     @property
     def is_ready(self) -> Any:
         """Whether the grid is known: prescribed, or set by data. A bool or a scalar tensor."""
-        return self.grid_variables["initialized"] > 0 if self.grid_variables else True
+        return exceeds(self.grid_variables["initialized"], 0) if self.grid_variables else True
 
     def stored_grid(self) -> tuple[tf.Tensor, tf.Tensor]:
         """Scale, float32, and zero point, int32, of the int8 tensor in a file (`Grid`)."""
@@ -257,7 +260,10 @@ class QuantizedHardSwish(BoundLayer, QuantizeActivation):
         source = self._source
         if training or source is None:
             return smooth
-        ready = tf.logical_and(source.is_ready, self.is_ready)
+        ready = [source.is_ready, self.is_ready]
+        if all(known is True for known in ready):
+            return self._exact(inputs, source)
+        ready = tf.reduce_all(ready)
         return tf.cond(ready, lambda: self._exact(inputs, source), lambda: smooth)
 
     def _exact(self, inputs: tf.Tensor, source: QuantizeActivation) -> tf.Tensor:

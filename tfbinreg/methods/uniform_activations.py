@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from tfbinreg.core.grid import Grid, check_bits, code_range, stored_zero_point
 from tfbinreg.methods import lsq_functions
+from tfbinreg.methods.trace_facts import exceeds
 from tfbinreg.methods.uniform import Parameters, UniformQuantizer, Variables
 
 # In steps: more than float32's error in an average, less than half of 1 / (window size).
@@ -119,11 +120,13 @@ class UniformActivationQuantizer(UniformQuantizer):
                 self.follow(inputs, weights, member)
                 self._initialize_once(inputs, weights, member)
         else:
-            parameters = tf.cond(
-                weights["initialized"] > 0,
-                lambda: tf.nest.map_structure(tf.convert_to_tensor, variables),
-                lambda: self._usable_estimate(inputs, variables),
-            )
+            started = exceeds(weights["initialized"], 0)
+            parameters = tf.nest.map_structure(tf.convert_to_tensor, variables)
+            if started is not True:
+                learned = parameters
+                parameters = tf.cond(
+                    started, lambda: learned, lambda: self._usable_estimate(inputs, variables)
+                )
         return self.quantize(inputs, parameters)
 
     def start_from(self, estimate: Any, variables: Variables) -> None:
@@ -144,6 +147,9 @@ class UniformActivationQuantizer(UniformQuantizer):
     def _initialize_once(self, inputs: tf.Tensor, weights: Variables, member: int) -> None:
         """In the first batch each tensor on the grid, in turn, widens it to its own range."""
         initialized = weights["initialized"]
+        done = exceeds(initialized, member)
+        if done is True:
+            return
 
         def store(estimate: tf.Tensor) -> None:
             if member:  # the first has nothing to widen
@@ -155,7 +161,6 @@ class UniformActivationQuantizer(UniformQuantizer):
                 weights[name].assign(tf.where(fresh, value, weights[name]))
             initialized.assign(tf.where(fresh, member + 1, initialized))
 
-        done = initialized > member
         if not tf.distribute.has_strategy():
             tf.cond(done, lambda: None, lambda: store(self.observe(inputs)))
             return

@@ -14,6 +14,7 @@ from tfbinreg.layers.folded_kernel import FoldedKernel
 from tfbinreg.layers.kernel import QuantizeActivation, QuantizedHardSwish, QuantizedKernel
 from tfbinreg.methods import roster
 from tfbinreg.methods.fixed_grid import PrescribedQuantizer
+from tfbinreg.methods.trace_facts import shapes_only
 from tfbinreg.network.graph import Node, apply, clone_layer, rebuild
 from tfbinreg.network.layer_kinds import KINDS, Role, fixed_grid
 from tfbinreg.planning.plan import GridPlan, KernelPlan, Plan
@@ -28,7 +29,8 @@ def place(plan: Plan, make_model: Callable[..., Any], recipe: Recipe) -> Any:
         recipe: says where the weight steps start, and the methods' options.
     """
     placer = _Placer(plan, recipe)
-    quantized = rebuild(plan.graph, placer.call, make_model)
+    with shapes_only():
+        quantized = rebuild(plan.graph, placer.call, make_model)
     for source, set_weights in placer.copies:
         if source.weights:
             set_weights(source.get_weights())

@@ -17,6 +17,7 @@ from tfbinreg.frontend.keras3_objects import takes_keras3_callbacks, to_tf_keras
 from tfbinreg.layers.kernel import BoundLayer, QuantizedKernel
 from tfbinreg.layers.sites import kernel_sites, sites
 from tfbinreg.methods import roster
+from tfbinreg.methods.trace_facts import TraceFacts, shapes_only
 from tfbinreg.training.integer_inference import IntegerInference
 from tfbinreg.training.model_config import quantization_config, saved_recipe
 from tfbinreg.training.penalties import Penalty
@@ -82,6 +83,8 @@ class QuantizedModel(_compat.Functional):
         # A functional model's own arguments, by which Keras knows that it can clone and save it.
         super().__init__(inputs, outputs, name, trainable, **kwargs)
         self._integers = IntegerInference()
+        # What the functions of Keras' training, and of its inference, were traced with.
+        self._training_facts, self._inference_facts = TraceFacts(), TraceFacts()
         for layer in self.layers:
             if isinstance(layer, BoundLayer) and layer.source is not None:
                 layer.bind(self.get_layer(layer.source))
@@ -234,14 +237,25 @@ class QuantizedModel(_compat.Functional):
         if self._integers.follow(self):
             self.predict_function = self.test_function = None
 
+    def _refresh_facts(self) -> None:
+        """Have functions traced anew that were traced with facts that are none any more."""
+        if not self._training_facts.hold():
+            self.train_function = None
+            self._training_facts.forget()
+        if not self._inference_facts.hold():
+            self.predict_function = self.test_function = None
+            self._inference_facts.forget()
+
     def make_test_function(self, force: bool = False) -> Any:
         self._refresh()
+        self._refresh_facts()
         if self.test_function is None or force:
             self.test_function = self._by_size(super().make_test_function(force))
         return self.test_function
 
     def make_predict_function(self, force: bool = False) -> Any:
         self._refresh()
+        self._refresh_facts()
         if self.predict_function is None or force:
             self.predict_function = self._by_size(super().make_predict_function(force))
         return self.predict_function
@@ -268,6 +282,7 @@ class QuantizedModel(_compat.Functional):
             self.distillation.check(self)
         self.finalized.assign(NOT_FINALIZED)
         self._is_trained = True
+        self._refresh_facts()
         if self.train_function is None or force:
             function: Any = super().make_train_function(force)
             function = _compat.PreparedTrainFunction(self, function)
@@ -280,7 +295,19 @@ class QuantizedModel(_compat.Functional):
             warn_unfinalized("saved", stacklevel=3)
         super().save(*args, **kwargs)
 
+    def test_step(self, data: Any) -> Any:
+        with self._inference_facts.collected():
+            return super().test_step(data)
+
+    def predict_step(self, data: Any) -> Any:
+        with self._inference_facts.collected():
+            return super().predict_step(data)
+
     def train_step(self, data: Any) -> Any:
+        with self._training_facts.collected():
+            return self._updating_step(data)
+
+    def _updating_step(self, data: Any) -> Any:
         if not self.updates and self.code_changes is None:
             return self._step_holding_step(data)
         updates = WeightUpdates(
@@ -345,7 +372,8 @@ class QuantizedModel(_compat.Functional):
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> QuantizedModel:
         plain = dict(config)
         quantization = plain.pop("tfbinreg")
-        model = super().from_config(plain, custom_objects)
+        with shapes_only():
+            model = super().from_config(plain, custom_objects)
         # Not model.made_from = ...: Keras would take it for a part of the model to be saved.
         object.__setattr__(model, "made_from", config)
         # Models of version 0.1.0 keep the names of their last layers.
