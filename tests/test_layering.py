@@ -25,9 +25,9 @@ tfbinreg.core: warning grid target channel_folding weight_starts lp_steps powell
 tfbinreg.recipes
 tfbinreg.network: layer_kinds edges graph fusing open_sizes grouped_convolution hard_swish
   value_functions added_layers normalizations
-tfbinreg.methods: lsq_functions solver_view contract uniform trace_facts uniform_activations fixed_grid
-  lsq_quantizers lsq_plus lsq tqt gdrq_quantizers gdrq bin_regularization msqe dampening kure
-  freezing trs tsq_least_squares tsq_quantizers tsq lapq_search lapq
+tfbinreg.methods: lsq_functions solver_view contract uniform trace_facts uniform_activations
+  fixed_grid lsq_quantizers lsq_plus lsq tqt gdrq_quantizers gdrq bin_regularization msqe
+  dampening kure freezing trs tsq_least_squares tsq_quantizers tsq lapq_search lapq
   alq_functions alq_sketch alq_quantizers alq bsq_quantizers bsq drop_bits
   cpq_expected cpq_functions cpq_quantizers cpq mirror_quantizers mirror_descent roster table
   __main__

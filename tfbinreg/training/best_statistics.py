@@ -17,6 +17,7 @@ import tensorflow as tf
 from tfbinreg import _compat
 from tfbinreg.layers.kernel import QuantizeActivation
 from tfbinreg.layers.sites import activation_sites
+from tfbinreg.methods.trace_facts import assuming_facts
 from tfbinreg.network.graph import evaluate, trace
 from tfbinreg.training.batch_norm import reestimate_batch_norm
 from tfbinreg.training.batch_statistics import BatchStatistics, inference
@@ -92,7 +93,7 @@ def _scores(
         given = _compat.graph_inputs(model, inputs)
         return [statistics(inputs), *(candidate(given) for candidate in candidates)]
 
-    run, totals = _compat.PerShape(all_outputs), [_Total() for _ in candidates]
+    run, totals = _compat.PerShape(assuming_facts(all_outputs)), [_Total() for _ in candidates]
     with statistics.momentum(1.0):  # which leaves the moving statistics alone
         for inputs, labels in batches:
             by_batch, *found = run(inputs)
@@ -187,11 +188,15 @@ def channels_on_thresholds(model: Any, data: Any, batches: int) -> tuple[Thresho
         and grids[node.name].bits <= _FEW_BITS
     ]
 
+    if not watched:
+        return ()
+
     def shares(inputs: Any) -> list[tf.Tensor]:
         values = evaluate(graph, _compat.graph_inputs(model, inputs), mode=inference)
         return [_near_threshold(values[node.inputs[0]], grids[node.name]) for node in watched]
 
-    run, totals, count = _compat.PerShape(shares), [np.zeros(())] * len(watched), 0
+    run = _compat.PerShape(assuming_facts(shares))
+    totals, count = [np.zeros(())] * len(watched), 0
     for inputs in itertools.islice(input_batches(data), batches):
         totals = [total + np.asarray(own) for total, own in zip(totals, run(inputs), strict=True)]
         count += 1
