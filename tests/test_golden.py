@@ -39,7 +39,7 @@ WITH_OPTIMIZER = [path for path in WEIGHTS if not path.endswith("/weights.h5")]
 # Files that name modules; a SavedModel names none. Together they have every class.
 MOVED = [
     *("lsq/model.h5", "folded/model.keras", "plus/model.keras", "device/model.keras"),
-    *("functions/model.keras", "resized/model.keras"),
+    *("functions/model.keras", "resized/model.keras", "padded/model.keras"),
 ]
 FROZEN = [name for name in CASES if (GOLDEN / name / "graph.npz").exists()]
 FILES = [

@@ -33,6 +33,7 @@ annotate = tfmot.quantization.keras.quantize_annotate_layer
 annotate_all = tfmot.quantization.keras.quantize_annotate_model
 SAMPLES, BATCH = 16, 8
 FIRST, SECOND, THIRD, FOURTH = "777b1bb", "1f98934", "7e5278c", "3c7dc2a"
+FIFTH = "d47cba0"
 BIN_OPTIONS = tfbinreg.BinOptions()
 
 
@@ -156,6 +157,16 @@ def resized_net() -> Any:
     x = layers.ReLU(name="relu")(layers.BatchNormalization(name="depthwise_bn")(x))
     x = layers.GlobalAveragePooling2D(name="mean")(x)
     return keras.Model(image, layers.Dense(3, name="head")(x), name="resized")
+
+
+def padded_net() -> Any:
+    """Max pooling of an image padded with -inf."""
+    image = keras.Input((8, 8, 2), name="image")
+    x = layers.BatchNormalization(name="norm")(layers.Conv2D(4, 3, name="conv")(image))
+    x = tf.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]], constant_values=-1e9)
+    x = layers.MaxPooling2D(3, 2, name="pool")(x)
+    x = layers.Flatten(name="flat")(layers.Conv2D(3, 2, activation="relu", name="mix")(x))
+    return keras.Model(image, layers.Dense(3, name="head")(x), name="padded")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -305,6 +316,15 @@ CASES = {
         formats=("c",),
         models=("model.keras", "model.h5"),
         short_constants=True,
+    ),
+    "padded": Case(
+        made_by=FIFTH,
+        net=padded_net,
+        recipe=tfbinreg.Recipe(weight_bits=2, target="litert").with_options(
+            "bin_regularization", **dataclasses.asdict(BIN_OPTIONS)
+        ),
+        optimizer=lambda: keras.optimizers.Adam(0.01),
+        finalized=True,
     ),
 }
 OPTIONS = {

@@ -195,7 +195,7 @@ def test_the_net_has_every_class_that_is_saved(net):
     kernels = [quantizer for layer in layers for _, quantizer, _ in getattr(layer, "kernels", [])]
     found = {tfbinreg.QuantizedModel, *map(type, [*layers, *parts, *kernels])}
     # Random augmentation does not go on exactly: test_training_layers saves it. The golden models
-    # have functions of one value and bilinear resizing, test_pool_rules saves a padded pooling.
+    # have functions of one value, bilinear resizing and a padded pooling.
     elsewhere = {QuantizedKernel, Augmentation, ValueFunction, ResizeBilinear, PaddedMaxPooling2D}
     # Methods that a recipe must ask for have models of their own: test_methods saves them.
     own = ("tfbinreg.methods.lsq", "tfbinreg.methods.fixed_grid")
