@@ -106,12 +106,11 @@ def pad(op: Context) -> Step:
         fill = int(op.constant(2, ("INT8",)).reshape(-1)[0])
     strides = geometry.row_major(made)
     start = sum(int(m) * stride for m, stride in zip(margins[:, 0], strides, strict=True))
-    # The innermost values are copied as a block, so they must stay neighbours.
-    sizes, (within, steps) = geometry.collapse(
-        source.shape, geometry.row_major(source.shape), strides
-    )
-    if steps[3] not in (0, 1) or within[3] not in (0, 1):
-        raise ValueError(f"paddings {margins.tolist()} of single values")
+    sizes, (_, steps) = geometry.collapse(source.shape, geometry.row_major(source.shape), strides)
+    if steps[3] not in (0, 1):
+        # The innermost values are copied as a block of neighbours: here of one value.
+        sizes, (steps,) = geometry.collapse(source.shape, strides, rank=3)
+        sizes, steps = [*sizes, 1], [*steps, 1]
     record = op.constants.record(
         "tfb_gather", op.op, {"start": start, "size": sizes, "step": steps}
     )

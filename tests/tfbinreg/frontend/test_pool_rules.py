@@ -175,6 +175,8 @@ def test_a_padded_pooling_trains_is_saved_and_is_exact(bits, tmp_path):
     losses = quantized.fit(inputs, np.zeros((16, 3)), epochs=2, verbose=0).history["loss"]
     assert np.all(np.isfinite(losses)) and losses[1] < losses[0]
     assert all(np.all(np.isfinite(weight)) for weight in quantized.get_weights())
+    again = tfbinreg.requantize(quantized)
+    np.testing.assert_array_equal(again(inputs), quantized(inputs))
     file = assert_exact(quantized, [inputs])
     quantized.save(tmp_path / "net.keras")
     loaded = tfbinreg.load_model(tmp_path / "net.keras")

@@ -89,3 +89,13 @@ def test_a_max_pooling_sees_a_border_of_the_least_number(border, c_is_tflm):
 def test_other_borders_of_a_pooling_stay(kept, c_is_tflm):
     sources, _ = c_is_tflm(pool_net(**kept), paths=["portable"])
     assert "tfb_scatter_4d(" in sources.files["model.c"]
+
+
+@pytest.mark.parametrize("shape", [(1, 9, 1, 1), (1, 3, 4, 1), (1, 1, 1, 1)], ids=str)
+def test_single_values_are_spread(shape, c_is_tflm):
+    maker, rows = Maker(), [[0, 0], [0, 0], [1, 2], [0, 1]]
+    places = [maker.input(shape, GRID), maker.ints(rows)]
+    made = (*shape[:2], shape[2] + 3, shape[3] + 1)
+    maker.op("PAD", places, made, GRID, kind="PadOptions")
+    sources, _ = c_is_tflm(maker.file())
+    assert "tfb_scatter_4d(" in sources.files["model.c"]
