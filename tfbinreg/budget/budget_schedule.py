@@ -14,7 +14,7 @@ from tfbinreg.training.model import QuantizedModel
 
 keras = _compat.keras
 
-_FASTEST = 4.0  # by which the strength changes in an epoch at most
+_FASTEST, _FIFTHS = 100.0, 5.0  # by which the strength changes at most in a fifth of the training
 _LEAST = 1e-4  # of the strength at the beginning: from 0 there would be no way back
 
 
@@ -24,9 +24,9 @@ class FlashBudgetSchedule(keras.callbacks.Callback):
     Several times in each epoch the packed bytes B are compared with a target T, which falls at
     equal ratios from what they are when training begins to `limit` at `until`, and stays there:
 
-        strength <- strength * (B / T)^(gain / looks)        at most by a factor of 4 in an epoch
+        strength <- strength * (B / T)^(gain / looks)
 
-    So bytes above the target raise the strength, and bytes below the limit lower it: accuracy is
+    at most by a factor of 100 in a fifth of the training. So bytes above the target raise the strength, and bytes below the limit lower it: accuracy is
     not given away for nothing. In between it stays: bits that fall early mostly stop early, and a
     strength that was lowered meanwhile would not bring the rest. From `until` on it grows by that
     factor while the bytes are above the limit, however little: bits fall by whole layers.
@@ -92,10 +92,13 @@ class FlashBudgetSchedule(keras.callbacks.Callback):
                 "options, which the schedule then steers."
             )
 
+    @property
+    def _epochs(self) -> int:
+        return max(1, (self.params or {}).get("epochs", 1))
+
     def target(self, epoch: float) -> float:
         """Bytes that are wanted when so many epochs are done, whole ones and parts of one."""
-        epochs = max(1, (self.params or {}).get("epochs", 1))
-        part = min(1.0, epoch / (self.until * epochs))
+        part = min(1.0, epoch / (self.until * self._epochs))
         first = max(self._first_bytes, self.limit)
         return first * (self.limit / first) ** part
 
@@ -136,9 +139,10 @@ class FlashBudgetSchedule(keras.callbacks.Callback):
         part = (looked - self._looked) / self.looks  # of an epoch since the last one
         self._looked = looked
         target = self.target(self._epoch + looked / self.looks)
-        change = self.gain * math.log(now / target) / math.log(_FASTEST)
+        change = self.gain * math.log(now / target)
+        most = math.log(_FASTEST) * _FIFTHS / self._epochs
         if now > self.limit:
-            change = 1.0 if target == self.limit else max(change, 0.0)
+            change = most if target == self.limit else max(change, 0.0)
         strength = self.model.strengths[self.penalty]
-        new = float(strength.numpy()) * _FASTEST ** (min(max(change, -1.0), 1.0) * part)
+        new = float(strength.numpy()) * math.exp(min(max(change, -most), most) * part)
         strength.assign(max(new, _LEAST * self._first_strength))
