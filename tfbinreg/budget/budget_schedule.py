@@ -26,10 +26,11 @@ class FlashBudgetSchedule(keras.callbacks.Callback):
 
         strength <- strength * (B / T)^(gain / looks)
 
-    at most by a factor of 100 in a fifth of the training. So bytes above the target raise the strength, and bytes below the limit lower it: accuracy is
-    not given away for nothing. In between it stays: bits that fall early mostly stop early, and a
-    strength that was lowered meanwhile would not bring the rest. From `until` on it grows by that
-    factor while the bytes are above the limit, however little: bits fall by whole layers.
+    at most by a factor of 100 in a fifth of the training. So bytes above the target raise the
+    strength, and bytes below the limit lower it: accuracy is not given away for nothing. In between
+    it stays: bits that fall early mostly stop early, and a strength that was lowered meanwhile
+    would not bring the rest. From `until` on it grows as fast as it may while the bytes are above
+    the limit, however little: bits fall by whole layers.
     `packed_bytes` and `<penalty>_strength` are in the logs. When training ends above the limit, a
     `QuantizationWarning` says by how much.
 
