@@ -114,7 +114,13 @@ _RISCV = Tools(
     "qemu-system-riscv32",
     ("gcc-riscv64-unknown-elf", "qemu-system-misc"),
     "riscv.c",
-    ("-mabi=ilp32", "-msmall-data-limit=0", f"-I{_HARNESS / 'riscv'}", "-ffreestanding"),
+    (
+        "-mabi=ilp32",
+        "-msmall-data-limit=0",
+        f"-I{_HARNESS / 'riscv'}",
+        "-ffreestanding",
+        "-fbuiltin",
+    ),
     ("-nostdlib", "-lgcc", "-Wl,--no-warn-rwx-segments"),
 )
 

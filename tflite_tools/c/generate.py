@@ -47,6 +47,7 @@ _RUNTIME_PARTS = (
     "joined",
     "dense",
     "helium_dense",
+    "joined_dense",
     "depthwise",
     "helium_depthwise",
     "convolutions",

@@ -15,6 +15,8 @@ from tflite_tools.schema.contents import Tensor
 
 _MAX_REACH = 2**15
 _SCALES_BYTES = 40  # of the factors of two filters
+_PLAIN_SCALES_BYTES = 32  # the same on cores without DSP instructions
+_POSITIONS, _PATCHES_BYTES = 32, 512  # whose patches these keep at most, or four positions
 _LEAST_BLOCK = 2048  # bytes of filters whose inputs are widened once; more if the arena has room
 
 
@@ -296,8 +298,7 @@ def _step(
         call = f"tfb_dense({record}, {places}, tfb_blocks{bits});"
         return op.step(call, source, scratch=scratch)
     growth, beside = _block(len(kernel.rows) // groups, taps, fields, bool(inside))
-    joined = 2 * _words(taps) + 4 * taps  # on cores that join two filters: rows, and a word a tap
-    scratch = max(scratch, joined, beside + growth.least * growth.unit)
+    scratch = max(scratch, _portable_bytes(taps, fields), beside + growth.least * growth.unit)
     widen = "" if coded is not None else ", 0" if bits == 8 else f", tfb_widen{bits}"
     if groups > 1:
         constants.grouped = True
@@ -345,6 +346,15 @@ def _block(channels: int, taps: int, fields: dict[str, int], inside: bool) -> tu
     beside = wide if inside and in_words and straight else wide + 2 * _words(taps)
     pair = wide + _SCALES_BYTES
     return Growth(pair, max(1, min(most, _LEAST_BLOCK // pair)), most), beside
+
+
+def _portable_bytes(taps: int, fields: Mapping[str, int]) -> int:
+    """What a convolution needs at least on cores without DSP instructions: a pair of filters with a
+    word for each tap, and patches of an image, or two rows of codes while they are joined."""
+    length = _words(taps)
+    flat = fields["k_h"] * fields["k_w"] * fields["stride_h"] * fields["stride_w"] == 1
+    kept = 2 if flat else max(4, min(_POSITIONS, _PATCHES_BYTES // length // 4 * 4))
+    return kept * length + 4 * length + _PLAIN_SCALES_BYTES
 
 
 def _scratch_bytes(kernel: _Kernel, plane: int) -> int:

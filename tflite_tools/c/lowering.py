@@ -150,8 +150,9 @@ class Constants:
             name = f"{'weights' if weights else 'data'}_{len(self._names)}"
             self._names[key] = name
             ctype = _C_TYPES.get(values.dtype.name, "int32_t")
+            place = "TFB_ALIGNED " if weights else ""
             self.lines.append(
-                f"static const {ctype} {name}[{values.size}] = {{{_listed(values)}}};"
+                f"{place}static const {ctype} {name}[{values.size}] = {{{_listed(values)}}};"
             )
             self.weight_bytes += values.nbytes if weights else 0
             self.other_bytes += 0 if weights else values.nbytes

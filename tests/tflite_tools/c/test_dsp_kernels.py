@@ -88,3 +88,26 @@ def test_two_filters_in_a_word_at_the_bound(bits, zero, c_is_tflm):
     for ours, theirs in zip(made, wanted, strict=True):
         np.testing.assert_array_equal(ours, theirs)
         assert len(np.unique(theirs)) > 4
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4])
+@pytest.mark.parametrize("zero", [-128, 0, 127])
+def test_two_products_in_a_half_at_the_bound(bits, zero, c_is_tflm):
+    """Filters that are used once, of the largest and the least codes, with all inputs as far from
+    the zero point as they can be: sums of two products that share a word fill its upper half, and
+    what is not wanted its lower one."""
+    maker, taps = Maker(), 160
+    least, most = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+    codes = np.array([most, least, most])[:, None, None, None] * np.ones((1, 1, 1, taps), np.int64)
+    codes[2, ..., ::2] = least
+    conv(maker, (1, 1, taps), codes, bits, zero=zero, factor=1e-4)
+    model = maker.file()
+    inputs = [np.array([-128, 127, 5])[:, None, None, None] * np.ones((1, 1, 1, taps), np.int8)]
+    inputs[0][2, ..., ::2] = -128
+    inputs = [inputs[0].astype(np.int8)]
+    sources = generate.generate(model)
+    assert f"tfb_blocks{bits})" in sources.files["model.c"]
+    wanted = runtime.run(model, inputs, runtime=runtime.TFLM).outputs[0]
+    made = host_run.run(sources.files, model, inputs)[0]
+    np.testing.assert_array_equal(made, wanted)
+    assert len(np.unique(wanted)) > 4

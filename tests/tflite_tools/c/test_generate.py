@@ -376,7 +376,7 @@ def test_the_comparison_finds_a_wrong_kernel(int8_file, needs_compiler):
     inputs, sources = samples(int8_file, 64), generate.generate(int8_file)
     right = host_run.run(sources.files, int8_file, inputs)
     header = sources.files[generate.RUNTIME_HEADER]
-    broken = header.replace("(half + ((value >> 31) & sign))", "((half + sign) & 0)")
+    broken = header.replace("multiplier, offset + (twice >> 31)", "multiplier, (offset & 0)")
     assert broken != header
     files = {**sources.files, generate.RUNTIME_HEADER: broken}
     wrong = host_run.run(files, int8_file, inputs)

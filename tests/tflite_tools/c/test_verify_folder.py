@@ -45,7 +45,7 @@ def test_what_convert_writes_passes(folder, two_bits, can_run):
 
 
 def test_a_wrong_kernel_fails_operators_and_outputs(folder, two_bits, can_run):
-    rounding = "(half + ((value >> 31) & sign))", "((half + sign) & 0)"
+    rounding = "multiplier, offset + (twice >> 31)", "multiplier, (offset & 0)"
     broken = changed(folder, generate.RUNTIME_HEADER, *rounding)
     report = verify_folder.verify_folder(broken, two_bits, samples_count=8)
     assert verdicts(report) | {"litert": None} == {

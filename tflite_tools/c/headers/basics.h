@@ -11,7 +11,8 @@
  *
  * With the DSP extension of Armv7E-M and Armv8-M two products are summed per instruction;
  * TFBINREG_EMULATE_DSP runs the same path with functions in place of the instructions. With Helium
- * (MVE) it is sixteen, in the kernels that other processors run.
+ * (MVE) it is sixteen. Elsewhere one multiplication of 32 bits makes two products of codes of 4 bits
+ * and fewer (joined.h).
  */
 #include <limits.h>
 #include <stdint.h>
@@ -21,7 +22,7 @@
 #error "these kernels compute with an int of 32 bits: this device has a smaller one (AVR, for example)"
 #endif
 
-#define TFB_CALLS 2 /* goes up when a network calls these kernels in another way */
+#define TFB_CALLS 3 /* goes up when a network calls these kernels in another way */
 
 /* The innermost loops stay functions of their own, with all registers to themselves. */
 #if defined(__GNUC__)
@@ -87,8 +88,39 @@ static inline int32_t tfb_smlad(uint32_t a, uint32_t b, int32_t sum) {
 #else
 #define TFB_DSP 0
 #endif
-/* Elsewhere a multiplication makes two products of small codes (tfb_joined_dot4). */
+/* Whether a multiplication makes two products of small codes. */
 #define TFB_JOINS (!TFB_DSP && !TFB_MVE)
+
+/* Whether words are loaded and stored from any address, not byte by byte. */
+#if defined(__ARM_FEATURE_UNALIGNED) || defined(__riscv_misaligned_fast) || defined(__i386__) || \
+    defined(__x86_64__) || defined(__aarch64__)
+#define TFB_UNALIGNED 1
+#else
+#define TFB_UNALIGNED 0
+#endif
+
+/* How packed weights are declared: to begin where words do, if words do not begin anywhere. */
+#if !TFB_UNALIGNED && defined(__GNUC__)
+#define TFB_ALIGNED __attribute__((aligned(4)))
+#else
+#define TFB_ALIGNED
+#endif
+
+/* Loads stay behind this, near to what they are used for: compilers that move them forwards run out of
+ * registers. */
+#if defined(__GNUC__)
+#define TFB_LOADS_STAY __asm__ volatile("" : : : "memory")
+#else
+#define TFB_LOADS_STAY (void)0
+#endif
+
+/* A number that is not made anew wherever it is used, so that an AND can shift its other operand. */
+static inline uint32_t tfb_in_register(uint32_t x) {
+#if defined(__GNUC__) && defined(__OPTIMIZE__)
+  __asm__("" : "+r"(x));
+#endif
+  return x;
+}
 
 static inline int32_t tfb_min(int32_t a, int32_t b) { return a < b ? a : b; }
 static inline int32_t tfb_max(int32_t a, int32_t b) { return a > b ? a : b; }
@@ -110,7 +142,8 @@ static inline int32_t tfb_product_of_twice(int32_t a2, int32_t b) {
   __asm__("smmulr %0, %1, %2" : "=r"(result) : "r"(a2), "r"(b));
   return result;
 #else
-  return (int32_t)(((int64_t)a2 * b + ((int64_t)1 << 31)) >> 32);
+  int64_t product = (int64_t)a2 * b; /* the half carries into the upper word from bit 31 */
+  return (int32_t)(product >> 32) + (int32_t)((uint32_t)product >> 31);
 #endif
 }
 
@@ -127,7 +160,7 @@ static inline int32_t tfb_product_plus(int32_t a2, int32_t b, int32_t c) {
 
 /* The nearest number of 8 bits. */
 static inline int8_t tfb_saturated(int32_t x) {
-#if (TFB_DSP || TFB_MVE) && defined(__GNUC__) && !defined(TFBINREG_EMULATE_DSP)
+#if defined(__ARM_FEATURE_SAT) && defined(__GNUC__)
   __asm__("ssat %0, #8, %0" : "+r"(x));
   return (int8_t)x;
 #else

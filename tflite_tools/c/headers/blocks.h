@@ -9,14 +9,6 @@
 #define TFB_BY_HAND 0
 #endif
 
-/* A number that is not made anew wherever it is used, so that an AND can shift its other operand. */
-static inline uint32_t tfb_in_register(uint32_t x) {
-#if TFB_BY_HAND
-  __asm__("" : "+r"(x));
-#endif
-  return x;
-}
-
 /* Puts two words; returns the place behind them. */
 static inline uint32_t *tfb_put_words(uint32_t *to, uint32_t first, uint32_t second) {
 #if TFB_BY_HAND
@@ -85,9 +77,6 @@ typedef struct {
 } tfb_scales;
 
 #define TFB_TWO_SCALES ((int32_t)(2 * sizeof(tfb_scales) / 4)) /* words */
-
-/* From this exponent on the offset and what it is added to could leave 31 bits. */
-#define TFB_MOST_SHIFT 22
 
 /* Two rows of n values as 16-bit numbers plus those of `pair`, in pairs that take turns: values 0
  * and 2 of the first row, of the second row, values 1 and 3 of the first, of the second, and so on;

@@ -60,13 +60,7 @@ static inline const int8_t *tfb_coded_row(const void *op, int32_t c, tfb_stream 
 static TFB_APART void tfb_coded_conv_2d(const tfb_coded *coded, const int8_t *in, int8_t *out,
                                         int8_t *scratch, int32_t pairs) {
   tfb_rows rows = tfb_rows_of(coded->conv, tfb_coded_row, coded);
-#if TFB_DSP
   tfb_blocks(coded->conv, &rows, in, out, scratch, pairs);
-#else
-  tfb_conv row = tfb_straight(coded->conv);
-  (void)pairs;
-  tfb_filters(&row, tfb_conv_line, &rows, 1, in, out, scratch);
-#endif
 }
 
 #ifdef TFB_GROUPS
@@ -74,18 +68,14 @@ static TFB_APART void tfb_coded_grouped_conv_2d(const tfb_coded *coded, const in
                                                 int8_t *out, int8_t *scratch, int32_t pairs,
                                                 int32_t groups) {
   tfb_rows rows = tfb_rows_of(coded->conv, tfb_coded_row, coded);
-#if TFB_DSP
-  tfb_by_groups(coded->conv, &rows, tfb_blocks, groups, in, out, scratch, pairs);
-#else
-  tfb_by_groups(coded->conv, &rows, tfb_by_filters, groups, in, out, scratch, pairs);
-#endif
+  tfb_by_groups(coded->conv, &rows, groups, in, out, scratch, pairs);
 }
 #endif
 
 static inline void tfb_coded_transpose_conv(const tfb_coded *coded, const int8_t *in, int8_t *out,
                                             int8_t *scratch) {
   tfb_rows rows = tfb_rows_of(coded->conv, tfb_coded_row, coded);
-  tfb_filters(coded->conv, tfb_transpose_line, &rows, 0, in, out, scratch);
+  tfb_filters(coded->conv, tfb_transpose_line, &rows, in, out, scratch);
 }
 
 static inline void tfb_coded_depthwise(const tfb_coded *coded, const int8_t *in, int8_t *out,

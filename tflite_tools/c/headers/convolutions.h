@@ -11,27 +11,9 @@ static inline void tfb_all_rows(const tfb_conv *op, tfb_line line, const tfb_fil
   }
 }
 
-/* Joins the rows of two filters behind them, where that saves more than it takes: codes of few bits,
- * taps in longer runs, and some positions in a row at which the whole filter lies inside. */
-static inline void tfb_join_filters(const tfb_conv *op, tfb_filter *filters, int32_t taps,
-                                    int8_t *scratch) {
-#if TFB_JOINS
-  tfb_range rows = {0, op->k_h}, whole = tfb_whole(op, rows);
-  int32_t run = op->dilation_w == 1 ? op->k_w * op->in_c : op->in_c;
-  if (op->bits <= 4 && run >= 8 && whole.last - whole.first >= 4) {
-    uint32_t *words = (uint32_t *)(void *)(scratch + 2 * ((taps + 3) & ~3));
-    tfb_join(filters[0].row, filters[1].row, 8 - op->bits, taps, words);
-    filters[0].words = words;
-  }
-#else
-  (void)op, (void)filters, (void)taps, (void)scratch;
-#endif
-}
-
-/* Unpacks two filters at a time, and runs them over all rows; `joins` where behind their rows there
- * is room for a word a tap. */
-static inline void tfb_filters(const tfb_conv *op, tfb_line line, tfb_rows *rows, int32_t joins,
-                               const int8_t *in, int8_t *out, int8_t *scratch) {
+/* Unpacks two filters at a time, and runs them over all rows. */
+static inline void tfb_filters(const tfb_conv *op, tfb_line line, tfb_rows *rows, const int8_t *in,
+                               int8_t *out, int8_t *scratch) {
   int32_t taps = op->k_h * op->k_w * op->in_c, c, i;
   for (c = rows->first; c < rows->last; c += 2) {
     int32_t count = tfb_min(2, rows->last - c);
@@ -42,90 +24,13 @@ static inline void tfb_filters(const tfb_conv *op, tfb_line line, tfb_rows *rows
       filters[i] = tfb_filter_with(op, c + i, codes, taps);
     }
     if (count == 1) filters[1] = filters[0];
-    if (joins) tfb_join_filters(op, filters, taps, scratch);
     tfb_all_rows(op, line, filters, count, in, out + c);
   }
 }
 
-/* A filter of one pixel that moves on by one sees the images as one row. */
-static inline tfb_conv tfb_straight(const tfb_conv *op) {
-  tfb_conv row = *op;
-  uint32_t size = (uint32_t)op->batch * op->in_h * op->in_w;
-  if (op->k_h == 1 && op->k_w == 1 && op->out_h == op->in_h && op->out_w == op->in_w &&
-      op->stride_h == 1 && op->stride_w == 1 && size <= 0xffff) {
-    row.batch = row.in_h = row.out_h = 1;
-    row.in_w = row.out_w = (uint16_t)size;
-  }
-  return row;
-}
-
-/* Adds the products of one position, or of some times two or four of them (`each`), with the taps in
- * `rows` and `columns`. Neighbouring taps are neighbours in memory unless they are dilated, so a
- * filter row is one run. */
-static inline void tfb_products(const tfb_conv *op, const int8_t *image, const tfb_filter *filters,
-                                int32_t y, int32_t x, tfb_range rows, tfb_range columns,
-                                int32_t each, int32_t some, int32_t *sums) {
-  int32_t c = op->in_c, next = op->dilation_w == 1 ? op->k_w : 1, ky, kx;
-  int32_t length = op->dilation_w == 1 ? (columns.last - columns.first) * c : c;
-  int32_t row = (int32_t)(filters[1].row - filters[0].row);
-  for (ky = rows.first; ky < rows.last; ky++) {
-    const int8_t *line = image + ((y + ky * op->dilation_h) * op->in_w + x) * c;
-    for (kx = columns.first; kx < columns.last; kx += next) {
-      const int8_t *pixel = line + kx * op->dilation_w * c;
-      int32_t tap = (ky * op->k_w + kx) * c, step = op->stride_w * c;
-      const int8_t *w = filters[0].row + tap;
-#if TFB_JOINS
-      if (filters[0].words != 0 && each != 2) {
-        const uint32_t *both = filters[0].words + tap;
-        int32_t drop = 8 - op->bits;
-        if (each == 1) {
-          tfb_joined_dot(pixel, both, length, tfb_zero(op), drop, sums);
-        } else {
-          tfb_joined_dot4(pixel, step, both, length, drop, some, sums);
-        }
-        continue;
-      }
-#endif
-      if (each == 1) {
-        tfb_dot2(pixel, w, row, length, tfb_zero(op), sums);
-      } else {
-        tfb_dot4(pixel, step, w, row, length, some, sums);
-      }
-    }
-  }
-}
-
-static inline void tfb_conv_line(const tfb_conv *op, const int8_t *image, const tfb_filter *filters,
-                                 int32_t count, int32_t oy, int8_t *out) {
-  int32_t y = oy * op->stride_h - op->pad_h, ox, n, i, k, each, some, sums[2 * TFB_CHUNK];
-  tfb_range rows = tfb_inside(y, op->k_h, op->dilation_h, op->in_h), whole = tfb_whole(op, rows);
-  for (ox = 0; ox < op->out_w; ox += n) {
-    n = tfb_min(op->out_w - ox, TFB_CHUNK);
-    for (i = 0; i < n; i += each * some) {
-      int32_t x = (ox + i) * op->stride_w - op->pad_w;
-      int32_t left = ox + i >= whole.first ? tfb_min(n - i, whole.last - ox - i) : 0;
-      tfb_range columns = {0, op->k_w};
-      each = left > 1 ? 2 : 1;
-#if TFB_JOINS
-      if (left > 3 && filters[0].words != 0) each = 4;
-#endif
-      some = each > 1 ? left / each : 1;
-      if (each == 1) columns = tfb_inside(x, op->k_w, op->dilation_w, op->in_w);
-      for (k = i; k < i + each * some; k++) {
-        sums[k] = each > 1 ? 0 : filters[0].outside;
-        sums[TFB_CHUNK + k] = each > 1 ? 0 : filters[1].outside;
-      }
-      tfb_products(op, image, filters, y, x, rows, columns, each, some, sums + i);
-    }
-    for (k = 0; k < count; k++) {
-      tfb_store(op, &filters[k], sums + k * TFB_CHUNK, n, out + ox * op->out_c + k);
-    }
-  }
-}
-
-/* CONV_2D; FULLY_CONNECTED as a 1x1 convolution over a row of samples. With DSP instructions it is
- * computed in blocks of so many pairs of filters; `widen` is the function for the codes' width, none
- * for 8 bits. */
+/* CONV_2D; FULLY_CONNECTED as a 1x1 convolution over a row of samples. It is computed in blocks of so
+ * many pairs of filters; `widen` is the function for the codes' width on cores with DSP instructions,
+ * none for 8 bits. */
 #if TFB_DSP
 static TFB_APART void tfb_conv_2d(const tfb_conv *op, const int8_t *in, int8_t *out,
                                   int8_t *scratch, int32_t pairs, tfb_widen_codes widen) {
@@ -134,7 +39,6 @@ static TFB_APART void tfb_conv_2d(const tfb_conv *op, const int8_t *in, int8_t *
   tfb_blocks(op, &rows, in, out, scratch, pairs);
 }
 #else
-#if TFB_MVE
 static TFB_APART void tfb_conv_2d_in_blocks(const tfb_conv *op, const int8_t *in, int8_t *out,
                                             int8_t *scratch, int32_t pairs) {
   tfb_rows rows = tfb_rows_of(op, tfb_plain_row, op);
@@ -142,16 +46,6 @@ static TFB_APART void tfb_conv_2d_in_blocks(const tfb_conv *op, const int8_t *in
 }
 #define tfb_conv_2d(op, in, out, scratch, pairs, widen) \
   tfb_conv_2d_in_blocks(op, in, out, scratch, pairs)
-#else
-static inline void tfb_all_filters(const tfb_conv *op, int32_t joins, const int8_t *in, int8_t *out,
-                                   int8_t *scratch) {
-  tfb_conv row = tfb_straight(op);
-  tfb_rows rows = tfb_rows_of(op, tfb_plain_row, op);
-  tfb_filters(&row, tfb_conv_line, &rows, joins, in, out, scratch);
-}
-#define tfb_conv_2d(op, in, out, scratch, pairs, widen) tfb_all_filters(op, 1, in, out, scratch)
-#define tfb_dense(op, in, out, scratch, blocks) tfb_all_filters(op, 0, in, out, scratch)
-#endif
 #endif
 
 /* Sums of a depthwise filter that are kept. */
@@ -170,16 +64,16 @@ static TFB_APART void tfb_plane(const tfb_conv *op, const int8_t *channel, int32
   }
 }
 
+#if TFB_MVE
 /* The sums of n positions in each of some rows of outputs. Four are made at a time: what is too
  * much lies behind the last, or is overwritten by the next row. */
-static TFB_APART void tfb_depthwise4(const tfb_conv *op, const int8_t *plane, int32_t width,
+static TFB_APART void tfb_plane_sums(const tfb_conv *op, const int8_t *plane, int32_t width,
                                      const int8_t *row, int32_t n, int32_t rows, int32_t *sums) {
   int32_t tap = op->dilation_w, line = op->dilation_h * width, next = op->stride_w, i, ky, kx;
+  uint32x4_t places = vmulq_n_u32(vidupq_n_u32(0, 1), (uint32_t)next);
   for (; rows > 0; rows--, plane += op->stride_h * width, sums += n) {
     const int8_t *pixel = plane;
     for (i = 0; i < n; i += 4, pixel += 4 * next) {
-#if TFB_MVE
-      uint32x4_t places = vmulq_n_u32(vidupq_n_u32(0, 1), (uint32_t)next);
       int32x4_t four = vdupq_n_s32(0);
       const int8_t *first = pixel, *w = row;
       for (ky = op->k_h; ky > 0; ky--, first += line) {
@@ -189,27 +83,111 @@ static TFB_APART void tfb_depthwise4(const tfb_conv *op, const int8_t *plane, in
         }
       }
       vstrwq_s32(sums + i, four);
-#else
-      int32_t s0 = 0, s1 = 0, s2 = 0, s3 = 0;
-      const int8_t *first = pixel, *w = row;
-      for (ky = op->k_h; ky > 0; ky--, first += line) {
-        const int8_t *p = first;
-        for (kx = op->k_w; kx > 0; kx--, p += tap) {
-          int32_t weight = *w++;
-          s0 += p[0] * weight;
-          s1 += p[next] * weight;
-          s2 += p[2 * next] * weight;
-          s3 += p[3 * next] * weight;
-        }
-      }
-      sums[i] = s0;
-      sums[i + 1] = s1;
-      sums[i + 2] = s2;
-      sums[i + 3] = s3;
-#endif
     }
   }
 }
+#else
+/* The sum of one position with `rows` rows of a filter. */
+static inline int32_t tfb_plane_one(const int8_t *pixel, int32_t line, int32_t tap, const int8_t *w,
+                                    int32_t rows, int32_t columns) {
+  int32_t sum = 0, kx;
+  for (; rows > 0; rows--, pixel += line) {
+    const int8_t *p = pixel;
+    for (kx = columns; kx > 0; kx--, p += tap) sum += *p * *w++;
+  }
+  return sum;
+}
+
+/* The sums of four positions, `next` apart. */
+static inline void tfb_plane_four(const int8_t *pixel, int32_t next, int32_t line, int32_t tap,
+                                  const int8_t *w, int32_t rows, int32_t columns, int32_t *sums) {
+  int32_t s0 = 0, s1 = 0, s2 = 0, s3 = 0, kx;
+  for (; rows > 0; rows--, pixel += line) {
+    const int8_t *p = pixel;
+    for (kx = columns; kx > 0; kx--, p += tap) {
+      int32_t weight = *w++;
+      s0 += p[0] * weight;
+      s1 += p[next] * weight;
+      s2 += p[2 * next] * weight;
+      s3 += p[3 * next] * weight;
+    }
+  }
+  sums[0] = s0;
+  sums[1] = s1;
+  sums[2] = s2;
+  sums[3] = s3;
+}
+
+/* What a filter row makes of three numbers. */
+#define TFB_THREE(a, b, c) (p[0] * (a) + p[1] * (b) + p[2] * (c))
+
+/* The same for filters of 3x3 without dilation, whose numbers stay in registers. At stride 1 four
+ * positions are made at a time, for which each number of the plane is loaded once. */
+static TFB_APART void tfb_plane_of_3x3(const int8_t *plane, int32_t width, const int8_t *w,
+                                      int32_t stride, int32_t down, int32_t n, int32_t rows,
+                                      int32_t *sums) {
+  int32_t a = w[0], b = w[1], c = w[2], d = w[3], e = w[4], f = w[5], g = w[6], h = w[7], i = w[8];
+  for (; rows > 0; rows--, plane += down) {
+    const int8_t *first = plane;
+    int32_t left = n;
+    for (; stride == 1 && left >= 4; left -= 4, first += 4, sums += 4) {
+      const int8_t *p = first;
+      int32_t s0, s1, s2, s3, x = p[2], y = p[3];
+      s0 = p[0] * a + p[1] * b + x * c;
+      s1 = p[1] * a + x * b + y * c;
+      s2 = x * a + y * b + p[4] * c;
+      s3 = y * a + p[4] * b + p[5] * c;
+      TFB_LOADS_STAY;
+      p += width, x = p[2], y = p[3];
+      s0 += p[0] * d + p[1] * e + x * f;
+      s1 += p[1] * d + x * e + y * f;
+      s2 += x * d + y * e + p[4] * f;
+      s3 += y * d + p[4] * e + p[5] * f;
+      TFB_LOADS_STAY;
+      p += width, x = p[2], y = p[3];
+      s0 += p[0] * g + p[1] * h + x * i;
+      s1 += p[1] * g + x * h + y * i;
+      s2 += x * g + y * h + p[4] * i;
+      s3 += y * g + p[4] * h + p[5] * i;
+      sums[0] = s0;
+      sums[1] = s1;
+      sums[2] = s2;
+      sums[3] = s3;
+    }
+    for (; left > 0; left--, first += stride) {
+      const int8_t *p = first;
+      int32_t sum = TFB_THREE(a, b, c);
+      p += width;
+      sum += TFB_THREE(d, e, f);
+      p += width;
+      *sums++ = sum + TFB_THREE(g, h, i);
+    }
+  }
+}
+#undef TFB_THREE
+
+/* The sums of n positions in each of some rows of outputs. Mostly four are made at a time: what is
+ * too much lies behind the last, or is overwritten by the next row. */
+static TFB_APART void tfb_plane_sums(const tfb_conv *op, const int8_t *plane, int32_t width,
+                                     const int8_t *row, int32_t n, int32_t rows, int32_t *sums) {
+  int32_t tap = op->dilation_w, line = op->dilation_h * width, next = op->stride_w, i;
+  int32_t down = op->k_h, across = op->k_w;
+  if (down == 3 && across == 3 && tap == 1 && op->dilation_h == 1) {
+    tfb_plane_of_3x3(plane, width, row, next, op->stride_h * width, n, rows, sums);
+    return;
+  }
+  for (; rows > 0; rows--, plane += op->stride_h * width, sums += n) {
+    const int8_t *pixel = plane;
+    for (i = 0; i < n; i += 4, pixel += 4 * next) {
+      if (n - i == 1) {
+        sums[i] = tfb_plane_one(pixel, line, tap, row, down, across);
+      } else {
+        tfb_plane_four(pixel, next, line, tap, row, down, across, sums + i);
+      }
+    }
+  }
+}
+#endif
 
 /* All outputs of one filter, from a channel with its border. */
 static inline void tfb_depthwise_plane(const tfb_conv *op, const int8_t *plane, int32_t width,
@@ -221,7 +199,7 @@ static inline void tfb_depthwise_plane(const tfb_conv *op, const int8_t *plane, 
     rows = tfb_min(rows, op->out_h - oy);
     for (ox = 0; ox < op->out_w; ox += TFB_PLANE_CHUNK) {
       n = tfb_min(op->out_w - ox, TFB_PLANE_CHUNK);
-      tfb_depthwise4(op, row + ox * op->stride_w, width, filter->row, n, rows, sums);
+      tfb_plane_sums(op, row + ox * op->stride_w, width, filter->row, n, rows, sums);
       tfb_store(op, filter, sums, n * rows, out);
       out += n * rows * op->out_c;
     }
@@ -291,5 +269,5 @@ static inline void tfb_transpose_line(const tfb_conv *op, const int8_t *image,
 static inline void tfb_transpose_conv(const tfb_conv *op, const int8_t *in, int8_t *out,
                                       int8_t *scratch) {
   tfb_rows rows = tfb_rows_of(op, tfb_plain_row, op);
-  tfb_filters(op, tfb_transpose_line, &rows, 0, in, out, scratch);
+  tfb_filters(op, tfb_transpose_line, &rows, in, out, scratch);
 }

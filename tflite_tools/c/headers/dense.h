@@ -1,4 +1,36 @@
-/* ---- Filters that are used once, on cores with the DSP extension ---- */
+/* ---- Filters that are used once ---- */
+
+/* What turns sums into stored values, of one filter after the other; but for the bias it is mostly
+ * the same. */
+typedef struct {
+  tfb_filter filter;
+  int32_t unit; /* what a bias is multiplied by */
+} tfb_dense_scales;
+
+static inline tfb_dense_scales tfb_first_scales(const tfb_conv *op) {
+  tfb_dense_scales scales;
+  scales.filter = tfb_filter_scales(op, 0);
+  scales.unit = scales.filter.factor / op->prescale;
+  return scales;
+}
+
+/* What is stored for a sum of filter c, in the unit of codes. */
+static inline int8_t tfb_dense_stored(const tfb_conv *op, tfb_dense_scales *scales, int32_t c,
+                                      int32_t value) {
+  tfb_filter *filter = &scales->filter;
+  int32_t exponent;
+  if (op->form & (TFB_EACH_MULTIPLIER | TFB_EACH_SHIFT)) {
+    *filter = tfb_filter_scales(op, c);
+  } else {
+    filter->base = tfb_bias(op, c) * scales->unit;
+  }
+  exponent = filter->exponent;
+  value = tfb_product_of_twice(value * filter->factor + filter->base, filter->multiplier);
+  value += (int32_t)(((uint32_t)1 << exponent) >> 1) - (exponent > 0 && value < 0);
+  return (int8_t)tfb_clamp((value >> exponent) + op->out_zero, op->low, op->high);
+}
+
+/* ---- The same on cores with the DSP extension ---- */
 
 #if TFB_DSP
 
@@ -30,6 +62,7 @@ typedef void (*tfb_sum_blocks)(const uint32_t *x, tfb_run *runs, int32_t blocks)
     uint32_t first_ = (x)[0], second_ = (x)[1];            \
     a = tfb_smlad(second_, odd0, tfb_smlad(first_, even0, a)); \
     b = tfb_smlad(second_, odd1, tfb_smlad(first_, even1, b)); \
+    TFB_LOADS_STAY;                                            \
   } while (0)
 /* The same for codes below a mask that start at a bit of each byte of the words u and v. */
 #define TFB_FOUR_AT(x, bit, mask)                                                     \
@@ -69,29 +102,29 @@ static TFB_APART void tfb_blocks4(const uint32_t *x, tfb_run *runs, int32_t bloc
   runs[0].sum = a;
   runs[1].sum = b;
 }
+/* The word in the middle, of which two more fours take a bit, is loaded again for each: the registers
+ * do not hold it meanwhile. */
 static TFB_APART void tfb_blocks3(const uint32_t *x, tfb_run *runs, int32_t blocks) {
   const uint8_t *p = runs[0].next, *q = runs[1].next;
-  uint32_t mask = tfb_in_register(0x70007u);
-  uint32_t upper = 0x06060606u, lowest = 0x01010101u;
+  const uint32_t mask = tfb_in_register(0x70007u), lowest = tfb_in_register(0x20202020u);
+  const uint32_t *end = x + 16 * blocks;
   int32_t a = 0, b = 0;
-  for (; blocks > 0; blocks--, p += 12, q += 12, x += 16) {
-    uint32_t u = tfb_word(p) ^ 0xa4a4a4a4u, v = tfb_word(q) ^ 0xa4a4a4a4u, u6, v6, u7, v7;
-    TFB_FOUR_AT(x, 0, mask);
-    TFB_FOUR_AT(x + 2, 3, mask);
-    u6 = u >> 5 & upper, v6 = v >> 5 & upper;
-    u = tfb_word(p + 4) ^ 0x24242424u, v = tfb_word(q + 4) ^ 0x24242424u;
+  for (; x != end; p += 12, q += 12, x += 16) {
+    uint32_t u = tfb_word(p + 4) ^ 0x24242424u, v = tfb_word(q + 4) ^ 0x24242424u;
     TFB_FOUR_AT(x + 4, 0, mask);
     TFB_FOUR_AT(x + 6, 3, mask);
-    u6 |= u >> 6 & lowest, v6 |= v >> 6 & lowest;
-    u7 = u >> 7 & lowest, v7 = v >> 7 & lowest;
     u = tfb_word(p + 8) ^ 0xa4a4a4a4u, v = tfb_word(q + 8) ^ 0xa4a4a4a4u;
     TFB_FOUR_AT(x + 8, 0, mask);
     TFB_FOUR_AT(x + 10, 3, mask);
-    u7 |= u >> 5 & upper, v7 |= v >> 5 & upper;
-    u = u6, v = v6;
-    TFB_FOUR_AT(x + 12, 0, mask);
-    u = u7, v = v7;
-    TFB_FOUR_AT(x + 14, 0, mask);
+    u = (u & 0xc0c0c0c0u) | (tfb_word(p + 4) >> 2 & lowest);
+    v = (v & 0xc0c0c0c0u) | (tfb_word(q + 4) >> 2 & lowest);
+    TFB_FOUR_AT(x + 14, 5, mask);
+    u = tfb_word(p) ^ 0xa4a4a4a4u, v = tfb_word(q) ^ 0xa4a4a4a4u;
+    TFB_FOUR_AT(x, 0, mask);
+    TFB_FOUR_AT(x + 2, 3, mask);
+    u = (u & 0xc0c0c0c0u) | (tfb_word(p + 4) >> 1 & lowest);
+    v = (v & 0xc0c0c0c0u) | (tfb_word(q + 4) >> 1 & lowest);
+    TFB_FOUR_AT(x + 12, 5, mask);
   }
   runs[0].sum = a;
   runs[1].sum = b;
@@ -142,8 +175,7 @@ static TFB_APART void tfb_dense(const tfb_conv *op, const int8_t *in, int8_t *ou
   uint32_t *x = (uint32_t *)(void *)scratch, pair = (uint16_t)-tfb_zero(op) * 0x10001u;
   uint32_t taken = (uint32_t)tfb_widen_one(x, in, whole, pair) * half;
   const uint8_t *row = op->weights;
-  tfb_filter filter = tfb_filter_scales(op, 0);
-  int32_t unit = filter.factor / op->prescale;
+  tfb_dense_scales scales = tfb_first_scales(op);
   tfb_widen_one(x + whole / 2, in + whole, rest, pair);
   for (c = 0; c < op->out_c; c += 2) {
     int32_t count = tfb_min(2, op->out_c - c);
@@ -154,14 +186,7 @@ static TFB_APART void tfb_dense(const tfb_conv *op, const int8_t *in, int8_t *ou
     for (i = 0; i < count; i++, row += bytes) {
       int32_t value = (int32_t)((uint32_t)runs[i].sum - taken);
       if (rest > 0) value += tfb_rest(op, row + whole * bits / 8, x + whole / 2, rest);
-      if (op->form & (TFB_EACH_MULTIPLIER | TFB_EACH_SHIFT)) {
-        filter = tfb_filter_scales(op, c + i);
-      } else {
-        filter.base = tfb_bias(op, c + i) * unit;
-      }
-      value = tfb_product_of_twice(value * filter.factor + filter.base, filter.multiplier);
-      value += (int32_t)(((uint32_t)1 << filter.exponent) >> 1) - (filter.exponent > 0 && value < 0);
-      *out++ = (int8_t)tfb_clamp((value >> filter.exponent) + op->out_zero, op->low, op->high);
+      *out++ = tfb_dense_stored(op, &scales, c + i, value);
     }
   }
 }

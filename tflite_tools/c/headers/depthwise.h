@@ -221,39 +221,6 @@ static TFB_APART void tfb_sums_of_5(const uint32_t *plane, const tfb_reach *reac
 }
 #endif
 
-/* Stores n outputs of a filter as tfb_scaled does. */
-static TFB_APART void tfb_store_scaled(const tfb_conv *op, const tfb_filter *filter,
-                                       const int32_t *sums, int32_t n, int8_t *out) {
-  int32_t factor = filter->factor >> (8 - op->bits), base = filter->base;
-  int32_t multiplier = filter->multiplier, exponent = filter->exponent, next = op->out_c;
-  int32_t offset = (op->out_zero * 2 + 1) * (1 << (exponent - 1)), low = op->low, high = op->high;
-  const int32_t *end = sums + n;
-  if (low > -128 || high < 127) {
-    for (; sums != end; out += next) {
-      int32_t twice = *sums++ * factor + base;
-      twice = tfb_product_plus(twice, multiplier, offset + (twice >> 31)) >> exponent;
-      *out = (int8_t)tfb_clamp(twice, low, high);
-    }
-    return;
-  }
-  for (; sums != end; out += next) {
-    int32_t twice = *sums++ * factor + base;
-    twice = tfb_product_plus(twice, multiplier, offset + (twice >> 31)) >> exponent;
-    *out = tfb_saturated(twice);
-  }
-}
-
-/* The same where there is an offset for that, else as for other kernels. */
-static inline void tfb_store_wide(const tfb_conv *op, const tfb_filter *filter,
-                                  const int32_t *sums, int32_t n, int8_t *out) {
-  if (filter->exponent > 0 && filter->exponent < TFB_MOST_SHIFT &&
-      (filter->factor & ((1 << (8 - op->bits)) - 1)) == 0) {
-    tfb_store_scaled(op, filter, sums, n, out);
-  } else {
-    tfb_store(op, filter, sums, n, out);
-  }
-}
-
 /* All outputs of a filter of one tap at stride 1, straight from a channel of the image. */
 static TFB_APART void tfb_one_tap(const tfb_conv *op, const tfb_filter *filter,
                                   const int8_t *channel, int8_t *out) {
@@ -262,7 +229,7 @@ static TFB_APART void tfb_one_tap(const tfb_conv *op, const tfb_filter *filter,
   for (; left > 0; left -= n, out += n * op->out_c) {
     n = tfb_min(left, TFB_KEPT);
     for (i = 0; i < n; i++, channel += next) sums[i] = *channel * weight;
-    tfb_store_wide(op, filter, sums, n, out);
+    tfb_store(op, filter, sums, n, out);
   }
 }
 
@@ -286,7 +253,7 @@ static TFB_APART void tfb_wide_channel(const tfb_conv *op, const tfb_filter *fil
       } else
 #endif
         tfb_wide_sums(first, reach, w, op->k_h, n, rows, sums);
-      tfb_store_wide(op, filter, sums, n * rows, out);
+      tfb_store(op, filter, sums, n * rows, out);
       out += n * rows * op->out_c;
     }
   }

@@ -30,9 +30,6 @@ typedef struct {
   const int8_t *row;
   int32_t outside; /* what a sum of (x - in_zero) * w is short of one of x * w */
   int32_t factor, base, multiplier, exponent;
-#if TFB_JOINS
-  const uint32_t *words; /* of the first of two filters: both rows joined, or 0 */
-#endif
 } tfb_filter;
 
 /* What is taken off the inputs where a filter reaches over the border. */
@@ -80,9 +77,6 @@ static inline tfb_filter tfb_filter_scales(const tfb_conv *op, int32_t c) {
   left = tfb_max(shift, 0);
   filter.row = 0;
   filter.outside = 0;
-#if TFB_JOINS
-  filter.words = 0;
-#endif
   filter.factor = (int32_t)op->prescale << (left + 1);
   filter.base = bias * ((int32_t)2 << left);
   filter.multiplier = (int32_t)multiplier;
@@ -100,8 +94,10 @@ static inline tfb_filter tfb_filter_with(const tfb_conv *op, int32_t c, const in
   return filter;
 }
 
-/* Stores n outputs of a filter. The second rounding is that of tfb_rounded_shift, for numbers so
- * small that the half can be added. */
+/* From this exponent on the offset below and what it is added to could leave 31 bits. */
+#define TFB_MOST_SHIFT 22
+
+/* Stores n outputs of a filter. */
 #if TFB_MVE
 static TFB_APART void tfb_store(const tfb_conv *op, const tfb_filter *filter, const int32_t *sums,
                                 int32_t n, int8_t *out) {
@@ -122,16 +118,38 @@ static TFB_APART void tfb_store(const tfb_conv *op, const tfb_filter *filter, co
   }
 }
 #else
+/* The last rounding takes 1 off a negative number, where there is one; it may go by the sign before
+ * the product, for 0 is rounded to 0 either way. Mostly the offset that is added has the half of that
+ * rounding and the zero point, and what codes are times is in the factor. */
 static TFB_APART void tfb_store(const tfb_conv *op, const tfb_filter *filter, const int32_t *sums,
                                 int32_t n, int8_t *out) {
   int32_t drop = 8 - op->bits, zero = op->out_zero, low = op->low, high = op->high;
   int32_t factor = filter->factor, base = filter->base, multiplier = filter->multiplier;
-  int32_t exponent = filter->exponent, half = (int32_t)(((uint32_t)1 << exponent) >> 1);
-  int32_t sign = -(exponent > 0), next = op->out_c;
-  for (; n > 0; n--, out += next) {
-    int32_t value = tfb_product_of_twice((*sums++ >> drop) * factor + base, multiplier);
-    value = (value + (half + ((value >> 31) & sign))) >> exponent;
-    *out = (int8_t)tfb_clamp(value + zero, low, high);
+  int32_t exponent = filter->exponent, sign = -(exponent > 0), next = op->out_c, half;
+  const int32_t *end = sums + n;
+  if (exponent > 0 && exponent < TFB_MOST_SHIFT && (factor & ((1 << drop) - 1)) == 0) {
+    int32_t offset = (zero * 2 + 1) * (1 << (exponent - 1));
+    factor >>= drop;
+    if (low == -128 && high == 127) {
+      for (; sums != end; out += next) {
+        int32_t twice = *sums++ * factor + base;
+        twice = tfb_product_plus(twice, multiplier, offset + (twice >> 31)) >> exponent;
+        *out = tfb_saturated(twice);
+      }
+      return;
+    }
+    for (; sums != end; out += next) {
+      int32_t twice = *sums++ * factor + base;
+      twice = tfb_product_plus(twice, multiplier, offset + (twice >> 31)) >> exponent;
+      *out = (int8_t)tfb_clamp(twice, low, high);
+    }
+    return;
+  }
+  half = (int32_t)(((uint32_t)1 << exponent) >> 1);
+  for (; sums != end; out += next) {
+    int32_t twice = (*sums++ >> drop) * factor + base;
+    twice = tfb_product_plus(twice, multiplier, half + ((twice >> 31) & sign)) >> exponent;
+    *out = (int8_t)tfb_clamp(twice + zero, low, high);
   }
 }
 #endif

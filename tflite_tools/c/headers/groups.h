@@ -2,17 +2,6 @@
 
 #define TFB_GROUPS 1
 
-/* A convolution of some filters, as they are called below. */
-typedef void (*tfb_convolve)(const tfb_conv *op, tfb_rows *rows, const int8_t *in, int8_t *out,
-                             int8_t *scratch, int32_t pairs);
-
-static inline void tfb_by_filters(const tfb_conv *op, tfb_rows *rows, const int8_t *in, int8_t *out,
-                                  int8_t *scratch, int32_t pairs) {
-  tfb_conv row = tfb_straight(op);
-  (void)pairs;
-  tfb_filters(&row, tfb_conv_line, rows, 1, in, out, scratch);
-}
-
 /* Some channels of n pixels, which lie `next` apart, one pixel behind the other. */
 static TFB_APART void tfb_take(const int8_t *from, int32_t next, int32_t channels, int32_t n,
                                int8_t *to) {
@@ -26,9 +15,8 @@ static TFB_APART void tfb_take(const int8_t *from, int32_t next, int32_t channel
 
 /* CONV_2D in groups: of as many output channels each, which see as many input channels and no
  * others. Where a convolution has its scratch memory, a group's input channels come first. */
-static inline void tfb_by_groups(const tfb_conv *op, tfb_rows *rows, tfb_convolve convolve,
-                                 int32_t groups, const int8_t *in, int8_t *out, int8_t *scratch,
-                                 int32_t pairs) {
+static inline void tfb_by_groups(const tfb_conv *op, tfb_rows *rows, int32_t groups,
+                                 const int8_t *in, int8_t *out, int8_t *scratch, int32_t pairs) {
   int32_t pixels = op->batch * op->in_h * op->in_w, filters = op->out_c / groups, g;
   int32_t channels = op->in_c / groups;
   int8_t *others = scratch + ((pixels * channels + 3) & ~3);
@@ -38,7 +26,7 @@ static inline void tfb_by_groups(const tfb_conv *op, tfb_rows *rows, tfb_convolv
     rows->first = g * filters;
     rows->last = rows->first + filters;
     tfb_take(in, op->in_c, channels, pixels, scratch);
-    convolve(&one, rows, scratch, out, others, pairs);
+    tfb_blocks(&one, rows, scratch, out, others, pairs);
   }
 }
 
@@ -48,17 +36,13 @@ static TFB_APART void tfb_grouped_conv_2d(const tfb_conv *op, const int8_t *in, 
                                           int32_t groups) {
   tfb_rows rows = tfb_rows_of(op, tfb_plain_row, op);
   rows.widen = widen;
-  tfb_by_groups(op, &rows, tfb_blocks, groups, in, out, scratch, pairs);
+  tfb_by_groups(op, &rows, groups, in, out, scratch, pairs);
 }
 #else
 static TFB_APART void tfb_plain_groups(const tfb_conv *op, const int8_t *in, int8_t *out,
                                        int8_t *scratch, int32_t pairs, int32_t groups) {
   tfb_rows rows = tfb_rows_of(op, tfb_plain_row, op);
-#if TFB_MVE
-  tfb_by_groups(op, &rows, tfb_blocks, groups, in, out, scratch, pairs);
-#else
-  tfb_by_groups(op, &rows, tfb_by_filters, groups, in, out, scratch, pairs);
-#endif
+  tfb_by_groups(op, &rows, groups, in, out, scratch, pairs);
 }
 #define tfb_grouped_conv_2d(op, in, out, scratch, pairs, widen, groups) \
   tfb_plain_groups(op, in, out, scratch, pairs, groups)

@@ -127,7 +127,8 @@ static inline void tfb_blocks(const tfb_conv *op, tfb_rows *rows, const int8_t *
                               int8_t *scratch, int32_t pairs) {
   int32_t taps = op->k_h * op->k_w * op->in_c, drop = 8 - op->bits, c, i, k;
   int32_t wide = 4 * ((taps + 1) & ~1), room = wide + pairs * (wide + 40) - 2 * taps;
-  int32_t most = tfb_min(rows->last - rows->first, room / (16 + (op->bits < 8 ? taps : 0)));
+  int32_t unpacks = op->bits < 8 || rows->row_of != tfb_plain_row;
+  int32_t most = tfb_min(rows->last - rows->first, room / (16 + (unpacks ? taps : 0)));
   int8_t *bytes = scratch + 16 * most, *block = bytes + 2 * taps;
   tfb_lanes lanes;
   lanes.factor = (int32_t *)(void *)scratch;
@@ -146,7 +147,8 @@ static inline void tfb_blocks(const tfb_conv *op, tfb_rows *rows, const int8_t *
       } else {
         filter.factor >>= drop;
       }
-      if (codes != row && i == 0) w = codes;
+      if (unpacks && codes != row) memcpy(row, codes, (size_t)taps);
+      if (!unpacks && i == 0) w = codes;
       lanes.factor[i] = filter.factor / 2;
       lanes.base[i] = filter.base / 2;
       lanes.multiplier[i] = filter.multiplier;

@@ -118,35 +118,6 @@ static TFB_APART void tfb_dot2(const int8_t *x, const int8_t *w, int32_t row, in
   sums[TFB_CHUNK] = second - zero * all_second;
 }
 
-/* The same without a zero for 2 * pairs inputs, `step` apart: every load is used twice. */
-static TFB_APART void tfb_dot4(const int8_t *x, int32_t step, const int8_t *w, int32_t row,
-                               int32_t n, int32_t pairs, int32_t *sums) {
-  for (; pairs > 0; pairs--, x += 2 * step, sums += 2) {
-    int32_t s0 = sums[0], s1 = sums[TFB_CHUNK], s2 = sums[1], s3 = sums[TFB_CHUNK + 1], i = n / 16;
-    const int8_t *p = x, *q = w, *r = x + step, *s = w + row;
-    for (; i > 0; i--, p += 16, q += 16, r += 16, s += 16) {
-      int8x16_t a = vldrbq_s8(p), b = vldrbq_s8(r), c = vldrbq_s8(q), d = vldrbq_s8(s);
-      s0 = vmladavaq_s8(s0, a, c);
-      s1 = vmladavaq_s8(s1, a, d);
-      s2 = vmladavaq_s8(s2, b, c);
-      s3 = vmladavaq_s8(s3, b, d);
-    }
-    if (n % 16 != 0) {
-      mve_pred16_t left = vctp8q((uint32_t)n % 16);
-      int8x16_t a = vldrbq_z_s8(p, left), b = vldrbq_z_s8(r, left);
-      int8x16_t c = vldrbq_z_s8(q, left), d = vldrbq_z_s8(s, left);
-      s0 = vmladavaq_s8(s0, a, c);
-      s1 = vmladavaq_s8(s1, a, d);
-      s2 = vmladavaq_s8(s2, b, c);
-      s3 = vmladavaq_s8(s3, b, d);
-    }
-    sums[0] = s0;
-    sums[1] = s2;
-    sums[TFB_CHUNK] = s1;
-    sums[TFB_CHUNK + 1] = s3;
-  }
-}
-
 static TFB_APART int32_t tfb_sum(const int8_t *w, int32_t n) {
   int32_t sum = 0;
   for (; n > 0; n -= 16, w += 16) sum = vaddvaq_s8(sum, vldrbq_z_s8(w, vctp8q((uint32_t)n)));
@@ -176,37 +147,6 @@ static TFB_APART void tfb_dot2(const int8_t *x, const int8_t *w, int32_t row, in
   sums[0] = first;
   sums[TFB_CHUNK] = second;
 }
-
-#define TFB_TAP(k)                             \
-  do {                                         \
-    int32_t a = p[k], b = r[k], c = q[k], d = s[k]; \
-    s0 += a * c;                               \
-    s1 += a * d;                               \
-    s2 += b * c;                               \
-    s3 += b * d;                               \
-  } while (0)
-
-/* The same without a zero for 2 * pairs inputs, `step` apart: every load is used twice. */
-static TFB_APART void tfb_dot4(const int8_t *x, int32_t step, const int8_t *w, int32_t row,
-                               int32_t n, int32_t pairs, int32_t *sums) {
-  for (; pairs > 0; pairs--, x += 2 * step, sums += 2) {
-    int32_t s0 = sums[0], s1 = sums[TFB_CHUNK], s2 = sums[1], s3 = sums[TFB_CHUNK + 1], i;
-    const int8_t *p = x, *q = w, *r = x + step, *s = w + row;
-    for (i = n; i >= 4; i -= 4, p += 4, q += 4, r += 4, s += 4) {
-      TFB_TAP(0);
-      TFB_TAP(1);
-      TFB_TAP(2);
-      TFB_TAP(3);
-    }
-    for (; i > 0; i--, p++, q++, r++, s++) TFB_TAP(0);
-    sums[0] = s0;
-    sums[1] = s2;
-    sums[TFB_CHUNK] = s1;
-    sums[TFB_CHUNK + 1] = s3;
-  }
-}
-
-#undef TFB_TAP
 
 static TFB_APART int32_t tfb_sum(const int8_t *w, int32_t n) {
   int32_t sum = 0;

@@ -43,8 +43,6 @@ static inline tfb_rows tfb_rows_of(const tfb_conv *op, tfb_row_of row_of, const 
   return rows;
 }
 
-#if TFB_DSP || TFB_MVE
-
 /* Where a filter lies: its first row and column in an image. */
 typedef struct {
   const int8_t *image;
@@ -67,7 +65,16 @@ static TFB_APART int8_t *tfb_put_bytes(const tfb_conv *op, int8_t *to, const int
   }
 #else
   if (from) {
+#if TFB_UNALIGNED
     for (; n >= 4; n -= 4, to += 4, from += 4) tfb_put(to, tfb_word(from));
+#else
+    for (; n >= 4; n -= 4, to += 4, from += 4) {
+      to[0] = from[0];
+      to[1] = from[1];
+      to[2] = from[2];
+      to[3] = from[3];
+    }
+#endif
     for (; n > 0; n--) *to++ = *from++;
   } else {
     memset(to, op->in_zero, (size_t)n);
@@ -83,21 +90,28 @@ static inline int32_t tfb_lies_inside(const tfb_conv *op, const tfb_spot *spot) 
 
 /* What a filter sees, as a row of bytes; the zero point around the image. */
 static TFB_APART void tfb_patch(const tfb_conv *op, const tfb_spot *spot, int8_t *row) {
-  int32_t ky, kx, c = op->in_c, line = op->in_w * c;
+  int32_t ky, kx, c = op->in_c, line = op->in_w * c, across = op->k_w * c;
+  int32_t y = spot->y, x = spot->x, before, inside;
+  const int8_t *first = spot->image + y * line + x * c;
   if (op->dilation_w == 1 && tfb_lies_inside(op, spot)) {
-    const int8_t *first = spot->image + spot->y * line + spot->x * c;
     for (ky = op->k_h; ky > 0; ky--, first += op->dilation_h * line) {
-      row = tfb_put_bytes(op, row, first, op->k_w * c);
+      row = tfb_put_bytes(op, row, first, across);
     }
     return;
   }
-  for (ky = 0; ky < op->k_h; ky++) {
-    int32_t y = spot->y + ky * op->dilation_h;
+  before = tfb_clamp(-x, 0, op->k_w) * c;
+  inside = tfb_clamp(op->in_w - x, 0, op->k_w) * c - before;
+  for (ky = op->k_h; ky > 0; ky--, y += op->dilation_h, first += op->dilation_h * line) {
+    int32_t is_row = y >= 0 && y < op->in_h, n = is_row ? inside : 0;
+    if (!is_row || op->dilation_w == 1) { /* a run between zeros */
+      row = tfb_put_bytes(op, row, 0, before);
+      row = tfb_put_bytes(op, row, first + before, n);
+      row = tfb_put_bytes(op, row, 0, across - before - n);
+      continue;
+    }
     for (kx = 0; kx < op->k_w; kx++) {
-      int32_t x = spot->x + kx * op->dilation_w;
-      int32_t inside = y >= 0 && y < op->in_h && x >= 0 && x < op->in_w;
-      row = tfb_put_bytes(op, row, inside ? spot->image + y * line + x * c : 0, c);
+      int32_t at = kx * op->dilation_w, is_inside = x + at >= 0 && x + at < op->in_w;
+      row = tfb_put_bytes(op, row, is_inside ? first + at * c : 0, c);
     }
   }
 }
-#endif

@@ -3,13 +3,13 @@
 
 #include "tfbinreg_runtime.h"
 
-static const uint8_t weights_0[1] = {5};
+TFB_ALIGNED static const uint8_t weights_0[1] = {5};
 static const int16_t data_1[2] = {500, 500};
 static const int32_t data_2[1] = {1144117935};
 static const int8_t data_3[1] = {-5};
 static const tfb_conv op_0 = {.weights = weights_0, .bias = data_1, .multiplier = data_2, .shift = data_3, .out_h = 6, .out_w = 6, .stride_h = 1, .stride_w = 1, .dilation_h = 1, .dilation_w = 1, .pad_h = 0, .pad_w = 0, .batch = 1, .in_h = 6, .in_w = 6, .in_c = 2, .out_c = 2, .k_h = 1, .k_w = 1, .in_zero = 0, .out_zero = 0, .low = -128, .high = 127, .bits = 2, .prescale = 64, .form = 5};
 static const tfb_pool op_1 = {.in_h = 6, .out_h = 3, .k_h = 2, .stride_h = 2, .pad_h = 0, .in_w = 6, .out_w = 3, .k_w = 2, .stride_w = 2, .pad_w = 0, .batch = 1, .channels = 2, .low = -128, .high = 127};
-static const uint8_t weights_4[32] = {
+TFB_ALIGNED static const uint8_t weights_4[32] = {
   252, 3, 250, 251, 247, 251, 252, 248, 248, 252, 251, 246, 6, 10, 0, 5, 251, 252, 9, 248,
   248, 252, 251, 254, 4, 255, 247, 8, 8, 248, 2, 6};
 static const int16_t data_5[4] = {62, 2, 43, -16};
@@ -30,11 +30,11 @@ static const int8_t data_7[256] = {
   121, 124, 127, 127, 127, 127, 127, 127, 127, 127, 127, 127, 127, 127, 127, 127, 127, 127, 127, 127,
   127, 127, 127, 127, 127, 127, 127, 127, 127, 127, 127, 127, 127, 127, 127, 127};
 static const tfb_gather op_4 = {.start = 0, .size = {1, 1, 4, 2}, .step = {0, 0, 4, 1}};
-static const uint8_t weights_8[1] = {116};
+TFB_ALIGNED static const uint8_t weights_8[1] = {116};
 static const int16_t data_9[2] = {1307, -3};
 static const int32_t data_10[2] = {1209151774, 1877497394};
 static const tfb_conv op_5 = {.weights = weights_8, .bias = data_9, .multiplier = data_10, .shift = data_3, .out_h = 1, .out_w = 4, .stride_h = 1, .stride_w = 1, .dilation_h = 1, .dilation_w = 1, .pad_h = 0, .pad_w = 0, .batch = 1, .in_h = 1, .in_w = 4, .in_c = 2, .out_c = 2, .k_h = 1, .k_w = 1, .in_zero = -82, .out_zero = 0, .low = -128, .high = 127, .bits = 2, .prescale = 16, .form = 13};
-static const uint8_t weights_11[1] = {4};
+TFB_ALIGNED static const uint8_t weights_11[1] = {4};
 static const int16_t data_12[4] = {9, 2617, 26, -19};
 static const int32_t data_13[4] = {1637673682, -1967240256, 398423837, 797073031};
 static const int8_t data_14[1] = {-7};
@@ -69,7 +69,7 @@ static const int8_t data_16[256] = {
   24, 25, 27, 28, 30, 31, 33, 34, 36, 37, 39, 41, 42, 44, 45, 47};
 static const tfb_pair op_9 = {.size = {1, 1, 1, 8}, .step_a = {0, 0, 0, 1}, .step_b = {0, 0, 0, 1}, .multiplier_a = 0, .multiplier_b = 0, .multiplier = 1262535450, .shift_a = 0, .shift_b = 0, .shift = -6, .zero_a = 0, .zero_b = -128, .zero = -100, .low = -128, .high = 127};
 static const tfb_reduce op_11 = {.outer = 1, .count = 4, .inner = 6, .multiplier = 1732310534, .shift = -1, .in_zero = -100, .out_zero = -102};
-static const uint8_t weights_17[18] = {255, 250, 8, 248, 254, 246, 244, 252, 2, 253, 2, 9, 6, 5, 7, 0, 244, 4};
+TFB_ALIGNED static const uint8_t weights_17[18] = {255, 250, 8, 248, 254, 246, 244, 252, 2, 253, 2, 9, 6, 5, 7, 0, 244, 4};
 static const int16_t data_18[3] = {-1934, -616, 1015};
 static const int32_t data_19[3] = {1448939121, 396728142, 1171201863};
 static const int8_t data_20[1] = {-4};
@@ -86,17 +86,17 @@ void net_run(const int8_t *input0, int8_t *output0) {
   /* DEPTHWISE_CONV_2D: scaled */
   tfb_depthwise(&op_0, input0, arena.bytes + 100, arena.bytes + 0);
   /* MAX_POOL_2D: max */
-  tfb_pool_2d(&op_1, 0, arena.bytes + 100, arena.bytes + 176);
+  tfb_pool_2d(&op_1, 0, arena.bytes + 100, arena.bytes + 320);
   /* CONV_2D: conv */
-  tfb_conv_2d(&op_2, arena.bytes + 176, arena.bytes + 196, arena.bytes + 0, 2, 0);
+  tfb_conv_2d(&op_2, arena.bytes + 320, arena.bytes + 340, arena.bytes + 0, 2, 0);
   /* HARD_SWISH: hard */
-  tfb_lookup(data_7, arena.bytes + 196, arena.bytes + 196, 16);
+  tfb_lookup(data_7, arena.bytes + 340, arena.bytes + 340, 16);
   /* STRIDED_SLICE: get_item */
-  tfb_gather_4d(&op_4, arena.bytes + 196, arena.bytes + 56);
+  tfb_gather_4d(&op_4, arena.bytes + 340, arena.bytes + 56);
   /* CONV_2D: left */
   tfb_conv_2d(&op_5, arena.bytes + 56, arena.bytes + 64, arena.bytes + 72, 1, tfb_widen2);
   /* DEPTHWISE_CONV_2D: right */
-  tfb_depthwise(&op_6, arena.bytes + 196, arena.bytes + 36, arena.bytes + 0);
+  tfb_depthwise(&op_6, arena.bytes + 340, arena.bytes + 36, arena.bytes + 0);
   /* LOGISTIC: left_sigmoid */
   tfb_lookup(data_15, arena.bytes + 64, arena.bytes + 0, 8);
   /* HARD_SWISH: right_hard_swish */

@@ -4,7 +4,7 @@
 #define TFB_SHORT_CONSTANTS 1
 #include "tfbinreg_runtime.h"
 
-static const uint8_t weights_0[72] = {
+TFB_ALIGNED static const uint8_t weights_0[72] = {
   0, 252, 1, 0, 0, 7, 2, 0, 244, 16, 10, 6, 242, 249, 255, 250, 243, 7, 250, 245,
   254, 254, 17, 7, 17, 9, 254, 13, 240, 247, 3, 15, 241, 2, 3, 12, 13, 255, 9, 243,
   245, 6, 248, 13, 240, 7, 8, 12, 15, 244, 249, 15, 2, 254, 241, 16, 2, 5, 242, 12,
@@ -15,13 +15,13 @@ static const tfb_conv op_0 = {.weights = weights_0, .bias = data_1, .multiplier 
 static const uint16_t data_3[12] = {0, 0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5};
 static const uint16_t data_4[12] = {0, 256, 768, 256, 768, 256, 768, 256, 768, 256, 768, 0};
 static const tfb_bilinear op_1 = {.rows = data_3, .row_shares = data_4, .columns = data_3, .column_shares = data_4, .batch = 1, .in_h = 6, .in_w = 6, .channels = 4, .out_h = 12, .out_w = 12};
-static const uint8_t weights_5[9] = {247, 190, 253, 22, 249, 233, 67, 88, 82};
+TFB_ALIGNED static const uint8_t weights_5[9] = {247, 190, 253, 22, 249, 233, 67, 88, 82};
 static const int16_t data_6[4] = {15287, 8540, 13617, -9164};
 static const int32_t data_7[4] = {313843366, 1268925923, 381662095, 934687853};
 static const int8_t data_8[1] = {-3};
 static const tfb_conv op_2 = {.weights = weights_5, .bias = data_6, .multiplier = data_7, .shift = data_8, .out_h = 10, .out_w = 10, .stride_h = 1, .stride_w = 1, .dilation_h = 1, .dilation_w = 1, .pad_h = 0, .pad_w = 0, .batch = 1, .in_h = 12, .in_w = 12, .in_c = 4, .out_c = 4, .k_h = 3, .k_w = 3, .in_zero = -128, .out_zero = -128, .low = -128, .high = 127, .bits = 2, .prescale = 32, .form = 45};
 static const tfb_reduce op_3 = {.outer = 1, .count = 100, .inner = 4, .multiplier = 1222793888, .shift = -11, .in_zero = -128, .out_zero = -128};
-static const uint8_t weights_9[12] = {33, 91, 59, 5, 178, 32, 164, 15, 81, 224, 232, 171};
+TFB_ALIGNED static const uint8_t weights_9[12] = {33, 91, 59, 5, 178, 32, 164, 15, 81, 224, 232, 171};
 static const int16_t data_10[3] = {23929, -15609, -7545};
 static const int32_t data_11[1] = {1196806559};
 static const int8_t data_12[1] = {-5};
@@ -35,9 +35,9 @@ static union {
 
 void net_run(const int8_t *input0, int8_t *output0) {
   /* CONV_2D: conv */
-  tfb_conv_2d(&op_0, input0, arena.bytes + 576, arena.bytes + 720, 2, 0);
+  tfb_conv_2d(&op_0, input0, arena.bytes + 592, arena.bytes + 736, 2, 0);
   /* RESIZE_BILINEAR: up */
-  tfb_resize_bilinear(&op_1, arena.bytes + 576, arena.bytes + 0);
+  tfb_resize_bilinear(&op_1, arena.bytes + 592, arena.bytes + 0);
   /* DEPTHWISE_CONV_2D: depthwise */
   tfb_depthwise(&op_2, arena.bytes + 0, arena.bytes + 576, arena.bytes + 976);
   /* MEAN: mean */

@@ -14,7 +14,8 @@
  *
  * With the DSP extension of Armv7E-M and Armv8-M two products are summed per instruction;
  * TFBINREG_EMULATE_DSP runs the same path with functions in place of the instructions. With Helium
- * (MVE) it is sixteen, in the kernels that other processors run.
+ * (MVE) it is sixteen. Elsewhere one multiplication of 32 bits makes two products of codes of 4 bits
+ * and fewer (joined.h).
  */
 #include <limits.h>
 #include <stdint.h>
@@ -24,7 +25,7 @@
 #error "these kernels compute with an int of 32 bits: this device has a smaller one (AVR, for example)"
 #endif
 
-#define TFB_CALLS 2 /* goes up when a network calls these kernels in another way */
+#define TFB_CALLS 3 /* goes up when a network calls these kernels in another way */
 
 /* The innermost loops stay functions of their own, with all registers to themselves. */
 #if defined(__GNUC__)
@@ -90,8 +91,39 @@ static inline int32_t tfb_smlad(uint32_t a, uint32_t b, int32_t sum) {
 #else
 #define TFB_DSP 0
 #endif
-/* Elsewhere a multiplication makes two products of small codes (tfb_joined_dot4). */
+/* Whether a multiplication makes two products of small codes. */
 #define TFB_JOINS (!TFB_DSP && !TFB_MVE)
+
+/* Whether words are loaded and stored from any address, not byte by byte. */
+#if defined(__ARM_FEATURE_UNALIGNED) || defined(__riscv_misaligned_fast) || defined(__i386__) || \
+    defined(__x86_64__) || defined(__aarch64__)
+#define TFB_UNALIGNED 1
+#else
+#define TFB_UNALIGNED 0
+#endif
+
+/* How packed weights are declared: to begin where words do, if words do not begin anywhere. */
+#if !TFB_UNALIGNED && defined(__GNUC__)
+#define TFB_ALIGNED __attribute__((aligned(4)))
+#else
+#define TFB_ALIGNED
+#endif
+
+/* Loads stay behind this, near to what they are used for: compilers that move them forwards run out of
+ * registers. */
+#if defined(__GNUC__)
+#define TFB_LOADS_STAY __asm__ volatile("" : : : "memory")
+#else
+#define TFB_LOADS_STAY (void)0
+#endif
+
+/* A number that is not made anew wherever it is used, so that an AND can shift its other operand. */
+static inline uint32_t tfb_in_register(uint32_t x) {
+#if defined(__GNUC__) && defined(__OPTIMIZE__)
+  __asm__("" : "+r"(x));
+#endif
+  return x;
+}
 
 static inline int32_t tfb_min(int32_t a, int32_t b) { return a < b ? a : b; }
 static inline int32_t tfb_max(int32_t a, int32_t b) { return a > b ? a : b; }
@@ -113,7 +145,8 @@ static inline int32_t tfb_product_of_twice(int32_t a2, int32_t b) {
   __asm__("smmulr %0, %1, %2" : "=r"(result) : "r"(a2), "r"(b));
   return result;
 #else
-  return (int32_t)(((int64_t)a2 * b + ((int64_t)1 << 31)) >> 32);
+  int64_t product = (int64_t)a2 * b; /* the half carries into the upper word from bit 31 */
+  return (int32_t)(product >> 32) + (int32_t)((uint32_t)product >> 31);
 #endif
 }
 
@@ -130,7 +163,7 @@ static inline int32_t tfb_product_plus(int32_t a2, int32_t b, int32_t c) {
 
 /* The nearest number of 8 bits. */
 static inline int8_t tfb_saturated(int32_t x) {
-#if (TFB_DSP || TFB_MVE) && defined(__GNUC__) && !defined(TFBINREG_EMULATE_DSP)
+#if defined(__ARM_FEATURE_SAT) && defined(__GNUC__)
   __asm__("ssat %0, #8, %0" : "+r"(x));
   return (int8_t)x;
 #else
@@ -284,35 +317,6 @@ static TFB_APART void tfb_dot2(const int8_t *x, const int8_t *w, int32_t row, in
   sums[TFB_CHUNK] = second - zero * all_second;
 }
 
-/* The same without a zero for 2 * pairs inputs, `step` apart: every load is used twice. */
-static TFB_APART void tfb_dot4(const int8_t *x, int32_t step, const int8_t *w, int32_t row,
-                               int32_t n, int32_t pairs, int32_t *sums) {
-  for (; pairs > 0; pairs--, x += 2 * step, sums += 2) {
-    int32_t s0 = sums[0], s1 = sums[TFB_CHUNK], s2 = sums[1], s3 = sums[TFB_CHUNK + 1], i = n / 16;
-    const int8_t *p = x, *q = w, *r = x + step, *s = w + row;
-    for (; i > 0; i--, p += 16, q += 16, r += 16, s += 16) {
-      int8x16_t a = vldrbq_s8(p), b = vldrbq_s8(r), c = vldrbq_s8(q), d = vldrbq_s8(s);
-      s0 = vmladavaq_s8(s0, a, c);
-      s1 = vmladavaq_s8(s1, a, d);
-      s2 = vmladavaq_s8(s2, b, c);
-      s3 = vmladavaq_s8(s3, b, d);
-    }
-    if (n % 16 != 0) {
-      mve_pred16_t left = vctp8q((uint32_t)n % 16);
-      int8x16_t a = vldrbq_z_s8(p, left), b = vldrbq_z_s8(r, left);
-      int8x16_t c = vldrbq_z_s8(q, left), d = vldrbq_z_s8(s, left);
-      s0 = vmladavaq_s8(s0, a, c);
-      s1 = vmladavaq_s8(s1, a, d);
-      s2 = vmladavaq_s8(s2, b, c);
-      s3 = vmladavaq_s8(s3, b, d);
-    }
-    sums[0] = s0;
-    sums[1] = s2;
-    sums[TFB_CHUNK] = s1;
-    sums[TFB_CHUNK + 1] = s3;
-  }
-}
-
 static TFB_APART int32_t tfb_sum(const int8_t *w, int32_t n) {
   int32_t sum = 0;
   for (; n > 0; n -= 16, w += 16) sum = vaddvaq_s8(sum, vldrbq_z_s8(w, vctp8q((uint32_t)n)));
@@ -342,37 +346,6 @@ static TFB_APART void tfb_dot2(const int8_t *x, const int8_t *w, int32_t row, in
   sums[0] = first;
   sums[TFB_CHUNK] = second;
 }
-
-#define TFB_TAP(k)                             \
-  do {                                         \
-    int32_t a = p[k], b = r[k], c = q[k], d = s[k]; \
-    s0 += a * c;                               \
-    s1 += a * d;                               \
-    s2 += b * c;                               \
-    s3 += b * d;                               \
-  } while (0)
-
-/* The same without a zero for 2 * pairs inputs, `step` apart: every load is used twice. */
-static TFB_APART void tfb_dot4(const int8_t *x, int32_t step, const int8_t *w, int32_t row,
-                               int32_t n, int32_t pairs, int32_t *sums) {
-  for (; pairs > 0; pairs--, x += 2 * step, sums += 2) {
-    int32_t s0 = sums[0], s1 = sums[TFB_CHUNK], s2 = sums[1], s3 = sums[TFB_CHUNK + 1], i;
-    const int8_t *p = x, *q = w, *r = x + step, *s = w + row;
-    for (i = n; i >= 4; i -= 4, p += 4, q += 4, r += 4, s += 4) {
-      TFB_TAP(0);
-      TFB_TAP(1);
-      TFB_TAP(2);
-      TFB_TAP(3);
-    }
-    for (; i > 0; i--, p++, q++, r++, s++) TFB_TAP(0);
-    sums[0] = s0;
-    sums[1] = s2;
-    sums[TFB_CHUNK] = s1;
-    sums[TFB_CHUNK + 1] = s3;
-  }
-}
-
-#undef TFB_TAP
 
 static TFB_APART int32_t tfb_sum(const int8_t *w, int32_t n) {
   int32_t sum = 0;
@@ -420,9 +393,6 @@ typedef struct {
   const int8_t *row;
   int32_t outside; /* what a sum of (x - in_zero) * w is short of one of x * w */
   int32_t factor, base, multiplier, exponent;
-#if TFB_JOINS
-  const uint32_t *words; /* of the first of two filters: both rows joined, or 0 */
-#endif
 } tfb_filter;
 
 /* What is taken off the inputs where a filter reaches over the border. */
@@ -470,9 +440,6 @@ static inline tfb_filter tfb_filter_scales(const tfb_conv *op, int32_t c) {
   left = tfb_max(shift, 0);
   filter.row = 0;
   filter.outside = 0;
-#if TFB_JOINS
-  filter.words = 0;
-#endif
   filter.factor = (int32_t)op->prescale << (left + 1);
   filter.base = bias * ((int32_t)2 << left);
   filter.multiplier = (int32_t)multiplier;
@@ -490,8 +457,10 @@ static inline tfb_filter tfb_filter_with(const tfb_conv *op, int32_t c, const in
   return filter;
 }
 
-/* Stores n outputs of a filter. The second rounding is that of tfb_rounded_shift, for numbers so
- * small that the half can be added. */
+/* From this exponent on the offset below and what it is added to could leave 31 bits. */
+#define TFB_MOST_SHIFT 22
+
+/* Stores n outputs of a filter. */
 #if TFB_MVE
 static TFB_APART void tfb_store(const tfb_conv *op, const tfb_filter *filter, const int32_t *sums,
                                 int32_t n, int8_t *out) {
@@ -512,16 +481,38 @@ static TFB_APART void tfb_store(const tfb_conv *op, const tfb_filter *filter, co
   }
 }
 #else
+/* The last rounding takes 1 off a negative number, where there is one; it may go by the sign before
+ * the product, for 0 is rounded to 0 either way. Mostly the offset that is added has the half of that
+ * rounding and the zero point, and what codes are times is in the factor. */
 static TFB_APART void tfb_store(const tfb_conv *op, const tfb_filter *filter, const int32_t *sums,
                                 int32_t n, int8_t *out) {
   int32_t drop = 8 - op->bits, zero = op->out_zero, low = op->low, high = op->high;
   int32_t factor = filter->factor, base = filter->base, multiplier = filter->multiplier;
-  int32_t exponent = filter->exponent, half = (int32_t)(((uint32_t)1 << exponent) >> 1);
-  int32_t sign = -(exponent > 0), next = op->out_c;
-  for (; n > 0; n--, out += next) {
-    int32_t value = tfb_product_of_twice((*sums++ >> drop) * factor + base, multiplier);
-    value = (value + (half + ((value >> 31) & sign))) >> exponent;
-    *out = (int8_t)tfb_clamp(value + zero, low, high);
+  int32_t exponent = filter->exponent, sign = -(exponent > 0), next = op->out_c, half;
+  const int32_t *end = sums + n;
+  if (exponent > 0 && exponent < TFB_MOST_SHIFT && (factor & ((1 << drop) - 1)) == 0) {
+    int32_t offset = (zero * 2 + 1) * (1 << (exponent - 1));
+    factor >>= drop;
+    if (low == -128 && high == 127) {
+      for (; sums != end; out += next) {
+        int32_t twice = *sums++ * factor + base;
+        twice = tfb_product_plus(twice, multiplier, offset + (twice >> 31)) >> exponent;
+        *out = tfb_saturated(twice);
+      }
+      return;
+    }
+    for (; sums != end; out += next) {
+      int32_t twice = *sums++ * factor + base;
+      twice = tfb_product_plus(twice, multiplier, offset + (twice >> 31)) >> exponent;
+      *out = (int8_t)tfb_clamp(twice, low, high);
+    }
+    return;
+  }
+  half = (int32_t)(((uint32_t)1 << exponent) >> 1);
+  for (; sums != end; out += next) {
+    int32_t twice = (*sums++ >> drop) * factor + base;
+    twice = tfb_product_plus(twice, multiplier, half + ((twice >> 31) & sign)) >> exponent;
+    *out = (int8_t)tfb_clamp(twice + zero, low, high);
   }
 }
 #endif
@@ -594,8 +585,6 @@ static inline tfb_rows tfb_rows_of(const tfb_conv *op, tfb_row_of row_of, const 
   return rows;
 }
 
-#if TFB_DSP || TFB_MVE
-
 /* Where a filter lies: its first row and column in an image. */
 typedef struct {
   const int8_t *image;
@@ -618,7 +607,16 @@ static TFB_APART int8_t *tfb_put_bytes(const tfb_conv *op, int8_t *to, const int
   }
 #else
   if (from) {
+#if TFB_UNALIGNED
     for (; n >= 4; n -= 4, to += 4, from += 4) tfb_put(to, tfb_word(from));
+#else
+    for (; n >= 4; n -= 4, to += 4, from += 4) {
+      to[0] = from[0];
+      to[1] = from[1];
+      to[2] = from[2];
+      to[3] = from[3];
+    }
+#endif
     for (; n > 0; n--) *to++ = *from++;
   } else {
     memset(to, op->in_zero, (size_t)n);
@@ -634,24 +632,31 @@ static inline int32_t tfb_lies_inside(const tfb_conv *op, const tfb_spot *spot) 
 
 /* What a filter sees, as a row of bytes; the zero point around the image. */
 static TFB_APART void tfb_patch(const tfb_conv *op, const tfb_spot *spot, int8_t *row) {
-  int32_t ky, kx, c = op->in_c, line = op->in_w * c;
+  int32_t ky, kx, c = op->in_c, line = op->in_w * c, across = op->k_w * c;
+  int32_t y = spot->y, x = spot->x, before, inside;
+  const int8_t *first = spot->image + y * line + x * c;
   if (op->dilation_w == 1 && tfb_lies_inside(op, spot)) {
-    const int8_t *first = spot->image + spot->y * line + spot->x * c;
     for (ky = op->k_h; ky > 0; ky--, first += op->dilation_h * line) {
-      row = tfb_put_bytes(op, row, first, op->k_w * c);
+      row = tfb_put_bytes(op, row, first, across);
     }
     return;
   }
-  for (ky = 0; ky < op->k_h; ky++) {
-    int32_t y = spot->y + ky * op->dilation_h;
+  before = tfb_clamp(-x, 0, op->k_w) * c;
+  inside = tfb_clamp(op->in_w - x, 0, op->k_w) * c - before;
+  for (ky = op->k_h; ky > 0; ky--, y += op->dilation_h, first += op->dilation_h * line) {
+    int32_t is_row = y >= 0 && y < op->in_h, n = is_row ? inside : 0;
+    if (!is_row || op->dilation_w == 1) { /* a run between zeros */
+      row = tfb_put_bytes(op, row, 0, before);
+      row = tfb_put_bytes(op, row, first + before, n);
+      row = tfb_put_bytes(op, row, 0, across - before - n);
+      continue;
+    }
     for (kx = 0; kx < op->k_w; kx++) {
-      int32_t x = spot->x + kx * op->dilation_w;
-      int32_t inside = y >= 0 && y < op->in_h && x >= 0 && x < op->in_w;
-      row = tfb_put_bytes(op, row, inside ? spot->image + y * line + x * c : 0, c);
+      int32_t at = kx * op->dilation_w, is_inside = x + at >= 0 && x + at < op->in_w;
+      row = tfb_put_bytes(op, row, is_inside ? first + at * c : 0, c);
     }
   }
 }
-#endif
 
 /* ---- Blocks of filters on cores with the DSP extension ---- */
 
@@ -663,14 +668,6 @@ static TFB_APART void tfb_patch(const tfb_conv *op, const tfb_spot *spot, int8_t
 #else
 #define TFB_BY_HAND 0
 #endif
-
-/* A number that is not made anew wherever it is used, so that an AND can shift its other operand. */
-static inline uint32_t tfb_in_register(uint32_t x) {
-#if TFB_BY_HAND
-  __asm__("" : "+r"(x));
-#endif
-  return x;
-}
 
 /* Puts two words; returns the place behind them. */
 static inline uint32_t *tfb_put_words(uint32_t *to, uint32_t first, uint32_t second) {
@@ -740,9 +737,6 @@ typedef struct {
 } tfb_scales;
 
 #define TFB_TWO_SCALES ((int32_t)(2 * sizeof(tfb_scales) / 4)) /* words */
-
-/* From this exponent on the offset and what it is added to could leave 31 bits. */
-#define TFB_MOST_SHIFT 22
 
 /* Two rows of n values as 16-bit numbers plus those of `pair`, in pairs that take turns: values 0
  * and 2 of the first row, of the second row, values 1 and 3 of the first, of the second, and so on;
@@ -1185,7 +1179,8 @@ static inline void tfb_blocks(const tfb_conv *op, tfb_rows *rows, const int8_t *
                               int8_t *scratch, int32_t pairs) {
   int32_t taps = op->k_h * op->k_w * op->in_c, drop = 8 - op->bits, c, i, k;
   int32_t wide = 4 * ((taps + 1) & ~1), room = wide + pairs * (wide + 40) - 2 * taps;
-  int32_t most = tfb_min(rows->last - rows->first, room / (16 + (op->bits < 8 ? taps : 0)));
+  int32_t unpacks = op->bits < 8 || rows->row_of != tfb_plain_row;
+  int32_t most = tfb_min(rows->last - rows->first, room / (16 + (unpacks ? taps : 0)));
   int8_t *bytes = scratch + 16 * most, *block = bytes + 2 * taps;
   tfb_lanes lanes;
   lanes.factor = (int32_t *)(void *)scratch;
@@ -1204,7 +1199,8 @@ static inline void tfb_blocks(const tfb_conv *op, tfb_rows *rows, const int8_t *
       } else {
         filter.factor >>= drop;
       }
-      if (codes != row && i == 0) w = codes;
+      if (unpacks && codes != row) memcpy(row, codes, (size_t)taps);
+      if (!unpacks && i == 0) w = codes;
       lanes.factor[i] = filter.factor / 2;
       lanes.base[i] = filter.base / 2;
       lanes.multiplier[i] = filter.multiplier;
@@ -1215,7 +1211,7 @@ static inline void tfb_blocks(const tfb_conv *op, tfb_rows *rows, const int8_t *
 }
 #endif
 
-/* ---- Two filters in one word ---- */
+/* ---- Blocks of filters on cores that have neither DSP instructions nor Helium ---- */
 
 #if TFB_JOINS
 
@@ -1225,39 +1221,54 @@ static inline void tfb_blocks(const tfb_conv *op, tfb_rows *rows, const int8_t *
  *   x (v + 65536 w) = x v + 65536 x w
  *
  * so that sums of both filters grow in one register. The lower half is the first filter's sum while
- * that fits 16 bits: |x v| is at most 2^(7 + bits - 1), so 255 >> (bits - 1) products always do,
- * 127, 63 or 31 of them. Then both are added to sums of 32 bits. */
+ * that fits 16 bits. A product lies between -(2^7 - 1) 2^(bits - 1) and 2^(14 - (8 - bits)), so 256 >>
+ * (bits - 1) of them lie between -2^15 + 2^8 and 2^15, both included. Sums that begin with TFB_JOINED
+ * have the lower half 2^15 - 1 higher, from 0 to 2^16 - 1, and the upper one by 1 lower. */
+#define TFB_JOINED 0xffff7fffu
 
-/* The words of two rows of codes times 2^drop. */
+/* The codes of two rows in words, and words of 0 up to `length`. Rows hold codes times 2^drop. */
 static TFB_APART void tfb_join(const int8_t *first, const int8_t *second, int32_t drop, int32_t n,
-                               uint32_t *words) {
-  for (; n > 0; n--) {
-    *words++ = (uint32_t)(*first++ >> drop) + ((uint32_t)(*second++ >> drop) << 16);
+                               int32_t length, uint32_t *words) {
+  uint32_t *end = words + length;
+#define TFB_WORD(k) \
+  words[k] = (uint32_t)(first[k] >> drop) + ((uint32_t)(second[k] >> drop) << 16)
+  for (; n >= 4; n -= 4, words += 4, first += 4, second += 4) {
+    TFB_WORD(0);
+    TFB_WORD(1);
+    TFB_WORD(2);
+    TFB_WORD(3);
   }
+  for (; n > 0; n--, words++, first++, second++) TFB_WORD(0);
+#undef TFB_WORD
+  while (words != end) *words++ = 0;
 }
 
-/* Adds what two filters have summed up to sums[0] and [TFB_CHUNK], times 2^drop. */
-static inline void tfb_part_joined(uint32_t both, int32_t drop, int32_t *sums) {
-  int32_t first = (int16_t)both, second = (int32_t)(both - (uint32_t)first) >> 16;
-  sums[0] += first * (1 << drop);
-  sums[TFB_CHUNK] += second * (1 << drop);
+/* What two filters have summed up, to sums[0] and [TFB_CHUNK]; or added to these. */
+static inline void tfb_part_joined(uint32_t both, int32_t adds, int32_t *sums) {
+  int32_t first = (int32_t)(both & 0xffff) - 0x7fff, second = ((int32_t)both >> 16) + 1;
+  if (adds) {
+    first += sums[0];
+    second += sums[TFB_CHUNK];
+  }
+  sums[0] = first;
+  sums[TFB_CHUNK] = second;
 }
 
-/* Adds to sums[0] and [TFB_CHUNK] the sums of n products (x - zero) * w, in the unit of codes times
- * 2^drop; |x - zero| may be twice as large as |x|. */
-static TFB_APART void tfb_joined_dot(const int8_t *x, const uint32_t *w, int32_t n, int32_t zero,
-                                     int32_t drop, int32_t *sums) {
-  int32_t most = 127 >> (7 - drop), i;
-  for (; n > 0; n -= most) {
-    uint32_t both = 0;
-    for (i = tfb_min(n, most); i >= 4; i -= 4, x += 4, w += 4) {
-      both += (uint32_t)(x[0] - zero) * w[0];
-      both += (uint32_t)(x[1] - zero) * w[1];
-      both += (uint32_t)(x[2] - zero) * w[2];
-      both += (uint32_t)(x[3] - zero) * w[3];
+/* The sums of n products of one input, up to `most` at a time, with two filters. */
+static TFB_APART void tfb_joined_dot(const int8_t *x, const uint32_t *w, int32_t n, int32_t most,
+                                     int32_t *sums) {
+  int32_t adds;
+  for (adds = 0; n > 0; n -= most, adds = 1) {
+    const uint32_t *end = w + tfb_min(n, most), *last = end - 3;
+    uint32_t both = TFB_JOINED;
+    for (; w < last; x += 4, w += 4) {
+      both += (uint32_t)(int32_t)x[0] * w[0];
+      both += (uint32_t)(int32_t)x[1] * w[1];
+      both += (uint32_t)(int32_t)x[2] * w[2];
+      both += (uint32_t)(int32_t)x[3] * w[3];
     }
-    for (; i > 0; i--) both += (uint32_t)(*x++ - zero) * *w++;
-    tfb_part_joined(both, drop, sums);
+    while (w < end) both += (uint32_t)(int32_t)*x++ * *w++;
+    tfb_part_joined(both, adds, sums);
   }
 }
 
@@ -1268,46 +1279,275 @@ static TFB_APART void tfb_joined_dot(const int8_t *x, const uint32_t *w, int32_t
     s1 += (uint32_t)(int32_t)b[k] * word; \
     s2 += (uint32_t)(int32_t)c[k] * word; \
     s3 += (uint32_t)(int32_t)d[k] * word; \
+    TFB_LOADS_STAY;                       \
   } while (0)
 
-/* Sums of n products for four inputs, `step` apart. */
-static TFB_APART void tfb_joined_sums4(const int8_t *x, int32_t step, const uint32_t *w, int32_t n,
-                                       uint32_t *sums) {
-  const int8_t *a = x, *b = a + step, *c = b + step, *d = c + step;
-  const uint32_t *end = w + n, *last = end - 3;
-  uint32_t s0 = 0, s1 = 0, s2 = 0, s3 = 0;
-  for (; w < last; a += 4, b += 4, c += 4, d += 4, w += 4) {
-    TFB_TAP(0);
-    TFB_TAP(1);
-    TFB_TAP(2);
-    TFB_TAP(3);
+/* The same of four times so many inputs, `step` apart. */
+static TFB_APART void tfb_joined_dot4(const int8_t *x, int32_t step, const uint32_t *words,
+                                      int32_t taps, int32_t most, int32_t fours, int32_t *sums) {
+  for (; fours > 0; fours--, x += 4 * step, sums += 4) {
+    const int8_t *a = x, *b = a + step, *c = b + step, *d = c + step;
+    const uint32_t *w = words;
+    int32_t adds, n = taps;
+    for (adds = 0; n > 0; n -= most, adds = 1) {
+      const uint32_t *end = w + tfb_min(n, most), *last = end - 3;
+      uint32_t s0 = TFB_JOINED, s1 = s0, s2 = s0, s3 = s0;
+      for (; w < last; a += 4, b += 4, c += 4, d += 4, w += 4) {
+        TFB_TAP(0);
+        TFB_TAP(1);
+        TFB_TAP(2);
+        TFB_TAP(3);
+      }
+      for (; w < end; a++, b++, c++, d++, w++) TFB_TAP(0);
+      tfb_part_joined(s0, adds, sums);
+      tfb_part_joined(s1, adds, sums + 1);
+      tfb_part_joined(s2, adds, sums + 2);
+      tfb_part_joined(s3, adds, sums + 3);
+    }
   }
-  for (; w < end; a++, b++, c++, d++, w++) TFB_TAP(0);
-  sums[0] = s0;
-  sums[1] = s1;
-  sums[2] = s2;
-  sums[3] = s3;
 }
 
 #undef TFB_TAP
 
-/* Adds to sums[] and sums[TFB_CHUNK + ] the sums of n products for 4 * fours inputs, `step` apart,
- * in the unit of codes times 2^drop. */
-static TFB_APART void tfb_joined_dot4(const int8_t *x, int32_t step, const uint32_t *words,
-                                      int32_t n, int32_t drop, int32_t fours, int32_t *sums) {
-  int32_t most = 255 >> (7 - drop), first, i;
-  uint32_t both[4];
-  for (; fours > 0; fours--, x += 4 * step, sums += 4) {
-    for (first = 0; first < n; first += most) {
-      tfb_joined_sums4(x + first, step, words + first, tfb_min(n - first, most), both);
-      for (i = 0; i < 4; i++) tfb_part_joined(both[i], drop, sums + i);
+/* Sums of so many positions with two filters fit into the registers beside what they are made of. */
+#if defined(__arm__) && !defined(__aarch64__)
+#define TFB_TOGETHER 2
+#else
+#define TFB_TOGETHER 4
+#endif
+
+/* The sums of TFB_TOGETHER times so many inputs, `step` apart, with the weights at w and w + row. */
+static TFB_APART void tfb_dot_together(const int8_t *x, int32_t step, const int8_t *weights,
+                                       int32_t row, int32_t n, int32_t times, int32_t *sums) {
+  for (; times > 0; times--, x += TFB_TOGETHER * step, sums += TFB_TOGETHER) {
+    const int8_t *a = x, *b = a + step, *w = weights, *v = w + row, *end = w + n, *last = end - 3;
+    int32_t s0 = 0, s1 = 0, t0 = 0, t1 = 0;
+#if TFB_TOGETHER == 2
+#define TFB_TAP(k)                                        \
+  do {                                                    \
+    int32_t first = w[k], second = v[k];                  \
+    s0 += a[k] * first, t0 += a[k] * second;              \
+    s1 += b[k] * first, t1 += b[k] * second;              \
+    TFB_LOADS_STAY;                                       \
+  } while (0)
+    for (; w < last; a += 4, b += 4, w += 4, v += 4) {
+      TFB_TAP(0);
+      TFB_TAP(1);
+      TFB_TAP(2);
+      TFB_TAP(3);
     }
+    for (; w != end; a++, b++, w++, v++) TFB_TAP(0);
+#else
+    const int8_t *c = b + step, *d = c + step;
+    int32_t s2 = 0, s3 = 0, t2 = 0, t3 = 0;
+#define TFB_TAP(k)                                        \
+  do {                                                    \
+    int32_t first = w[k], second = v[k];                  \
+    s0 += a[k] * first, t0 += a[k] * second;              \
+    s1 += b[k] * first, t1 += b[k] * second;              \
+    s2 += c[k] * first, t2 += c[k] * second;              \
+    s3 += d[k] * first, t3 += d[k] * second;              \
+    TFB_LOADS_STAY;                                       \
+  } while (0)
+    for (; w < last; a += 4, b += 4, c += 4, d += 4, w += 4, v += 4) {
+      TFB_TAP(0);
+      TFB_TAP(1);
+      TFB_TAP(2);
+      TFB_TAP(3);
+    }
+    for (; w != end; a++, b++, c++, d++, w++, v++) TFB_TAP(0);
+    sums[2] = s2;
+    sums[3] = s3;
+    sums[TFB_CHUNK + 2] = t2;
+    sums[TFB_CHUNK + 3] = t3;
+#endif
+#undef TFB_TAP
+    sums[0] = s0;
+    sums[1] = s1;
+    sums[TFB_CHUNK] = t0;
+    sums[TFB_CHUNK + 1] = t1;
+  }
+}
+
+/* What turns the sums of a filter into stored values, as in tfb_filter. */
+typedef struct {
+  int32_t factor, base, multiplier, exponent;
+} tfb_scales;
+
+/* How the filters of a block lie: two sets of scales, behind them a word for each tap, or two rows of
+ * bytes; or the rows stay where they are stored, and `rows` are the first. Inputs lie `step` apart. */
+typedef struct {
+  const int8_t *rows;
+  int32_t size, taps, step, most, joins;
+} tfb_block;
+
+/* The sums of n positions with two filters, or with one. */
+static inline void tfb_two_sums(const tfb_block *block, const uint32_t *w, const int8_t *row,
+                                int32_t filters, const int8_t *x, int32_t n, int32_t *sums) {
+  int32_t step = block->step, taps = block->taps, next = taps, whole;
+  if (block->joins) {
+    tfb_joined_dot4(x, step, w, taps, block->most, n / 4, sums);
+    x += (n & ~3) * step;
+    sums += n & ~3;
+    for (n &= 3; n > 0; n--, x += step, sums++) tfb_joined_dot(x, w, taps, block->most, sums);
+    return;
+  }
+  if (!block->rows) {
+    row = (const int8_t *)w;
+    next = (taps + 3) & ~3;
+  }
+  if (filters == 1) next = 0;
+  whole = n / TFB_TOGETHER * TFB_TOGETHER;
+  tfb_dot_together(x, step, row, next, taps, n / TFB_TOGETHER, sums);
+  x += whole * step;
+  sums += whole;
+  for (n -= whole; n > 0; n--, x += step, sums++) {
+    sums[0] = sums[TFB_CHUNK] = 0;
+    tfb_dot2(x, row, next, taps, 0, sums);
+  }
+}
+
+/* Stores the outputs of n positions for some filters. `op` takes sums in the unit of codes. */
+static TFB_APART void tfb_tile(const tfb_conv *op, const tfb_block *block, const uint32_t *w,
+                               int32_t filters, const int8_t *x, int32_t n, int8_t *out) {
+  const int8_t *row = block->rows;
+  int32_t sums[2 * TFB_CHUNK], i;
+  for (; filters > 0; filters -= 2, w += block->size, out += 2) {
+    const tfb_scales *scales = (const tfb_scales *)(const void *)w;
+    tfb_two_sums(block, w + 8, row, filters, x, n, sums);
+    if (row) row += 2 * block->taps;
+    for (i = 0; i < tfb_min(filters, 2); i++, scales++) {
+      tfb_filter filter;
+      filter.factor = scales->factor;
+      filter.base = scales->base;
+      filter.multiplier = scales->multiplier;
+      filter.exponent = scales->exponent;
+      tfb_store(op, &filter, sums + i * TFB_CHUNK, n, out + i);
+    }
+  }
+}
+
+/* Runs a block of filters over all positions: a pixel each, where they lie, or patches of the image,
+ * some at a time. */
+static TFB_APART void tfb_positions(const tfb_conv *op, const tfb_block *block, const uint32_t *w,
+                                    int32_t filters, const int8_t *in, int8_t *out, int8_t *patches,
+                                    int32_t room) {
+  int32_t left = op->batch * op->out_h * op->out_w, ox = 0, oy = 0, n, i;
+  int32_t image = op->in_h * op->in_w * op->in_c;
+  for (; left > 0; left -= n, out += n * op->out_c) {
+    n = tfb_min(left, room);
+    if (!patches) {
+      tfb_tile(op, block, w, filters, in, n, out);
+      in += n * block->step;
+      continue;
+    }
+    for (i = 0; i < n; i++) {
+      tfb_spot spot;
+      spot.image = in;
+      spot.y = oy * op->stride_h - op->pad_h;
+      spot.x = ox * op->stride_w - op->pad_w;
+      tfb_patch(op, &spot, patches + i * block->step);
+      if (++ox < op->out_w) continue;
+      ox = 0;
+      if (++oy < op->out_h) continue;
+      oy = 0;
+      in += image;
+    }
+    tfb_tile(op, block, w, filters, patches, n, out);
+  }
+}
+
+/* Two filters, or one twice, as a block has them. `bytes` is room for two rows. */
+static TFB_APART void tfb_two_filters(const tfb_conv *op, tfb_rows *rows, const tfb_block *block,
+                                      int32_t c, int32_t count, int32_t taps, int8_t *bytes,
+                                      uint32_t *w) {
+  int32_t length = (taps + 3) & ~3, copies = !block->joins && !block->rows, i;
+  tfb_scales *scales = (tfb_scales *)(void *)w;
+  const int8_t *codes[2];
+  if (copies) bytes = (int8_t *)(w + 8);
+  for (i = 0; i < count; i++, scales++) {
+    tfb_filter filter;
+    int8_t *own = bytes + i * length;
+    codes[i] = rows->row_of(rows->source, c + i, &rows->stream, own, taps);
+    if (copies && codes[i] != own) memcpy(own, codes[i], (size_t)taps);
+    filter = tfb_filter_with(op, c + i, codes[i], taps);
+    scales->factor = filter.factor;
+    scales->base = filter.base;
+    scales->multiplier = filter.multiplier;
+    scales->exponent = filter.exponent;
+  }
+  if (block->joins) tfb_join(codes[0], codes[count - 1], 8 - op->bits, taps, length, w + 8);
+}
+
+/* A convolution in blocks of filters: as many pairs as fit where cores with DSP instructions keep so
+ * many. `scratch` holds patches, or rows while two filters are joined, and behind them the block. */
+static inline void tfb_blocks(const tfb_conv *op, tfb_rows *rows, const int8_t *in, int8_t *out,
+                              int8_t *scratch, int32_t pairs) {
+  int32_t taps = op->k_h * op->k_w * op->in_c, length = (taps + 3) & ~3, c, i, most;
+  int32_t flat = op->k_h * op->k_w * op->stride_h * op->stride_w == 1;
+  int32_t kept = flat ? 2 : tfb_max(4, tfb_min(TFB_CHUNK, 512 / length & ~3));
+  int32_t wide = 4 * ((taps + 1) & ~1), room = wide + pairs * (wide + 40) - kept * length;
+  uint32_t *w = (uint32_t *)(void *)(scratch + kept * length);
+  tfb_conv own = *op;
+  tfb_block block;
+  own.bits = 8;
+  block.joins = op->bits <= 4;
+  block.rows = 0;
+  block.most = 256 >> (op->bits - 1);
+  block.taps = block.joins && !flat ? length : taps;
+  block.step = flat ? taps : length;
+  block.size = 8 + (block.joins ? length : length / 2);
+  if (op->bits == 8 && rows->row_of == tfb_plain_row) {
+    block.size = 8;
+    block.rows = (const int8_t *)rows->stream.next;
+  }
+  most = 2 * tfb_max(1, room / (4 * block.size));
+  for (c = rows->first; c < rows->last; c += most) {
+    int32_t n = tfb_min(most, rows->last - c);
+    for (i = 0; i < n; i += 2) {
+      tfb_two_filters(op, rows, &block, c + i, tfb_min(2, n - i), taps, scratch,
+                      w + i / 2 * block.size);
+    }
+    tfb_positions(&own, &block, w, n, in, out + c, flat ? 0 : scratch, flat ? TFB_CHUNK : kept);
+    if (block.rows) block.rows += n * taps;
   }
 }
 
 #endif
 
-/* ---- Filters that are used once, on cores with the DSP extension ---- */
+/* ---- Filters that are used once ---- */
+
+/* What turns sums into stored values, of one filter after the other; but for the bias it is mostly
+ * the same. */
+typedef struct {
+  tfb_filter filter;
+  int32_t unit; /* what a bias is multiplied by */
+} tfb_dense_scales;
+
+static inline tfb_dense_scales tfb_first_scales(const tfb_conv *op) {
+  tfb_dense_scales scales;
+  scales.filter = tfb_filter_scales(op, 0);
+  scales.unit = scales.filter.factor / op->prescale;
+  return scales;
+}
+
+/* What is stored for a sum of filter c, in the unit of codes. */
+static inline int8_t tfb_dense_stored(const tfb_conv *op, tfb_dense_scales *scales, int32_t c,
+                                      int32_t value) {
+  tfb_filter *filter = &scales->filter;
+  int32_t exponent;
+  if (op->form & (TFB_EACH_MULTIPLIER | TFB_EACH_SHIFT)) {
+    *filter = tfb_filter_scales(op, c);
+  } else {
+    filter->base = tfb_bias(op, c) * scales->unit;
+  }
+  exponent = filter->exponent;
+  value = tfb_product_of_twice(value * filter->factor + filter->base, filter->multiplier);
+  value += (int32_t)(((uint32_t)1 << exponent) >> 1) - (exponent > 0 && value < 0);
+  return (int8_t)tfb_clamp((value >> exponent) + op->out_zero, op->low, op->high);
+}
+
+/* ---- The same on cores with the DSP extension ---- */
 
 #if TFB_DSP
 
@@ -1339,6 +1579,7 @@ typedef void (*tfb_sum_blocks)(const uint32_t *x, tfb_run *runs, int32_t blocks)
     uint32_t first_ = (x)[0], second_ = (x)[1];            \
     a = tfb_smlad(second_, odd0, tfb_smlad(first_, even0, a)); \
     b = tfb_smlad(second_, odd1, tfb_smlad(first_, even1, b)); \
+    TFB_LOADS_STAY;                                            \
   } while (0)
 /* The same for codes below a mask that start at a bit of each byte of the words u and v. */
 #define TFB_FOUR_AT(x, bit, mask)                                                     \
@@ -1378,29 +1619,29 @@ static TFB_APART void tfb_blocks4(const uint32_t *x, tfb_run *runs, int32_t bloc
   runs[0].sum = a;
   runs[1].sum = b;
 }
+/* The word in the middle, of which two more fours take a bit, is loaded again for each: the registers
+ * do not hold it meanwhile. */
 static TFB_APART void tfb_blocks3(const uint32_t *x, tfb_run *runs, int32_t blocks) {
   const uint8_t *p = runs[0].next, *q = runs[1].next;
-  uint32_t mask = tfb_in_register(0x70007u);
-  uint32_t upper = 0x06060606u, lowest = 0x01010101u;
+  const uint32_t mask = tfb_in_register(0x70007u), lowest = tfb_in_register(0x20202020u);
+  const uint32_t *end = x + 16 * blocks;
   int32_t a = 0, b = 0;
-  for (; blocks > 0; blocks--, p += 12, q += 12, x += 16) {
-    uint32_t u = tfb_word(p) ^ 0xa4a4a4a4u, v = tfb_word(q) ^ 0xa4a4a4a4u, u6, v6, u7, v7;
-    TFB_FOUR_AT(x, 0, mask);
-    TFB_FOUR_AT(x + 2, 3, mask);
-    u6 = u >> 5 & upper, v6 = v >> 5 & upper;
-    u = tfb_word(p + 4) ^ 0x24242424u, v = tfb_word(q + 4) ^ 0x24242424u;
+  for (; x != end; p += 12, q += 12, x += 16) {
+    uint32_t u = tfb_word(p + 4) ^ 0x24242424u, v = tfb_word(q + 4) ^ 0x24242424u;
     TFB_FOUR_AT(x + 4, 0, mask);
     TFB_FOUR_AT(x + 6, 3, mask);
-    u6 |= u >> 6 & lowest, v6 |= v >> 6 & lowest;
-    u7 = u >> 7 & lowest, v7 = v >> 7 & lowest;
     u = tfb_word(p + 8) ^ 0xa4a4a4a4u, v = tfb_word(q + 8) ^ 0xa4a4a4a4u;
     TFB_FOUR_AT(x + 8, 0, mask);
     TFB_FOUR_AT(x + 10, 3, mask);
-    u7 |= u >> 5 & upper, v7 |= v >> 5 & upper;
-    u = u6, v = v6;
-    TFB_FOUR_AT(x + 12, 0, mask);
-    u = u7, v = v7;
-    TFB_FOUR_AT(x + 14, 0, mask);
+    u = (u & 0xc0c0c0c0u) | (tfb_word(p + 4) >> 2 & lowest);
+    v = (v & 0xc0c0c0c0u) | (tfb_word(q + 4) >> 2 & lowest);
+    TFB_FOUR_AT(x + 14, 5, mask);
+    u = tfb_word(p) ^ 0xa4a4a4a4u, v = tfb_word(q) ^ 0xa4a4a4a4u;
+    TFB_FOUR_AT(x, 0, mask);
+    TFB_FOUR_AT(x + 2, 3, mask);
+    u = (u & 0xc0c0c0c0u) | (tfb_word(p + 4) >> 1 & lowest);
+    v = (v & 0xc0c0c0c0u) | (tfb_word(q + 4) >> 1 & lowest);
+    TFB_FOUR_AT(x + 12, 5, mask);
   }
   runs[0].sum = a;
   runs[1].sum = b;
@@ -1451,8 +1692,7 @@ static TFB_APART void tfb_dense(const tfb_conv *op, const int8_t *in, int8_t *ou
   uint32_t *x = (uint32_t *)(void *)scratch, pair = (uint16_t)-tfb_zero(op) * 0x10001u;
   uint32_t taken = (uint32_t)tfb_widen_one(x, in, whole, pair) * half;
   const uint8_t *row = op->weights;
-  tfb_filter filter = tfb_filter_scales(op, 0);
-  int32_t unit = filter.factor / op->prescale;
+  tfb_dense_scales scales = tfb_first_scales(op);
   tfb_widen_one(x + whole / 2, in + whole, rest, pair);
   for (c = 0; c < op->out_c; c += 2) {
     int32_t count = tfb_min(2, op->out_c - c);
@@ -1463,14 +1703,7 @@ static TFB_APART void tfb_dense(const tfb_conv *op, const int8_t *in, int8_t *ou
     for (i = 0; i < count; i++, row += bytes) {
       int32_t value = (int32_t)((uint32_t)runs[i].sum - taken);
       if (rest > 0) value += tfb_rest(op, row + whole * bits / 8, x + whole / 2, rest);
-      if (op->form & (TFB_EACH_MULTIPLIER | TFB_EACH_SHIFT)) {
-        filter = tfb_filter_scales(op, c + i);
-      } else {
-        filter.base = tfb_bias(op, c + i) * unit;
-      }
-      value = tfb_product_of_twice(value * filter.factor + filter.base, filter.multiplier);
-      value += (int32_t)(((uint32_t)1 << filter.exponent) >> 1) - (filter.exponent > 0 && value < 0);
-      *out++ = (int8_t)tfb_clamp((value >> filter.exponent) + op->out_zero, op->low, op->high);
+      *out++ = tfb_dense_stored(op, &scales, c + i, value);
     }
   }
 }
@@ -1480,87 +1713,93 @@ static TFB_APART void tfb_dense(const tfb_conv *op, const int8_t *in, int8_t *ou
 
 #if TFB_MVE
 
-/* Codes of a filter as they are stored, and the products that they are summed to. */
+/* Inputs in the order in which tfb_group puts them, and filters of so many bytes. */
 typedef struct {
-  const uint8_t *next;
-  int32_t sum;
-} tfb_run;
+  const int8_t *x;
+  int32_t groups, bytes;
+} tfb_inputs;
 
-/* Adds the products of groups of codes of two filters with inputs that tfb_group has put in order. */
-typedef void (*tfb_sum_blocks)(const int8_t *x, tfb_run *runs, int32_t groups);
+/* Sums the products of groups of codes of some filters; of an odd one behind them twice. */
+typedef void (*tfb_sum_blocks)(const tfb_inputs *in, const uint8_t *codes, int32_t filters,
+                               int32_t *sums);
+
+/* Runs a loop over the groups of two filters at p and q, whose sums are a and b. */
+#define TFB_TWO_FILTERS(bytes_of_group, inputs_of_group, ...)                   \
+  for (; filters > 0; filters -= 2, codes += 2 * in->bytes, sums += 2) {        \
+    const uint8_t *p = codes, *q = filters == 1 ? p : p + in->bytes;            \
+    const int8_t *x = in->x, *end = x + in->groups * (inputs_of_group);         \
+    int32_t a = 0, b = 0;                                                       \
+    for (; x != end; p += (bytes_of_group), q += (bytes_of_group), x += (inputs_of_group)) { \
+      __VA_ARGS__                                                               \
+    }                                                                           \
+    sums[0] = a;                                                                \
+    sums[1] = b;                                                                \
+  }
 
 /* Sixteen codes of either filter, each in the upper bits of a byte, times the same inputs. */
-#define TFB_SIXTEEN_CODES(p, q)                                        \
-  do {                                                                 \
-    int8x16_t some_ = vldrbq_s8(x);                                    \
-    a = vmladavaq_s8(a, some_, vreinterpretq_s8_u8(p));                \
-    b = vmladavaq_s8(b, some_, vreinterpretq_s8_u8(q));                \
-    x += 16;                                                           \
+#define TFB_SIXTEEN_AT(x, p, q)                          \
+  do {                                                   \
+    int8x16_t some_ = vldrbq_s8(x);                      \
+    a = vmladavaq_s8(a, some_, vreinterpretq_s8_u8(p));  \
+    b = vmladavaq_s8(b, some_, vreinterpretq_s8_u8(q));  \
+  } while (0)
+/* Groups of four blocks as tfb_block2, 3 and 4 unpack them, and of 16 codes of 8 bits. */
+static TFB_APART void tfb_blocks8(const tfb_inputs *in, const uint8_t *codes, int32_t filters,
+                                  int32_t *sums) {
+  TFB_TWO_FILTERS(16, 16, { TFB_SIXTEEN_AT(x, vldrbq_u8(p), vldrbq_u8(q)); })
+}
+static TFB_APART void tfb_blocks4(const tfb_inputs *in, const uint8_t *codes, int32_t filters,
+                                  int32_t *sums) {
+  uint8x16_t mask = vdupq_n_u8(0xf0);
+  TFB_TWO_FILTERS(16, 32, {
+    uint8x16_t u = vldrbq_u8(p), v = vldrbq_u8(q);
+    TFB_SIXTEEN_AT(x, vshlq_n_u8(u, 4), vshlq_n_u8(v, 4));
+    TFB_SIXTEEN_AT(x + 16, vandq_u8(u, mask), vandq_u8(v, mask));
+  })
+}
+/* What has been shifted in from `bits` stands behind the two upper bits of a code. */
+static inline uint8x16_t tfb_third_bit(uint8x16_t upper, uint8x16_t bits) {
+  return vandq_u8(vsriq_n_u8(upper, bits, 2), vdupq_n_u8(0xe0));
+}
+
+/* Two times sixteen codes in the lower bits of bytes of either filter, for inputs from `at` on. */
+#define TFB_LOWER_CODES(at, u, v)                                                              \
+  do {                                                                                         \
+    TFB_SIXTEEN_AT(at, vshlq_n_u8(u, 5), vshlq_n_u8(v, 5));                                    \
+    TFB_SIXTEEN_AT((at) + 16, vandq_u8(vshlq_n_u8(u, 2), mask), vandq_u8(vshlq_n_u8(v, 2), mask)); \
   } while (0)
 
-/* Groups of four blocks as tfb_block2, 3 and 4 unpack them, and of 16 codes of 8 bits. */
-static TFB_APART void tfb_blocks8(const int8_t *x, tfb_run *runs, int32_t groups) {
-  const uint8_t *p = runs[0].next, *q = runs[1].next;
-  int32_t a = 0, b = 0;
-  for (; groups > 0; groups--, p += 16, q += 16) TFB_SIXTEEN_CODES(vldrbq_u8(p), vldrbq_u8(q));
-  runs[0].sum = a;
-  runs[1].sum = b;
-}
-static TFB_APART void tfb_blocks4(const int8_t *x, tfb_run *runs, int32_t groups) {
-  const uint8_t *p = runs[0].next, *q = runs[1].next;
-  uint8x16_t mask = vdupq_n_u8(0xf0);
-  int32_t a = 0, b = 0;
-  for (; groups > 0; groups--, p += 16, q += 16) {
-    uint8x16_t u = vldrbq_u8(p), v = vldrbq_u8(q);
-    TFB_SIXTEEN_CODES(vshlq_n_u8(u, 4), vshlq_n_u8(v, 4));
-    TFB_SIXTEEN_CODES(vandq_u8(u, mask), vandq_u8(v, mask));
-  }
-  runs[0].sum = a;
-  runs[1].sum = b;
-}
-static TFB_APART void tfb_blocks3(const int8_t *x, tfb_run *runs, int32_t groups) {
-  const uint8_t *p = runs[0].next, *q = runs[1].next;
+static TFB_APART void tfb_blocks3(const tfb_inputs *in, const uint8_t *codes, int32_t filters,
+                                  int32_t *sums) {
   static const uint8_t words[16] = {0, 1, 2, 3, 12, 13, 14, 15, 24, 25, 26, 27, 36, 37, 38, 39};
   uint8x16_t places = vldrbq_u8(words), mask = vdupq_n_u8(0xe0);
-  uint8x16_t upper = vdupq_n_u8(0xc0), lowest = vdupq_n_u8(0x20);
-  int32_t a = 0, b = 0, k;
-  for (; groups > 0; groups--, p += 48, q += 48) {
-    uint8x16_t u, v, u6, v6, u7, v7;
-    for (k = 0; k < 12; k += 4) {
-      u = vldrbq_gather_offset_u8(p + k, places);
-      v = vldrbq_gather_offset_u8(q + k, places);
-      TFB_SIXTEEN_CODES(vshlq_n_u8(u, 5), vshlq_n_u8(v, 5));
-      TFB_SIXTEEN_CODES(vandq_u8(vshlq_n_u8(u, 2), mask), vandq_u8(vshlq_n_u8(v, 2), mask));
-    }
-    u7 = vandq_u8(u, upper);
-    v7 = vandq_u8(v, upper);
-    u = vldrbq_gather_offset_u8(p + 4, places);
-    v = vldrbq_gather_offset_u8(q + 4, places);
-    u6 = vandq_u8(vldrbq_gather_offset_u8(p, places), upper);
-    v6 = vandq_u8(vldrbq_gather_offset_u8(q, places), upper);
-    u6 = vorrq_u8(u6, vandq_u8(vshrq_n_u8(u, 1), lowest));
-    v6 = vorrq_u8(v6, vandq_u8(vshrq_n_u8(v, 1), lowest));
-    u7 = vorrq_u8(u7, vandq_u8(vshrq_n_u8(u, 2), lowest));
-    v7 = vorrq_u8(v7, vandq_u8(vshrq_n_u8(v, 2), lowest));
-    TFB_SIXTEEN_CODES(u6, v6);
-    TFB_SIXTEEN_CODES(u7, v7);
-  }
-  runs[0].sum = a;
-  runs[1].sum = b;
+  TFB_TWO_FILTERS(48, 128, {
+    uint8x16_t middle_u = vldrbq_gather_offset_u8(p + 4, places), u;
+    uint8x16_t middle_v = vldrbq_gather_offset_u8(q + 4, places), v;
+    TFB_LOWER_CODES(x + 32, middle_u, middle_v);
+    u = vldrbq_gather_offset_u8(p + 8, places);
+    v = vldrbq_gather_offset_u8(q + 8, places);
+    TFB_LOWER_CODES(x + 64, u, v);
+    TFB_SIXTEEN_AT(x + 112, tfb_third_bit(u, middle_u), tfb_third_bit(v, middle_v));
+    u = vldrbq_gather_offset_u8(p, places);
+    v = vldrbq_gather_offset_u8(q, places);
+    TFB_LOWER_CODES(x, u, v);
+    middle_u = vshlq_n_u8(middle_u, 1);
+    middle_v = vshlq_n_u8(middle_v, 1);
+    TFB_SIXTEEN_AT(x + 96, tfb_third_bit(u, middle_u), tfb_third_bit(v, middle_v));
+  })
 }
-static TFB_APART void tfb_blocks2(const int8_t *x, tfb_run *runs, int32_t groups) {
-  const uint8_t *p = runs[0].next, *q = runs[1].next;
+#undef TFB_LOWER_CODES
+static TFB_APART void tfb_blocks2(const tfb_inputs *in, const uint8_t *codes, int32_t filters,
+                                  int32_t *sums) {
   uint8x16_t mask = vdupq_n_u8(0xc0);
-  int32_t a = 0, b = 0;
-  for (; groups > 0; groups--, p += 16, q += 16) {
+  TFB_TWO_FILTERS(16, 64, {
     uint8x16_t u = vldrbq_u8(p), v = vldrbq_u8(q);
-    TFB_SIXTEEN_CODES(vshlq_n_u8(u, 6), vshlq_n_u8(v, 6));
-    TFB_SIXTEEN_CODES(vandq_u8(vshlq_n_u8(u, 4), mask), vandq_u8(vshlq_n_u8(v, 4), mask));
-    TFB_SIXTEEN_CODES(vandq_u8(vshlq_n_u8(u, 2), mask), vandq_u8(vshlq_n_u8(v, 2), mask));
-    TFB_SIXTEEN_CODES(vandq_u8(u, mask), vandq_u8(v, mask));
-  }
-  runs[0].sum = a;
-  runs[1].sum = b;
+    TFB_SIXTEEN_AT(x, vshlq_n_u8(u, 6), vshlq_n_u8(v, 6));
+    TFB_SIXTEEN_AT(x + 16, vandq_u8(vshlq_n_u8(u, 4), mask), vandq_u8(vshlq_n_u8(v, 4), mask));
+    TFB_SIXTEEN_AT(x + 32, vandq_u8(vshlq_n_u8(u, 2), mask), vandq_u8(vshlq_n_u8(v, 2), mask));
+    TFB_SIXTEEN_AT(x + 48, vandq_u8(u, mask), vandq_u8(v, mask));
+  })
 }
 
 /* Inputs in the order in which groups of codes meet them: the first four of each of four blocks, then
@@ -1589,24 +1828,15 @@ static TFB_APART int32_t tfb_rest(const tfb_conv *op, const uint8_t *codes, cons
   return sum;
 }
 
-/* A filter in bytes, its groups, the codes in these, and those behind. */
-typedef struct {
-  int32_t bytes, groups, whole, rest;
-} tfb_lengths;
-
-/* What two filters, or one, make of inputs that are in order and in groups. */
-static inline void tfb_two_sums(const tfb_conv *op, const tfb_lengths *row, const uint8_t *codes,
-                                int32_t count, const int8_t *x, const int8_t *grouped,
-                                tfb_sum_blocks blocks, int32_t *sums) {
-  tfb_run runs[2];
-  int32_t i;
-  runs[0].next = codes;
-  runs[1].next = count == 2 ? codes + row->bytes : codes;
-  blocks(grouped, runs, row->groups);
-  for (i = 0; i < count; i++, codes += row->bytes) {
-    sums[i] = runs[i].sum;
-    if (row->rest == 0) continue;
-    sums[i] += tfb_rest(op, codes + row->whole * op->bits / 8, x + row->whole, row->rest);
+/* What some filters make of inputs in order, of which those of whole groups are grouped too. */
+static TFB_APART void tfb_all_sums(const tfb_conv *op, const tfb_inputs *grouped, const int8_t *x,
+                                   int32_t whole, const uint8_t *codes, int32_t filters,
+                                   tfb_sum_blocks blocks, int32_t *sums) {
+  int32_t rest = op->in_h * op->in_w * op->in_c - whole, i;
+  blocks(grouped, codes, filters, sums);
+  codes += whole * op->bits / 8;
+  for (i = 0; rest > 0 && i < filters; i++, codes += grouped->bytes) {
+    sums[i] += tfb_rest(op, codes, x + whole, rest);
   }
 }
 
@@ -1615,45 +1845,256 @@ static inline void tfb_two_sums(const tfb_conv *op, const tfb_lengths *row, cons
  * point adds, ones for the sum of the codes; `blocks` is the function for their width. */
 static TFB_APART void tfb_dense(const tfb_conv *op, const int8_t *in, int8_t *out, int8_t *scratch,
                                 tfb_sum_blocks blocks) {
-  int32_t taps = op->in_h * op->in_w * op->in_c, bits = op->bits, zero = tfb_zero(op), c, i;
-  int32_t group = bits == 8 ? 16 : bits == 4 ? 32 : bits == 3 ? 128 : 64;
-  int32_t each = op->form & (TFB_EACH_MULTIPLIER | TFB_EACH_SHIFT), out_c = op->out_c;
-  int32_t sums[4], codes[4], factor[4], base[4], multiplier[4], exponent[4];
-  const tfb_lanes lanes = {factor, base, multiplier, exponent};
+  int32_t taps = op->in_h * op->in_w * op->in_c, bits = op->bits, zero = tfb_zero(op), c, i, k;
+  int32_t group = bits == 8 ? 16 : bits == 4 ? 32 : bits == 3 ? 128 : 64, whole = taps & -group;
+  int32_t each = op->form & (TFB_EACH_MULTIPLIER | TFB_EACH_SHIFT);
+  int32_t sums[TFB_CHUNK], codes[TFB_CHUNK], lanes[4][4];
   const uint8_t *next = op->weights;
   int8_t *ones = scratch + ((taps + 3) & ~3);
   tfb_filter filter = tfb_filter_scales(op, 0);
-  int32_t unit = filter.factor / op->prescale;
-  tfb_lengths row;
-  row.bytes = taps * bits / 8;
-  row.groups = taps / group;
-  row.whole = row.groups * group;
-  row.rest = taps - row.whole;
-  tfb_group(scratch, in, row.groups, group);
+  int32_t unit = filter.factor / op->prescale / 2;
+  tfb_four four;
+  tfb_inputs grouped;
+  grouped.x = scratch;
+  grouped.groups = taps / group;
+  grouped.bytes = taps * bits / 8;
+  four.factor = vdupq_n_s32(filter.factor / 2);
+  four.multiplier = vdupq_n_s32(filter.multiplier);
+  four.exponent = vdupq_n_s32(-filter.exponent);
+  tfb_group(scratch, in, grouped.groups, group);
   if (zero != 0) memset(ones, 1, (size_t)taps);
-  for (c = 0; c < out_c; c += 4, out += 4) {
-    int32_t n = tfb_min(4, out_c - c);
-    mve_pred16_t left = vctp32q((uint32_t)n);
-    for (i = 0; i < n; i += 2, next += 2 * row.bytes) {
-      tfb_two_sums(op, &row, next, tfb_min(2, n - i), in, scratch, blocks, sums + i);
-      if (zero == 0) continue;
-      tfb_two_sums(op, &row, next, tfb_min(2, n - i), ones, ones, blocks, codes + i);
+  for (c = 0; c < op->out_c; c += TFB_CHUNK, next += TFB_CHUNK * grouped.bytes) {
+    int32_t n = tfb_min(TFB_CHUNK, op->out_c - c);
+    tfb_all_sums(op, &grouped, in, whole, next, n, blocks, sums);
+    if (zero != 0) {
+      tfb_inputs same = grouped;
+      same.x = ones;
+      tfb_all_sums(op, &same, ones, whole, next, n, blocks, codes);
+      for (i = 0; i < n; i++) sums[i] -= zero * codes[i];
     }
-    for (i = 0; i < n; i++) {
-      if (each) {
-        filter = tfb_filter_scales(op, c + i);
-      } else {
-        filter.base = tfb_bias(op, c + i) * unit;
+    for (i = 0; i < n; i += 4, out += 4) {
+      mve_pred16_t left = vctp32q((uint32_t)(n - i));
+      for (k = 0; k < tfb_min(4, n - i); k++) {
+        if (each) {
+          filter = tfb_filter_scales(op, c + i + k);
+          lanes[0][k] = filter.factor / 2;
+          lanes[1][k] = filter.base / 2;
+          lanes[2][k] = filter.multiplier;
+          lanes[3][k] = -filter.exponent;
+        } else {
+          lanes[1][k] = tfb_bias(op, c + i + k) * unit;
+        }
       }
-      if (zero != 0) sums[i] -= zero * codes[i];
-      sums[i] >>= 8 - bits;
-      base[i] = filter.base / 2;
-      if (c > 0 && !each) continue;
-      factor[i] = filter.factor / 2;
-      multiplier[i] = filter.multiplier;
-      exponent[i] = -filter.exponent;
+      if (each) {
+        four.factor = vldrwq_z_s32(lanes[0], left);
+        four.multiplier = vldrwq_z_s32(lanes[2], left);
+        four.exponent = vldrwq_z_s32(lanes[3], left);
+      }
+      four.base = vldrwq_z_s32(lanes[1], left);
+      vstrwq_p_s32(sums + i, vshlq_s32(vldrwq_z_s32(sums + i, left), vdupq_n_s32(bits - 8)), left);
+      tfb_store_four(op, four, left, sums + i, out);
     }
-    tfb_store_four(op, tfb_four_lanes(&lanes, 0, left), left, sums, out);
+  }
+}
+#endif
+
+/* ---- Filters that are used once, on cores that have neither DSP instructions nor Helium ---- */
+
+#if TFB_JOINS
+
+/* Two inputs and two codes of 4 bits and fewer in a word each make one multiplication, of which two
+ * products are added up:
+ *
+ *   (x1 + 65536 x0) (w0 + 65536 w1) = x1 w0 + 65536 (x0 w0 + x1 w1) + 2^32 x0 w1
+ *
+ * The upper half is the sum that is wanted; the last product is beyond 32 bits, and the first stays in
+ * the lower half. Codes are w from 0 to 2^bits - 1 (their sign is turned, as in dense.h), and inputs
+ * less the zero point x from `low` to `low` + 255. So after n multiplications sums that began with
+ * -low (2^bits - 1) n in the lower half, and twice that in the upper one, have no half below 0 or
+ * above 2 * 255 (2^bits - 1) n: 61,200 for 8 at 4 bits, 57,120 for 16 at 3 bits. */
+
+/* Sums blocks of the codes of some filters, which are so many bytes each. */
+typedef struct {
+  const uint32_t *x;
+  int32_t blocks, bytes;
+  uint32_t start; /* what sums begin with, unless codes have 8 bits */
+} tfb_inputs;
+typedef void (*tfb_sum_blocks)(const tfb_inputs *in, const uint8_t *codes, int32_t filters,
+                               uint32_t *sums);
+
+/* A word that begins where words do, if the pointer that runs along does. */
+#if TFB_UNALIGNED || !defined(__GNUC__)
+#define TFB_CODES(p) tfb_word(p)
+#else
+static inline uint32_t tfb_codes(const uint8_t *p) {
+  uint32_t word;
+  if ((uintptr_t)p & 3) return tfb_word(p);
+  memcpy(&word, __builtin_assume_aligned(p, 4), 4);
+  return word;
+}
+#define TFB_CODES(p) tfb_codes(p)
+#endif
+
+/* Four codes of either filter, below a mask from a bit of each byte of the words u and v on. */
+#define TFB_FOUR_AT(x, bit, mask)                                            \
+  do {                                                                       \
+    uint32_t first_ = (x)[0], second_ = (x)[1];                              \
+    a += first_ * (u >> (bit) & (mask)), b += first_ * (v >> (bit) & (mask)); \
+    a += second_ * (u >> ((bit) + 8) & (mask));                              \
+    b += second_ * (v >> ((bit) + 8) & (mask));                              \
+    TFB_LOADS_STAY;                                                          \
+  } while (0)
+
+/* One block as tfb_block2 and 3 unpack them, and two of tfb_block4. */
+static TFB_APART void tfb_blocks2(const tfb_inputs *in, const uint8_t *codes, int32_t filters,
+                                  uint32_t *sums) {
+  const uint32_t mask = tfb_in_register(0x30003u);
+  for (; filters > 0; filters -= 2, codes += 2 * in->bytes) {
+    const uint8_t *p = codes, *q = filters == 1 ? p : p + in->bytes;
+    const uint32_t *x = in->x, *end = x + 8 * in->blocks;
+    uint32_t sum_a = 0, sum_b = 0, start = in->start;
+    for (; x != end; p += 4, q += 4, x += 8) {
+      uint32_t u = TFB_CODES(p) ^ 0xaaaaaaaau, v = TFB_CODES(q) ^ 0xaaaaaaaau, a = start, b = start;
+      TFB_FOUR_AT(x, 0, mask);
+      TFB_FOUR_AT(x + 2, 2, mask);
+      TFB_FOUR_AT(x + 4, 4, mask);
+      TFB_FOUR_AT(x + 6, 6, mask);
+      sum_a += a >> 16, sum_b += b >> 16;
+    }
+    *sums++ = sum_a;
+    *sums++ = sum_b;
+  }
+}
+static TFB_APART void tfb_blocks3(const tfb_inputs *in, const uint8_t *codes, int32_t filters,
+                                  uint32_t *sums) {
+  const uint32_t mask = tfb_in_register(0x70007u), lowest = tfb_in_register(0x20202020u);
+  for (; filters > 0; filters -= 2, codes += 2 * in->bytes) {
+    const uint8_t *p = codes, *q = filters == 1 ? p : p + in->bytes;
+    const uint32_t *x = in->x, *end = x + 16 * in->blocks;
+    uint32_t sum_a = 0, sum_b = 0, start = in->start;
+    for (; x != end; p += 12, q += 12, x += 16) {
+      uint32_t u = TFB_CODES(p + 4) ^ 0x24242424u, v = TFB_CODES(q + 4) ^ 0x24242424u;
+      uint32_t a = start, b = start;
+      TFB_FOUR_AT(x + 4, 0, mask);
+      TFB_FOUR_AT(x + 6, 3, mask);
+      u = TFB_CODES(p + 8) ^ 0xa4a4a4a4u, v = TFB_CODES(q + 8) ^ 0xa4a4a4a4u;
+      TFB_FOUR_AT(x + 8, 0, mask);
+      TFB_FOUR_AT(x + 10, 3, mask);
+      u = (u & 0xc0c0c0c0u) | (TFB_CODES(p + 4) >> 2 & lowest);
+      v = (v & 0xc0c0c0c0u) | (TFB_CODES(q + 4) >> 2 & lowest);
+      TFB_FOUR_AT(x + 14, 5, mask);
+      u = TFB_CODES(p) ^ 0xa4a4a4a4u, v = TFB_CODES(q) ^ 0xa4a4a4a4u;
+      TFB_FOUR_AT(x, 0, mask);
+      TFB_FOUR_AT(x + 2, 3, mask);
+      u = (u & 0xc0c0c0c0u) | (TFB_CODES(p + 4) >> 1 & lowest);
+      v = (v & 0xc0c0c0c0u) | (TFB_CODES(q + 4) >> 1 & lowest);
+      TFB_FOUR_AT(x + 12, 5, mask);
+      sum_a += a >> 16, sum_b += b >> 16;
+    }
+    *sums++ = sum_a;
+    *sums++ = sum_b;
+  }
+}
+static TFB_APART void tfb_blocks4(const tfb_inputs *in, const uint8_t *codes, int32_t filters,
+                                  uint32_t *sums) {
+  const uint32_t mask = tfb_in_register(0xf000fu);
+  for (; filters > 0; filters -= 2, codes += 2 * in->bytes) {
+    const uint8_t *p = codes, *q = filters == 1 ? p : p + in->bytes;
+    const uint32_t *x = in->x, *end = x + 8 * in->blocks;
+    uint32_t sum_a = 0, sum_b = 0, start = in->start;
+    for (; x != end; p += 8, q += 8, x += 8) {
+      uint32_t u = TFB_CODES(p) ^ 0x88888888u, v = TFB_CODES(q) ^ 0x88888888u, a = start, b = start;
+      TFB_FOUR_AT(x, 0, mask);
+      TFB_FOUR_AT(x + 2, 4, mask);
+      u = TFB_CODES(p + 4) ^ 0x88888888u, v = TFB_CODES(q + 4) ^ 0x88888888u;
+      TFB_FOUR_AT(x + 4, 0, mask);
+      TFB_FOUR_AT(x + 6, 4, mask);
+      sum_a += a >> 16, sum_b += b >> 16;
+    }
+    *sums++ = sum_a;
+    *sums++ = sum_b;
+  }
+}
+
+/* Codes of 8 bits, as many as there are blocks, and inputs in order as numbers of 16 bits; filters
+ * come four at a time. */
+#define TFB_TAP(k)                                               \
+  do {                                                           \
+    int32_t value = x[k];                                        \
+    s0 += value * p[k], s1 += value * q[k];                      \
+    s2 += value * r[k], s3 += value * s[k];                      \
+    TFB_LOADS_STAY;                                              \
+  } while (0)
+static TFB_APART void tfb_blocks8(const tfb_inputs *in, const uint8_t *codes, int32_t filters,
+                                  uint32_t *sums) {
+  const int8_t *p = (const int8_t *)codes;
+  int32_t bytes = in->bytes;
+  for (; filters > 0; filters -= 4, p += 3 * bytes, sums += 4) {
+    const int8_t *q = filters > 1 ? p + bytes : p, *r = filters > 2 ? q + bytes : p;
+    const int8_t *s = filters > 3 ? r + bytes : p;
+    const int16_t *x = (const int16_t *)(const void *)in->x, *end = x + in->blocks, *last = end - 3;
+    int32_t s0 = 0, s1 = 0, s2 = 0, s3 = 0;
+    for (; x < last; x += 4, p += 4, q += 4, r += 4, s += 4) {
+      TFB_TAP(0);
+      TFB_TAP(1);
+      TFB_TAP(2);
+      TFB_TAP(3);
+    }
+    for (; x != end; x++, p++, q++, r++, s++) TFB_TAP(0);
+    sums[0] = (uint32_t)s0;
+    sums[1] = (uint32_t)s1;
+    sums[2] = (uint32_t)s2;
+    sums[3] = (uint32_t)s3;
+  }
+}
+#undef TFB_TAP
+
+/* The products of the n codes, below 32, behind a row's last block. */
+static TFB_APART int32_t tfb_rest(int32_t bits, const uint8_t *codes, const int16_t *x, int32_t n) {
+  int8_t bytes[32];
+  tfb_stream stream = {0, 0, 0};
+  const int8_t *row;
+  int32_t sum = 0;
+  stream.next = codes;
+  for (row = tfb_unpack(&stream, bits, bytes, n); n > 0; n--) sum += *x++ * *row++;
+  return sum >> (8 - bits);
+}
+
+/* A convolution whose filters each see the whole input, in order; every filter begins with a byte.
+ * `scratch` holds the inputs of whole blocks in pairs, those behind them as numbers of 16 bits;
+ * `blocks` is the function for the codes' width. */
+static TFB_APART void tfb_dense(const tfb_conv *op, const int8_t *in, int8_t *out, int8_t *scratch,
+                                tfb_sum_blocks blocks) {
+  int32_t taps = op->in_h * op->in_w * op->in_c, bits = op->bits, zero = tfb_zero(op), c, i;
+  int32_t block = bits == 8 ? 1 : bits == 3 ? 32 : 16, whole = bits == 8 ? 0 : taps & -block;
+  int32_t rest = taps - whole, sum = 0;
+  /* what the lower half begins with, and by what sums of upper halves are then too large */
+  int32_t lower = (128 + zero) * ((1 << bits) - 1) * (block / 2), taken;
+  const uint8_t *codes = op->weights;
+  uint32_t *x = (uint32_t *)(void *)scratch, sums[TFB_CHUNK];
+  int16_t *behind = (int16_t *)(void *)(x + whole / 2);
+  tfb_dense_scales scales = tfb_first_scales(op);
+  tfb_inputs inputs;
+  inputs.x = x;
+  inputs.blocks = taps / block;
+  inputs.bytes = taps * bits / 8;
+  inputs.start = ((uint32_t)lower << 17) + (uint32_t)lower;
+  for (i = 0; i < whole; i += 4, in += 4, x += 2) {
+    int32_t first = in[0] - zero, second = in[1] - zero, third = in[2] - zero, fourth = in[3] - zero;
+    sum += first + second + third + fourth;
+    x[0] = (uint32_t)third + ((uint32_t)first << 16);
+    x[1] = (uint32_t)fourth + ((uint32_t)second << 16);
+  }
+  for (i = 0; i < rest; i++) behind[i] = (int16_t)(*in++ - zero);
+  taken = bits == 8 ? 0 : sum * (1 << (bits - 1)) + 2 * lower * inputs.blocks;
+  for (c = 0; c < op->out_c; c += TFB_CHUNK) {
+    int32_t n = tfb_min(TFB_CHUNK, op->out_c - c), next = inputs.bytes;
+    blocks(&inputs, codes, n, sums);
+    for (i = 0; i < n; i++, codes += next) {
+      int32_t value = (int32_t)(sums[i] - (uint32_t)taken);
+      if (bits < 8 && rest > 0) value += tfb_rest(bits, codes + whole * bits / 8, behind, rest);
+      *out++ = tfb_dense_stored(op, &scales, c + i, value);
+    }
   }
 }
 #endif
@@ -1881,39 +2322,6 @@ static TFB_APART void tfb_sums_of_5(const uint32_t *plane, const tfb_reach *reac
 }
 #endif
 
-/* Stores n outputs of a filter as tfb_scaled does. */
-static TFB_APART void tfb_store_scaled(const tfb_conv *op, const tfb_filter *filter,
-                                       const int32_t *sums, int32_t n, int8_t *out) {
-  int32_t factor = filter->factor >> (8 - op->bits), base = filter->base;
-  int32_t multiplier = filter->multiplier, exponent = filter->exponent, next = op->out_c;
-  int32_t offset = (op->out_zero * 2 + 1) * (1 << (exponent - 1)), low = op->low, high = op->high;
-  const int32_t *end = sums + n;
-  if (low > -128 || high < 127) {
-    for (; sums != end; out += next) {
-      int32_t twice = *sums++ * factor + base;
-      twice = tfb_product_plus(twice, multiplier, offset + (twice >> 31)) >> exponent;
-      *out = (int8_t)tfb_clamp(twice, low, high);
-    }
-    return;
-  }
-  for (; sums != end; out += next) {
-    int32_t twice = *sums++ * factor + base;
-    twice = tfb_product_plus(twice, multiplier, offset + (twice >> 31)) >> exponent;
-    *out = tfb_saturated(twice);
-  }
-}
-
-/* The same where there is an offset for that, else as for other kernels. */
-static inline void tfb_store_wide(const tfb_conv *op, const tfb_filter *filter,
-                                  const int32_t *sums, int32_t n, int8_t *out) {
-  if (filter->exponent > 0 && filter->exponent < TFB_MOST_SHIFT &&
-      (filter->factor & ((1 << (8 - op->bits)) - 1)) == 0) {
-    tfb_store_scaled(op, filter, sums, n, out);
-  } else {
-    tfb_store(op, filter, sums, n, out);
-  }
-}
-
 /* All outputs of a filter of one tap at stride 1, straight from a channel of the image. */
 static TFB_APART void tfb_one_tap(const tfb_conv *op, const tfb_filter *filter,
                                   const int8_t *channel, int8_t *out) {
@@ -1922,7 +2330,7 @@ static TFB_APART void tfb_one_tap(const tfb_conv *op, const tfb_filter *filter,
   for (; left > 0; left -= n, out += n * op->out_c) {
     n = tfb_min(left, TFB_KEPT);
     for (i = 0; i < n; i++, channel += next) sums[i] = *channel * weight;
-    tfb_store_wide(op, filter, sums, n, out);
+    tfb_store(op, filter, sums, n, out);
   }
 }
 
@@ -1946,7 +2354,7 @@ static TFB_APART void tfb_wide_channel(const tfb_conv *op, const tfb_filter *fil
       } else
 #endif
         tfb_wide_sums(first, reach, w, op->k_h, n, rows, sums);
-      tfb_store_wide(op, filter, sums, n * rows, out);
+      tfb_store(op, filter, sums, n * rows, out);
       out += n * rows * op->out_c;
     }
   }
@@ -2185,27 +2593,9 @@ static inline void tfb_all_rows(const tfb_conv *op, tfb_line line, const tfb_fil
   }
 }
 
-/* Joins the rows of two filters behind them, where that saves more than it takes: codes of few bits,
- * taps in longer runs, and some positions in a row at which the whole filter lies inside. */
-static inline void tfb_join_filters(const tfb_conv *op, tfb_filter *filters, int32_t taps,
-                                    int8_t *scratch) {
-#if TFB_JOINS
-  tfb_range rows = {0, op->k_h}, whole = tfb_whole(op, rows);
-  int32_t run = op->dilation_w == 1 ? op->k_w * op->in_c : op->in_c;
-  if (op->bits <= 4 && run >= 8 && whole.last - whole.first >= 4) {
-    uint32_t *words = (uint32_t *)(void *)(scratch + 2 * ((taps + 3) & ~3));
-    tfb_join(filters[0].row, filters[1].row, 8 - op->bits, taps, words);
-    filters[0].words = words;
-  }
-#else
-  (void)op, (void)filters, (void)taps, (void)scratch;
-#endif
-}
-
-/* Unpacks two filters at a time, and runs them over all rows; `joins` where behind their rows there
- * is room for a word a tap. */
-static inline void tfb_filters(const tfb_conv *op, tfb_line line, tfb_rows *rows, int32_t joins,
-                               const int8_t *in, int8_t *out, int8_t *scratch) {
+/* Unpacks two filters at a time, and runs them over all rows. */
+static inline void tfb_filters(const tfb_conv *op, tfb_line line, tfb_rows *rows, const int8_t *in,
+                               int8_t *out, int8_t *scratch) {
   int32_t taps = op->k_h * op->k_w * op->in_c, c, i;
   for (c = rows->first; c < rows->last; c += 2) {
     int32_t count = tfb_min(2, rows->last - c);
@@ -2216,90 +2606,13 @@ static inline void tfb_filters(const tfb_conv *op, tfb_line line, tfb_rows *rows
       filters[i] = tfb_filter_with(op, c + i, codes, taps);
     }
     if (count == 1) filters[1] = filters[0];
-    if (joins) tfb_join_filters(op, filters, taps, scratch);
     tfb_all_rows(op, line, filters, count, in, out + c);
   }
 }
 
-/* A filter of one pixel that moves on by one sees the images as one row. */
-static inline tfb_conv tfb_straight(const tfb_conv *op) {
-  tfb_conv row = *op;
-  uint32_t size = (uint32_t)op->batch * op->in_h * op->in_w;
-  if (op->k_h == 1 && op->k_w == 1 && op->out_h == op->in_h && op->out_w == op->in_w &&
-      op->stride_h == 1 && op->stride_w == 1 && size <= 0xffff) {
-    row.batch = row.in_h = row.out_h = 1;
-    row.in_w = row.out_w = (uint16_t)size;
-  }
-  return row;
-}
-
-/* Adds the products of one position, or of some times two or four of them (`each`), with the taps in
- * `rows` and `columns`. Neighbouring taps are neighbours in memory unless they are dilated, so a
- * filter row is one run. */
-static inline void tfb_products(const tfb_conv *op, const int8_t *image, const tfb_filter *filters,
-                                int32_t y, int32_t x, tfb_range rows, tfb_range columns,
-                                int32_t each, int32_t some, int32_t *sums) {
-  int32_t c = op->in_c, next = op->dilation_w == 1 ? op->k_w : 1, ky, kx;
-  int32_t length = op->dilation_w == 1 ? (columns.last - columns.first) * c : c;
-  int32_t row = (int32_t)(filters[1].row - filters[0].row);
-  for (ky = rows.first; ky < rows.last; ky++) {
-    const int8_t *line = image + ((y + ky * op->dilation_h) * op->in_w + x) * c;
-    for (kx = columns.first; kx < columns.last; kx += next) {
-      const int8_t *pixel = line + kx * op->dilation_w * c;
-      int32_t tap = (ky * op->k_w + kx) * c, step = op->stride_w * c;
-      const int8_t *w = filters[0].row + tap;
-#if TFB_JOINS
-      if (filters[0].words != 0 && each != 2) {
-        const uint32_t *both = filters[0].words + tap;
-        int32_t drop = 8 - op->bits;
-        if (each == 1) {
-          tfb_joined_dot(pixel, both, length, tfb_zero(op), drop, sums);
-        } else {
-          tfb_joined_dot4(pixel, step, both, length, drop, some, sums);
-        }
-        continue;
-      }
-#endif
-      if (each == 1) {
-        tfb_dot2(pixel, w, row, length, tfb_zero(op), sums);
-      } else {
-        tfb_dot4(pixel, step, w, row, length, some, sums);
-      }
-    }
-  }
-}
-
-static inline void tfb_conv_line(const tfb_conv *op, const int8_t *image, const tfb_filter *filters,
-                                 int32_t count, int32_t oy, int8_t *out) {
-  int32_t y = oy * op->stride_h - op->pad_h, ox, n, i, k, each, some, sums[2 * TFB_CHUNK];
-  tfb_range rows = tfb_inside(y, op->k_h, op->dilation_h, op->in_h), whole = tfb_whole(op, rows);
-  for (ox = 0; ox < op->out_w; ox += n) {
-    n = tfb_min(op->out_w - ox, TFB_CHUNK);
-    for (i = 0; i < n; i += each * some) {
-      int32_t x = (ox + i) * op->stride_w - op->pad_w;
-      int32_t left = ox + i >= whole.first ? tfb_min(n - i, whole.last - ox - i) : 0;
-      tfb_range columns = {0, op->k_w};
-      each = left > 1 ? 2 : 1;
-#if TFB_JOINS
-      if (left > 3 && filters[0].words != 0) each = 4;
-#endif
-      some = each > 1 ? left / each : 1;
-      if (each == 1) columns = tfb_inside(x, op->k_w, op->dilation_w, op->in_w);
-      for (k = i; k < i + each * some; k++) {
-        sums[k] = each > 1 ? 0 : filters[0].outside;
-        sums[TFB_CHUNK + k] = each > 1 ? 0 : filters[1].outside;
-      }
-      tfb_products(op, image, filters, y, x, rows, columns, each, some, sums + i);
-    }
-    for (k = 0; k < count; k++) {
-      tfb_store(op, &filters[k], sums + k * TFB_CHUNK, n, out + ox * op->out_c + k);
-    }
-  }
-}
-
-/* CONV_2D; FULLY_CONNECTED as a 1x1 convolution over a row of samples. With DSP instructions it is
- * computed in blocks of so many pairs of filters; `widen` is the function for the codes' width, none
- * for 8 bits. */
+/* CONV_2D; FULLY_CONNECTED as a 1x1 convolution over a row of samples. It is computed in blocks of so
+ * many pairs of filters; `widen` is the function for the codes' width on cores with DSP instructions,
+ * none for 8 bits. */
 #if TFB_DSP
 static TFB_APART void tfb_conv_2d(const tfb_conv *op, const int8_t *in, int8_t *out,
                                   int8_t *scratch, int32_t pairs, tfb_widen_codes widen) {
@@ -2308,7 +2621,6 @@ static TFB_APART void tfb_conv_2d(const tfb_conv *op, const int8_t *in, int8_t *
   tfb_blocks(op, &rows, in, out, scratch, pairs);
 }
 #else
-#if TFB_MVE
 static TFB_APART void tfb_conv_2d_in_blocks(const tfb_conv *op, const int8_t *in, int8_t *out,
                                             int8_t *scratch, int32_t pairs) {
   tfb_rows rows = tfb_rows_of(op, tfb_plain_row, op);
@@ -2316,16 +2628,6 @@ static TFB_APART void tfb_conv_2d_in_blocks(const tfb_conv *op, const int8_t *in
 }
 #define tfb_conv_2d(op, in, out, scratch, pairs, widen) \
   tfb_conv_2d_in_blocks(op, in, out, scratch, pairs)
-#else
-static inline void tfb_all_filters(const tfb_conv *op, int32_t joins, const int8_t *in, int8_t *out,
-                                   int8_t *scratch) {
-  tfb_conv row = tfb_straight(op);
-  tfb_rows rows = tfb_rows_of(op, tfb_plain_row, op);
-  tfb_filters(&row, tfb_conv_line, &rows, joins, in, out, scratch);
-}
-#define tfb_conv_2d(op, in, out, scratch, pairs, widen) tfb_all_filters(op, 1, in, out, scratch)
-#define tfb_dense(op, in, out, scratch, blocks) tfb_all_filters(op, 0, in, out, scratch)
-#endif
 #endif
 
 /* Sums of a depthwise filter that are kept. */
@@ -2344,16 +2646,16 @@ static TFB_APART void tfb_plane(const tfb_conv *op, const int8_t *channel, int32
   }
 }
 
+#if TFB_MVE
 /* The sums of n positions in each of some rows of outputs. Four are made at a time: what is too
  * much lies behind the last, or is overwritten by the next row. */
-static TFB_APART void tfb_depthwise4(const tfb_conv *op, const int8_t *plane, int32_t width,
+static TFB_APART void tfb_plane_sums(const tfb_conv *op, const int8_t *plane, int32_t width,
                                      const int8_t *row, int32_t n, int32_t rows, int32_t *sums) {
   int32_t tap = op->dilation_w, line = op->dilation_h * width, next = op->stride_w, i, ky, kx;
+  uint32x4_t places = vmulq_n_u32(vidupq_n_u32(0, 1), (uint32_t)next);
   for (; rows > 0; rows--, plane += op->stride_h * width, sums += n) {
     const int8_t *pixel = plane;
     for (i = 0; i < n; i += 4, pixel += 4 * next) {
-#if TFB_MVE
-      uint32x4_t places = vmulq_n_u32(vidupq_n_u32(0, 1), (uint32_t)next);
       int32x4_t four = vdupq_n_s32(0);
       const int8_t *first = pixel, *w = row;
       for (ky = op->k_h; ky > 0; ky--, first += line) {
@@ -2363,27 +2665,111 @@ static TFB_APART void tfb_depthwise4(const tfb_conv *op, const int8_t *plane, in
         }
       }
       vstrwq_s32(sums + i, four);
-#else
-      int32_t s0 = 0, s1 = 0, s2 = 0, s3 = 0;
-      const int8_t *first = pixel, *w = row;
-      for (ky = op->k_h; ky > 0; ky--, first += line) {
-        const int8_t *p = first;
-        for (kx = op->k_w; kx > 0; kx--, p += tap) {
-          int32_t weight = *w++;
-          s0 += p[0] * weight;
-          s1 += p[next] * weight;
-          s2 += p[2 * next] * weight;
-          s3 += p[3 * next] * weight;
-        }
-      }
-      sums[i] = s0;
-      sums[i + 1] = s1;
-      sums[i + 2] = s2;
-      sums[i + 3] = s3;
-#endif
     }
   }
 }
+#else
+/* The sum of one position with `rows` rows of a filter. */
+static inline int32_t tfb_plane_one(const int8_t *pixel, int32_t line, int32_t tap, const int8_t *w,
+                                    int32_t rows, int32_t columns) {
+  int32_t sum = 0, kx;
+  for (; rows > 0; rows--, pixel += line) {
+    const int8_t *p = pixel;
+    for (kx = columns; kx > 0; kx--, p += tap) sum += *p * *w++;
+  }
+  return sum;
+}
+
+/* The sums of four positions, `next` apart. */
+static inline void tfb_plane_four(const int8_t *pixel, int32_t next, int32_t line, int32_t tap,
+                                  const int8_t *w, int32_t rows, int32_t columns, int32_t *sums) {
+  int32_t s0 = 0, s1 = 0, s2 = 0, s3 = 0, kx;
+  for (; rows > 0; rows--, pixel += line) {
+    const int8_t *p = pixel;
+    for (kx = columns; kx > 0; kx--, p += tap) {
+      int32_t weight = *w++;
+      s0 += p[0] * weight;
+      s1 += p[next] * weight;
+      s2 += p[2 * next] * weight;
+      s3 += p[3 * next] * weight;
+    }
+  }
+  sums[0] = s0;
+  sums[1] = s1;
+  sums[2] = s2;
+  sums[3] = s3;
+}
+
+/* What a filter row makes of three numbers. */
+#define TFB_THREE(a, b, c) (p[0] * (a) + p[1] * (b) + p[2] * (c))
+
+/* The same for filters of 3x3 without dilation, whose numbers stay in registers. At stride 1 four
+ * positions are made at a time, for which each number of the plane is loaded once. */
+static TFB_APART void tfb_plane_of_3x3(const int8_t *plane, int32_t width, const int8_t *w,
+                                      int32_t stride, int32_t down, int32_t n, int32_t rows,
+                                      int32_t *sums) {
+  int32_t a = w[0], b = w[1], c = w[2], d = w[3], e = w[4], f = w[5], g = w[6], h = w[7], i = w[8];
+  for (; rows > 0; rows--, plane += down) {
+    const int8_t *first = plane;
+    int32_t left = n;
+    for (; stride == 1 && left >= 4; left -= 4, first += 4, sums += 4) {
+      const int8_t *p = first;
+      int32_t s0, s1, s2, s3, x = p[2], y = p[3];
+      s0 = p[0] * a + p[1] * b + x * c;
+      s1 = p[1] * a + x * b + y * c;
+      s2 = x * a + y * b + p[4] * c;
+      s3 = y * a + p[4] * b + p[5] * c;
+      TFB_LOADS_STAY;
+      p += width, x = p[2], y = p[3];
+      s0 += p[0] * d + p[1] * e + x * f;
+      s1 += p[1] * d + x * e + y * f;
+      s2 += x * d + y * e + p[4] * f;
+      s3 += y * d + p[4] * e + p[5] * f;
+      TFB_LOADS_STAY;
+      p += width, x = p[2], y = p[3];
+      s0 += p[0] * g + p[1] * h + x * i;
+      s1 += p[1] * g + x * h + y * i;
+      s2 += x * g + y * h + p[4] * i;
+      s3 += y * g + p[4] * h + p[5] * i;
+      sums[0] = s0;
+      sums[1] = s1;
+      sums[2] = s2;
+      sums[3] = s3;
+    }
+    for (; left > 0; left--, first += stride) {
+      const int8_t *p = first;
+      int32_t sum = TFB_THREE(a, b, c);
+      p += width;
+      sum += TFB_THREE(d, e, f);
+      p += width;
+      *sums++ = sum + TFB_THREE(g, h, i);
+    }
+  }
+}
+#undef TFB_THREE
+
+/* The sums of n positions in each of some rows of outputs. Mostly four are made at a time: what is
+ * too much lies behind the last, or is overwritten by the next row. */
+static TFB_APART void tfb_plane_sums(const tfb_conv *op, const int8_t *plane, int32_t width,
+                                     const int8_t *row, int32_t n, int32_t rows, int32_t *sums) {
+  int32_t tap = op->dilation_w, line = op->dilation_h * width, next = op->stride_w, i;
+  int32_t down = op->k_h, across = op->k_w;
+  if (down == 3 && across == 3 && tap == 1 && op->dilation_h == 1) {
+    tfb_plane_of_3x3(plane, width, row, next, op->stride_h * width, n, rows, sums);
+    return;
+  }
+  for (; rows > 0; rows--, plane += op->stride_h * width, sums += n) {
+    const int8_t *pixel = plane;
+    for (i = 0; i < n; i += 4, pixel += 4 * next) {
+      if (n - i == 1) {
+        sums[i] = tfb_plane_one(pixel, line, tap, row, down, across);
+      } else {
+        tfb_plane_four(pixel, next, line, tap, row, down, across, sums + i);
+      }
+    }
+  }
+}
+#endif
 
 /* All outputs of one filter, from a channel with its border. */
 static inline void tfb_depthwise_plane(const tfb_conv *op, const int8_t *plane, int32_t width,
@@ -2395,7 +2781,7 @@ static inline void tfb_depthwise_plane(const tfb_conv *op, const int8_t *plane, 
     rows = tfb_min(rows, op->out_h - oy);
     for (ox = 0; ox < op->out_w; ox += TFB_PLANE_CHUNK) {
       n = tfb_min(op->out_w - ox, TFB_PLANE_CHUNK);
-      tfb_depthwise4(op, row + ox * op->stride_w, width, filter->row, n, rows, sums);
+      tfb_plane_sums(op, row + ox * op->stride_w, width, filter->row, n, rows, sums);
       tfb_store(op, filter, sums, n * rows, out);
       out += n * rows * op->out_c;
     }
@@ -2465,7 +2851,7 @@ static inline void tfb_transpose_line(const tfb_conv *op, const int8_t *image,
 static inline void tfb_transpose_conv(const tfb_conv *op, const int8_t *in, int8_t *out,
                                       int8_t *scratch) {
   tfb_rows rows = tfb_rows_of(op, tfb_plain_row, op);
-  tfb_filters(op, tfb_transpose_line, &rows, 0, in, out, scratch);
+  tfb_filters(op, tfb_transpose_line, &rows, in, out, scratch);
 }
 
 /* ---- Element by element ---- */
