@@ -15,6 +15,7 @@ from tfbinreg.core.warning import warn_never_acts
 from tfbinreg.layers.folded_kernel import FoldedKernel
 from tfbinreg.training.batch_statistics import BatchStatistics
 from tfbinreg.training.calibrate import check_batch, input_batches
+from tflite_tools.system.progress import Advance, counted, quietly
 
 keras = _compat.keras
 
@@ -39,15 +40,27 @@ def reestimate_batch_norm(model: Any, data: Any, *, batches: int = 50) -> None:
         ValueError: if the data is empty, of an unknown form or of other shapes than the inputs, or
             gives statistics that are not finite; nothing is changed then.
     """
-    by_batch = BatchStatistics(model, augmented=True)
+    Reestimation(model).run(data, batches)
 
-    def checked() -> Iterator[Any]:
-        for batch in itertools.islice(input_batches(data), batches):
-            check_batch(batch, model.inputs)
-            yield batch
 
-    if by_batch.norms:
-        by_batch.measure(checked(), traced=True)
+class Reestimation:
+    """What `reestimate_batch_norm` does with a model; its passes are traced once for all runs."""
+
+    def __init__(self, model: Any) -> None:
+        self._inputs = model.inputs
+        self._statistics = BatchStatistics(model, augmented=True)
+
+    def run(self, data: Any, batches: int, *, advance: Advance = quietly) -> None:
+        """As `reestimate_batch_norm`; `advance` is told of each batch."""
+
+        def checked() -> Iterator[Any]:
+            found = itertools.islice(input_batches(data), batches)
+            for batch in counted(found, advance, "re-estimating normalizations: batch"):
+                check_batch(batch, self._inputs)
+                yield batch
+
+        if self._statistics.norms:
+            self._statistics.measure(checked(), traced=True)
 
 
 class BatchNormReestimation(keras.callbacks.Callback):
@@ -65,17 +78,24 @@ class BatchNormReestimation(keras.callbacks.Callback):
         self._data, self._batches = data, batches
         self._before_validation = before_validation
         self._training = False
+        self._reestimation: Reestimation | None = None
 
     def on_train_begin(self, logs: Any = None) -> None:
-        self._training = True
+        self._training, self._reestimation = True, Reestimation(self.model)
 
     def on_test_begin(self, logs: Any = None) -> None:
         if self._training and self._before_validation:
-            reestimate_batch_norm(self.model, self._data, batches=self._batches)
+            self._reestimate()
 
     def on_train_end(self, logs: Any = None) -> None:
         self._training = False
-        reestimate_batch_norm(self.model, self._data, batches=self._batches)
+        self._reestimate()
+        self._reestimation = None
+
+    def _reestimate(self) -> None:
+        if self._reestimation is None:  # whoever calls this is not `fit`
+            self._reestimation = Reestimation(self.model)
+        self._reestimation.run(self._data, self._batches)
 
 
 class FreezeBatchNorm(keras.callbacks.Callback):

@@ -19,10 +19,11 @@ from tfbinreg.layers.kernel import QuantizeActivation
 from tfbinreg.layers.sites import activation_sites
 from tfbinreg.methods.trace_facts import assuming_facts
 from tfbinreg.network.graph import evaluate, trace
-from tfbinreg.training.batch_norm import reestimate_batch_norm
+from tfbinreg.training.batch_norm import Reestimation
 from tfbinreg.training.batch_statistics import BatchStatistics, inference
 from tfbinreg.training.calibrate import input_batches, labelled_batches
 from tfbinreg.training.finalize_report import Score, StatisticsChoice, ThresholdChannel
+from tflite_tools.system.progress import Advance, counted, quietly
 
 keras = _compat.keras
 
@@ -34,7 +35,12 @@ _MANY = 0.1  # share of a channel's values
 
 
 def choose_statistics(
-    model: Any, data: Any, batches: int, integer_model: Callable[[], IntegerModel]
+    model: Any,
+    data: Any,
+    batches: int,
+    integer_model: Callable[[], IntegerModel],
+    *,
+    advance: Advance = quietly,
 ) -> StatisticsChoice | None:
     """Re-estimate batch normalization, and keep the better of the new and the old statistics.
 
@@ -46,6 +52,7 @@ def choose_statistics(
         data: as for `finalize`.
         batches: how many of them to use.
         integer_model: makes the integer model of `model` as it is at the time.
+        advance: is told what is being done.
 
     Returns:
         What was found; None if the model has no statistics of its own.
@@ -59,9 +66,11 @@ def choose_statistics(
     moving = [variable for norm in norms for variable in (norm.moving_mean, norm.moving_variance)]
     before = [variable.numpy() for variable in moving]
     trained = _or_none(integer_model)
-    reestimate_batch_norm(model, data, batches=batches)
+    Reestimation(model).run(data, batches, advance=advance)
     candidates = [integer_model()] if trained is None else [integer_model(), trained]
-    scores = _scores(model, itertools.islice(labelled_batches(data), batches), candidates)
+    found = itertools.islice(labelled_batches(data), batches)
+    compared = counted(found, advance, "comparing statistics: batch")
+    scores = _scores(model, compared, candidates)
     old = scores[1] if trained is not None else None
     kept = "as trained" if old is not None and old.is_better_than(scores[0]) else "re-estimated"
     if kept == "as trained":
@@ -166,7 +175,9 @@ def _accuracy(outputs: np.ndarray, labels: np.ndarray) -> float | None:
     return float(np.mean(outputs.argmax(axis=-1) == labels))
 
 
-def channels_on_thresholds(model: Any, data: Any, batches: int) -> tuple[ThresholdChannel, ...]:
+def channels_on_thresholds(
+    model: Any, data: Any, batches: int, *, advance: Advance = quietly
+) -> tuple[ThresholdChannel, ...]:
     """The channels of low-bit activations of which many values lie on a rounding threshold.
 
     Such a value takes one level or the other by the last digits of a bias: a new mean, a different
@@ -176,6 +187,7 @@ def channels_on_thresholds(model: Any, data: Any, batches: int) -> tuple[Thresho
         model: the model as it is deployed, its biases rounded.
         data: as for `finalize`.
         batches: how many of them to use.
+        advance: is told what is being done.
     """
     graph = trace(model)
     grids = {site.name: site.grid() for site in activation_sites(model)}
@@ -197,7 +209,8 @@ def channels_on_thresholds(model: Any, data: Any, batches: int) -> tuple[Thresho
 
     run = _compat.PerShape(assuming_facts(shares))
     totals, count = [np.zeros(())] * len(watched), 0
-    for inputs in itertools.islice(input_batches(data), batches):
+    seen = itertools.islice(input_batches(data), batches)
+    for inputs in counted(seen, advance, "looking for values on thresholds: batch"):
         totals = [total + np.asarray(own) for total, own in zip(totals, run(inputs), strict=True)]
         count += 1
     return tuple(

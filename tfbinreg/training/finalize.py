@@ -21,6 +21,7 @@ from tfbinreg.network.added_layers import ChannelAffine
 from tfbinreg.network.normalizations import ARRAYS, affine_of
 from tfbinreg.training.best_statistics import channels_on_thresholds, choose_statistics, rewindable
 from tfbinreg.training.finalize_report import FinalizeReport
+from tflite_tools.system.progress import Advance, progress
 
 
 def finalize(
@@ -30,6 +31,8 @@ def finalize(
     batches: int = 50,
     target: str | None = None,
     short_constants: bool = False,
+    verbose: int = 1,
+    advance: Advance | None = None,
 ) -> FinalizeReport:
     """Make a trained quantized model ready to be evaluated, saved and converted.
 
@@ -61,6 +64,8 @@ def finalize(
         short_constants: whether scales and biases are chosen so that generated C stores those of a
             channel in three bytes in place of six or seven. In each layer a scale moves by some
             thousandths, a bias by at most an eighth of an output level. It takes the target "tflm".
+        verbose: 1 shows a progress bar on a terminal; 0 nothing.
+        advance: takes None and what is being done, for a progress bar of your own.
 
     Returns:
         What was kept and why, the channels that lie on a rounding threshold, and the layers whose
@@ -72,6 +77,14 @@ def finalize(
     """
     require_quantized(model)
     target = finalize_target(model, target, short_constants)
+    with progress(enabled=bool(verbose) and advance is None) as bar:
+        return _finalized(model, data, batches, target, short_constants, advance or bar)
+
+
+def _finalized(
+    model: Any, data: Any, batches: int, target: str, short_constants: bool, advance: Advance
+) -> FinalizeReport:
+    advance(None, "putting the constants on their grids")
     frozen = _coarsen(model, target, short_constants)
     arithmetic, choice = ARITHMETICS[target], None
     if data is not None:
@@ -81,6 +94,7 @@ def finalize(
             data,
             batches,
             lambda: IntegerModel(freeze(model, short_constants=short_constants), arithmetic),
+            advance=advance,
         )
         frozen = _coarsen(model, target, short_constants)
     IntegerModel(frozen.graph, arithmetic)  # refuses what has no exact form there
@@ -90,7 +104,9 @@ def finalize(
         # What is used several times stays: it would have to be rounded to the grids of all places.
         if op.kernel is not None and used[id(offsets.last)] == 1:
             _round_bias(offsets, op.kernel, frozen.graph.source_grid(op))
-    on_threshold = () if data is None else channels_on_thresholds(model, data, batches)
+    on_threshold = (
+        () if data is None else channels_on_thresholds(model, data, batches, advance=advance)
+    )
     _show_steps_as_used(model)
     model.finalized.assign(FOR_SHORT_C if short_constants else STATES[target])
     long = _long_constants(model, frozen) if short_constants else None

@@ -22,7 +22,7 @@ from tflite_tools.reports import comparison_text, flash, report_text
 from tflite_tools.reports.flash import Flash
 from tflite_tools.schema.contents import Model
 from tflite_tools.system import files
-from tflite_tools.system.progress import progress
+from tflite_tools.system.progress import Advance, progress
 from tflite_tools.system.quiet import native_log_hidden
 
 _NOT_FINALIZED = (
@@ -69,7 +69,7 @@ def convert(arguments: argparse.Namespace) -> int:
         progress(enabled=not arguments.json) as advance,
     ):
         advance(None, f"reading {arguments.model}")
-        canonical, finalized = _canonical(arguments)
+        canonical, finalized = _canonical(arguments, advance)
         advance(None, f"writing and comparing {options.format}")
         built = build.build(canonical, options, name=name)
     if folder:
@@ -99,7 +99,7 @@ def convert(arguments: argparse.Namespace) -> int:
     return SUCCESS
 
 
-def _canonical(arguments: argparse.Namespace) -> tuple[Model, Finalized | None]:
+def _canonical(arguments: argparse.Namespace, advance: Advance) -> tuple[Model, Finalized | None]:
     """The canonical file, and the model if it was finalized on the way."""
     if arguments.finalize_data is None:
         file = conversion.canonical(
@@ -120,6 +120,7 @@ def _canonical(arguments: argparse.Namespace) -> tuple[Model, Finalized | None]:
         input_type=arguments.input_type or conversion.INPUT_TYPES[0],
         output_type=arguments.output_type,
         notes=dict(arguments.card),
+        advance=advance,
     )
     return finalized.file, finalized
 

@@ -19,6 +19,7 @@ from tflite_tools.running import samples
 from tflite_tools.schema import contents
 from tflite_tools.schema.contents import Model
 from tflite_tools.system import files
+from tflite_tools.system.progress import Advance, quietly
 
 INPUT_TYPES = ("int8", "float32")
 
@@ -45,6 +46,7 @@ def finalized(
     input_type: str = "int8",
     output_type: str | None = None,
     notes: Mapping[str, str] | None = None,
+    advance: Advance = quietly,
 ) -> Finalized:
     """Finalize a saved quantized model and convert it; what was saved stays as it is.
 
@@ -55,6 +57,7 @@ def finalized(
         input_type: as for `convert`.
         output_type: likewise.
         notes: likewise.
+        advance: is told what is being done.
 
     Raises:
         ValueError: if the model or the arrays cannot be used.
@@ -68,7 +71,8 @@ def finalized(
 
     inputs, labels = model_samples(model, arrays)
     given = inputs if len(inputs) > 1 else inputs[0]
-    report = finalize(model, given if labels is None else (given, labels.reshape(-1)))
+    seen = given if labels is None else (given, labels.reshape(-1))
+    report = finalize(model, seen, advance=advance)
     with tempfile.TemporaryDirectory() as folder:
         saved = os.path.join(folder, "finalized.keras")
         model.save(saved)

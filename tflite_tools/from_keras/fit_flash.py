@@ -151,7 +151,7 @@ def _fitting(
         tried.append(bits)
         advance(None, f"counting the bytes of choice {len(tried)}")
         quantized = quantize_apply(model, budget.recipe, calibration_data=inputs)
-        finalize(quantized)
+        finalize(quantized, verbose=0)
         file = contents.load(
             to_tflite(quantized, input_shape=[array.shape[1:] for array in inputs])
         )

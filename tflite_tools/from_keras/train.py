@@ -164,6 +164,7 @@ def quantize(
             data.samples,
             target=training.target,
             short_constants=training.short_constants,
+            advance=lambda _, text: advance(_TRAINED, text),
         )
         return Quantized(
             saved=_saved(quantized, suffix),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator
-from typing import TypeAlias
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeAlias, TypeVar
 
 from rich.console import Console
 from rich.markup import escape
@@ -13,10 +13,18 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 # Takes the share of the work that is done, 0 to 1 or None if nobody knows, and what is being done.
 Advance: TypeAlias = Callable[[float | None, str], None]
+Item = TypeVar("Item")
 
 
 def quietly(share: float | None, text: str) -> None:
     """Progress that nobody is to see."""
+
+
+def counted(items: Iterable[Item], advance: Advance, text: str) -> Iterator[Item]:
+    """The items, each told of with its number, counted from 1, as "<text> <number>"."""
+    for number, item in enumerate(items, 1):
+        advance(None, f"{text} {number}")
+        yield item
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ import tf_keras as keras
 
 import tfbinreg
 from tfbinreg import BatchNormReestimation, reestimate_batch_norm
+from tfbinreg.training.batch_statistics import BatchStatistics
 
 layers = keras.layers
 
@@ -145,6 +146,16 @@ class TestCallback:
             callbacks=[BatchNormReestimation(data, **options), record],
         )  # fmt: skip
         return seen, norm.moving_mean.numpy()
+
+    def test_passes_are_traced_once(self, monkeypatch):
+        traced, call = [], BatchStatistics.__call__
+        monkeypatch.setattr(
+            BatchStatistics,
+            "__call__",
+            lambda statistics, *given: traced.append(given) or call(statistics, *given),
+        )
+        self.fit(batches(3))
+        assert len(traced) == 1
 
     def test_before_each_validation_and_at_the_end(self):
         data = batches(3)

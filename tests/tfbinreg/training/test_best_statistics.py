@@ -1,3 +1,6 @@
+import io
+import sys
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -5,7 +8,7 @@ import tf_keras as keras
 
 import tfbinreg
 from tfbinreg.training.best_statistics import rewindable
-from tfbinreg.training.calibrate import labelled_batches
+from tfbinreg.training.calibrate import input_batches, labelled_batches
 
 layers = keras.layers
 
@@ -145,6 +148,39 @@ def test_the_report_prints_itself():
     assert text.splitlines()[0] == "batch normalization: as trained, the better on 128 samples"
     assert "as trained: accuracy 100.00 %" in text
     assert str(tfbinreg.finalize(model)) == "batch normalization: left as it was"
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_a_terminal_has_a_bar_and_others_may_have_their_own(monkeypatch, make_net, images):
+    model = tfbinreg.quantize_apply(
+        make_net(), weight_bits=2, activation_bits=2, calibration_data=images
+    )
+    told = []
+    tfbinreg.finalize(model, images, advance=lambda *now: told.append(now))
+    count = len(list(input_batches(images)))
+    numbers = range(1, count + 1)
+    assert told == [
+        (None, "putting the constants on their grids"),
+        *((None, f"re-estimating normalizations: batch {number}") for number in numbers),
+        *((None, f"comparing statistics: batch {number}") for number in numbers),
+        *((None, f"looking for values on thresholds: batch {number}") for number in numbers),
+    ]
+    monkeypatch.setenv("TERM", "xterm")
+    for options, shown in (({"verbose": 0}, False), ({}, True)):
+        monkeypatch.setattr(sys, "stderr", Terminal())
+        tfbinreg.finalize(model, images, **options)
+        assert ("comparing statistics" in sys.stderr.getvalue()) == shown
+
+
+def test_nothing_is_watched_where_no_activation_has_few_bits(make_net, images):
+    model = tfbinreg.quantize_apply(make_net(), weight_bits=2, calibration_data=images)
+    told = []
+    report = tfbinreg.finalize(model, images, advance=lambda *now: told.append(now))
+    assert report.on_threshold == () and "thresholds" not in str(told)
 
 
 def test_once_is_enough_for_data_that_cannot_be_rewound():

@@ -207,6 +207,7 @@ def test_progress_is_told(folder, samples):
             "epoch 1 of 1",
             "epoch 1 of 1",
             "finalizing",
+            "putting the constants on their grids",
         )
     ]
     shares = [share for share, _ in told]

@@ -3,7 +3,7 @@
 import io
 import sys
 
-from tflite_tools.system.progress import progress, quietly
+from tflite_tools.system.progress import counted, progress, quietly
 
 
 class Terminal(io.StringIO):
@@ -29,3 +29,10 @@ def test_logs_and_json_have_none(monkeypatch, capsys):
         advance(0.5, "epoch 1")
     assert advance is quietly and sys.stderr.getvalue() == ""
     assert capsys.readouterr().err == ""
+
+
+def test_items_are_counted_as_they_come():
+    told = []
+    items = counted("ab", lambda *now: told.append(now), "batch")
+    assert told == []
+    assert list(items) == ["a", "b"] and told == [(None, "batch 1"), (None, "batch 2")]
