@@ -99,7 +99,9 @@ class FlashBudgetSchedule(keras.callbacks.Callback):
 
     def target(self, epoch: float) -> float:
         """Bytes that are wanted when so many epochs are done, whole ones and parts of one."""
-        part = min(1.0, epoch / (self.until * self._epochs))
+        part = epoch / (self.until * self._epochs)
+        if part >= 1.0:
+            return self.limit  # exactly: a product may differ in its last digit
         first = max(self._first_bytes, self.limit)
         return first * (self.limit / first) ** part
 

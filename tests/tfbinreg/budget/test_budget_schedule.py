@@ -100,6 +100,9 @@ def test_targets_fall_at_equal_ratios():
     assert [round(schedule.target(epoch)) for epoch in (0, 0.5, 1, 2, 3, 4, 5)] == [
         1600, 1131, 800, 400, 200, 100, 100,
     ]  # fmt: skip
+    for first in range(101, 1000):
+        schedule._first_bytes = first
+        assert schedule.target(4) == 100
     schedule._first_bytes = 50  # below the limit from the beginning
     assert [schedule.target(epoch) for epoch in range(3)] == [100.0, 100.0, 100.0]
 
