@@ -41,7 +41,8 @@ tfbinreg.deploy: frozen quantization_card finest_grids tflite_operators tflite_f
   integer_ops tflm_arithmetic litert_arithmetic former_arithmetic integer_model deployed proof
   output_proof export
 tfbinreg.training: model_checks constant_columns assemble weight_files keras_files
-  weight_statistics histograms penalties bin_options training_progress step_holding
+  weight_statistics histograms penalties bin_options traced_function training_progress
+  step_holding
   weight_updates integer_inference model_config model soft_targets distillation
   transition_log quantizer_log quantization_board weight_averages tfmot_scheme saving
   batch_statistics calibrate batch_norm

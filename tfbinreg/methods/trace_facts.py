@@ -42,10 +42,6 @@ class TraceFacts:
         """Whether what was found is still so."""
         return all(int(found.deref().numpy()) > bound for found, bound in self._found)
 
-    def forget(self) -> None:
-        """There is no trace any more that relies on them."""
-        self._found.clear()
-
 
 def exceeds(variable: tf.Variable, bound: int) -> Any:
     """`variable > bound`: True where that is a fact of this trace, else a tensor that says so.

@@ -17,11 +17,12 @@ from tfbinreg.frontend.keras3_objects import takes_keras3_callbacks, to_tf_keras
 from tfbinreg.layers.kernel import BoundLayer, QuantizedKernel
 from tfbinreg.layers.sites import kernel_sites, sites
 from tfbinreg.methods import roster
-from tfbinreg.methods.trace_facts import TraceFacts, shapes_only
+from tfbinreg.methods.trace_facts import shapes_only
 from tfbinreg.training.integer_inference import IntegerInference
 from tfbinreg.training.model_config import quantization_config, saved_recipe
 from tfbinreg.training.penalties import Penalty
 from tfbinreg.training.step_holding import hold
+from tfbinreg.training.traced_function import TracedFunction
 from tfbinreg.training.training_progress import curvature_of, with_own_callbacks
 from tfbinreg.training.weight_files import check_bits, record_bits
 from tfbinreg.training.weight_updates import Update, WeightUpdates
@@ -66,6 +67,9 @@ class QuantizedModel(_compat.Functional):
     """
 
     made_from: dict[str, Any]  # of a loaded model: the configuration
+    train_function: Any
+    test_function: Any
+    predict_function: Any
     recipe = Recipe()
     strengths: dict[str, tf.Variable] = {}  # noqa: RUF012, replaced, never changed
     code_changes: tf.Variable | None = None
@@ -83,8 +87,6 @@ class QuantizedModel(_compat.Functional):
         # A functional model's own arguments, by which Keras knows that it can clone and save it.
         super().__init__(inputs, outputs, name, trainable, **kwargs)
         self._integers = IntegerInference()
-        # What the functions of Keras' training, and of its inference, were traced with.
-        self._training_facts, self._inference_facts = TraceFacts(), TraceFacts()
         for layer in self.layers:
             if isinstance(layer, BoundLayer) and layer.source is not None:
                 layer.bind(self.get_layer(layer.source))
@@ -237,28 +239,30 @@ class QuantizedModel(_compat.Functional):
         if self._integers.follow(self):
             self.predict_function = self.test_function = None
 
-    def _refresh_facts(self) -> None:
-        """Have functions traced anew that were traced with facts that are none any more."""
-        if not self._training_facts.hold():
-            self.train_function = None
-            self._training_facts.forget()
-        if not self._inference_facts.hold():
-            self.predict_function = self.test_function = None
-            self._inference_facts.forget()
-
     def make_test_function(self, force: bool = False) -> Any:
         self._refresh()
-        self._refresh_facts()
         if self.test_function is None or force:
-            self.test_function = self._by_size(super().make_test_function(force))
+            make = super().make_test_function
+            self.test_function = TracedFunction(
+                lambda: self._by_size(self._made("test_function", make))
+            )
         return self.test_function
 
     def make_predict_function(self, force: bool = False) -> Any:
         self._refresh()
-        self._refresh_facts()
         if self.predict_function is None or force:
-            self.predict_function = self._by_size(super().make_predict_function(force))
+            make = super().make_predict_function
+            self.predict_function = TracedFunction(
+                lambda: self._by_size(self._made("predict_function", make))
+            )
         return self.predict_function
+
+    def _made(self, attribute: str, make: Callable[..., Any]) -> Any:
+        """A new function of Keras', which `make` also puts into an attribute: that stays."""
+        before = getattr(self, attribute)
+        function = make(force=True)
+        setattr(self, attribute, before)
+        return function
 
     def _by_size(self, function: Any) -> Any:
         """`function`, traced for each size of the inputs if the model leaves sizes open."""
@@ -282,11 +286,11 @@ class QuantizedModel(_compat.Functional):
             self.distillation.check(self)
         self.finalized.assign(NOT_FINALIZED)
         self._is_trained = True
-        self._refresh_facts()
         if self.train_function is None or force:
-            function: Any = super().make_train_function(force)
-            function = _compat.PreparedTrainFunction(self, function)
-            self.train_function = function
+            make = super().make_train_function
+            self.train_function = TracedFunction(
+                lambda: _compat.PreparedTrainFunction(self, self._made("train_function", make))
+            )
         return self.train_function
 
     def save(self, *args: Any, **kwargs: Any) -> None:
@@ -295,19 +299,7 @@ class QuantizedModel(_compat.Functional):
             warn_unfinalized("saved", stacklevel=3)
         super().save(*args, **kwargs)
 
-    def test_step(self, data: Any) -> Any:
-        with self._inference_facts.collected():
-            return super().test_step(data)
-
-    def predict_step(self, data: Any) -> Any:
-        with self._inference_facts.collected():
-            return super().predict_step(data)
-
     def train_step(self, data: Any) -> Any:
-        with self._training_facts.collected():
-            return self._updating_step(data)
-
-    def _updating_step(self, data: Any) -> Any:
         if not self.updates and self.code_changes is None:
             return self._step_holding_step(data)
         updates = WeightUpdates(

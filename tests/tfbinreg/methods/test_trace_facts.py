@@ -44,8 +44,6 @@ def test_a_fact_is_found_in_a_trace_that_collects_them():
     assert found == [True] and facts.hold()
     variable.assign(0)
     assert not facts.hold()
-    facts.forget()
-    assert facts.hold()
 
 
 def test_scopes_end_with_what_was_before():
@@ -132,12 +130,13 @@ def test_there_are_no_conditionals_once_grids_are_started(training, samples):
     assert found[0] == 0 and found[1] >= len(activation_sites(model))
 
 
-def test_kerases_own_functions_are_traced_with_facts(samples):
+def test_the_functions_of_keras_are_traced_with_facts(samples):
     model = make(samples)
     trained(model, samples)
     model.evaluate(samples, np.ones((8, 2)), verbose=0)
     started = {(site.variables["initialized"].ref(), 0) for site in activation_sites(model)}
-    assert started <= model._training_facts._found and started <= model._inference_facts._found
+    for function in (model.train_function, model.test_function, model.predict_function):
+        assert started <= function._facts._found
 
 
 def test_grids_that_are_reset_start_again(samples):
@@ -153,6 +152,43 @@ def test_grids_that_are_reset_start_again(samples):
     for own in (model, uncalibrated):
         own.train_on_batch(samples, np.ones((8, 2)))
     assert all(site.variables["initialized"].numpy() for site in activation_sites(model))
+
+
+def test_grids_that_a_callback_resets_start_with_the_next_batch(samples):
+    model, start = make(samples), make(samples, calibrated=False).get_weights()
+    resets = [
+        keras.callbacks.LambdaCallback(
+            on_epoch_begin=lambda epoch, logs: epoch == 1 and model.set_weights(start)
+        ),
+        keras.callbacks.LambdaCallback(
+            on_test_batch_begin=lambda batch, logs: batch == 1 and model.set_weights(start)
+        ),
+    ]
+    data = samples, np.ones((8, 2))
+    model.fit(*data, 4, 2, verbose=0, callbacks=resets[:1])
+    assert all(site.variables["initialized"].numpy() for site in activation_sites(model))
+    tfbinreg.finalize(model, samples)
+    model.fit(*data, 4, 1, verbose=0, validation_data=data, callbacks=resets[1:])
+    assert not any(site.variables["initialized"].numpy() for site in activation_sites(model))
+
+
+@pytest.mark.parametrize("step", ["train_step", "test_step", "predict_step"])
+def test_functions_of_the_users_own_take_nothing_for_granted(step, samples):
+    model, other = make(samples), make(samples, calibrated=False)
+    start, labels = other.get_weights(), () if step == "predict_step" else (np.ones((8, 2)),)
+    found = []
+    for own in (model, other):
+        own.optimizer.build(own.trainable_variables)
+        function = tf.function(lambda *data, own=own: getattr(own, step)(data))
+        if own is model:
+            function(samples, *labels)
+            model.set_weights(start)
+            model.reset_metrics()
+        result = function(3.0 * samples, *labels)
+        found.append(tf.nest.map_structure(np.asarray, result))
+    tf.nest.map_structure(np.testing.assert_array_equal, *found)
+    ready = [bool(site.variables["initialized"].numpy()) for site in activation_sites(model)]
+    assert all(ready) if step == "train_step" else not any(ready)
 
 
 def test_evaluation_is_traced_anew_too(samples):

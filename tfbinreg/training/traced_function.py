@@ -1,0 +1,32 @@
+"""Keras' functions of training and inference, traced with facts (`methods.trace_facts`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tfbinreg.methods.trace_facts import TraceFacts
+
+
+class TracedFunction:
+    """A function of a batch iterator, made and traced anew once a fact of its trace is none.
+
+    Facts are looked at before each call: a callback may set weights at any time.
+
+    Args:
+        make: makes the function, not traced yet.
+    """
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self._make, self._facts = make, TraceFacts()
+        self._function = make()
+
+    def __call__(self, iterator: Any) -> Any:
+        if not self._facts.hold():
+            self._facts = TraceFacts()
+            self._function = self._make()
+        with self._facts.collected():
+            return self._function(iterator)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._function, name)
