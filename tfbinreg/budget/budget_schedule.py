@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -10,12 +11,21 @@ from typing import Any
 from tfbinreg import _compat
 from tfbinreg.budget.packed_bytes import packed_bytes
 from tfbinreg.core.warning import QuantizationWarning
+from tfbinreg.layers.sites import activation_sites
 from tfbinreg.training.model import QuantizedModel
 
 keras = _compat.keras
 
 _FASTEST, _FIFTHS = 100.0, 5.0  # by which the strength changes at most in a fifth of the training
 _LEAST = 1e-4  # of the strength at the beginning: from 0 there would be no way back
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 class FlashBudgetSchedule(keras.callbacks.Callback):
@@ -35,7 +45,11 @@ class FlashBudgetSchedule(keras.callbacks.Callback):
     `QuantizationWarning` says by how much.
 
     B is an estimate, to which what `count` finds beyond it is added: `count` is called when
-    training begins and after each epoch. `tflite_tools.c_bytes` counts what the C really takes.
+    training begins and after each epoch. `tflite_tools.c_bytes` counts what the C really takes, of
+    a model with open sizes as `lambda model: c_bytes(model, input_shape=...)`.
+
+    What it began with is not saved with the model: a training that is resumed has its target fall
+    from the bytes that it is resumed with.
 
     Args:
         penalty: name of the method whose penalty takes bits away.
@@ -47,8 +61,9 @@ class FlashBudgetSchedule(keras.callbacks.Callback):
         count: bytes of the quantized model as it is; None for the estimate alone.
 
     Raises:
-        ValueError: for a number outside its range; when training begins, for a model without the
-            penalty or whose penalty has no strength to start from.
+        ValueError: for an argument outside its range; when training begins, for a model without the
+            penalty, whose penalty has no strength to start from, or that is to be counted and is
+            not calibrated.
     """
 
     def __init__(
@@ -62,14 +77,19 @@ class FlashBudgetSchedule(keras.callbacks.Callback):
         count: Callable[[Any], int] | None = None,
     ) -> None:
         super().__init__()
-        if limit < 1:
-            raise ValueError(f"limit must be at least 1 byte, got {limit!r}.")
-        if not 0.0 < until <= 1.0:
+        if not (_is_whole(limit) and limit >= 1):
+            raise ValueError(f"limit must be a whole number of bytes from 1 on, got {limit!r}.")
+        if not (_is_number(until) and 0.0 < until <= 1.0):
             raise ValueError(f"until must be above 0 and at most 1, got {until!r}.")
-        if not 0.0 < gain < math.inf:
+        if not (_is_number(gain) and 0.0 < gain < math.inf):
             raise ValueError(f"gain must be a positive number, got {gain!r}.")
-        if not (type(looks) is int and looks >= 1):
+        if not (_is_whole(looks) and looks >= 1):
             raise ValueError(f"looks must be a whole number from 1 on, got {looks!r}.")
+        if not (count is None or callable(count)):
+            raise ValueError(
+                f"count must be a function that takes the model, such as tflite_tools.c_bytes, got "
+                f"{count!r}."
+            )
         self.penalty, self.limit, self.until, self.gain = penalty, limit, until, gain
         self.looks, self.count = looks, count
         self._first_bytes = 0
@@ -85,6 +105,13 @@ class FlashBudgetSchedule(keras.callbacks.Callback):
         super().set_model(model)
 
     def on_train_begin(self, logs: Any = None) -> None:
+        if self.count is not None and not all(
+            s.layer.is_ready for s in activation_sites(self.model)
+        ):
+            raise ValueError(
+                "FlashBudgetSchedule counts what the model takes when training begins, and not all "
+                "of its grids have started: pass calibration_data to quantize_apply."
+            )
         self._first_bytes = self._counted()
         self._first_strength = float(self.model.strengths[self.penalty].numpy())
         if self._first_strength <= 0.0:
@@ -134,7 +161,10 @@ class FlashBudgetSchedule(keras.callbacks.Callback):
     def _counted(self) -> int:
         estimate = packed_bytes(self.model)
         if self.count is not None:
-            self._beyond = self.count(self.model) - estimate
+            counted = self.count(self.model)
+            if not (_is_whole(counted) and counted >= 1):
+                raise ValueError(f"count must give a whole number from 1 on, got {counted!r}.")
+            self._beyond = counted - estimate
         return estimate + self._beyond
 
     def _steer(self, now: int, looked: int) -> None:

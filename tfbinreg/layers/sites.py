@@ -118,6 +118,8 @@ def sites(model: Any) -> list[Site]:
 
 def require_quantized(model: Any) -> None:
     """Raise ValueError unless `model` comes from `quantize_apply`."""
+    if not hasattr(model, "_flatten_layers"):  # of either Keras
+        raise ValueError(f"It takes a model from quantize_apply, not {model!r}.")
     if hasattr(model, "recipe") and kernel_sites(model):
         return
     inner = [part.name for part in model._flatten_layers(False) if hasattr(part, "recipe")]

@@ -48,7 +48,7 @@ def data():
     return random.normal(size=(16, 20)).astype(np.float32), random.integers(0, 3, 16)
 
 
-def make(**options):
+def make(calibrated=True, **options):
     tfbinreg.register_method(METHOD)
     keras.utils.set_random_seed(0)
     layers = keras.layers
@@ -56,7 +56,7 @@ def make(**options):
         [layers.Input((20,)), layers.Dense(30, "relu", name="first"), layers.Dense(3, name="head")]
     )
     recipe = tfbinreg.Recipe(method="shrinking", options={"shrinking": options})
-    model = tfbinreg.quantize_apply(net, recipe, calibration_data=data()[0])
+    model = tfbinreg.quantize_apply(net, recipe, calibration_data=data()[0] if calibrated else None)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.SGD(0.1), loss)
     return model
@@ -159,6 +159,16 @@ def test_what_the_estimate_leaves_out_is_counted():
     assert schedule._beyond == 3000 - packed_bytes(model)
 
 
+def test_counts_that_say_nothing_are_refused():
+    for counted in (None, 0, float("nan")):
+        schedule = tfbinreg.FlashBudgetSchedule("shrinking", 9, count=lambda _, own=counted: own)
+        with pytest.raises(ValueError, match=rf"count must give a whole number.*got {counted}"):
+            make().fit(*data(), 8, verbose=0, callbacks=[schedule])
+    schedule = tfbinreg.FlashBudgetSchedule("shrinking", np.int64(9), looks=np.int64(3), count=id)
+    with pytest.raises(ValueError, match="pass calibration_data to quantize_apply"):
+        make(calibrated=False).fit(*data(), 8, verbose=0, callbacks=[schedule])
+
+
 def test_a_budget_that_is_missed_is_told():
     model = make(strength=1e-6)
     schedule = tfbinreg.FlashBudgetSchedule("shrinking", 400)
@@ -177,7 +187,12 @@ def test_what_cannot_be_steered_is_refused():
 
 
 @pytest.mark.parametrize("options, match", [
-    ({"limit": 0}, "limit must be at least 1 byte, got 0"),
+    ({"limit": 0}, "limit must be a whole number of bytes from 1 on, got 0"),
+    ({"limit": "16KB"}, "limit must be a whole number of bytes from 1 on, got '16KB'"),
+    ({"limit": float("nan")}, "limit must be"),
+    ({"until": "0.5"}, "until must be"),
+    ({"gain": True}, "gain must be"),
+    ({"count": 5}, "count must be a function that takes the model.*got 5"),
     ({"until": 0.0}, "until must be above 0 and at most 1, got 0.0"),
     ({"until": 1.5}, "until must be"),
     ({"gain": -1.0}, "gain must be a positive number, got -1.0"),

@@ -85,3 +85,9 @@ def test_codes_that_the_grid_does_not_have_are_named(small):
     site.quantizer.settle = lambda variables, name: settled
     with pytest.raises(ValueError, match="quantizer of 'a' makes codes that its grid has not"):
         site.codes()
+
+
+@pytest.mark.parametrize("given", [None, "q.keras"])
+def test_what_is_no_model_is_refused(given):
+    with pytest.raises(ValueError, match=rf"takes a model from quantize_apply, not {given!r}"):
+        tfbinreg.to_tflite(given)
