@@ -113,7 +113,7 @@ class Padded(Unfinished):
     readers = ("GlobalMaxPooling1D", "GlobalMaxPooling2D", "Identity", "MaxPooling1D",
                "MaxPooling2D", "identity", "max", "max_pool", "shape")  # fmt: skip
     problem = (
-        "a tensor that is padded with -inf, or nearly",
+        "a tensor that is padded with a number below all of its own",
         "pad with zeros; only a max pooling takes others",
     )
 

@@ -125,9 +125,12 @@ def test_a_border_is_a_part_of_the_pooling_and_left_out_where_same_padding_has_i
         (lambda x: layers.ReLU(name="reader")(lowest(x)), "reader: it reads a tensor that is pad"),
         (
             lambda x: layers.Add(name="reader")([lowest(x), lowest(x)]),
-            "reader: it reads a tensor that is padded with -inf, or nearly; pad with zeros; only a",
+            "reader: it reads a tensor that is padded with a number below all of its own; pad",
         ),
-        (lowest, "reading a tensor that is padded with -inf, or nearly; pad with zeros"),
+        (
+            lowest,
+            "reading a tensor that is padded with a number below all of its own; pad with zeros",
+        ),
         (lambda x: tf.reduce_max([lowest(x), lowest(x)], 0), "reading a tensor that is padded"),
         (lambda x: lowest(x, constant=-3.0), "with [-3.0]; pad with zeros, or with -inf before a"),
         (lambda x: lowest(tf.tanh(x), constant=-0.9), "with [-0.9"),
