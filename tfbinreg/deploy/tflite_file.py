@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from tfbinreg.core.grid import Grid
 from tfbinreg.deploy import tflite_operators
 from tfbinreg.deploy.frozen import FrozenGraph, FrozenKernel, FrozenOp, slope_codes
 from tfbinreg.deploy.quantization_card import quantization_card
-from tfbinreg.deploy.tflite_operators import Operator
+from tfbinreg.deploy.tflite_operators import Operator, grid_of
 from tflite_tools.schema import card, manifest
 from tflite_tools.schema import codes as file_codes
 from tflite_tools.schema.writer import Writer
@@ -65,7 +64,7 @@ class _FileWriter:
 
     def _activation(self, op: FrozenOp, name: str) -> int:
         index = self.writer.tensor(name, (1, *op.shape), "INT8")  # type: ignore[arg-type]
-        grid = _grid(op)
+        grid = grid_of(op)
         self.writer.quantize(index, grid.scale, grid.zero_point)
         return index
 
@@ -110,7 +109,7 @@ class _FileWriter:
     def _parameter(self, op: FrozenOp, name: str, values: np.ndarray) -> int:
         index = self.writer.constant(f"{op.name}/{name}", values)
         if values.dtype == np.int8:
-            self.writer.quantize(index, _grid(op).scale, _grid(op).zero_point)
+            self.writer.quantize(index, grid_of(op).scale, grid_of(op).zero_point)
         return index
 
     def _add(self, row: Operator, inputs: list[int], output: int) -> None:
@@ -149,7 +148,7 @@ class _FileWriter:
         return made
 
     def _table(self, op: FrozenOp) -> int:
-        index, grid = self.writer.constant(f"{op.name}/table", op.attributes["table"]), _grid(op)
+        index, grid = self.writer.constant(f"{op.name}/table", op.attributes["table"]), grid_of(op)
         self.writer.quantize(index, grid.scale, grid.zero_point)
         return index
 
@@ -166,7 +165,7 @@ class _FileWriter:
                 self.writer.name(tensor), grid.bits, grid.qmin, grid.qmax, grid.zero_point
             )
             for op, tensor in sorted(pairs, key=lambda pair: pair[0].kind == "InputLayer")
-            for grid in (_grid(op),)
+            for grid in (grid_of(op),)
         ]
         return manifest.Manifest(
             versions=dict(self.graph.versions),
@@ -177,9 +176,3 @@ class _FileWriter:
             target=self.graph.target,
             finalized=self.graph.finalized,
         )
-
-
-def _grid(op: FrozenOp) -> Grid:
-    if op.grid is None:
-        raise ValueError(f"The output of {op.name!r} is not on a grid: quantize the whole model.")
-    return op.grid

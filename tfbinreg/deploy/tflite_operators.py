@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from tfbinreg.core.grid import Grid
 from tfbinreg.deploy.frozen import FrozenOp
 
 _ACTIVATION_NONE, _ACTIVATION_RELU, _ACTIVATION_RELU6 = 0, 1, 3
@@ -211,13 +212,22 @@ def _reshaped(shape: Sequence[int]) -> Operator:
     )
 
 
+def grid_of(op: FrozenOp) -> Grid:
+    """The grid of an operation's output.
+
+    Raises:
+        ValueError: if it has none.
+    """
+    if op.grid is None:
+        raise ValueError(f"The output of {op.name!r} is not on a grid: quantize the whole model.")
+    return op.grid
+
+
 def _pad(op: FrozenOp, shapes: Sequence[tuple[int, ...]]) -> Operator:
     paddings = np.array([(0, 0), *op.attributes["padding"], (0, 0)], np.int32)
     if not op.attributes.get("lowest"):
         return Operator(name="PAD", options="Pad", parameters={"paddings": paddings})
-    grid = op.grid
-    if grid is None:
-        raise ValueError(f"The output of {op.name!r} is not on a grid: quantize the whole model.")
+    grid = grid_of(op)
     lowest: np.ndarray = np.array(grid.qmin + grid.zero_point, np.int8)
     return Operator(
         name="PADV2", options="PadV2", parameters={"paddings": paddings, "lowest": lowest}

@@ -14,7 +14,7 @@ import numpy as np
 
 from tfbinreg import _compat
 from tfbinreg.frontend.builder import Builder, Unfinished, UnsupportedError, Value
-from tfbinreg.frontend.pool_rules import along
+from tfbinreg.frontend.pool_rules import along, both_ends
 from tfbinreg.frontend.program import Step
 
 keras = _compat.keras
@@ -42,6 +42,12 @@ def _constant(kernel: Any, what: str, axes: int) -> np.ndarray:
     if not np.any(numbers):
         raise UnsupportedError((f"{what} with zeros only", "train it first, or remove the layer"))
     return numbers
+
+
+def _filters(kernel: Any, what: str, x: Value) -> np.ndarray:
+    """The kernel over the images, or signals, of `x` as numbers; of signals, with a height of 1."""
+    numbers = _constant(kernel, what, len(x.shape))
+    return numbers[None] if numbers.ndim == 3 else numbers
 
 
 def _window(
@@ -100,7 +106,7 @@ def _space_to_batch(
     if axes not in (1, 2) or block.shape != (axes,) or margins.shape != (axes, 2):
         what = f"space_to_batch_nd of shape {x.shape}"
         raise UnsupportedError((what, "take a convolution with a dilation"))
-    return _Interleaved(step.shape, source=x, margins=_two(margins), block=along(block, axes))
+    return _Interleaved(step.shape, source=x, margins=both_ends(margins), block=along(block, axes))
 
 
 def _numbers(constant: Any) -> np.ndarray:
@@ -108,12 +114,6 @@ def _numbers(constant: Any) -> np.ndarray:
         what = "space_to_batch_nd or batch_to_space_nd of open sizes"
         raise UnsupportedError((what, "fix the model's input shape"))
     return np.asarray(constant)
-
-
-def _two(margins: np.ndarray) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Rows and columns at either end of an image, or of a signal of a height of 1."""
-    first, second = [(0, 0), *((int(a), int(b)) for a, b in margins)][-2:]
-    return first, second
 
 
 def _batch_to_space(
@@ -124,7 +124,7 @@ def _batch_to_space(
         what = "batch_to_space_nd of anything but a convolution behind space_to_batch_nd"
         raise UnsupportedError((what, _Interleaved.problem[1]))
     axes = len(x.source.shape) - 2
-    block, cut = along(_numbers(block_shape), axes), _two(_numbers(crops))
+    block, cut = along(_numbers(block_shape), axes), both_ends(_numbers(crops))
     image, kernel = build.image(x.source), x.kernel
     margins = tuple((a - c, b - d) for (a, b), (c, d) in zip(x.margins, cut, strict=True))
     if block != x.block or min(map(min, margins)) < 0:
@@ -137,16 +137,16 @@ def _batch_to_space(
             padding = "valid"
             pad = keras.layers.ZeroPadding2D(margins, name=build.part_name("pad"))
             image = build.call(pad, image)
-    groups = (x.source.shape[-1] or 0) // kernel.shape[2]
-    layer = keras.layers.Conv2D(
-        kernel.shape[3],
-        kernel.shape[:2],
-        dilation_rate=block,
-        padding=padding,
-        groups=groups,
-        use_bias=False,
-        name=step.name,
-    )
+    options = {"dilation_rate": block, "padding": padding, "use_bias": False, "name": step.name}
+    return _convolved(build, step, x.source, image, kernel, options)
+
+
+def _convolved(
+    build: Builder, step: Step, x: Value, image: Any, kernel: np.ndarray, options: dict[str, Any]
+) -> Value:
+    """The convolution of `x`, whose image is given, in as many groups as the kernel is for."""
+    groups = (x.shape[-1] or 0) // kernel.shape[2]
+    layer = keras.layers.Conv2D(kernel.shape[3], kernel.shape[:2], groups=groups, **options)
     return Value(step.shape, build.call(layer, image, [kernel]))
 
 
@@ -163,19 +163,14 @@ def _convolution(
     **__: Any,
 ) -> Value:
     what = "convolution"
-    kernel = _constant(filters, what, len(x.shape))
+    kernel = _filters(filters, what, x)
     if isinstance(x, _Interleaved):
         numbers = (np.ravel(1 if own is None else own) for own in (strides, dilations))
         if any(np.any(own != 1) for own in numbers) or str(padding).lower() != "valid":
             raise UnsupportedError((f"it reads {x.problem[0]}", x.problem[1]))
-        inner = kernel[None] if kernel.ndim == 3 else kernel
-        return dataclasses.replace(x, shape=step.shape, kernel=inner)
+        return dataclasses.replace(x, shape=step.shape, kernel=kernel)
     image, options = _window(build, step, x, what, strides, padding, data_format, dilations)
-    if kernel.ndim == 3:
-        kernel = kernel[None]
-    groups = (x.shape[-1] or 0) // kernel.shape[2]
-    layer = keras.layers.Conv2D(kernel.shape[3], kernel.shape[:2], groups=groups, **options)
-    return Value(step.shape, build.call(layer, image, [kernel]))
+    return _convolved(build, step, x, image, kernel, options)
 
 
 def _depthwise(
@@ -193,10 +188,9 @@ def _depthwise(
 ) -> Value:
     """`tf.nn.depthwise_conv2d` and Keras 3's `depthwise_conv`."""
     what = "depthwise convolution"
-    kernel = _constant(filters, what, len(x.shape))
+    kernel = _filters(filters, what, x)
     image, options = _window(build, step, x, what, strides, padding, data_format, rate or dilations)
-    if kernel.ndim == 3:
-        kernel = kernel[None]
+    if len(x.shape) == 3:
         options["strides"] = options["strides"][1:] * 2  # Keras has one for both axes
     layer = keras.layers.DepthwiseConv2D(
         kernel.shape[:2], depth_multiplier=kernel.shape[3], **options
@@ -245,8 +239,7 @@ def _transposed(
     """`tf.nn.conv2d_transpose`, to the sizes that a layer makes. (Keras 3's `conv_transpose` does
     not run in a model of Keras 3.15: it takes one argument for another.)"""
     what = "transposed convolution"
-    kernel = _constant(filters, what, len(x.shape))
-    kernel = kernel[None] if kernel.ndim == 3 else kernel
+    kernel = _filters(filters, what, x)
     image, options = _window(build, step, x, what, strides, padding, data_format, dilations)
     if set(options["dilation_rate"]) != {1}:
         raise UnsupportedError((f"{what} with dilations", "use a dilation of 1"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -39,8 +39,7 @@ def pad_below(
         raise UnsupportedError((what, "pad height and width alone"))
     if not np.any(pads):
         return x
-    above, before = [(0, 0), *((int(a), int(b)) for a, b in pads[1:-1])][-2:]
-    return Padded(step.shape, source=x, margins=(above, before))
+    return Padded(step.shape, source=x, margins=both_ends(pads[1:-1]))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,6 +85,12 @@ def along(sizes: Any, axes: int) -> Pair:
     numbers = numbers * axes if len(numbers) == 1 else numbers
     height, width = (1,) * (2 - axes) + tuple(numbers)
     return height, width
+
+
+def both_ends(margins: Iterable[Iterable[Any]]) -> Border:
+    """Rows and columns at either end of an image; of a signal, along a height of 1 too."""
+    above, before = [(0, 0), *((int(a), int(b)) for a, b in margins)][-2:]
+    return above, before
 
 
 def _average(build: Builder, step: Step, x: Value, window: _Window) -> Value:
@@ -160,11 +165,7 @@ def _operation(pooled: Callable[..., Value], name: str) -> Callable[..., Value]:
         if axes not in (1, 2) or str(data_format).startswith(("NC", "channels_first")):
             what = f"{name} of shape {x.shape} with data format {data_format}"
             raise UnsupportedError((what, "give it an image or a signal, channels last"))
-        if isinstance(padding, str):
-            padding = padding.lower()
-        else:
-            above, before = [(0, 0), *((int(a), int(b)) for a, b in padding[1:-1])][-2:]
-            padding = (above, before)
+        padding = padding.lower() if isinstance(padding, str) else both_ends(padding[1:-1])
         pool = along(pool_size, axes)
         strides = pool if strides is None else along(strides, axes)
         return pooled(build, step, x, _Window(pool, strides, padding))

@@ -13,7 +13,7 @@ from tfbinreg import _compat
 from tfbinreg.frontend import layer_rules
 from tfbinreg.frontend.builder import Builder, UnsupportedError, Value
 from tfbinreg.frontend.operation_names import ASPECTS
-from tfbinreg.frontend.pool_rules import pad_below
+from tfbinreg.frontend.pool_rules import both_ends, pad_below
 from tfbinreg.frontend.program import Shape, Step, replaced
 from tfbinreg.network.added_layers import ResizeBilinear, Slice
 
@@ -173,13 +173,14 @@ def _pad(
 ) -> Value:
     pads = np.asarray(paddings)
     # TensorFlow's two functions have the constant in different places.
+    given = [*rest, options.get("constant_values")]
+    computed = any(isinstance(own, Value) for own in given)
     constants = [
         np.asarray(own).tolist()
-        for own in (*rest, options.get("constant_values"))
+        for own in given
         if not (own is None or isinstance(own, (str, Value)))
     ]
     constant = next(iter(constants), 0.0)
-    computed = any(isinstance(own, Value) for own in (*rest, options.get("constant_values")))
     what = f"padding of mode {mode!r} with {'a tensor' if computed else constants}"
     remedy = "pad with zeros, or with -inf before a max pooling"
     if mode.lower() != "constant" or computed or not isinstance(constant, (int, float)):
@@ -193,8 +194,7 @@ def _pad(
             raise UnsupportedError((what, remedy))
         return padded
     if len(x.shape) in (3, 4) and not np.any(pads[-1]):
-        rows = [(0, 0), *pads[1:-1].tolist()][-2:]
-        layer = keras.layers.ZeroPadding2D(tuple(map(tuple, rows)), name=step.name)
+        layer = keras.layers.ZeroPadding2D(both_ends(pads[1:-1]), name=step.name)
         return Value(step.shape, build.call(layer, build.image(x)))
     return _pad_one_axis(build, step, x, pads)
 

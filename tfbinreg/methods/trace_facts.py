@@ -8,9 +8,8 @@ what was found true then, and trace anew when it no longer is.
 from __future__ import annotations
 
 import contextlib
-import functools
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import tensorflow as tf
@@ -55,19 +54,6 @@ def exceeds(variable: tf.Variable, bound: int) -> Any:
                 facts.add(variable, bound)
                 return True
     return variable > bound
-
-
-def assuming_facts(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function`, to be traced with what is a fact then: its caller must drop the trace before any
-    fact ceases to be one."""
-    facts = TraceFacts()
-
-    @functools.wraps(function)
-    def call(*args: Any, **kwargs: Any) -> Any:
-        with facts.collected():
-            return function(*args, **kwargs)
-
-    return call
 
 
 @contextlib.contextmanager

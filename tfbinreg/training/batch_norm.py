@@ -81,7 +81,7 @@ class BatchNormReestimation(keras.callbacks.Callback):
         self._reestimation: Reestimation | None = None
 
     def on_train_begin(self, logs: Any = None) -> None:
-        self._training, self._reestimation = True, Reestimation(self.model)
+        self._training, self._reestimation = True, None
 
     def on_test_begin(self, logs: Any = None) -> None:
         if self._training and self._before_validation:
@@ -90,10 +90,9 @@ class BatchNormReestimation(keras.callbacks.Callback):
     def on_train_end(self, logs: Any = None) -> None:
         self._training = False
         self._reestimate()
-        self._reestimation = None
 
     def _reestimate(self) -> None:
-        if self._reestimation is None:  # whoever calls this is not `fit`
+        if self._reestimation is None:
             self._reestimation = Reestimation(self.model)
         self._reestimation.run(self._data, self._batches)
 

@@ -17,9 +17,9 @@ import tensorflow as tf
 
 from tfbinreg import _compat
 from tfbinreg.layers.folded_kernel import FoldedKernel
-from tfbinreg.methods.trace_facts import TraceFacts
 from tfbinreg.network.graph import Node, evaluate, trace
 from tfbinreg.network.layer_kinds import KINDS
+from tfbinreg.training.traced_function import TracedFunction
 
 keras = _compat.keras
 
@@ -39,8 +39,8 @@ class BatchStatistics:
 
     def __init__(self, model: Any, *, folded: bool = True, augmented: bool = False) -> None:
         self._model, self._augmented = model, augmented
-        self._measuring: Any = None  # traced, with these facts
-        self._facts = TraceFacts()
+        # For calls in `measure` only, as momentum 0 is part of what is traced.
+        self._measuring = TracedFunction(lambda: _compat.PerShape(self._outputs))
         self._calls: collections.Counter[Any] = collections.Counter()  # of each layer in a pass
         self._measures = False  # whether moving statistics become those of a batch
         self._graph = trace(model) if _compat.is_graph_network(model) else None
@@ -90,10 +90,6 @@ class BatchStatistics:
         moving = [v for norm in norms for v in (norm.moving_mean, norm.moving_variance)]
         found: list[list[np.ndarray]] = []
         with self.momentum(0.0):  # the moving statistics become the batch's own
-            if traced and (self._measuring is None or not self._facts.hold()):
-                self._facts = TraceFacts()
-                # For calls in here only, as momentum 0 is part of what is traced.
-                self._measuring = _compat.PerShape(self._outputs)
             run: Any = self._measuring if traced else self
             for batch in batches:
                 run(batch)
@@ -110,8 +106,7 @@ class BatchStatistics:
             variable.assign(mean.astype(np.float32))
 
     def _outputs(self, inputs: Any) -> list[Any]:
-        with self._facts.collected():
-            return self(inputs)
+        return self(inputs)
 
     def __call__(self, inputs: Any, observer: Observer | None = None) -> list[Any]:
         """The model's outputs in order.

@@ -17,12 +17,12 @@ import tensorflow as tf
 from tfbinreg import _compat
 from tfbinreg.layers.kernel import QuantizeActivation
 from tfbinreg.layers.sites import activation_sites
-from tfbinreg.methods.trace_facts import assuming_facts
 from tfbinreg.network.graph import evaluate, trace
 from tfbinreg.training.batch_norm import Reestimation
 from tfbinreg.training.batch_statistics import BatchStatistics, inference
 from tfbinreg.training.calibrate import input_batches, labelled_batches
 from tfbinreg.training.finalize_report import Score, StatisticsChoice, ThresholdChannel
+from tfbinreg.training.traced_function import TracedFunction
 from tflite_tools.system.progress import Advance, counted, quietly
 
 keras = _compat.keras
@@ -102,7 +102,8 @@ def _scores(
         given = _compat.graph_inputs(model, inputs)
         return [statistics(inputs), *(candidate(given) for candidate in candidates)]
 
-    run, totals = _compat.PerShape(assuming_facts(all_outputs)), [_Total() for _ in candidates]
+    run = TracedFunction(lambda: _compat.PerShape(all_outputs))
+    totals = [_Total() for _ in candidates]
     with statistics.momentum(1.0):  # which leaves the moving statistics alone
         for inputs, labels in batches:
             by_batch, *found = run(inputs)
@@ -207,7 +208,7 @@ def channels_on_thresholds(
         values = evaluate(graph, _compat.graph_inputs(model, inputs), mode=inference)
         return [_near_threshold(values[node.inputs[0]], grids[node.name]) for node in watched]
 
-    run = _compat.PerShape(assuming_facts(shares))
+    run = TracedFunction(lambda: _compat.PerShape(shares))
     totals, count = [np.zeros(())] * len(watched), 0
     seen = itertools.islice(input_batches(data), batches)
     for inputs in counted(seen, advance, "looking for values on thresholds: batch"):

@@ -1,4 +1,4 @@
-"""Keras' functions of training and inference, traced with facts (`methods.trace_facts`)."""
+"""Functions that are traced with facts (`methods.trace_facts`), as Keras' of training are."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tfbinreg.methods.trace_facts import TraceFacts
 
 
 class TracedFunction:
-    """A function of a batch iterator, made and traced anew once a fact of its trace is none.
+    """A function of batches, made and traced anew once a fact of its trace is none.
 
     Facts are looked at before each call: a callback may set weights at any time.
 
@@ -21,12 +21,12 @@ class TracedFunction:
         self._make, self._facts = make, TraceFacts()
         self._function = make()
 
-    def __call__(self, iterator: Any) -> Any:
+    def __call__(self, batches: Any) -> Any:
         if not self._facts.hold():
             self._facts = TraceFacts()
             self._function = self._make()
         with self._facts.collected():
-            return self._function(iterator)
+            return self._function(batches)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._function, name)

@@ -9,11 +9,11 @@ import tfbinreg
 from tfbinreg.layers.sites import activation_sites
 from tfbinreg.methods.trace_facts import (
     TraceFacts,
-    assuming_facts,
     exceeds,
     shapes_only,
     shapes_suffice,
 )
+from tfbinreg.training.traced_function import TracedFunction
 
 
 def conditionals(function):
@@ -62,10 +62,18 @@ def test_scopes_end_with_what_was_before():
     assert not shapes_suffice()
 
 
-def test_a_function_traced_with_facts():
+def test_a_function_is_traced_anew_once_a_fact_is_none():
     variable, found = tf.Variable(1), []
-    tf.function(assuming_facts(lambda: found.append(exceeds(variable, 0)) or tf.zeros(())))()
-    assert found == [True]
+
+    def look(batch):
+        found.append(exceeds(variable, 0))
+        return batch
+
+    function = TracedFunction(lambda: tf.function(look))
+    for started in (1, 1, 0, 0):
+        variable.assign(started)
+        function(tf.zeros(()))
+    assert found[0] is True and len(found) == 2 and tf.is_tensor(found[1])
 
 
 def make(samples, calibrated=True):
