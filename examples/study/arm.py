@@ -21,7 +21,10 @@ class Arm:
         weight_decay: what a kernel loses per step, times the rate (decoupled); nothing else decays.
         step_rate: factor of the rate for the learned steps.
         augment: whether images are cropped and flipped at random.
-        recipe: fields of `tfbinreg.Recipe` besides the bits.
+        recipe: fields of `tfbinreg.Recipe`; the bits are the row's where it names none.
+        flash: options of `tfbinreg.fit_flash_budget`, "limit" among them, which chooses bits for
+            each kernel or channel; None for those of the recipe.
+        solve: whether the recipe's solver runs before the training, with the calibration images.
         quantize: options of `tfbinreg.quantize_apply`.
         distill: options of `tfbinreg.distill`, whose teacher is the float net; None for no teacher.
         callbacks: each the name of a callback in `tfbinreg` as "name" and its arguments.
@@ -35,6 +38,8 @@ class Arm:
     step_rate: float = 1.0
     augment: bool = True
     recipe: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    flash: Mapping[str, Any] | None = None
+    solve: bool = False
     quantize: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     distill: Mapping[str, Any] | None = None
     callbacks: tuple[Mapping[str, Any], ...] = ()
@@ -47,6 +52,8 @@ class Arm:
             problems.append("epochs and batch must be at least 1")
         if self.rate <= 0 or self.weight_decay < 0 or self.step_rate < 0:
             problems.append("rate must be positive, weight_decay and step_rate not negative")
+        if self.flash is not None and "limit" not in self.flash:
+            problems.append("flash needs a limit")
         if any("name" not in callback for callback in self.callbacks):
             problems.append("every callback needs a name")
         if problems:

@@ -14,6 +14,7 @@ import tfbinreg
 from examples.study.data import Data, Part, as_input, epoch_batches
 from tfbinreg.layers.sites import kernel_sites
 from tfbinreg.training.weight_statistics import bin_statistics, scaled_weights
+from tflite_tools import c_bytes
 from tflite_tools.schema.contents import load
 
 BATCH = 500
@@ -105,6 +106,15 @@ def quantization(model: Any, notes: Mapping[str, str]) -> dict[str, Any]:
         return dict(load(tfbinreg.to_tflite(model, notes=notes)).card or {})
     except ValueError as error:  # as of float activations, which no file has
         return {"refused": str(error)}
+
+
+def flash_bytes(model: Any) -> int | None:
+    """Bytes of packed weights and constants in the model's C; None where there can be none, and
+    `quantization` tells why."""
+    try:
+        return c_bytes(model)
+    except ValueError:
+        return None
 
 
 def weights_digest(weights: Sequence[np.ndarray]) -> str:

@@ -62,8 +62,15 @@ def _method(study: Study) -> str:
 
 def _table(study: Study, arms: dict[str, Results], kinds: Sequence[str]) -> str:
     part = "test" if study.report else "choice"
-    columns = ["arm", "n", *(f"{kind} | difference" for kind in kinds), "near level", "s / epoch"]
-    count = 4 + 2 * len(kinds)
+    columns = [
+        "arm",
+        "n",
+        *(f"{kind} | difference" for kind in kinds),
+        "near level",
+        "bytes",
+        "s / epoch",
+    ]
+    count = 5 + 2 * len(kinds)
     lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * count]
     for name, results in arms.items():
         if not results:
@@ -75,7 +82,7 @@ def _table(study: Study, arms: dict[str, Results], kinds: Sequence[str]) -> str:
             cells.append(_plain(mean_of(list(values.values())) if values else None))
             same = name == study.baseline
             cells.append("" if same else _difference(paired_difference(values, baseline)))
-        cells += [_last(results, "near_level"), _seconds(results)]
+        cells += [_last(results, "near_level"), _bytes(results), _seconds(results)]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -107,6 +114,13 @@ def _last(results: Results, curve: str) -> str:
     curves = [result["curves"].get(curve) for result in results.values()]
     values = [values[-1] for values in curves if values]
     return f"{100 * mean_of(values).mean:.1f}" if values else ""
+
+
+def _bytes(results: Results) -> str:
+    """Of weights and constants in the C, where it was counted."""
+    counts = [result["card"].get("c_bytes") for result in results.values()]
+    known = [count for count in counts if count is not None]
+    return f"{mean_of(known).mean:,.0f}" if known else ""
 
 
 def _seconds(results: Results) -> str:

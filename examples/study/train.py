@@ -22,6 +22,7 @@ from examples.study.measures import (
     Measures,
     code_shares,
     final_accuracies,
+    flash_bytes,
     quantization,
     statistics_batches,
     weights_digest,
@@ -72,6 +73,7 @@ def run(row: Row, folders: Folders, data: Data) -> dict[str, Any]:
         final = {**final_accuracies(model, data, row.report, as_trained), **codes}
         if row.start is not None:
             card["quantization"] = quantization(model, _notes(row, card))
+            card["c_bytes"] = flash_bytes(model)
     checkpoint.count_time()
     result = {
         "card": {
@@ -98,8 +100,12 @@ def _quantized(row: Row, start: Row, folders: Folders, data: Data) -> Any:
     assert row.bits is not None
     model = NETS[row.net]()
     model.set_weights(weights)
-    recipe = tfbinreg.Recipe(weight_bits=row.bits[0], activation_bits=row.bits[1], **row.arm.recipe)
+    bits = {"weight_bits": row.bits[0], "activation_bits": row.bits[1]}
+    recipe = tfbinreg.Recipe.from_data({**bits, **row.arm.recipe})
     samples = as_input(data.train[0][:CALIBRATION_ROWS])
+    if row.arm.flash is not None:
+        options = {**row.arm.flash, "recipe": recipe, "verbose": 0}
+        recipe = tfbinreg.fit_flash_budget(model, calibration_data=samples, **options).recipe
     return tfbinreg.quantize_apply(model, recipe, calibration_data=samples, **row.arm.quantize)
 
 
@@ -113,6 +119,10 @@ def _fit(model: Any, row: Row, data: Data, checkpoint: Checkpoint) -> None:
     if arm.distill is not None:
         tfbinreg.distill(model, **arm.distill)
     first = checkpoint.restore(model)
+    if arm.solve and first == 0:
+        images, labels = data.train
+        samples = as_input(images[:CALIBRATION_ROWS]), labels[:CALIBRATION_ROWS]
+        tfbinreg.solve(model, samples, verbose=0)
     own = [_StopAtNaN(), *_callbacks(arm), Measures(data.choice), checkpoint]
     if first < arm.epochs:
         model.fit(

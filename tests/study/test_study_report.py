@@ -28,6 +28,7 @@ def made_up(tmp_path):
     for row in study.runs():
         value = ACCURACIES[row.name][row.seed]
         card = {"settings": row.settings(), "diverged": False, "cpu_seconds": 6 * row.arm.epochs}
+        card["c_bytes"] = None if row.name == "br" else 1000 + 2 * row.seed
         final = {
             "moving": {"choice": 0.0, "test": value},
             "reestimated_plain": {"choice": 0.0, "test": value - 1},
@@ -51,7 +52,8 @@ def test_means_and_paired_differences(made_up):
     cells = line_of(text, "sgd")
     assert cells[3] == "**-10.00 (-10.00 to -10.00)**"
     assert [cells[place] for place in (4, 6, 8)] == [f"{mean}.00 ± 2.00" for mean in (51, 53, 54)]
-    assert cells[-2:] == ["25.0", "6.0"]
+    assert cells[-3:] == ["25.0", "1,002", "6.0"]
+    assert line_of(text, "br")[-2] == ""
     assert "test rows" in text and "95 %" in text and "not corrected" in text
 
 

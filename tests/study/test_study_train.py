@@ -69,6 +69,7 @@ def test_what_a_result_holds(whole):
     assert card["start"] == start_result["card"]["weights"] != card["weights"]
     assert {"python", "tensorflow", "tf_keras"} <= card["versions"].keys()
     quantization = card["quantization"]
+    assert 100 < card["c_bytes"] < 1000
     assert quantization["finalized"] and set(quantization["weights"]["bits"]) == {"2", "8"}
     assert quantization["notes"]["checkpoint"] == f"sha256 {card['start']}"
     assert json.loads(quantization["notes"]["training"])["step_rate"] == 0.5
@@ -132,6 +133,33 @@ def test_the_float_net_may_teach(whole, tmp_path):
     result = train.run(row, folders, read_data(str(tmp_path), row.rows))
     assert len(result["curves"]["distillation_loss"]) == 4
     assert result["card"]["settings"]["arm"]["distill"] == {"weight": 0.5}
+
+
+@pytest.mark.slow
+def test_bits_may_be_chosen_for_a_budget_and_steps_by_a_solver(whole, tmp_path, monkeypatch):
+    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
+    [row] = make_study(tmp_path).runs()
+    limit = read_result(Folders(tmp_path, tmp_path / "results"), row)["card"]["c_bytes"] - 20
+    solved = []
+    monkeypatch.setattr(
+        train.tfbinreg, "solve", lambda model, samples, **_: solved.append(len(samples[0]))
+    )
+    recipe = {"solver": "lapq", "first_last_bits": None}
+    arm = dataclasses.replace(
+        row.arm, epochs=1, callbacks=(), recipe=recipe, flash={"limit": limit}, solve=True
+    )
+    row = dataclasses.replace(row, arm=arm)
+    folders = Folders(tmp_path, tmp_path / "results", tmp_path / "cache")
+    folders.result(row).unlink()
+    card = train.run(row, folders, read_data(str(tmp_path), row.rows))["card"]
+    assert card["c_bytes"] <= limit
+    assert card["quantization"]["weights"]["bits"].keys() <= {"2", "3", "4", "8"}
+    assert solved == [64]
+
+
+def test_a_budget_needs_a_limit():
+    with pytest.raises(ValueError, match="flash needs a limit"):
+        train.Arm(epochs=1, flash={"granularity": "layer"})
 
 
 def test_unknown_callbacks_are_refused():
