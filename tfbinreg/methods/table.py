@@ -8,7 +8,7 @@ from tfbinreg.methods import roster
 from tfbinreg.methods.contract import About, Method
 
 COLUMNS = (
-    *("name", "what it is", "acts", "trains", "bits", "granularity", "files", "options"),
+    *("name", "what it is", "acts", "trains", "bits", "granularity", "options"),
     "paper",
 )
 _PARTS = {
@@ -37,7 +37,6 @@ def _row(method: Method, about: About) -> tuple[str, ...]:
         about.trains,
         about.bits,
         about.granularity,
-        "all",
         options or "none",
         about.paper,
     )
