@@ -42,6 +42,8 @@ _RUNTIME_PARTS = (
     "packed",
     "filters",
     "patches",
+    "helium_scales",
+    "helium_rows",
     "blocks",
     "helium",
     "joined",

@@ -16,6 +16,7 @@ from tflite_tools.schema.contents import Tensor
 _MAX_REACH = 2**15
 _SCALES_BYTES = 40  # of the factors of two filters
 _PLAIN_SCALES_BYTES = 32  # the same on cores without DSP instructions
+_FOUR_SCALES_BYTES = 64  # of four filters with Helium
 _POSITIONS, _PATCHES_BYTES = 32, 512  # whose patches these keep at most, or four positions
 _LEAST_BLOCK = 2048  # bytes of filters whose inputs are widened once; more if the arena has room
 
@@ -294,11 +295,12 @@ def _step(
         return op.step(call, source, scratch=scratch, rows=some)
     taps, bits = kernel.rows.shape[1], kernel.packed.bits
     if groups == 1 and _sees_all(fields) and coded is None and taps * bits % 8 == 0:
-        scratch = max(scratch, 2 * _words(taps))
+        scratch = max(scratch, 2 * _words(taps), _arranged_bytes(taps, bits))
         call = f"tfb_dense({record}, {places}, tfb_blocks{bits});"
         return op.step(call, source, scratch=scratch)
     growth, beside = _block(len(kernel.rows) // groups, taps, fields, bool(inside))
-    scratch = max(scratch, _portable_bytes(taps, fields), beside + growth.least * growth.unit)
+    needed = (_portable_bytes(taps, fields), _helium_bytes(len(kernel.rows) // groups, taps))
+    scratch = max(scratch, *needed, beside + growth.least * growth.unit)
     widen = "" if coded is not None else ", 0" if bits == 8 else f", tfb_widen{bits}"
     if groups > 1:
         constants.grouped = True
@@ -355,6 +357,17 @@ def _portable_bytes(taps: int, fields: Mapping[str, int]) -> int:
     flat = fields["k_h"] * fields["k_w"] * fields["stride_h"] * fields["stride_w"] == 1
     kept = 2 if flat else max(4, min(_POSITIONS, _PATCHES_BYTES // length // 4 * 4))
     return kept * length + 4 * length + _PLAIN_SCALES_BYTES
+
+
+def _helium_bytes(channels: int, taps: int) -> int:
+    """The same with Helium: what scales the sums of four filters, three patches, and the filters."""
+    return _FOUR_SCALES_BYTES + (3 + min(4, channels)) * _words(taps)
+
+
+def _arranged_bytes(taps: int, bits: int) -> int:
+    """Inputs of a dense layer in the order of packed codes with Helium, in whole groups of them."""
+    group = {2: 64, 3: 128, 4: 32, 8: 1}[bits]
+    return (taps + group - 1) // group * group
 
 
 def _scratch_bytes(kernel: _Kernel, plane: int) -> int:

@@ -33,7 +33,7 @@
 
 /* tfb_even and tfb_odd: bytes 0 and 2, or 1 and 3, of a word as two signed 16-bit numbers;
  * tfb_even_plus and tfb_odd_plus add those of `pair`. */
-#if defined(__ARM_FEATURE_MVE)
+#if defined(__ARM_FEATURE_MVE) && defined(__GNUC__) && defined(__OPTIMIZE__)
 #define TFB_DSP 0
 #define TFB_MVE 1
 #include <arm_mve.h>

@@ -2,159 +2,246 @@
 
 #if TFB_MVE
 
-/* Sums of two positions with four filters. */
-typedef struct {
-  int32_t first[4], second[4];
-} tfb_sums;
+/* Positions at a time: six sums, with what is multiplied and where it lies, take all registers. */
+#define TFB_SPOTS 3
 
-/* What turns the sums of n filters into stored values: as in tfb_filter, each in a row of n; factors
- * and bases are not doubled, exponents are negative. */
+/* What turns the sums of four filters into stored values, as in tfb_four: the biases of the first, the
+ * third, the second and the fourth, and the others in order. */
 typedef struct {
-  int32_t *factor, *base, *multiplier, *exponent;
+  int32_t bias[4], multiplier[4], exponent[4], left[4];
 } tfb_lanes;
 
-static inline void tfb_two_by_two(const int8_t *x, const int8_t *y, const int8_t *a,
-                                  const int8_t *b, int32_t n, int32_t *first, int32_t *second) {
-  int32_t s0 = 0, s1 = 0, s2 = 0, s3 = 0, i = n / 16;
-  for (; i > 0; i--, x += 16, y += 16, a += 16, b += 16) {
-    int8x16_t p = vldrbq_s8(x), q = vldrbq_s8(y), c = vldrbq_s8(a), d = vldrbq_s8(b);
-    s0 = vmladavaq_s8(s0, p, c);
-    s1 = vmladavaq_s8(s1, p, d);
-    s2 = vmladavaq_s8(s2, q, c);
-    s3 = vmladavaq_s8(s3, q, d);
-  }
-  if (n % 16 != 0) {
-    mve_pred16_t left = vctp8q((uint32_t)n % 16);
-    int8x16_t p = vldrbq_z_s8(x, left), q = vldrbq_z_s8(y, left);
-    int8x16_t c = vldrbq_z_s8(a, left), d = vldrbq_z_s8(b, left);
-    s0 = vmladavaq_s8(s0, p, c);
-    s1 = vmladavaq_s8(s1, p, d);
-    s2 = vmladavaq_s8(s2, q, c);
-    s3 = vmladavaq_s8(s3, q, d);
-  }
-  first[0] = s0;
-  first[1] = s1;
-  second[0] = s2;
-  second[1] = s3;
-}
-
-/* Of four filters. */
+/* What tfb_tile reads and moves on. The second filter that is summed lies steps[0] behind the first,
+ * the next two begin steps[1] behind it; the same for those with steps[2] and [3]. */
 typedef struct {
-  int32x4_t factor, base, multiplier, exponent;
-} tfb_four;
+  const int8_t *x[TFB_SPOTS];
+  int32_t taps;
+  const int8_t *w;
+  int32_t steps[4];
+  int8_t *out[TFB_SPOTS];
+  int32_t zero, filters, careful, low, high;
+} tfb_tiles;
 
-static inline tfb_four tfb_four_lanes(const tfb_lanes *lanes, int32_t c, mve_pred16_t left) {
-  tfb_four four;
-  four.factor = vldrwq_z_s32(lanes->factor + c, left);
-  four.base = vldrwq_z_s32(lanes->base + c, left);
-  four.multiplier = vldrwq_z_s32(lanes->multiplier + c, left);
-  four.exponent = vldrwq_z_s32(lanes->exponent + c, left);
-  return four;
+/* Two filters at three positions: 96 products take five loads and six VMLADAVA. Behind the last tap
+ * LETP leaves lanes out. */
+#define TFB_TWO_FILTERS(steps, high, low)              \
+  "ldr r7, [%[all], #16]\n"                            \
+  "ldrd r6, r8, [%[all], #" steps "]\n"                \
+  "ldrd r5, r10, [%[all], #8]\n"                       \
+  "ldrd r1, r3, [%[all]]\n"                            \
+  "add r9, r7, r6\n"                                   \
+  "add r8, r7\n"                                       \
+  "str r8, [%[all], #16]\n"                            \
+  "ldrd r0, r2, [%[lanes]], #8\n"                      \
+  "dlstp.8 lr, r10\n"                                  \
+  "mov r4, r0\n"                                       \
+  "mov r6, r2\n"                                       \
+  "mov r8, r0\n"                                       \
+  "mov r10, r2\n"                                      \
+  "2: vldrb.8 q0, [r7], #16\n"                         \
+  "vldrb.8 q2, [r1], #16\n"                            \
+  "vmladava.s8 r0, q0, q2\n"                           \
+  "vldrb.8 q1, [r9], #16\n"                            \
+  "vmladava.s8 r2, q1, q2\n"                           \
+  "vldrb.8 q2, [r3], #16\n"                            \
+  "vmladava.s8 r4, q0, q2\n"                           \
+  "vmladava.s8 r6, q1, q2\n"                           \
+  "vldrb.8 q2, [r5], #16\n"                            \
+  "vmladava.s8 r8, q0, q2\n"                           \
+  "vmladava.s8 r10, q1, q2\n"                          \
+  "letp lr, 2b\n"                                      \
+  "vmov q5[" high "], q5[" low "], r0, r2\n"           \
+  "vmov q6[" high "], q6[" low "], r4, r6\n"           \
+  "vmov q7[" high "], q7[" low "], r8, r10\n"
+
+/* As tfb_four_scaled where no number is shifted left and each is rounded twice, and limited. */
+#define TFB_SCALED(q)                    \
+  "vqrdmulh.s32 " q ", " q ", q0\n"      \
+  "vshr.s32 q2, " q ", #31\n"            \
+  "vadd.i32 " q ", " q ", q2\n"          \
+  "vrshl.s32 " q ", " q ", q1\n"         \
+  "vadd.i32 " q ", " q ", r7\n"          \
+  "vmax.s32 " q ", " q ", q3\n"          \
+  "vmin.s32 " q ", " q ", q4\n"
+/* The same with any numbers. */
+#define TFB_SCALED_WITH_CARE(q)          \
+  "vldrw.32 q2, [%[lanes], #-16]\n"      \
+  "vshl.s32 " q ", " q ", q2\n"          \
+  "vqrdmulh.s32 " q ", " q ", q0\n"      \
+  "vand q2, " q ", q1\n"                 \
+  "vshr.s32 q2, q2, #31\n"               \
+  "vadd.i32 " q ", " q ", q2\n"          \
+  "vrshl.s32 " q ", " q ", q1\n"         \
+  "vadd.i32 " q ", " q ", r7\n"          \
+  "vmax.s32 " q ", " q ", q3\n"          \
+  "vmin.s32 " q ", " q ", q4\n"
+
+/* Stores what some filters, four at a time, make of three positions. */
+static TFB_APART void tfb_tile(tfb_tiles *all, const tfb_lanes *lanes) {
+  __asm__ volatile(
+      "ldrd r0, r2, [%[all], #60]\n"
+      "vdup.32 q3, r0\n"
+      "vdup.32 q4, r2\n"
+      "b 1f\n"
+      "3:\n"
+      TFB_SCALED_WITH_CARE("q5") TFB_SCALED_WITH_CARE("q6") TFB_SCALED_WITH_CARE("q7")
+      "b 4f\n"
+      "1:\n"
+      TFB_TWO_FILTERS("20", "2", "0")
+      TFB_TWO_FILTERS("28", "3", "1")
+      "ldrd r0, r2, [%[all], #52]\n"
+      "vldrw.32 q0, [%[lanes]], #16\n"
+      "vldrw.32 q1, [%[lanes]], #32\n"
+      "ldrd r5, r7, [%[all], #44]\n"
+      "ldrd r1, r3, [%[all], #36]\n"
+      "cmp r2, #0\n"
+      "bne 3b\n"
+      TFB_SCALED("q5") TFB_SCALED("q6") TFB_SCALED("q7")
+      "4: vctp.32 r0\n"
+      "vpsttt\n"
+      "vstrbt.32 q5, [r1], #4\n"
+      "vstrbt.32 q6, [r3], #4\n"
+      "vstrbt.32 q7, [r5], #4\n"
+      "subs r0, #4\n"
+      "strd r1, r3, [%[all], #36]\n"
+      "str r5, [%[all], #44]\n"
+      "str r0, [%[all], #52]\n"
+      "bgt 1b\n"
+      : [lanes] "+r"(lanes)
+      : [all] "r"(all)
+      : "r0", "r1", "r2", "r3", "r4", "r5", "r6", "r7", "r8", "r9", "r10", "lr", "q0", "q1", "q2",
+        "q3", "q4", "q5", "q6", "q7", "cc", "memory");
 }
 
-/* Four sums as stored values that are not limited yet. */
-static inline int32x4_t tfb_four_scaled(tfb_four four, int32x4_t sums, int32_t zero) {
-  sums = vqrdmulhq_s32(vaddq_s32(vmulq_s32(sums, four.factor), four.base), four.multiplier);
-  /* the last rounding takes 1 off a negative number, where there is one: exponents are negative */
-  sums = vaddq_s32(sums, vandq_s32(vshrq_n_s32(sums, 31), vshrq_n_s32(four.exponent, 31)));
-  return vaddq_n_s32(vrshlq_s32(sums, four.exponent), zero);
-}
+/* A block of filters, one every `stride` bytes. */
+typedef struct {
+  const tfb_lanes *lanes;
+  const int8_t *w;
+  int32_t n, stride, careful;
+} tfb_block;
 
-/* Stores a position's outputs of up to four filters. */
-static inline void tfb_store_four(const tfb_conv *op, tfb_four four, mve_pred16_t left,
-                                  const int32_t *sums, int8_t *out) {
-  int32x4_t value = tfb_four_scaled(four, vldrwq_s32(sums), op->out_zero);
-  value = vmaxq_s32(vminq_s32(value, vdupq_n_s32(op->high)), vdupq_n_s32(op->low));
-  vstrbq_p_s32(out, value, left);
-}
-
-/* Stores the outputs of two positions, `next` apart, for n filters. */
-static TFB_APART void tfb_tile(const tfb_conv *op, const tfb_lanes *lanes, const int8_t *w,
-                               int32_t n, int32_t taps, const int8_t *x, const int8_t *y,
-                               int8_t *out, int32_t next) {
-  int32_t c;
-  for (c = 0; c < n; c += 4, w += 4 * taps) {
-    mve_pred16_t left = vctp32q((uint32_t)(n - c));
-    int32_t last = tfb_min(n - c, 4) - 1;
-    tfb_sums sums;
-    tfb_four four;
-    tfb_two_by_two(x, y, w, w + tfb_min(1, last) * taps, taps, sums.first, sums.second);
-    tfb_two_by_two(x, y, w + tfb_min(2, last) * taps, w + last * taps, taps, sums.first + 2,
-                   sums.second + 2);
-    four = tfb_four_lanes(lanes, c, left);
-    tfb_store_four(op, four, left, sums.first, out + c);
-    tfb_store_four(op, four, left, sums.second, out + next + c);
+/* Stores the outputs of three positions; the last filters, below four, are no further apart than
+ * there are. */
+static inline void tfb_tile_block(tfb_tiles *all, const tfb_block *block) {
+  int32_t stride = block->stride, whole = block->n & ~3, rest = block->n & 3;
+  all->w = block->w;
+  all->steps[0] = all->steps[2] = 2 * stride;
+  all->steps[1] = stride;
+  all->steps[3] = 3 * stride;
+  all->filters = whole;
+  if (whole > 0) tfb_tile(all, block->lanes);
+  if (rest > 0) {
+    all->steps[0] = rest == 3 ? 2 * stride : 0;
+    all->steps[1] = rest > 1 ? stride : 0;
+    all->steps[2] = 0;
+    all->filters = rest;
+    tfb_tile(all, block->lanes + whole / 4);
   }
 }
 
-/* Runs n filters over all positions, two at a time; the last alone twice. */
-static TFB_APART void tfb_positions(const tfb_conv *op, const tfb_lanes *lanes, const int8_t *w,
-                                    int32_t n, int32_t taps, const int8_t *in, int8_t *out,
-                                    int8_t *bytes) {
+/* Runs a block over all positions, three at a time; the last takes the place of those that are not
+ * there. */
+static TFB_APART void tfb_positions(const tfb_conv *op, const tfb_block *block, int32_t taps,
+                                    const int8_t *in, int8_t *out, int8_t *bytes) {
   int32_t left = op->batch * op->out_h * op->out_w, ox = 0, oy = 0, next = op->out_c, i;
-  int32_t image = op->in_h * op->in_w * op->in_c;
+  int32_t image = op->in_h * op->in_w * op->in_c, size = (taps + 3) & ~3;
   int32_t flat = op->k_h * op->k_w * op->stride_h * op->stride_w == 1;
-  for (; left > 0; left -= 2, out += 2 * next) {
-    const int8_t *x = bytes, *y = bytes + taps;
-    if (left == 1) next = 0;
-    if (flat) {
-      x = in;
-      y = left == 1 ? in : in + taps;
-      in += 2 * taps;
-    } else {
-      for (i = 0; i < tfb_min(left, 2); i++) {
-        tfb_spot spot;
-        spot.image = in;
-        spot.y = oy * op->stride_h - op->pad_h;
-        spot.x = ox * op->stride_w - op->pad_w;
-        tfb_patch(op, &spot, bytes + i * taps);
-        if (++ox < op->out_w) continue;
-        ox = 0;
-        if (++oy < op->out_h) continue;
-        oy = 0;
-        in += image;
+  tfb_tiles all;
+  tfb_range whole = {0, 0};
+  all.taps = taps;
+  all.zero = op->out_zero;
+  all.careful = block->careful;
+  all.low = op->low;
+  all.high = op->high;
+  for (; left > 0; left -= TFB_SPOTS) {
+    int32_t n = tfb_min(left, TFB_SPOTS);
+    for (i = 0; i < n; i++, out += next) {
+      tfb_spot spot;
+      all.out[i] = out;
+      if (flat) {
+        all.x[i] = in;
+        in += taps;
+        continue;
       }
-      if (left == 1) y = x;
+      all.x[i] = bytes + i * size;
+      spot.image = in;
+      spot.y = oy * op->stride_h - op->pad_h;
+      spot.x = ox * op->stride_w - op->pad_w;
+      if (ox == 0) whole = tfb_whole(op, tfb_inside(spot.y, op->k_h, op->dilation_h, op->in_h));
+      if (op->dilation_w == 1 && ox >= whole.first && ox < whole.last) {
+        int32_t line = op->in_w * op->in_c;
+        tfb_copy_rows(bytes + i * size, in + spot.y * line + spot.x * op->in_c,
+                      op->k_w * op->in_c, op->k_h, op->dilation_h * line);
+      } else {
+        tfb_patch(op, &spot, bytes + i * size);
+      }
+      if (++ox < op->out_w) continue;
+      ox = 0;
+      if (++oy < op->out_h) continue;
+      oy = 0;
+      in += image;
     }
-    tfb_tile(op, lanes, w, n, taps, x, y, out, next);
+    for (; i < TFB_SPOTS; i++) {
+      all.x[i] = all.x[n - 1];
+      all.out[i] = all.out[n - 1];
+    }
+    tfb_tile_block(&all, block);
   }
 }
 
-/* A convolution in blocks of filters: as many as fit where other cores keep so many pairs, widened.
- * `scratch` holds what turns their sums into stored values, what two filters see, and the filters
- * unless they are stored as bytes. */
+/* What scales the sums of n filters from c on, one every `stride` bytes. Returns whether one is not
+ * rounded twice, or is shifted left. */
+static TFB_APART int32_t tfb_take_lanes(const tfb_conv *op, int32_t c, int32_t n, const int8_t *w,
+                                        int32_t stride, int32_t taps, tfb_lanes *lanes) {
+  int32_t zero = tfb_zero(op), most = -31, i;
+  for (; n > 0; n -= 4, c += 4, lanes++) {
+    mve_pred16_t wanted = vctp32q((uint32_t)n);
+    tfb_four four = tfb_four_scales(op, c, wanted);
+    most = vmaxvq_p_s32(most, four.exponent, wanted);
+    vstrwq_s32(lanes->multiplier, four.multiplier);
+    vstrwq_s32(lanes->exponent, four.exponent);
+    vstrwq_s32(lanes->left, four.left);
+    for (i = 0; zero != 0 && i < tfb_min(n, 4); i++, w += stride) {
+      lanes->bias[i] = zero * tfb_sum(w, taps);
+    }
+    if (zero != 0) four.bias = vsubq_s32(four.bias, vldrwq_z_s32(lanes->bias, wanted));
+    vstrwq_s32(lanes->bias, four.bias);
+    i = lanes->bias[1];
+    lanes->bias[1] = lanes->bias[2];
+    lanes->bias[2] = i;
+  }
+  return most == 0;
+}
+
+/* A convolution in blocks of filters, as even as can be: as many as fit where other cores keep so many
+ * pairs, widened. `scratch` holds what scales their sums, what three filters see, and the filters
+ * unless they are read where they are packed. */
 static inline void tfb_blocks(const tfb_conv *op, tfb_rows *rows, const int8_t *in, int8_t *out,
                               int8_t *scratch, int32_t pairs) {
-  int32_t taps = op->k_h * op->k_w * op->in_c, drop = 8 - op->bits, c, i, k;
-  int32_t wide = 4 * ((taps + 1) & ~1), room = wide + pairs * (wide + 40) - 2 * taps;
-  int32_t unpacks = op->bits < 8 || rows->row_of != tfb_plain_row;
-  int32_t most = tfb_min(rows->last - rows->first, room / (16 + (unpacks ? taps : 0)));
-  int8_t *bytes = scratch + 16 * most, *block = bytes + 2 * taps;
-  tfb_lanes lanes;
-  lanes.factor = (int32_t *)(void *)scratch;
-  lanes.base = lanes.factor + most;
-  lanes.multiplier = lanes.base + most;
-  lanes.exponent = lanes.multiplier + most;
-  for (c = rows->first; c < rows->last; c += most) {
-    int32_t n = tfb_min(most, rows->last - c);
-    const int8_t *w = block;
-    for (i = 0; i < n; i++) {
-      int8_t *row = block + i * taps;
-      const int8_t *codes = rows->row_of(rows->source, c + i, &rows->stream, row, taps);
-      tfb_filter filter = tfb_filter_with(op, c + i, codes, taps);
-      if (filter.factor / 2 & ((1 << drop) - 1)) {
-        for (k = 0; k < taps; k++) row[k] = (int8_t)(row[k] >> drop);
-      } else {
-        filter.factor >>= drop;
-      }
-      if (unpacks && codes != row) memcpy(row, codes, (size_t)taps);
-      if (!unpacks && i == 0) w = codes;
-      lanes.factor[i] = filter.factor / 2;
-      lanes.base[i] = filter.base / 2;
-      lanes.multiplier[i] = filter.multiplier;
-      lanes.exponent[i] = -filter.exponent;
+  int32_t taps = op->k_h * op->k_w * op->in_c, wide = 4 * ((taps + 1) & ~1), c, i, n;
+  int32_t flat = op->k_h * op->k_w * op->stride_h * op->stride_w == 1, size = (taps + 3) & ~3;
+  int32_t stored = tfb_is_stored(op, rows), count = rows->last - rows->first;
+  int32_t room = wide + pairs * (wide + 40) - (flat ? 0 : TFB_SPOTS * size);
+  int32_t most = tfb_max(4, room / (16 + (stored ? 0 : size)) & ~3);
+  tfb_lanes *lanes = (tfb_lanes *)(void *)scratch;
+  tfb_block block;
+  n = (count + most - 1) / most; /* blocks */
+  most = ((count + n - 1) / n + 3) & ~3;
+  block.lanes = lanes;
+  block.stride = stored ? taps : size;
+  for (c = rows->first; c < rows->last; c += n) {
+    int8_t *bytes = (int8_t *)(lanes + most / 4), *row = bytes + (flat ? 0 : TFB_SPOTS * size);
+    n = tfb_min(most, rows->last - c);
+    if (stored) {
+      block.w = (const int8_t *)rows->stream.next;
+      rows->stream.next += n * taps;
+    } else {
+      block.w = row;
+      for (i = 0; i < n; i++, row += size) tfb_next_stored(op, rows, c + i, row, taps);
     }
-    tfb_positions(op, &lanes, w, n, taps, in, out + c, bytes);
+    block.n = n;
+    block.careful = tfb_take_lanes(op, c, n, block.w, block.stride, taps, lanes);
+    tfb_positions(op, &block, taps, in, out + c, bytes);
   }
 }
 #endif

@@ -2,187 +2,240 @@
 
 #if TFB_MVE
 
-/* Inputs in the order in which tfb_group puts them, and filters of so many bytes. */
+/* What is summed over a filter: codes times inputs; both with their signs turned, which makes them
+ * larger by 128 and never negative; or codes alone. */
+enum { TFB_PRODUCTS, TFB_RAISED, TFB_CODES };
+
+/* Inputs in the order in which tfb_arrange puts them for lanes of packed codes, and the bytes of a
+ * filter. */
 typedef struct {
   const int8_t *x;
-  int32_t groups, bytes;
+  int32_t lanes, bytes, kind;
 } tfb_inputs;
 
-/* Sums the products of groups of codes of some filters; of an odd one behind them twice. */
+/* The sums of four filters, one after the other; of the last one again where there are fewer. */
 typedef void (*tfb_sum_blocks)(const tfb_inputs *in, const uint8_t *codes, int32_t filters,
                                int32_t *sums);
 
-/* Runs a loop over the groups of two filters at p and q, whose sums are a and b. */
-#define TFB_TWO_FILTERS(bytes_of_group, inputs_of_group, ...)                   \
-  for (; filters > 0; filters -= 2, codes += 2 * in->bytes, sums += 2) {        \
-    const uint8_t *p = codes, *q = filters == 1 ? p : p + in->bytes;            \
-    const int8_t *x = in->x, *end = x + in->groups * (inputs_of_group);         \
-    int32_t a = 0, b = 0;                                                       \
-    for (; x != end; p += (bytes_of_group), q += (bytes_of_group), x += (inputs_of_group)) { \
-      __VA_ARGS__                                                               \
-    }                                                                           \
-    sums[0] = a;                                                                \
-    sums[1] = b;                                                                \
-  }
+/* Where the bytes of the first words of four blocks of 12 bytes lie, then those of the second ones. */
+static const uint8_t tfb_places[32] = {0, 1, 2, 3, 12, 13, 14, 15, 24, 25, 26, 27, 36, 37, 38, 39,
+                                       4, 5, 6, 7, 16, 17, 18, 19, 28, 29, 30, 31, 40, 41, 42, 43};
 
-/* Sixteen codes of either filter, each in the upper bits of a byte, times the same inputs. */
-#define TFB_SIXTEEN_AT(x, p, q)                          \
-  do {                                                   \
-    int8x16_t some_ = vldrbq_s8(x);                      \
-    a = vmladavaq_s8(a, some_, vreinterpretq_s8_u8(p));  \
-    b = vmladavaq_s8(b, some_, vreinterpretq_s8_u8(q));  \
-  } while (0)
-/* Groups of four blocks as tfb_block2, 3 and 4 unpack them, and of 16 codes of 8 bits. */
+/* Runs a loop over sixteen lanes of packed codes of filters at p, q, r and s, with what `first` sets
+ * up; behind the last one LETP leaves lanes out. */
+#define TFB_FOUR_FILTERS(first, body)                                                            \
+  __asm__ volatile(first "dlstp.8 lr, %[n]\n1:\n" body "letp lr, 1b\n"                           \
+                   : [a] "+Te"(a), [b] "+Te"(b), [c] "+Te"(c), [d] "+Te"(d), [p] "+r"(p),        \
+                     [q] "+r"(q), [r] "+r"(r), [s] "+r"(s), [x] "+r"(x)                          \
+                   : [n] "r"(in->lanes), [places] "r"(tfb_places)                                \
+                   : "lr", "q0", "q1", "q2", "q3", "q4", "q5", "q6", "q7", "memory")
+
+/* The three kinds of sums, of which `of` makes a loop with an instruction for inputs in q4, one for
+ * codes that are raised, and one that sums codes. */
+#define TFB_SUMS_OF_KIND(first, of)                                             \
+  int32_t a = 0, b = 0, c = 0, d = 0, last = filters - 1;                       \
+  const int8_t *x = in->x;                                                      \
+  const uint8_t *p = codes, *q = p + tfb_min(1, last) * in->bytes;              \
+  const uint8_t *r = p + tfb_min(2, last) * in->bytes, *s = p + last * in->bytes; \
+  if (in->kind == TFB_PRODUCTS) {                                               \
+    TFB_FOUR_FILTERS(first, of(TFB_NEXT_INPUTS, TFB_AS_IS, TFB_MULTIPLIED));    \
+  } else if (in->kind == TFB_RAISED) {                                          \
+    TFB_FOUR_FILTERS(first, of(TFB_NEXT_INPUTS, TFB_TURNED, TFB_MULTIPLIED_UNSIGNED)); \
+  } else {                                                                      \
+    TFB_FOUR_FILTERS(first, of(TFB_NO_INPUTS, TFB_AS_IS, TFB_SUMMED));          \
+  }                                                                             \
+  sums[0] = a;                                                                  \
+  sums[1] = b;                                                                  \
+  sums[2] = c;                                                                  \
+  sums[3] = d
+
+#define TFB_NEXT_INPUTS(to) "vldrb.8 " to ", [%[x]], #16\n"
+#define TFB_NO_INPUTS(to)
+#define TFB_AS_IS(codes)
+#define TFB_TURNED(codes) "veor " codes ", " codes ", q7\n"
+#define TFB_MULTIPLIED(sum, x, codes) "vmladava.s8 %[" sum "], " x ", " codes "\n"
+#define TFB_MULTIPLIED_UNSIGNED(sum, x, codes) "vmladava.u8 %[" sum "], " x ", " codes "\n"
+#define TFB_SUMMED(sum, x, codes) "vaddva.s8 %[" sum "], " codes "\n"
+
+/* Codes of 8 bits. */
+#define TFB_ONE_OF_8(filter, sum, turn, add) \
+  "vldrb.8 q0, [%[" filter "]], #16\n" turn("q0") add(sum, "q4", "q0")
+#define TFB_LOOP_OF_8(next, turn, add)                                              \
+  next("q4") TFB_ONE_OF_8("p", "a", turn, add) TFB_ONE_OF_8("q", "b", turn, add)    \
+      TFB_ONE_OF_8("r", "c", turn, add) TFB_ONE_OF_8("s", "d", turn, add)
 static TFB_APART void tfb_blocks8(const tfb_inputs *in, const uint8_t *codes, int32_t filters,
                                   int32_t *sums) {
-  TFB_TWO_FILTERS(16, 16, { TFB_SIXTEEN_AT(x, vldrbq_u8(p), vldrbq_u8(q)); })
+  TFB_SUMS_OF_KIND("vmov.i8 q7, #0x80\n", TFB_LOOP_OF_8);
 }
+
+/* Bytes with several codes each, of four filters. */
+#define TFB_FOUR_BYTES(turn)                                                     \
+  "vldrb.8 q0, [%[p]], #16\n" turn("q0") "vldrb.8 q1, [%[q]], #16\n" turn("q1")  \
+  "vldrb.8 q2, [%[r]], #16\n" turn("q2") "vldrb.8 q3, [%[s]], #16\n" turn("q3")
+/* The codes at the lower end of these bytes; `shift` takes them to the upper end. */
+#define TFB_LOWEST_OF(shift, codes, sum, add) \
+  "vshl.i8 q5, " codes ", #" shift "\n" add(sum, "q4", "q5")
+#define TFB_LOWEST(shift, next, add)                                                      \
+  next("q4") TFB_LOWEST_OF(shift, "q0", "a", add) TFB_LOWEST_OF(shift, "q1", "b", add)    \
+      TFB_LOWEST_OF(shift, "q2", "c", add) TFB_LOWEST_OF(shift, "q3", "d", add)
+/* Those between. */
+#define TFB_MIDDLE_OF(shift, codes, sum, add) \
+  "vshl.i8 q5, " codes ", #" shift "\nvand q5, q5, q6\n" add(sum, "q4", "q5")
+#define TFB_MIDDLE(shift, next, add)                                                      \
+  next("q4") TFB_MIDDLE_OF(shift, "q0", "a", add) TFB_MIDDLE_OF(shift, "q1", "b", add)    \
+      TFB_MIDDLE_OF(shift, "q2", "c", add) TFB_MIDDLE_OF(shift, "q3", "d", add)
+/* Those at the upper end. */
+#define TFB_HIGHEST_OF(codes, sum, add) "vand q5, " codes ", q6\n" add(sum, "q4", "q5")
+#define TFB_HIGHEST(next, add)                                                 \
+  next("q4") TFB_HIGHEST_OF("q0", "a", add) TFB_HIGHEST_OF("q1", "b", add)     \
+      TFB_HIGHEST_OF("q2", "c", add) TFB_HIGHEST_OF("q3", "d", add)
+
+#define TFB_LOOP_OF_4(next, turn, add) \
+  TFB_FOUR_BYTES(turn) TFB_LOWEST("4", next, add) TFB_HIGHEST(next, add)
 static TFB_APART void tfb_blocks4(const tfb_inputs *in, const uint8_t *codes, int32_t filters,
                                   int32_t *sums) {
-  uint8x16_t mask = vdupq_n_u8(0xf0);
-  TFB_TWO_FILTERS(16, 32, {
-    uint8x16_t u = vldrbq_u8(p), v = vldrbq_u8(q);
-    TFB_SIXTEEN_AT(x, vshlq_n_u8(u, 4), vshlq_n_u8(v, 4));
-    TFB_SIXTEEN_AT(x + 16, vandq_u8(u, mask), vandq_u8(v, mask));
-  })
+  TFB_SUMS_OF_KIND("vmov.i8 q6, #0xf0\nvmov.i8 q7, #0x88\n", TFB_LOOP_OF_4);
 }
-/* What has been shifted in from `bits` stands behind the two upper bits of a code. */
-static inline uint8x16_t tfb_third_bit(uint8x16_t upper, uint8x16_t bits) {
-  return vandq_u8(vsriq_n_u8(upper, bits, 2), vdupq_n_u8(0xe0));
-}
-
-/* Two times sixteen codes in the lower bits of bytes of either filter, for inputs from `at` on. */
-#define TFB_LOWER_CODES(at, u, v)                                                              \
-  do {                                                                                         \
-    TFB_SIXTEEN_AT(at, vshlq_n_u8(u, 5), vshlq_n_u8(v, 5));                                    \
-    TFB_SIXTEEN_AT((at) + 16, vandq_u8(vshlq_n_u8(u, 2), mask), vandq_u8(vshlq_n_u8(v, 2), mask)); \
-  } while (0)
-
-static TFB_APART void tfb_blocks3(const tfb_inputs *in, const uint8_t *codes, int32_t filters,
-                                  int32_t *sums) {
-  static const uint8_t words[16] = {0, 1, 2, 3, 12, 13, 14, 15, 24, 25, 26, 27, 36, 37, 38, 39};
-  uint8x16_t places = vldrbq_u8(words), mask = vdupq_n_u8(0xe0);
-  TFB_TWO_FILTERS(48, 128, {
-    uint8x16_t middle_u = vldrbq_gather_offset_u8(p + 4, places), u;
-    uint8x16_t middle_v = vldrbq_gather_offset_u8(q + 4, places), v;
-    TFB_LOWER_CODES(x + 32, middle_u, middle_v);
-    u = vldrbq_gather_offset_u8(p + 8, places);
-    v = vldrbq_gather_offset_u8(q + 8, places);
-    TFB_LOWER_CODES(x + 64, u, v);
-    TFB_SIXTEEN_AT(x + 112, tfb_third_bit(u, middle_u), tfb_third_bit(v, middle_v));
-    u = vldrbq_gather_offset_u8(p, places);
-    v = vldrbq_gather_offset_u8(q, places);
-    TFB_LOWER_CODES(x, u, v);
-    middle_u = vshlq_n_u8(middle_u, 1);
-    middle_v = vshlq_n_u8(middle_v, 1);
-    TFB_SIXTEEN_AT(x + 96, tfb_third_bit(u, middle_u), tfb_third_bit(v, middle_v));
-  })
-}
-#undef TFB_LOWER_CODES
+#define TFB_LOOP_OF_2(next, turn, add)                                                     \
+  TFB_FOUR_BYTES(turn) TFB_LOWEST("6", next, add) TFB_MIDDLE("4", next, add)               \
+      TFB_MIDDLE("2", next, add) TFB_HIGHEST(next, add)
 static TFB_APART void tfb_blocks2(const tfb_inputs *in, const uint8_t *codes, int32_t filters,
                                   int32_t *sums) {
-  uint8x16_t mask = vdupq_n_u8(0xc0);
-  TFB_TWO_FILTERS(16, 64, {
-    uint8x16_t u = vldrbq_u8(p), v = vldrbq_u8(q);
-    TFB_SIXTEEN_AT(x, vshlq_n_u8(u, 6), vshlq_n_u8(v, 6));
-    TFB_SIXTEEN_AT(x + 16, vandq_u8(vshlq_n_u8(u, 4), mask), vandq_u8(vshlq_n_u8(v, 4), mask));
-    TFB_SIXTEEN_AT(x + 32, vandq_u8(vshlq_n_u8(u, 2), mask), vandq_u8(vshlq_n_u8(v, 2), mask));
-    TFB_SIXTEEN_AT(x + 48, vandq_u8(u, mask), vandq_u8(v, mask));
-  })
+  TFB_SUMS_OF_KIND("vmov.i8 q6, #0xc0\nvmov.i8 q7, #0xaa\n", TFB_LOOP_OF_2);
 }
 
-/* Inputs in the order in which groups of codes meet them: the first four of each of four blocks, then
- * the second four, and so on. */
-static TFB_APART void tfb_group(int8_t *to, const int8_t *x, int32_t groups, int32_t size) {
-  int32_t block = size / 4, k, i;
-  for (; groups > 0; groups--, x += size) {
-    for (k = 0; k < block; k += 4) {
-      for (i = 0; i < 4; i++, to += 4) tfb_put(to, tfb_word(x + i * block + k));
+/* Words of four blocks of 12 bytes each, by where their bytes lie (q5 the first, q6 the second), and
+ * of what a group of 128 codes has in them two times 16 in the lower bits. Inputs are in q0 and q1. */
+#define TFB_LOWER_OF(places, filter, sum, turn, add)             \
+  "vldrb.u8 q2, [%[" filter "], " places "]\n"                   \
+  "vshl.i8 q3, q2, #5\n" turn("q3") add(sum, "q0", "q3")         \
+  "vshl.i8 q3, q2, #2\nvand q3, q3, q4\n" turn("q3") add(sum, "q1", "q3")
+#define TFB_LOWER(places, next, turn, add)                                                        \
+  next("q0") next("q1") TFB_LOWER_OF(places, "p", "a", turn, add)                                 \
+      TFB_LOWER_OF(places, "q", "b", turn, add) TFB_LOWER_OF(places, "r", "c", turn, add)         \
+          TFB_LOWER_OF(places, "s", "d", turn, add)
+/* Those whose two upper bits are in the first or third word, the lowest one in the second. */
+#define TFB_UPPER_OF(places, second, shift, filter, sum, turn, add)   \
+  "vldrb.u8 q2, [%[" filter "], " places "]\n"                        \
+  "vldrb.u8 q3, [%[" filter "], " second "]\n" shift                  \
+  "vsri.8 q2, q3, #2\nvand q2, q2, q4\n" turn("q2") add(sum, "q0", "q2")
+#define TFB_UPPER(places, second, shift, next, turn, add)                       \
+  next("q0") TFB_UPPER_OF(places, second, shift, "p", "a", turn, add)           \
+      TFB_UPPER_OF(places, second, shift, "q", "b", turn, add)                  \
+          TFB_UPPER_OF(places, second, shift, "r", "c", turn, add)              \
+              TFB_UPPER_OF(places, second, shift, "s", "d", turn, add)
+#define TFB_ALL_ON(bytes) \
+  "add %[p], #" bytes "\nadd %[q], #" bytes "\nadd %[r], #" bytes "\nadd %[s], #" bytes "\n"
+#define TFB_LOOP_OF_3(next, turn, add)                                                         \
+  TFB_LOWER("q5", next, turn, add) TFB_LOWER("q6", next, turn, add)                            \
+      TFB_UPPER("q5", "q6", "vshl.i8 q3, q3, #1\n", next, turn, add) TFB_ALL_ON("4")           \
+          TFB_LOWER("q6", next, turn, add) TFB_UPPER("q6", "q5", "", next, turn, add) TFB_ALL_ON("44")
+static TFB_APART void tfb_blocks3(const tfb_inputs *in, const uint8_t *codes, int32_t filters,
+                                  int32_t *sums) {
+  TFB_SUMS_OF_KIND("vmov.i8 q4, #0xe0\nvmov.i8 q7, #0x80\nvldrb.8 q5, [%[places]]\n"
+                   "vldrb.8 q6, [%[places], #16]\n", TFB_LOOP_OF_3);
+}
+
+/* Inputs as the loops above load them: the same four of each of four blocks, fours in turn, but those
+ * whose codes of 3 bits are parted one after the other with others of their words. `turned` is what
+ * turns their signs, or 0. What is behind the last block are bytes whose codes are in order; of 3 bits
+ * it is left out. Returns the inputs that are taken. */
+static TFB_APART int32_t tfb_arrange(const int8_t *x, int32_t taps, int32_t bits, int8_t turned,
+                                     int8_t *to) {
+  static const uint8_t fours[8] = {0, 1, 2, 3, 6, 4, 5, 7};
+  int32_t each = 8 / bits, fourths = bits == 3 ? 8 : each, block = 4 * fourths, i, k;
+  int32_t blocks = taps / block, taken = blocks * block;
+  int8x16_t sign = vdupq_n_s8(turned);
+  uint8x16_t lane = vidupq_n_u8(0, 1);
+  uint8x16_t places = vmulq_n_u8(vshrq_n_u8(lane, 2), (uint8_t)block);
+  if (bits == 8) {
+    for (; taps > 0; taps -= 16, x += 16, to += 16) {
+      mve_pred16_t left = vctp8q((uint32_t)taps);
+      vstrbq_p_s8(to, veorq_s8(vldrbq_z_s8(x, left), sign), left);
+    }
+    return taken;
+  }
+  places = vaddq_u8(places, vandq_u8(lane, vdupq_n_u8(3)));
+  for (; blocks > 0; blocks -= 4, x += 4 * block, to += 4 * block) {
+    mve_pred16_t left = vctp8q(4 * (uint32_t)blocks);
+    for (k = 0; k < fourths; k++) {
+      const int8_t *four = x + 4 * (bits == 3 ? fours[k] : k);
+      int8x16_t some = veorq_s8(vldrbq_gather_offset_z_s8(four, places, left), sign);
+      vstrbq_p_s8(to + 16 * k, some, left);
     }
   }
-}
-
-/* The products of the n codes, below 128, behind a row's last group. */
-static TFB_APART int32_t tfb_rest(const tfb_conv *op, const uint8_t *codes, const int8_t *x,
-                                  int32_t n) {
-  int8_t bytes[128];
-  tfb_stream stream = {0, 0, 0};
-  const int8_t *row;
-  int32_t sum = 0;
-  stream.next = codes;
-  for (row = tfb_unpack(&stream, op->bits, bytes, n); n > 0; n -= 16, x += 16, row += 16) {
-    mve_pred16_t left = vctp8q((uint32_t)n);
-    sum = vmladavaq_s8(sum, vldrbq_z_s8(x, left), vldrbq_z_s8(row, left));
+  if (bits == 3 || taken == taps) return taken;
+  if (blocks < 0) { /* the last group has room */
+    x += blocks * block;
+    to += blocks * 4 + 16 - 4 * block;
   }
-  return sum;
+  for (i = 0; i < (taps - taken) / each; i++, x += each, to++) {
+    for (k = 0; k < each; k++) to[16 * k] = x[k] ^ turned;
+  }
+  return taps;
 }
 
-/* What some filters make of inputs in order, of which those of whole groups are grouped too. */
-static TFB_APART void tfb_all_sums(const tfb_conv *op, const tfb_inputs *grouped, const int8_t *x,
-                                   int32_t whole, const uint8_t *codes, int32_t filters,
-                                   tfb_sum_blocks blocks, int32_t *sums) {
-  int32_t rest = op->in_h * op->in_w * op->in_c - whole, i;
-  blocks(grouped, codes, filters, sums);
-  codes += whole * op->bits / 8;
-  for (i = 0; rest > 0 && i < filters; i++, codes += grouped->bytes) {
-    sums[i] += tfb_rest(op, codes, x + whole, rest);
+/* Adds the products of the n codes of 3 bits behind the last block of each filter, eight in 3 bytes at
+ * a time, as they are in the upper bits of a byte. */
+static TFB_APART void tfb_rest_of_3(const tfb_conv *op, const uint8_t *codes, int32_t bytes,
+                                    int32_t filters, const int8_t *x, int32_t n, int32_t *sums) {
+  uint16x8_t bit = vmulq_n_u16(vidupq_n_u16(0, 1), 3), low = vshrq_n_u16(bit, 3);
+  uint16x8_t high = vminq_u16(vaddq_n_u16(low, 1), vdupq_n_u16(2));
+  int16x8_t up = vreinterpretq_s16_u16(vandq_u16(bit, vdupq_n_u16(7)));
+  int32_t zero = tfb_zero(op), i;
+  up = vsubq_s16(vdupq_n_s16(13), up);
+  for (; filters > 0; filters--, codes += bytes) {
+    int32_t sum = 0;
+    for (i = 0; i < n; i += 8) {
+      const uint8_t *three = codes + i * 3 / 8;
+      uint16x8_t pair = vshlq_n_u16(vldrbq_gather_offset_u16(three, high), 8);
+      pair = vshlq_u16(vorrq_u16(pair, vldrbq_gather_offset_u16(three, low)), up);
+      sum = vmladavaq_s16(sum, vshrq_n_s16(vreinterpretq_s16_u16(pair), 13),
+                          vsubq_n_s16(vldrbq_s16(x + i), (int16_t)zero));
+    }
+    *sums++ += sum * 32;
   }
 }
 
 /* A convolution whose filters each see the whole input, in order; every filter begins with a byte.
- * `scratch` holds the input in the order of the codes, and where biases do not contain what the zero
- * point adds, ones for the sum of the codes; `blocks` is the function for their width. */
+ * `scratch` holds the input in the order of the codes; `blocks` is the function for their width. Where
+ * biases do not contain what the zero point adds, inputs less it have no sign if it is the least one;
+ * else the codes are summed for it. */
 static TFB_APART void tfb_dense(const tfb_conv *op, const int8_t *in, int8_t *out, int8_t *scratch,
                                 tfb_sum_blocks blocks) {
-  int32_t taps = op->in_h * op->in_w * op->in_c, bits = op->bits, zero = tfb_zero(op), c, i, k;
-  int32_t group = bits == 8 ? 16 : bits == 4 ? 32 : bits == 3 ? 128 : 64, whole = taps & -group;
-  int32_t each = op->form & (TFB_EACH_MULTIPLIER | TFB_EACH_SHIFT);
-  int32_t sums[TFB_CHUNK], codes[TFB_CHUNK], lanes[4][4];
+  int32_t taps = op->in_h * op->in_w * op->in_c, bits = op->bits, zero = tfb_zero(op), c;
+  int32_t raised = 0, taken, sums[4], codes[4];
   const uint8_t *next = op->weights;
-  int8_t *ones = scratch + ((taps + 3) & ~3);
-  tfb_filter filter = tfb_filter_scales(op, 0);
-  int32_t unit = filter.factor / op->prescale / 2;
-  tfb_four four;
-  tfb_inputs grouped;
-  grouped.x = scratch;
-  grouped.groups = taps / group;
-  grouped.bytes = taps * bits / 8;
-  four.factor = vdupq_n_s32(filter.factor / 2);
-  four.multiplier = vdupq_n_s32(filter.multiplier);
-  four.exponent = vdupq_n_s32(-filter.exponent);
-  tfb_group(scratch, in, grouped.groups, group);
-  if (zero != 0) memset(ones, 1, (size_t)taps);
-  for (c = 0; c < op->out_c; c += TFB_CHUNK, next += TFB_CHUNK * grouped.bytes) {
-    int32_t n = tfb_min(TFB_CHUNK, op->out_c - c);
-    tfb_all_sums(op, &grouped, in, whole, next, n, blocks, sums);
-    if (zero != 0) {
-      tfb_inputs same = grouped;
-      same.x = ones;
-      tfb_all_sums(op, &same, ones, whole, next, n, blocks, codes);
-      for (i = 0; i < n; i++) sums[i] -= zero * codes[i];
-    }
-    for (i = 0; i < n; i += 4, out += 4) {
-      mve_pred16_t left = vctp32q((uint32_t)(n - i));
-      for (k = 0; k < tfb_min(4, n - i); k++) {
-        if (each) {
-          filter = tfb_filter_scales(op, c + i + k);
-          lanes[0][k] = filter.factor / 2;
-          lanes[1][k] = filter.base / 2;
-          lanes[2][k] = filter.multiplier;
-          lanes[3][k] = -filter.exponent;
-        } else {
-          lanes[1][k] = tfb_bias(op, c + i + k) * unit;
-        }
+  tfb_inputs inputs;
+  inputs.kind = zero == -128 ? TFB_RAISED : TFB_PRODUCTS;
+  inputs.bytes = taps * bits / 8;
+  inputs.x = scratch;
+  taken = tfb_arrange(in, taps, bits, zero == -128 ? -128 : 0, scratch);
+  inputs.lanes = bits == 3 ? taken / 8 : inputs.bytes;
+  if (zero == -128) raised = 128 * (tfb_sum(in, taken) + 128 * taken);
+  for (c = 0; c < op->out_c; c += 4, out += 4, next += 4 * inputs.bytes) {
+    int32_t filters = tfb_min(4, op->out_c - c);
+    mve_pred16_t wanted = vctp32q((uint32_t)filters);
+    tfb_four four = tfb_four_scales(op, c, wanted);
+    int32x4_t sum = vdupq_n_s32(0);
+    if (taken > 0) {
+      blocks(&inputs, next, filters, sums);
+      sum = vsubq_n_s32(vldrwq_s32(sums), raised);
+      if (zero != 0 && zero != -128) {
+        tfb_inputs alone = inputs;
+        alone.kind = TFB_CODES;
+        blocks(&alone, next, filters, codes);
+        sum = vsubq_s32(sum, vmulq_n_s32(vldrwq_s32(codes), zero));
       }
-      if (each) {
-        four.factor = vldrwq_z_s32(lanes[0], left);
-        four.multiplier = vldrwq_z_s32(lanes[2], left);
-        four.exponent = vldrwq_z_s32(lanes[3], left);
-      }
-      four.base = vldrwq_z_s32(lanes[1], left);
-      vstrwq_p_s32(sums + i, vshlq_s32(vldrwq_z_s32(sums + i, left), vdupq_n_s32(bits - 8)), left);
-      tfb_store_four(op, four, left, sums + i, out);
     }
+    if (taken < taps) {
+      vstrwq_s32(sums, sum);
+      tfb_rest_of_3(op, next + taken * 3 / 8, inputs.bytes, filters, in + taken, taps - taken,
+                    sums);
+      sum = vldrwq_s32(sums);
+    }
+    sum = vmulq_n_s32(vshlq_r_s32(sum, bits - 8), op->prescale);
+    tfb_store_four(op, four, wanted, sum, out);
   }
 }
 #endif

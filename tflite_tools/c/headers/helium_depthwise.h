@@ -77,12 +77,12 @@ static TFB_APART void tfb_scale_four(const tfb_conv *op, const int32_t *scales, 
                                      int32_t *sums) {
   int32_t zero = op->out_zero;
   tfb_four four;
-  four.factor = vldrwq_s32(scales);
-  four.base = vldrwq_s32(scales + TFB_SIXTEEN);
+  int32x4_t factor = vldrwq_s32(scales), base = vldrwq_s32(scales + TFB_SIXTEEN);
+  four.left = vdupq_n_s32(0);
   four.multiplier = vldrwq_s32(scales + 2 * TFB_SIXTEEN);
   four.exponent = vldrwq_s32(scales + 3 * TFB_SIXTEEN);
   for (; n > 0; n--, sums += TFB_SIXTEEN) {
-    vstrwq_s32(sums, tfb_four_scaled(four, vldrwq_s32(sums), zero));
+    vstrwq_s32(sums, tfb_four_scaled(four, vaddq_s32(vmulq_s32(vldrwq_s32(sums), factor), base), zero));
   }
 }
 

@@ -54,15 +54,19 @@ static TFB_APART int8_t *tfb_put_bytes(const tfb_conv *op, int8_t *to, const int
                                        int32_t n) {
   int8_t *end = to + n;
 #if TFB_MVE
-  for (; n > 0; n -= 16, to += 16) {
-    mve_pred16_t left = vctp8q((uint32_t)n);
-    int8x16_t some = vdupq_n_s8(op->in_zero);
-    if (from) {
-      some = vldrbq_z_s8(from, left);
-      from += 16;
-    }
-    vstrbq_p_s8(to, some, left);
-  }
+  __asm__ volatile(
+      "wlstp.8 lr, %[n], 3f\n"
+      "cbz %[from], 2f\n"
+      "1: vldrb.8 q0, [%[from]], #16\n"
+      "vstrb.8 q0, [%[to]], #16\n"
+      "letp lr, 1b\n"
+      "b 3f\n"
+      "2: vstrb.8 %q[zero], [%[to]], #16\n"
+      "letp lr, 2b\n"
+      "3:\n"
+      : [to] "+r"(to), [from] "+l"(from)
+      : [n] "r"(n), [zero] "w"(vdupq_n_s8(op->in_zero))
+      : "lr", "q0", "cc", "memory");
 #else
   if (from) {
 #if TFB_UNALIGNED
