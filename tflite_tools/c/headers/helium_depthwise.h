@@ -15,15 +15,15 @@ typedef struct {
 } tfb_fourth;
 
 /* Sixteen channels at some positions, `step` apart, whose first has its taps at `at`: what is read for
- * them, and where their outputs go, `next` apart, but those of channels that are not wanted. */
+ * them, and where their outputs go, `next` apart. */
 typedef struct {
   const int8_t *const *at;
-  int32_t step, taps;
+  int32_t taps;
   const int8_t *w;
+  int32_t first, low, high; /* the first channel that is wanted */
   const tfb_fourth *scales;
   int8_t *out;
-  int32_t next, prescale, zero, low, high;
-  uint32_t wanted;
+  int32_t step, next, prescale, zero;
 } tfb_run;
 
 /* Sixteen filters: the codes of their taps side by side, and what turns their sums into stored values,
@@ -104,7 +104,7 @@ static TFB_APART void tfb_unpack_sixteen(const tfb_conv *op, int32_t c, int32_t 
   }
 }
 
-/* Any sums. */
+/* Any sums, of the channels that are wanted. */
 static inline void tfb_any_sums_at(const tfb_run *run, int32_t n) {
   int32_t offset = 0, i, k;
   int8_t *out = run->out;
@@ -135,7 +135,7 @@ static inline void tfb_any_sums_at(const tfb_run *run, int32_t n) {
     odd = vqmovntq_s32(vqmovnbq_s32(odd, sums[2]), sums[3]);
     made = vqmovntq_s16(vqmovnbq_s16(made, even), odd);
     made = vmaxq_s8(vminq_s8(made, vdupq_n_s8((int8_t)run->high)), vdupq_n_s8((int8_t)run->low));
-    vstrbq_p_s8(out, made, (mve_pred16_t)run->wanted);
+    vstrbq_p_s8(out, made, (mve_pred16_t)(0xffffu << run->first));
   }
 }
 
@@ -163,61 +163,75 @@ static inline void tfb_any_sums_at(const tfb_run *run, int32_t n) {
 #define TFB_STORED(even, odd)            \
   "vqmovnb.s16 q4, " even "\n"           \
   "vqmovnt.s16 q4, " odd "\n"            \
-  "vdup.8 q5, %[low]\n"                  \
+  "ldrd %[w], %[p], [%[run], #16]\n"     \
+  "vdup.8 q5, %[w]\n"                    \
   "vmax.s8 q4, q4, q5\n"                 \
-  "vmin.s8 q4, q4, q7\n"                 \
-  "vpst\n"                               \
-  "vstrbt.8 q4, [%[out]]\n"
+  "vdup.8 q5, %[p]\n"                    \
+  "vmin.s8 q4, q4, q5\n"                 \
+  "vstrb.8 q4, [%[out]]\n"
 #define TFB_SCALED_SMALL(even, odd)                                          \
   TFB_SCALED_HALF("b", even, "q5") TFB_SCALED_HALF("t", even, "q6")          \
   TFB_NARROWED("q5", "q6", even)                                             \
   TFB_SCALED_HALF("b", odd, "q5") TFB_SCALED_HALF("t", odd, "q6")            \
   TFB_NARROWED("q5", "q6", odd) "sub %[scales], #256\n" TFB_STORED(even, odd)
 
-/* Sums that 16 bits hold, two positions at a time; of an odd number the last one twice. */
+/* What the loops over taps begin with; the next loads are of w. */
+#define TFB_FIRST_TAP                    \
+  "ldrd %[at], lr, [%[run]]\n"           \
+  "ldr %[w], [%[run], #8]\n"             \
+  "dls lr, lr\n"
+/* A tap of one position, at p. */
+#define TFB_SMALL_TAP(even, odd)         \
+  "vldrb.8 q5, [%[p]]\n"                 \
+  "vmullb.s8 q6, q5, q4\n"               \
+  "vadd.i16 " even ", " even ", q6\n"    \
+  "vmullt.s8 q5, q5, q4\n"               \
+  "vadd.i16 " odd ", " odd ", q5\n"
+
+/* Sums that 16 bits hold, of two positions at a time. */
 static inline TFB_INLINED void tfb_small_sums_at(const tfb_run *run, int32_t n) {
   const int8_t *const *at;
   const int8_t *w, *p;
   const tfb_fourth *scales = run->scales;
   int8_t *out = run->out;
   int32_t offset = 0, step = run->step, next = run->next;
-  __asm__ volatile("vmsr p0, %0\nvdup.8 q7, %1\n" : : "r"(run->wanted), "r"(run->high) : "q7", "cc");
-  for (; n > 0; n -= 2, offset += 2 * step, out += next) {
-    if (n == 1) step = next = 0;
+  for (; n > 1; n -= 2, offset += 2 * step, out += next) {
     __asm__ volatile(
+        TFB_FIRST_TAP
         "vmov.i32 q0, #0\n"
         "vmov.i32 q1, #0\n"
         "vmov.i32 q2, #0\n"
         "vmov.i32 q3, #0\n"
-        "ldr %[at], [%[run]]\n"
-        "ldr %[w], [%[run], #12]\n"
-        "ldr lr, [%[run], #8]\n"
-        "dls lr, lr\n"
         "1: ldr %[p], [%[at]], #4\n"
         "vldrb.8 q4, [%[w]], #16\n"
         "add %[p], %[offset]\n"
-        "vldrb.8 q5, [%[p]]\n"
-        "vmullb.s8 q6, q5, q4\n"
+        TFB_SMALL_TAP("q0", "q1")
         "add %[p], %[step]\n"
-        "vadd.i16 q0, q0, q6\n"
-        "vmullt.s8 q5, q5, q4\n"
-        "vadd.i16 q1, q1, q5\n"
-        "vldrb.8 q5, [%[p]]\n"
-        "vmullb.s8 q6, q5, q4\n"
-        "vadd.i16 q2, q2, q6\n"
-        "vmullt.s8 q5, q5, q4\n"
-        "vadd.i16 q3, q3, q5\n"
+        TFB_SMALL_TAP("q2", "q3")
         "le lr, 1b\n"
         TFB_SCALED_SMALL("q0", "q1")
-        "cmp %[next], #0\n"
-        "beq 2f\n"
         "add %[out], %[next]\n"
         TFB_SCALED_SMALL("q2", "q3")
-        "2:\n"
         : [at] "=&r"(at), [w] "=&r"(w), [p] "=&r"(p), [out] "+r"(out), [scales] "+r"(scales)
         : [run] "r"(run), [offset] "r"(offset), [step] "r"(step), [next] "r"(next),
-          [prescale] "r"(run->prescale), [zero] "r"(run->zero), [low] "r"(run->low)
+          [prescale] "r"(run->prescale), [zero] "r"(run->zero)
         : "lr", "q0", "q1", "q2", "q3", "q4", "q5", "q6", "cc", "memory");
+  }
+  if (n == 1) {
+    __asm__ volatile(
+        TFB_FIRST_TAP
+        "vmov.i32 q0, #0\n"
+        "vmov.i32 q1, #0\n"
+        "1: ldr %[p], [%[at]], #4\n"
+        "vldrb.8 q4, [%[w]], #16\n"
+        "add %[p], %[offset]\n"
+        TFB_SMALL_TAP("q0", "q1")
+        "le lr, 1b\n"
+        TFB_SCALED_SMALL("q0", "q1")
+        : [at] "=&r"(at), [w] "=&r"(w), [p] "=&r"(p), [scales] "+r"(scales)
+        : [run] "r"(run), [offset] "r"(offset), [out] "r"(out), [prescale] "r"(run->prescale),
+          [zero] "r"(run->zero)
+        : "lr", "q0", "q1", "q4", "q5", "q6", "cc", "memory");
   }
 }
 
@@ -228,16 +242,14 @@ static inline TFB_INLINED void tfb_pairs_at(const tfb_run *run, int32_t n) {
   const tfb_fourth *scales = run->scales;
   int8_t *out = run->out;
   int32_t offset = 0;
-  __asm__ volatile("vmsr p0, %0\n" : : "r"(run->wanted) : "cc");
   for (; n > 0; n--, offset += run->step, out += run->next) {
     __asm__ volatile(
         "vldrw.32 q0, [%[scales]], #64\n"
         "vldrw.32 q1, [%[scales]], #64\n"
         "vldrw.32 q2, [%[scales]], #64\n"
         "vldrw.32 q3, [%[scales]]\n"
-        "ldr %[at], [%[run]]\n"
-        "ldr %[w], [%[run], #12]\n"
-        "ldr %[q], [%[run], #8]\n"
+        "ldrd %[at], %[q], [%[run]]\n"
+        "ldr %[w], [%[run], #8]\n"
         "sub %[scales], #176\n"
         "lsrs %[q], #1\n"
         "wls lr, %[q], 2f\n"
@@ -264,7 +276,7 @@ static inline TFB_INLINED void tfb_pairs_at(const tfb_run *run, int32_t n) {
         "vmovlt.s16 q4, q4\n"
         "vadd.i32 q3, q3, q4\n"
         "le lr, 1b\n"
-        "2: ldr %[q], [%[run], #8]\n"
+        "2: ldr %[q], [%[run], #4]\n"
         "lsls %[q], #31\n"
         "beq 3f\n"
         "ldr %[p], [%[at]]\n"
@@ -287,11 +299,9 @@ static inline TFB_INLINED void tfb_pairs_at(const tfb_run *run, int32_t n) {
         TFB_SCALED_FOURTH("q2") "add %[scales], #16\n"
         TFB_SCALED_FOURTH("q3") "sub %[scales], #256\n"
         TFB_NARROWED("q0", "q1", "q0") TFB_NARROWED("q2", "q3", "q2")
-        "vdup.8 q7, %[high]\n"
         TFB_STORED("q0", "q2")
         : [at] "=&r"(at), [w] "=&r"(w), [p] "=&r"(p), [q] "=&r"(q), [scales] "+r"(scales)
-        : [run] "r"(run), [offset] "r"(offset), [out] "r"(out), [zero] "r"(run->zero),
-          [low] "r"(run->low), [high] "r"(run->high)
+        : [run] "r"(run), [offset] "r"(offset), [out] "r"(out), [zero] "r"(run->zero)
         : "lr", "q0", "q1", "q2", "q3", "q4", "q5", "q6", "q7", "cc", "memory");
   }
 }
@@ -317,7 +327,7 @@ static inline TFB_INLINED void tfb_all_sixteen(const tfb_conv *op, const tfb_six
   run.zero = op->out_zero;
   run.low = op->low;
   run.high = op->high;
-  run.wanted = 0xffffu << first & 0xffff;
+  run.first = first;
   for (oy = 0; oy < op->out_h; oy++) {
     int32_t y = oy * op->stride_h - op->pad_h;
     tfb_range rows = tfb_inside(y, op->k_h, op->dilation_h, op->in_h), whole = tfb_whole(op, rows);
@@ -340,18 +350,19 @@ TFB_RUN_OF(tfb_small_sixteen, tfb_small_sums_at)
 TFB_RUN_OF(tfb_pairs_of_sixteen, tfb_pairs_at)
 TFB_RUN_OF(tfb_any_sixteen, tfb_any_sums_at)
 
-/* Takes the filters of channels from c on; those before `first` are not needed, and left out where
+/* Takes the filters of channels from c on; those before `first` are not needed, and cannot be had where
  * filters are not found by their number. Returns what runs them. */
 static TFB_APART tfb_sixteen_run tfb_take_sixteen(const tfb_conv *op, tfb_rows *rows, int32_t c,
                                                   int32_t first, int8_t *scratch,
                                                   tfb_sixteen *to) {
-  int32_t taps = op->k_h * op->k_w, zero = tfb_zero(op), most = -31, i, k;
+  int32_t taps = op->k_h * op->k_w, zero = tfb_zero(op), most = -31, i, k, all = 1;
   static const uint32_t fourths[4] = {0, 128, 64, 192};
   uint32x4_t places = vldrwq_u32(fourths);
   int8_t least = 0;
   if (rows->row_of == tfb_plain_row && (op->bits != 3 || taps < 32)) {
     tfb_unpack_sixteen(op, c, taps, to->w);
   } else {
+    all = first == 0;
     for (i = first; i < TFB_SIXTEEN; i++) {
       const int8_t *row = rows->row_of(rows->source, c + i, &rows->stream, scratch, taps);
       for (k = 0; k < taps; k++) to->w[k * TFB_SIXTEEN + i] = (int8_t)(row[k] >> (8 - op->bits));
@@ -371,10 +382,11 @@ static TFB_APART tfb_sixteen_run tfb_take_sixteen(const tfb_conv *op, tfb_rows *
     vstrwq_scatter_offset_s32(to->scales[0].left + i / 4, places, four.left);
   }
   for (k = 0; k < taps; k++) least = vminvq_s8(least, vldrbq_s8(to->w + k * TFB_SIXTEEN));
-  if (most < 0 && taps << (op->bits + 6) <= INT16_MAX) { /* products: 2^7 * 2^(bits - 1) at most */
+  if (!all || most == 0) return tfb_any_sixteen;
+  if (taps << (op->bits + 6) <= INT16_MAX) { /* products: 2^7 * 2^(bits - 1) at most */
     return tfb_small_sixteen;
   }
-  return most < 0 && op->prescale == 1 && least > -128 ? tfb_pairs_of_sixteen : tfb_any_sixteen;
+  return op->prescale == 1 && least > -128 ? tfb_pairs_of_sixteen : tfb_any_sixteen;
 }
 
 /* Whether a depthwise convolution can be computed sixteen channels at a time. */
