@@ -36,7 +36,7 @@
 
 /* tfb_even and tfb_odd: bytes 0 and 2, or 1 and 3, of a word as two signed 16-bit numbers;
  * tfb_even_plus and tfb_odd_plus add those of `pair`. */
-#if defined(__ARM_FEATURE_MVE)
+#if defined(__ARM_FEATURE_MVE) && defined(__GNUC__) && defined(__OPTIMIZE__)
 #define TFB_DSP 0
 #define TFB_MVE 1
 #include <arm_mve.h>
@@ -596,15 +596,19 @@ static TFB_APART int8_t *tfb_put_bytes(const tfb_conv *op, int8_t *to, const int
                                        int32_t n) {
   int8_t *end = to + n;
 #if TFB_MVE
-  for (; n > 0; n -= 16, to += 16) {
-    mve_pred16_t left = vctp8q((uint32_t)n);
-    int8x16_t some = vdupq_n_s8(op->in_zero);
-    if (from) {
-      some = vldrbq_z_s8(from, left);
-      from += 16;
-    }
-    vstrbq_p_s8(to, some, left);
-  }
+  __asm__ volatile(
+      "wlstp.8 lr, %[n], 3f\n"
+      "cbz %[from], 2f\n"
+      "1: vldrb.8 q0, [%[from]], #16\n"
+      "vstrb.8 q0, [%[to]], #16\n"
+      "letp lr, 1b\n"
+      "b 3f\n"
+      "2: vstrb.8 %q[zero], [%[to]], #16\n"
+      "letp lr, 2b\n"
+      "3:\n"
+      : [to] "+r"(to), [from] "+l"(from)
+      : [n] "r"(n), [zero] "w"(vdupq_n_s8(op->in_zero))
+      : "lr", "q0", "cc", "memory");
 #else
   if (from) {
 #if TFB_UNALIGNED
@@ -657,6 +661,216 @@ static TFB_APART void tfb_patch(const tfb_conv *op, const tfb_spot *spot, int8_t
     }
   }
 }
+
+/* ---- From sums to stored values with Helium ---- */
+
+#if TFB_MVE
+
+/* What turns the sums of four channels into stored values: (sum + bias) * 2^left * multiplier / 2^31
+ * * 2^exponent. Exponents are never positive. */
+typedef struct {
+  int32x4_t bias, multiplier, exponent, left;
+} tfb_four;
+
+/* Three bytes for each of four channels, least significant first, in the upper bits of words. */
+static inline uint32x4_t tfb_four_of_three_bytes(const tfb_conv *op, int32_t c,
+                                                 mve_pred16_t wanted) {
+  const uint8_t *bytes = (const uint8_t *)op->bias + 3 * c;
+  uint32x4_t places = vmulq_n_u32(vidupq_n_u32(0, 1), 3);
+  uint32x4_t word = vldrbq_gather_offset_z_u32(bytes + 2, places, wanted);
+  word = vorrq_u32(vshlq_n_u32(word, 8), vldrbq_gather_offset_z_u32(bytes + 1, places, wanted));
+  word = vorrq_u32(vshlq_n_u32(word, 8), vldrbq_gather_offset_z_u32(bytes, places, wanted));
+  return vshlq_n_u32(word, 8);
+}
+
+/* Of the channels from c on, as tfb_filter_scales has them for one. */
+static inline tfb_four tfb_four_scales(const tfb_conv *op, int32_t c, mve_pred16_t wanted) {
+  tfb_four four;
+  int32x4_t shift = vdupq_n_s32(op->shift[0]), none = vdupq_n_s32(0);
+  if (op->form & TFB_EACH_SHIFT) shift = vldrbq_z_s32(op->shift + c, wanted);
+#if TFB_SHORT_CONSTANTS
+  if (op->form & TFB_SHORT) {
+    uint32x4_t word = tfb_four_of_three_bytes(op, c, wanted);
+    uint32x4_t code = vandq_u32(vshrq_n_u32(word, 8), vdupq_n_u32(0xfff));
+    int32x4_t above = vreinterpretq_s32_u32(vshlq_r_u32(code, -op->shift[1]));
+    code = vandq_u32(vshlq_r_u32(code, 30 - op->shift[1]), vdupq_n_u32(0x3fffffff));
+    four.multiplier = vreinterpretq_s32_u32(vorrq_u32(code, vdupq_n_u32(0x40000000)));
+    shift = vaddq_s32(vdupq_n_s32(op->shift[0]), above);
+    above = vmaxq_s32(vsubq_s32(vdupq_n_s32(op->shift[2]), above), none);
+    four.bias = vshlq_s32(vshrq_n_s32(vreinterpretq_s32_u32(word), 20), above);
+  } else
+#endif
+  {
+    four.multiplier = vdupq_n_s32(op->multiplier[0]);
+    if (op->form & TFB_EACH_MULTIPLIER) four.multiplier = vldrwq_z_s32(op->multiplier + c, wanted);
+    if (op->form & TFB_BIAS16) {
+      four.bias = vldrhq_z_s32((const int16_t *)op->bias + c, wanted);
+    } else if (op->form & TFB_BIAS24) {
+      four.bias = vreinterpretq_s32_u32(tfb_four_of_three_bytes(op, c, wanted));
+      four.bias = vshrq_n_s32(four.bias, 8);
+    } else {
+      four.bias = vldrwq_z_s32((const int32_t *)op->bias + c, wanted);
+    }
+    if (op->form & TFB_JOINT_SHIFT) {
+      uint32x4_t joint = vreinterpretq_u32_s32(four.multiplier);
+      shift = vaddq_s32(shift, vreinterpretq_s32_u32(vshrq_n_u32(joint, 30)));
+      joint = vorrq_u32(vandq_u32(joint, vdupq_n_u32(0x3fffffff)), vdupq_n_u32(0x40000000));
+      four.multiplier = vreinterpretq_s32_u32(joint);
+    }
+  }
+  four.left = vmaxq_s32(shift, none);
+  four.exponent = vminq_s32(shift, none);
+  return four;
+}
+
+/* Four sums with their biases as stored values that are not limited yet. The last rounding takes 1
+ * off a negative number, where there is one: then exponents are negative too. */
+static inline int32x4_t tfb_four_scaled(tfb_four four, int32x4_t sums, int32_t zero) {
+  sums = vqrdmulhq_s32(vshlq_s32(sums, four.left), four.multiplier);
+  sums = vaddq_s32(sums, vshrq_n_s32(vandq_s32(sums, four.exponent), 31));
+  return vaddq_n_s32(vrshlq_s32(sums, four.exponent), zero);
+}
+
+/* Stores what up to four channels make of their sums without biases. */
+static inline void tfb_store_four(const tfb_conv *op, tfb_four four, mve_pred16_t wanted,
+                                  int32x4_t sums, int8_t *out) {
+  int32x4_t value = tfb_four_scaled(four, vaddq_s32(sums, four.bias), op->out_zero);
+  value = vmaxq_s32(vminq_s32(value, vdupq_n_s32(op->high)), vdupq_n_s32(op->low));
+  vstrbq_p_s32(out, value, wanted);
+}
+#endif
+
+/* ---- Filters as they are stored in the file, and copies, with Helium ---- */
+
+#if TFB_MVE
+
+/* Codes times 2^drop -> codes times the prescale, which are what the file stores; 8 bits hold them. */
+static inline int8x16_t tfb_stored(int8x16_t codes, int32_t drop, int8_t prescale) {
+  return vmulq_n_s8(vshlq_r_s8(codes, -drop), prescale);
+}
+
+static TFB_APART void tfb_store_row(const tfb_conv *op, const int8_t *codes, int8_t *row,
+                                    int32_t n) {
+  int32_t drop = 8 - op->bits;
+  for (; n > 0; n -= 16, codes += 16, row += 16) {
+    mve_pred16_t left = vctp8q((uint32_t)n);
+    int8x16_t some = tfb_stored(vldrbq_z_s8(codes, left), drop, (int8_t)op->prescale);
+    vstrbq_p_s8(row, some, left);
+  }
+}
+
+/* Puts the same four codes of up to four blocks where the blocks have them. */
+static inline void tfb_put_fourth(int8_t *row, uint32x4_t places, uint8x16_t codes, int8_t prescale,
+                                  int32_t drop, mve_pred16_t left) {
+  int8x16_t some = tfb_stored(vreinterpretq_s8_u8(codes), drop, prescale);
+  vstrwq_scatter_offset_p_s32((int32_t *)(void *)row, places, vreinterpretq_s32_s8(some), left);
+}
+
+/* Whole blocks as tfb_block2, 3 and 4 unpack them, four at a time; rows begin where words do. */
+static TFB_APART void tfb_store_blocks2(const uint8_t *p, int8_t *row, int32_t blocks,
+                                        int8_t prescale) {
+  uint32x4_t places = vmulq_n_u32(vidupq_n_u32(0, 1), 16);
+  for (; blocks > 0; blocks -= 4, p += 16, row += 64) {
+    mve_pred16_t left = vctp32q((uint32_t)blocks);
+    uint8x16_t u = vldrbq_z_u8(p, left);
+    tfb_put_fourth(row, places, vshlq_n_u8(u, 6), prescale, 6, left);
+    tfb_put_fourth(row + 4, places, vshlq_n_u8(u, 4), prescale, 6, left);
+    tfb_put_fourth(row + 8, places, vshlq_n_u8(u, 2), prescale, 6, left);
+    tfb_put_fourth(row + 12, places, u, prescale, 6, left);
+  }
+}
+static TFB_APART void tfb_store_blocks4(const uint8_t *p, int8_t *row, int32_t blocks,
+                                        int8_t prescale) {
+  uint32x4_t places = vmulq_n_u32(vidupq_n_u32(0, 1), 8);
+  for (; blocks > 0; blocks -= 4, p += 16, row += 32) {
+    mve_pred16_t left = vctp32q((uint32_t)blocks);
+    uint8x16_t u = vldrbq_z_u8(p, left);
+    tfb_put_fourth(row, places, vshlq_n_u8(u, 4), prescale, 4, left);
+    tfb_put_fourth(row + 4, places, u, prescale, 4, left);
+  }
+}
+
+/* Bytes of a word of each of four blocks of 12 bytes. */
+static inline uint8x16_t tfb_words_of_blocks(const uint8_t *p, mve_pred16_t left) {
+  static const uint8_t words[16] = {0, 1, 2, 3, 12, 13, 14, 15, 24, 25, 26, 27, 36, 37, 38, 39};
+  return vldrbq_gather_offset_z_u8(p, vldrbq_u8(words), left);
+}
+static TFB_APART void tfb_store_blocks3(const uint8_t *p, int8_t *row, int32_t blocks,
+                                        int8_t prescale) {
+  uint32x4_t places = vmulq_n_u32(vidupq_n_u32(0, 1), 32);
+  for (; blocks > 0; blocks -= 4, p += 48, row += 128) {
+    mve_pred16_t left = vctp32q((uint32_t)blocks);
+    uint8x16_t first = tfb_words_of_blocks(p, left), middle = tfb_words_of_blocks(p + 4, left);
+    uint8x16_t last = tfb_words_of_blocks(p + 8, left);
+    tfb_put_fourth(row, places, vshlq_n_u8(first, 5), prescale, 5, left);
+    tfb_put_fourth(row + 4, places, vshlq_n_u8(first, 2), prescale, 5, left);
+    tfb_put_fourth(row + 8, places, vshlq_n_u8(middle, 5), prescale, 5, left);
+    tfb_put_fourth(row + 12, places, vshlq_n_u8(middle, 2), prescale, 5, left);
+    tfb_put_fourth(row + 16, places, vshlq_n_u8(last, 5), prescale, 5, left);
+    tfb_put_fourth(row + 20, places, vshlq_n_u8(last, 2), prescale, 5, left);
+    first = vsriq_n_u8(first, vshlq_n_u8(middle, 1), 2);
+    tfb_put_fourth(row + 24, places, first, prescale, 5, left);
+    tfb_put_fourth(row + 28, places, vsriq_n_u8(last, middle, 2), prescale, 5, left);
+  }
+}
+
+/* The next n codes of a stream, as the file stores them. */
+static TFB_APART void tfb_store_packed(const tfb_conv *op, tfb_stream *stream, int8_t *row,
+                                       int32_t n) {
+  int32_t bits = op->bits, block = bits == 4 ? 8 : bits == 3 ? 32 : 16, whole = n & -block;
+  int8_t prescale = (int8_t)op->prescale;
+  if (stream->count == 0 && whole > 0) {
+    if (bits == 2) {
+      tfb_store_blocks2(stream->next, row, whole / block, prescale);
+    } else if (bits == 3) {
+      tfb_store_blocks3(stream->next, row, whole / block, prescale);
+    } else {
+      tfb_store_blocks4(stream->next, row, whole / block, prescale);
+    }
+    stream->next += whole * bits / 8;
+    row += whole;
+    n -= whole;
+  }
+  if (n > 0) tfb_store_row(op, tfb_unpack(stream, bits, row, n), row, n);
+}
+
+/* Whether filters are read where they are packed: their codes are what the file stores. */
+static inline int32_t tfb_is_stored(const tfb_conv *op, const tfb_rows *rows) {
+  return op->bits == 8 && op->prescale == 1 && rows->row_of == tfb_plain_row;
+}
+
+/* The next filter, c, as the file stores it. */
+static inline void tfb_next_stored(const tfb_conv *op, tfb_rows *rows, int32_t c, int8_t *row,
+                                   int32_t taps) {
+  if (op->bits < 8 && rows->row_of == tfb_plain_row) {
+    tfb_store_packed(op, &rows->stream, row, taps);
+  } else {
+    const int8_t *codes = rows->row_of(rows->source, c, &rows->stream, row, taps);
+    tfb_store_row(op, codes, row, taps);
+  }
+}
+
+/* Copies some rows of n bytes, which are `line` apart, one behind the other. */
+static inline void tfb_copy_rows(int8_t *to, const int8_t *from, int32_t n, int32_t rows,
+                                 int32_t line) {
+  const int8_t *p;
+  int8_t *q;
+  __asm__ volatile(
+      "1: mov %[p], %[from]\n"
+      "mov %[q], %[to]\n"
+      "dlstp.8 lr, %[n]\n"
+      "2: vldrb.8 q0, [%[p]], #16\n"
+      "vstrb.8 q0, [%[q]], #16\n"
+      "letp lr, 2b\n"
+      "add %[from], %[line]\n"
+      "add %[to], %[n]\n"
+      "subs %[rows], #1\n"
+      "bne 1b\n"
+      : [to] "+r"(to), [from] "+r"(from), [rows] "+r"(rows), [p] "=&r"(p), [q] "=&r"(q)
+      : [n] "r"(n), [line] "r"(line)
+      : "lr", "q0", "cc", "memory");
+}
+#endif
 
 /* ---- Blocks of filters on cores with the DSP extension ---- */
 
@@ -1054,159 +1268,246 @@ static inline void tfb_blocks(const tfb_conv *op, tfb_rows *rows, const int8_t *
 
 #if TFB_MVE
 
-/* Sums of two positions with four filters. */
-typedef struct {
-  int32_t first[4], second[4];
-} tfb_sums;
+/* Positions at a time: six sums, with what is multiplied and where it lies, take all registers. */
+#define TFB_SPOTS 3
 
-/* What turns the sums of n filters into stored values: as in tfb_filter, each in a row of n; factors
- * and bases are not doubled, exponents are negative. */
+/* What turns the sums of four filters into stored values, as in tfb_four: the biases of the first, the
+ * third, the second and the fourth, and the others in order. */
 typedef struct {
-  int32_t *factor, *base, *multiplier, *exponent;
+  int32_t bias[4], multiplier[4], exponent[4], left[4];
 } tfb_lanes;
 
-static inline void tfb_two_by_two(const int8_t *x, const int8_t *y, const int8_t *a,
-                                  const int8_t *b, int32_t n, int32_t *first, int32_t *second) {
-  int32_t s0 = 0, s1 = 0, s2 = 0, s3 = 0, i = n / 16;
-  for (; i > 0; i--, x += 16, y += 16, a += 16, b += 16) {
-    int8x16_t p = vldrbq_s8(x), q = vldrbq_s8(y), c = vldrbq_s8(a), d = vldrbq_s8(b);
-    s0 = vmladavaq_s8(s0, p, c);
-    s1 = vmladavaq_s8(s1, p, d);
-    s2 = vmladavaq_s8(s2, q, c);
-    s3 = vmladavaq_s8(s3, q, d);
-  }
-  if (n % 16 != 0) {
-    mve_pred16_t left = vctp8q((uint32_t)n % 16);
-    int8x16_t p = vldrbq_z_s8(x, left), q = vldrbq_z_s8(y, left);
-    int8x16_t c = vldrbq_z_s8(a, left), d = vldrbq_z_s8(b, left);
-    s0 = vmladavaq_s8(s0, p, c);
-    s1 = vmladavaq_s8(s1, p, d);
-    s2 = vmladavaq_s8(s2, q, c);
-    s3 = vmladavaq_s8(s3, q, d);
-  }
-  first[0] = s0;
-  first[1] = s1;
-  second[0] = s2;
-  second[1] = s3;
-}
-
-/* Of four filters. */
+/* What tfb_tile reads and moves on. The second filter that is summed lies steps[0] behind the first,
+ * the next two begin steps[1] behind it; the same for those with steps[2] and [3]. */
 typedef struct {
-  int32x4_t factor, base, multiplier, exponent;
-} tfb_four;
+  const int8_t *x[TFB_SPOTS];
+  int32_t taps;
+  const int8_t *w;
+  int32_t steps[4];
+  int8_t *out[TFB_SPOTS];
+  int32_t zero, filters, careful, low, high;
+} tfb_tiles;
 
-static inline tfb_four tfb_four_lanes(const tfb_lanes *lanes, int32_t c, mve_pred16_t left) {
-  tfb_four four;
-  four.factor = vldrwq_z_s32(lanes->factor + c, left);
-  four.base = vldrwq_z_s32(lanes->base + c, left);
-  four.multiplier = vldrwq_z_s32(lanes->multiplier + c, left);
-  four.exponent = vldrwq_z_s32(lanes->exponent + c, left);
-  return four;
+/* Two filters at three positions: 96 products take five loads and six VMLADAVA. Behind the last tap
+ * LETP leaves lanes out. */
+#define TFB_TWO_FILTERS(steps, high, low)              \
+  "ldr r7, [%[all], #16]\n"                            \
+  "ldrd r6, r8, [%[all], #" steps "]\n"                \
+  "ldrd r5, r10, [%[all], #8]\n"                       \
+  "ldrd r1, r3, [%[all]]\n"                            \
+  "add r9, r7, r6\n"                                   \
+  "add r8, r7\n"                                       \
+  "str r8, [%[all], #16]\n"                            \
+  "ldrd r0, r2, [%[lanes]], #8\n"                      \
+  "dlstp.8 lr, r10\n"                                  \
+  "mov r4, r0\n"                                       \
+  "mov r6, r2\n"                                       \
+  "mov r8, r0\n"                                       \
+  "mov r10, r2\n"                                      \
+  "2: vldrb.8 q0, [r7], #16\n"                         \
+  "vldrb.8 q2, [r1], #16\n"                            \
+  "vmladava.s8 r0, q0, q2\n"                           \
+  "vldrb.8 q1, [r9], #16\n"                            \
+  "vmladava.s8 r2, q1, q2\n"                           \
+  "vldrb.8 q2, [r3], #16\n"                            \
+  "vmladava.s8 r4, q0, q2\n"                           \
+  "vmladava.s8 r6, q1, q2\n"                           \
+  "vldrb.8 q2, [r5], #16\n"                            \
+  "vmladava.s8 r8, q0, q2\n"                           \
+  "vmladava.s8 r10, q1, q2\n"                          \
+  "letp lr, 2b\n"                                      \
+  "vmov q5[" high "], q5[" low "], r0, r2\n"           \
+  "vmov q6[" high "], q6[" low "], r4, r6\n"           \
+  "vmov q7[" high "], q7[" low "], r8, r10\n"
+
+/* As tfb_four_scaled where no number is shifted left and each is rounded twice, and limited. */
+#define TFB_SCALED(q)                    \
+  "vqrdmulh.s32 " q ", " q ", q0\n"      \
+  "vshr.s32 q2, " q ", #31\n"            \
+  "vadd.i32 " q ", " q ", q2\n"          \
+  "vrshl.s32 " q ", " q ", q1\n"         \
+  "vadd.i32 " q ", " q ", r7\n"          \
+  "vmax.s32 " q ", " q ", q3\n"          \
+  "vmin.s32 " q ", " q ", q4\n"
+/* The same with any numbers. */
+#define TFB_SCALED_WITH_CARE(q)          \
+  "vldrw.32 q2, [%[lanes], #-16]\n"      \
+  "vshl.s32 " q ", " q ", q2\n"          \
+  "vqrdmulh.s32 " q ", " q ", q0\n"      \
+  "vand q2, " q ", q1\n"                 \
+  "vshr.s32 q2, q2, #31\n"               \
+  "vadd.i32 " q ", " q ", q2\n"          \
+  "vrshl.s32 " q ", " q ", q1\n"         \
+  "vadd.i32 " q ", " q ", r7\n"          \
+  "vmax.s32 " q ", " q ", q3\n"          \
+  "vmin.s32 " q ", " q ", q4\n"
+
+/* Stores what some filters, four at a time, make of three positions. */
+static TFB_APART void tfb_tile(tfb_tiles *all, const tfb_lanes *lanes) {
+  __asm__ volatile(
+      "ldrd r0, r2, [%[all], #60]\n"
+      "vdup.32 q3, r0\n"
+      "vdup.32 q4, r2\n"
+      "b 1f\n"
+      "3:\n"
+      TFB_SCALED_WITH_CARE("q5") TFB_SCALED_WITH_CARE("q6") TFB_SCALED_WITH_CARE("q7")
+      "b 4f\n"
+      "1:\n"
+      TFB_TWO_FILTERS("20", "2", "0")
+      TFB_TWO_FILTERS("28", "3", "1")
+      "ldrd r0, r2, [%[all], #52]\n"
+      "vldrw.32 q0, [%[lanes]], #16\n"
+      "vldrw.32 q1, [%[lanes]], #32\n"
+      "ldrd r5, r7, [%[all], #44]\n"
+      "ldrd r1, r3, [%[all], #36]\n"
+      "cmp r2, #0\n"
+      "bne 3b\n"
+      TFB_SCALED("q5") TFB_SCALED("q6") TFB_SCALED("q7")
+      "4: vctp.32 r0\n"
+      "vpsttt\n"
+      "vstrbt.32 q5, [r1], #4\n"
+      "vstrbt.32 q6, [r3], #4\n"
+      "vstrbt.32 q7, [r5], #4\n"
+      "subs r0, #4\n"
+      "strd r1, r3, [%[all], #36]\n"
+      "str r5, [%[all], #44]\n"
+      "str r0, [%[all], #52]\n"
+      "bgt 1b\n"
+      : [lanes] "+r"(lanes)
+      : [all] "r"(all)
+      : "r0", "r1", "r2", "r3", "r4", "r5", "r6", "r7", "r8", "r9", "r10", "lr", "q0", "q1", "q2",
+        "q3", "q4", "q5", "q6", "q7", "cc", "memory");
 }
 
-/* Four sums as stored values that are not limited yet. */
-static inline int32x4_t tfb_four_scaled(tfb_four four, int32x4_t sums, int32_t zero) {
-  sums = vqrdmulhq_s32(vaddq_s32(vmulq_s32(sums, four.factor), four.base), four.multiplier);
-  /* the last rounding takes 1 off a negative number, where there is one: exponents are negative */
-  sums = vaddq_s32(sums, vandq_s32(vshrq_n_s32(sums, 31), vshrq_n_s32(four.exponent, 31)));
-  return vaddq_n_s32(vrshlq_s32(sums, four.exponent), zero);
-}
+/* A block of filters, one every `stride` bytes. */
+typedef struct {
+  const tfb_lanes *lanes;
+  const int8_t *w;
+  int32_t n, stride, careful;
+} tfb_block;
 
-/* Stores a position's outputs of up to four filters. */
-static inline void tfb_store_four(const tfb_conv *op, tfb_four four, mve_pred16_t left,
-                                  const int32_t *sums, int8_t *out) {
-  int32x4_t value = tfb_four_scaled(four, vldrwq_s32(sums), op->out_zero);
-  value = vmaxq_s32(vminq_s32(value, vdupq_n_s32(op->high)), vdupq_n_s32(op->low));
-  vstrbq_p_s32(out, value, left);
-}
-
-/* Stores the outputs of two positions, `next` apart, for n filters. */
-static TFB_APART void tfb_tile(const tfb_conv *op, const tfb_lanes *lanes, const int8_t *w,
-                               int32_t n, int32_t taps, const int8_t *x, const int8_t *y,
-                               int8_t *out, int32_t next) {
-  int32_t c;
-  for (c = 0; c < n; c += 4, w += 4 * taps) {
-    mve_pred16_t left = vctp32q((uint32_t)(n - c));
-    int32_t last = tfb_min(n - c, 4) - 1;
-    tfb_sums sums;
-    tfb_four four;
-    tfb_two_by_two(x, y, w, w + tfb_min(1, last) * taps, taps, sums.first, sums.second);
-    tfb_two_by_two(x, y, w + tfb_min(2, last) * taps, w + last * taps, taps, sums.first + 2,
-                   sums.second + 2);
-    four = tfb_four_lanes(lanes, c, left);
-    tfb_store_four(op, four, left, sums.first, out + c);
-    tfb_store_four(op, four, left, sums.second, out + next + c);
+/* Stores the outputs of three positions; the last filters, below four, are no further apart than
+ * there are. */
+static inline void tfb_tile_block(tfb_tiles *all, const tfb_block *block) {
+  int32_t stride = block->stride, whole = block->n & ~3, rest = block->n & 3;
+  all->w = block->w;
+  all->steps[0] = all->steps[2] = 2 * stride;
+  all->steps[1] = stride;
+  all->steps[3] = 3 * stride;
+  all->filters = whole;
+  if (whole > 0) tfb_tile(all, block->lanes);
+  if (rest > 0) {
+    all->steps[0] = rest == 3 ? 2 * stride : 0;
+    all->steps[1] = rest > 1 ? stride : 0;
+    all->steps[2] = 0;
+    all->filters = rest;
+    tfb_tile(all, block->lanes + whole / 4);
   }
 }
 
-/* Runs n filters over all positions, two at a time; the last alone twice. */
-static TFB_APART void tfb_positions(const tfb_conv *op, const tfb_lanes *lanes, const int8_t *w,
-                                    int32_t n, int32_t taps, const int8_t *in, int8_t *out,
-                                    int8_t *bytes) {
+/* Runs a block over all positions, three at a time; the last takes the place of those that are not
+ * there. */
+static TFB_APART void tfb_positions(const tfb_conv *op, const tfb_block *block, int32_t taps,
+                                    const int8_t *in, int8_t *out, int8_t *bytes) {
   int32_t left = op->batch * op->out_h * op->out_w, ox = 0, oy = 0, next = op->out_c, i;
-  int32_t image = op->in_h * op->in_w * op->in_c;
+  int32_t image = op->in_h * op->in_w * op->in_c, size = (taps + 3) & ~3;
   int32_t flat = op->k_h * op->k_w * op->stride_h * op->stride_w == 1;
-  for (; left > 0; left -= 2, out += 2 * next) {
-    const int8_t *x = bytes, *y = bytes + taps;
-    if (left == 1) next = 0;
-    if (flat) {
-      x = in;
-      y = left == 1 ? in : in + taps;
-      in += 2 * taps;
-    } else {
-      for (i = 0; i < tfb_min(left, 2); i++) {
-        tfb_spot spot;
-        spot.image = in;
-        spot.y = oy * op->stride_h - op->pad_h;
-        spot.x = ox * op->stride_w - op->pad_w;
-        tfb_patch(op, &spot, bytes + i * taps);
-        if (++ox < op->out_w) continue;
-        ox = 0;
-        if (++oy < op->out_h) continue;
-        oy = 0;
-        in += image;
+  tfb_tiles all;
+  tfb_range whole = {0, 0};
+  all.taps = taps;
+  all.zero = op->out_zero;
+  all.careful = block->careful;
+  all.low = op->low;
+  all.high = op->high;
+  for (; left > 0; left -= TFB_SPOTS) {
+    int32_t n = tfb_min(left, TFB_SPOTS);
+    for (i = 0; i < n; i++, out += next) {
+      tfb_spot spot;
+      all.out[i] = out;
+      if (flat) {
+        all.x[i] = in;
+        in += taps;
+        continue;
       }
-      if (left == 1) y = x;
+      all.x[i] = bytes + i * size;
+      spot.image = in;
+      spot.y = oy * op->stride_h - op->pad_h;
+      spot.x = ox * op->stride_w - op->pad_w;
+      if (ox == 0) whole = tfb_whole(op, tfb_inside(spot.y, op->k_h, op->dilation_h, op->in_h));
+      if (op->dilation_w == 1 && ox >= whole.first && ox < whole.last) {
+        int32_t line = op->in_w * op->in_c;
+        tfb_copy_rows(bytes + i * size, in + spot.y * line + spot.x * op->in_c,
+                      op->k_w * op->in_c, op->k_h, op->dilation_h * line);
+      } else {
+        tfb_patch(op, &spot, bytes + i * size);
+      }
+      if (++ox < op->out_w) continue;
+      ox = 0;
+      if (++oy < op->out_h) continue;
+      oy = 0;
+      in += image;
     }
-    tfb_tile(op, lanes, w, n, taps, x, y, out, next);
+    for (; i < TFB_SPOTS; i++) {
+      all.x[i] = all.x[n - 1];
+      all.out[i] = all.out[n - 1];
+    }
+    tfb_tile_block(&all, block);
   }
 }
 
-/* A convolution in blocks of filters: as many as fit where other cores keep so many pairs, widened.
- * `scratch` holds what turns their sums into stored values, what two filters see, and the filters
- * unless they are stored as bytes. */
+/* What scales the sums of n filters from c on, one every `stride` bytes. Returns whether one is not
+ * rounded twice, or is shifted left. */
+static TFB_APART int32_t tfb_take_lanes(const tfb_conv *op, int32_t c, int32_t n, const int8_t *w,
+                                        int32_t stride, int32_t taps, tfb_lanes *lanes) {
+  int32_t zero = tfb_zero(op), most = -31, i;
+  for (; n > 0; n -= 4, c += 4, lanes++) {
+    mve_pred16_t wanted = vctp32q((uint32_t)n);
+    tfb_four four = tfb_four_scales(op, c, wanted);
+    most = vmaxvq_p_s32(most, four.exponent, wanted);
+    vstrwq_s32(lanes->multiplier, four.multiplier);
+    vstrwq_s32(lanes->exponent, four.exponent);
+    vstrwq_s32(lanes->left, four.left);
+    for (i = 0; zero != 0 && i < tfb_min(n, 4); i++, w += stride) {
+      lanes->bias[i] = zero * tfb_sum(w, taps);
+    }
+    if (zero != 0) four.bias = vsubq_s32(four.bias, vldrwq_z_s32(lanes->bias, wanted));
+    vstrwq_s32(lanes->bias, four.bias);
+    i = lanes->bias[1];
+    lanes->bias[1] = lanes->bias[2];
+    lanes->bias[2] = i;
+  }
+  return most == 0;
+}
+
+/* A convolution in blocks of filters, as even as can be: as many as fit where other cores keep so many
+ * pairs, widened. `scratch` holds what scales their sums, what three filters see, and the filters
+ * unless they are read where they are packed. */
 static inline void tfb_blocks(const tfb_conv *op, tfb_rows *rows, const int8_t *in, int8_t *out,
                               int8_t *scratch, int32_t pairs) {
-  int32_t taps = op->k_h * op->k_w * op->in_c, drop = 8 - op->bits, c, i, k;
-  int32_t wide = 4 * ((taps + 1) & ~1), room = wide + pairs * (wide + 40) - 2 * taps;
-  int32_t unpacks = op->bits < 8 || rows->row_of != tfb_plain_row;
-  int32_t most = tfb_min(rows->last - rows->first, room / (16 + (unpacks ? taps : 0)));
-  int8_t *bytes = scratch + 16 * most, *block = bytes + 2 * taps;
-  tfb_lanes lanes;
-  lanes.factor = (int32_t *)(void *)scratch;
-  lanes.base = lanes.factor + most;
-  lanes.multiplier = lanes.base + most;
-  lanes.exponent = lanes.multiplier + most;
-  for (c = rows->first; c < rows->last; c += most) {
-    int32_t n = tfb_min(most, rows->last - c);
-    const int8_t *w = block;
-    for (i = 0; i < n; i++) {
-      int8_t *row = block + i * taps;
-      const int8_t *codes = rows->row_of(rows->source, c + i, &rows->stream, row, taps);
-      tfb_filter filter = tfb_filter_with(op, c + i, codes, taps);
-      if (filter.factor / 2 & ((1 << drop) - 1)) {
-        for (k = 0; k < taps; k++) row[k] = (int8_t)(row[k] >> drop);
-      } else {
-        filter.factor >>= drop;
-      }
-      if (unpacks && codes != row) memcpy(row, codes, (size_t)taps);
-      if (!unpacks && i == 0) w = codes;
-      lanes.factor[i] = filter.factor / 2;
-      lanes.base[i] = filter.base / 2;
-      lanes.multiplier[i] = filter.multiplier;
-      lanes.exponent[i] = -filter.exponent;
+  int32_t taps = op->k_h * op->k_w * op->in_c, wide = 4 * ((taps + 1) & ~1), c, i, n;
+  int32_t flat = op->k_h * op->k_w * op->stride_h * op->stride_w == 1, size = (taps + 3) & ~3;
+  int32_t stored = tfb_is_stored(op, rows), count = rows->last - rows->first;
+  int32_t room = wide + pairs * (wide + 40) - (flat ? 0 : TFB_SPOTS * size);
+  int32_t most = tfb_max(4, room / (16 + (stored ? 0 : size)) & ~3);
+  tfb_lanes *lanes = (tfb_lanes *)(void *)scratch;
+  tfb_block block;
+  n = (count + most - 1) / most; /* blocks */
+  most = ((count + n - 1) / n + 3) & ~3;
+  block.lanes = lanes;
+  block.stride = stored ? taps : size;
+  for (c = rows->first; c < rows->last; c += n) {
+    int8_t *bytes = (int8_t *)(lanes + most / 4), *row = bytes + (flat ? 0 : TFB_SPOTS * size);
+    n = tfb_min(most, rows->last - c);
+    if (stored) {
+      block.w = (const int8_t *)rows->stream.next;
+      rows->stream.next += n * taps;
+    } else {
+      block.w = row;
+      for (i = 0; i < n; i++, row += size) tfb_next_stored(op, rows, c + i, row, taps);
     }
-    tfb_positions(op, &lanes, w, n, taps, in, out + c, bytes);
+    block.n = n;
+    block.careful = tfb_take_lanes(op, c, n, block.w, block.stride, taps, lanes);
+    tfb_positions(op, &block, taps, in, out + c, bytes);
   }
 }
 #endif
@@ -1713,187 +2014,240 @@ static TFB_APART void tfb_dense(const tfb_conv *op, const int8_t *in, int8_t *ou
 
 #if TFB_MVE
 
-/* Inputs in the order in which tfb_group puts them, and filters of so many bytes. */
+/* What is summed over a filter: codes times inputs; both with their signs turned, which makes them
+ * larger by 128 and never negative; or codes alone. */
+enum { TFB_PRODUCTS, TFB_RAISED, TFB_CODES };
+
+/* Inputs in the order in which tfb_arrange puts them for lanes of packed codes, and the bytes of a
+ * filter. */
 typedef struct {
   const int8_t *x;
-  int32_t groups, bytes;
+  int32_t lanes, bytes, kind;
 } tfb_inputs;
 
-/* Sums the products of groups of codes of some filters; of an odd one behind them twice. */
+/* The sums of four filters, one after the other; of the last one again where there are fewer. */
 typedef void (*tfb_sum_blocks)(const tfb_inputs *in, const uint8_t *codes, int32_t filters,
                                int32_t *sums);
 
-/* Runs a loop over the groups of two filters at p and q, whose sums are a and b. */
-#define TFB_TWO_FILTERS(bytes_of_group, inputs_of_group, ...)                   \
-  for (; filters > 0; filters -= 2, codes += 2 * in->bytes, sums += 2) {        \
-    const uint8_t *p = codes, *q = filters == 1 ? p : p + in->bytes;            \
-    const int8_t *x = in->x, *end = x + in->groups * (inputs_of_group);         \
-    int32_t a = 0, b = 0;                                                       \
-    for (; x != end; p += (bytes_of_group), q += (bytes_of_group), x += (inputs_of_group)) { \
-      __VA_ARGS__                                                               \
-    }                                                                           \
-    sums[0] = a;                                                                \
-    sums[1] = b;                                                                \
-  }
+/* Where the bytes of the first words of four blocks of 12 bytes lie, then those of the second ones. */
+static const uint8_t tfb_places[32] = {0, 1, 2, 3, 12, 13, 14, 15, 24, 25, 26, 27, 36, 37, 38, 39,
+                                       4, 5, 6, 7, 16, 17, 18, 19, 28, 29, 30, 31, 40, 41, 42, 43};
 
-/* Sixteen codes of either filter, each in the upper bits of a byte, times the same inputs. */
-#define TFB_SIXTEEN_AT(x, p, q)                          \
-  do {                                                   \
-    int8x16_t some_ = vldrbq_s8(x);                      \
-    a = vmladavaq_s8(a, some_, vreinterpretq_s8_u8(p));  \
-    b = vmladavaq_s8(b, some_, vreinterpretq_s8_u8(q));  \
-  } while (0)
-/* Groups of four blocks as tfb_block2, 3 and 4 unpack them, and of 16 codes of 8 bits. */
+/* Runs a loop over sixteen lanes of packed codes of filters at p, q, r and s, with what `first` sets
+ * up; behind the last one LETP leaves lanes out. */
+#define TFB_FOUR_FILTERS(first, body)                                                            \
+  __asm__ volatile(first "dlstp.8 lr, %[n]\n1:\n" body "letp lr, 1b\n"                           \
+                   : [a] "+Te"(a), [b] "+Te"(b), [c] "+Te"(c), [d] "+Te"(d), [p] "+r"(p),        \
+                     [q] "+r"(q), [r] "+r"(r), [s] "+r"(s), [x] "+r"(x)                          \
+                   : [n] "r"(in->lanes), [places] "r"(tfb_places)                                \
+                   : "lr", "q0", "q1", "q2", "q3", "q4", "q5", "q6", "q7", "memory")
+
+/* The three kinds of sums, of which `of` makes a loop with an instruction for inputs in q4, one for
+ * codes that are raised, and one that sums codes. */
+#define TFB_SUMS_OF_KIND(first, of)                                             \
+  int32_t a = 0, b = 0, c = 0, d = 0, last = filters - 1;                       \
+  const int8_t *x = in->x;                                                      \
+  const uint8_t *p = codes, *q = p + tfb_min(1, last) * in->bytes;              \
+  const uint8_t *r = p + tfb_min(2, last) * in->bytes, *s = p + last * in->bytes; \
+  if (in->kind == TFB_PRODUCTS) {                                               \
+    TFB_FOUR_FILTERS(first, of(TFB_NEXT_INPUTS, TFB_AS_IS, TFB_MULTIPLIED));    \
+  } else if (in->kind == TFB_RAISED) {                                          \
+    TFB_FOUR_FILTERS(first, of(TFB_NEXT_INPUTS, TFB_TURNED, TFB_MULTIPLIED_UNSIGNED)); \
+  } else {                                                                      \
+    TFB_FOUR_FILTERS(first, of(TFB_NO_INPUTS, TFB_AS_IS, TFB_SUMMED));          \
+  }                                                                             \
+  sums[0] = a;                                                                  \
+  sums[1] = b;                                                                  \
+  sums[2] = c;                                                                  \
+  sums[3] = d
+
+#define TFB_NEXT_INPUTS(to) "vldrb.8 " to ", [%[x]], #16\n"
+#define TFB_NO_INPUTS(to)
+#define TFB_AS_IS(codes)
+#define TFB_TURNED(codes) "veor " codes ", " codes ", q7\n"
+#define TFB_MULTIPLIED(sum, x, codes) "vmladava.s8 %[" sum "], " x ", " codes "\n"
+#define TFB_MULTIPLIED_UNSIGNED(sum, x, codes) "vmladava.u8 %[" sum "], " x ", " codes "\n"
+#define TFB_SUMMED(sum, x, codes) "vaddva.s8 %[" sum "], " codes "\n"
+
+/* Codes of 8 bits. */
+#define TFB_ONE_OF_8(filter, sum, turn, add) \
+  "vldrb.8 q0, [%[" filter "]], #16\n" turn("q0") add(sum, "q4", "q0")
+#define TFB_LOOP_OF_8(next, turn, add)                                              \
+  next("q4") TFB_ONE_OF_8("p", "a", turn, add) TFB_ONE_OF_8("q", "b", turn, add)    \
+      TFB_ONE_OF_8("r", "c", turn, add) TFB_ONE_OF_8("s", "d", turn, add)
 static TFB_APART void tfb_blocks8(const tfb_inputs *in, const uint8_t *codes, int32_t filters,
                                   int32_t *sums) {
-  TFB_TWO_FILTERS(16, 16, { TFB_SIXTEEN_AT(x, vldrbq_u8(p), vldrbq_u8(q)); })
+  TFB_SUMS_OF_KIND("vmov.i8 q7, #0x80\n", TFB_LOOP_OF_8);
 }
+
+/* Bytes with several codes each, of four filters. */
+#define TFB_FOUR_BYTES(turn)                                                     \
+  "vldrb.8 q0, [%[p]], #16\n" turn("q0") "vldrb.8 q1, [%[q]], #16\n" turn("q1")  \
+  "vldrb.8 q2, [%[r]], #16\n" turn("q2") "vldrb.8 q3, [%[s]], #16\n" turn("q3")
+/* The codes at the lower end of these bytes; `shift` takes them to the upper end. */
+#define TFB_LOWEST_OF(shift, codes, sum, add) \
+  "vshl.i8 q5, " codes ", #" shift "\n" add(sum, "q4", "q5")
+#define TFB_LOWEST(shift, next, add)                                                      \
+  next("q4") TFB_LOWEST_OF(shift, "q0", "a", add) TFB_LOWEST_OF(shift, "q1", "b", add)    \
+      TFB_LOWEST_OF(shift, "q2", "c", add) TFB_LOWEST_OF(shift, "q3", "d", add)
+/* Those between. */
+#define TFB_MIDDLE_OF(shift, codes, sum, add) \
+  "vshl.i8 q5, " codes ", #" shift "\nvand q5, q5, q6\n" add(sum, "q4", "q5")
+#define TFB_MIDDLE(shift, next, add)                                                      \
+  next("q4") TFB_MIDDLE_OF(shift, "q0", "a", add) TFB_MIDDLE_OF(shift, "q1", "b", add)    \
+      TFB_MIDDLE_OF(shift, "q2", "c", add) TFB_MIDDLE_OF(shift, "q3", "d", add)
+/* Those at the upper end. */
+#define TFB_HIGHEST_OF(codes, sum, add) "vand q5, " codes ", q6\n" add(sum, "q4", "q5")
+#define TFB_HIGHEST(next, add)                                                 \
+  next("q4") TFB_HIGHEST_OF("q0", "a", add) TFB_HIGHEST_OF("q1", "b", add)     \
+      TFB_HIGHEST_OF("q2", "c", add) TFB_HIGHEST_OF("q3", "d", add)
+
+#define TFB_LOOP_OF_4(next, turn, add) \
+  TFB_FOUR_BYTES(turn) TFB_LOWEST("4", next, add) TFB_HIGHEST(next, add)
 static TFB_APART void tfb_blocks4(const tfb_inputs *in, const uint8_t *codes, int32_t filters,
                                   int32_t *sums) {
-  uint8x16_t mask = vdupq_n_u8(0xf0);
-  TFB_TWO_FILTERS(16, 32, {
-    uint8x16_t u = vldrbq_u8(p), v = vldrbq_u8(q);
-    TFB_SIXTEEN_AT(x, vshlq_n_u8(u, 4), vshlq_n_u8(v, 4));
-    TFB_SIXTEEN_AT(x + 16, vandq_u8(u, mask), vandq_u8(v, mask));
-  })
+  TFB_SUMS_OF_KIND("vmov.i8 q6, #0xf0\nvmov.i8 q7, #0x88\n", TFB_LOOP_OF_4);
 }
-/* What has been shifted in from `bits` stands behind the two upper bits of a code. */
-static inline uint8x16_t tfb_third_bit(uint8x16_t upper, uint8x16_t bits) {
-  return vandq_u8(vsriq_n_u8(upper, bits, 2), vdupq_n_u8(0xe0));
-}
-
-/* Two times sixteen codes in the lower bits of bytes of either filter, for inputs from `at` on. */
-#define TFB_LOWER_CODES(at, u, v)                                                              \
-  do {                                                                                         \
-    TFB_SIXTEEN_AT(at, vshlq_n_u8(u, 5), vshlq_n_u8(v, 5));                                    \
-    TFB_SIXTEEN_AT((at) + 16, vandq_u8(vshlq_n_u8(u, 2), mask), vandq_u8(vshlq_n_u8(v, 2), mask)); \
-  } while (0)
-
-static TFB_APART void tfb_blocks3(const tfb_inputs *in, const uint8_t *codes, int32_t filters,
-                                  int32_t *sums) {
-  static const uint8_t words[16] = {0, 1, 2, 3, 12, 13, 14, 15, 24, 25, 26, 27, 36, 37, 38, 39};
-  uint8x16_t places = vldrbq_u8(words), mask = vdupq_n_u8(0xe0);
-  TFB_TWO_FILTERS(48, 128, {
-    uint8x16_t middle_u = vldrbq_gather_offset_u8(p + 4, places), u;
-    uint8x16_t middle_v = vldrbq_gather_offset_u8(q + 4, places), v;
-    TFB_LOWER_CODES(x + 32, middle_u, middle_v);
-    u = vldrbq_gather_offset_u8(p + 8, places);
-    v = vldrbq_gather_offset_u8(q + 8, places);
-    TFB_LOWER_CODES(x + 64, u, v);
-    TFB_SIXTEEN_AT(x + 112, tfb_third_bit(u, middle_u), tfb_third_bit(v, middle_v));
-    u = vldrbq_gather_offset_u8(p, places);
-    v = vldrbq_gather_offset_u8(q, places);
-    TFB_LOWER_CODES(x, u, v);
-    middle_u = vshlq_n_u8(middle_u, 1);
-    middle_v = vshlq_n_u8(middle_v, 1);
-    TFB_SIXTEEN_AT(x + 96, tfb_third_bit(u, middle_u), tfb_third_bit(v, middle_v));
-  })
-}
-#undef TFB_LOWER_CODES
+#define TFB_LOOP_OF_2(next, turn, add)                                                     \
+  TFB_FOUR_BYTES(turn) TFB_LOWEST("6", next, add) TFB_MIDDLE("4", next, add)               \
+      TFB_MIDDLE("2", next, add) TFB_HIGHEST(next, add)
 static TFB_APART void tfb_blocks2(const tfb_inputs *in, const uint8_t *codes, int32_t filters,
                                   int32_t *sums) {
-  uint8x16_t mask = vdupq_n_u8(0xc0);
-  TFB_TWO_FILTERS(16, 64, {
-    uint8x16_t u = vldrbq_u8(p), v = vldrbq_u8(q);
-    TFB_SIXTEEN_AT(x, vshlq_n_u8(u, 6), vshlq_n_u8(v, 6));
-    TFB_SIXTEEN_AT(x + 16, vandq_u8(vshlq_n_u8(u, 4), mask), vandq_u8(vshlq_n_u8(v, 4), mask));
-    TFB_SIXTEEN_AT(x + 32, vandq_u8(vshlq_n_u8(u, 2), mask), vandq_u8(vshlq_n_u8(v, 2), mask));
-    TFB_SIXTEEN_AT(x + 48, vandq_u8(u, mask), vandq_u8(v, mask));
-  })
+  TFB_SUMS_OF_KIND("vmov.i8 q6, #0xc0\nvmov.i8 q7, #0xaa\n", TFB_LOOP_OF_2);
 }
 
-/* Inputs in the order in which groups of codes meet them: the first four of each of four blocks, then
- * the second four, and so on. */
-static TFB_APART void tfb_group(int8_t *to, const int8_t *x, int32_t groups, int32_t size) {
-  int32_t block = size / 4, k, i;
-  for (; groups > 0; groups--, x += size) {
-    for (k = 0; k < block; k += 4) {
-      for (i = 0; i < 4; i++, to += 4) tfb_put(to, tfb_word(x + i * block + k));
+/* Words of four blocks of 12 bytes each, by where their bytes lie (q5 the first, q6 the second), and
+ * of what a group of 128 codes has in them two times 16 in the lower bits. Inputs are in q0 and q1. */
+#define TFB_LOWER_OF(places, filter, sum, turn, add)             \
+  "vldrb.u8 q2, [%[" filter "], " places "]\n"                   \
+  "vshl.i8 q3, q2, #5\n" turn("q3") add(sum, "q0", "q3")         \
+  "vshl.i8 q3, q2, #2\nvand q3, q3, q4\n" turn("q3") add(sum, "q1", "q3")
+#define TFB_LOWER(places, next, turn, add)                                                        \
+  next("q0") next("q1") TFB_LOWER_OF(places, "p", "a", turn, add)                                 \
+      TFB_LOWER_OF(places, "q", "b", turn, add) TFB_LOWER_OF(places, "r", "c", turn, add)         \
+          TFB_LOWER_OF(places, "s", "d", turn, add)
+/* Those whose two upper bits are in the first or third word, the lowest one in the second. */
+#define TFB_UPPER_OF(places, second, shift, filter, sum, turn, add)   \
+  "vldrb.u8 q2, [%[" filter "], " places "]\n"                        \
+  "vldrb.u8 q3, [%[" filter "], " second "]\n" shift                  \
+  "vsri.8 q2, q3, #2\nvand q2, q2, q4\n" turn("q2") add(sum, "q0", "q2")
+#define TFB_UPPER(places, second, shift, next, turn, add)                       \
+  next("q0") TFB_UPPER_OF(places, second, shift, "p", "a", turn, add)           \
+      TFB_UPPER_OF(places, second, shift, "q", "b", turn, add)                  \
+          TFB_UPPER_OF(places, second, shift, "r", "c", turn, add)              \
+              TFB_UPPER_OF(places, second, shift, "s", "d", turn, add)
+#define TFB_ALL_ON(bytes) \
+  "add %[p], #" bytes "\nadd %[q], #" bytes "\nadd %[r], #" bytes "\nadd %[s], #" bytes "\n"
+#define TFB_LOOP_OF_3(next, turn, add)                                                         \
+  TFB_LOWER("q5", next, turn, add) TFB_LOWER("q6", next, turn, add)                            \
+      TFB_UPPER("q5", "q6", "vshl.i8 q3, q3, #1\n", next, turn, add) TFB_ALL_ON("4")           \
+          TFB_LOWER("q6", next, turn, add) TFB_UPPER("q6", "q5", "", next, turn, add) TFB_ALL_ON("44")
+static TFB_APART void tfb_blocks3(const tfb_inputs *in, const uint8_t *codes, int32_t filters,
+                                  int32_t *sums) {
+  TFB_SUMS_OF_KIND("vmov.i8 q4, #0xe0\nvmov.i8 q7, #0x80\nvldrb.8 q5, [%[places]]\n"
+                   "vldrb.8 q6, [%[places], #16]\n", TFB_LOOP_OF_3);
+}
+
+/* Inputs as the loops above load them: the same four of each of four blocks, fours in turn, but those
+ * whose codes of 3 bits are parted one after the other with others of their words. `turned` is what
+ * turns their signs, or 0. What is behind the last block are bytes whose codes are in order; of 3 bits
+ * it is left out. Returns the inputs that are taken. */
+static TFB_APART int32_t tfb_arrange(const int8_t *x, int32_t taps, int32_t bits, int8_t turned,
+                                     int8_t *to) {
+  static const uint8_t fours[8] = {0, 1, 2, 3, 6, 4, 5, 7};
+  int32_t each = 8 / bits, fourths = bits == 3 ? 8 : each, block = 4 * fourths, i, k;
+  int32_t blocks = taps / block, taken = blocks * block;
+  int8x16_t sign = vdupq_n_s8(turned);
+  uint8x16_t lane = vidupq_n_u8(0, 1);
+  uint8x16_t places = vmulq_n_u8(vshrq_n_u8(lane, 2), (uint8_t)block);
+  if (bits == 8) {
+    for (; taps > 0; taps -= 16, x += 16, to += 16) {
+      mve_pred16_t left = vctp8q((uint32_t)taps);
+      vstrbq_p_s8(to, veorq_s8(vldrbq_z_s8(x, left), sign), left);
+    }
+    return taken;
+  }
+  places = vaddq_u8(places, vandq_u8(lane, vdupq_n_u8(3)));
+  for (; blocks > 0; blocks -= 4, x += 4 * block, to += 4 * block) {
+    mve_pred16_t left = vctp8q(4 * (uint32_t)blocks);
+    for (k = 0; k < fourths; k++) {
+      const int8_t *four = x + 4 * (bits == 3 ? fours[k] : k);
+      int8x16_t some = veorq_s8(vldrbq_gather_offset_z_s8(four, places, left), sign);
+      vstrbq_p_s8(to + 16 * k, some, left);
     }
   }
-}
-
-/* The products of the n codes, below 128, behind a row's last group. */
-static TFB_APART int32_t tfb_rest(const tfb_conv *op, const uint8_t *codes, const int8_t *x,
-                                  int32_t n) {
-  int8_t bytes[128];
-  tfb_stream stream = {0, 0, 0};
-  const int8_t *row;
-  int32_t sum = 0;
-  stream.next = codes;
-  for (row = tfb_unpack(&stream, op->bits, bytes, n); n > 0; n -= 16, x += 16, row += 16) {
-    mve_pred16_t left = vctp8q((uint32_t)n);
-    sum = vmladavaq_s8(sum, vldrbq_z_s8(x, left), vldrbq_z_s8(row, left));
+  if (bits == 3 || taken == taps) return taken;
+  if (blocks < 0) { /* the last group has room */
+    x += blocks * block;
+    to += blocks * 4 + 16 - 4 * block;
   }
-  return sum;
+  for (i = 0; i < (taps - taken) / each; i++, x += each, to++) {
+    for (k = 0; k < each; k++) to[16 * k] = x[k] ^ turned;
+  }
+  return taps;
 }
 
-/* What some filters make of inputs in order, of which those of whole groups are grouped too. */
-static TFB_APART void tfb_all_sums(const tfb_conv *op, const tfb_inputs *grouped, const int8_t *x,
-                                   int32_t whole, const uint8_t *codes, int32_t filters,
-                                   tfb_sum_blocks blocks, int32_t *sums) {
-  int32_t rest = op->in_h * op->in_w * op->in_c - whole, i;
-  blocks(grouped, codes, filters, sums);
-  codes += whole * op->bits / 8;
-  for (i = 0; rest > 0 && i < filters; i++, codes += grouped->bytes) {
-    sums[i] += tfb_rest(op, codes, x + whole, rest);
+/* Adds the products of the n codes of 3 bits behind the last block of each filter, eight in 3 bytes at
+ * a time, as they are in the upper bits of a byte. */
+static TFB_APART void tfb_rest_of_3(const tfb_conv *op, const uint8_t *codes, int32_t bytes,
+                                    int32_t filters, const int8_t *x, int32_t n, int32_t *sums) {
+  uint16x8_t bit = vmulq_n_u16(vidupq_n_u16(0, 1), 3), low = vshrq_n_u16(bit, 3);
+  uint16x8_t high = vminq_u16(vaddq_n_u16(low, 1), vdupq_n_u16(2));
+  int16x8_t up = vreinterpretq_s16_u16(vandq_u16(bit, vdupq_n_u16(7)));
+  int32_t zero = tfb_zero(op), i;
+  up = vsubq_s16(vdupq_n_s16(13), up);
+  for (; filters > 0; filters--, codes += bytes) {
+    int32_t sum = 0;
+    for (i = 0; i < n; i += 8) {
+      const uint8_t *three = codes + i * 3 / 8;
+      uint16x8_t pair = vshlq_n_u16(vldrbq_gather_offset_u16(three, high), 8);
+      pair = vshlq_u16(vorrq_u16(pair, vldrbq_gather_offset_u16(three, low)), up);
+      sum = vmladavaq_s16(sum, vshrq_n_s16(vreinterpretq_s16_u16(pair), 13),
+                          vsubq_n_s16(vldrbq_s16(x + i), (int16_t)zero));
+    }
+    *sums++ += sum * 32;
   }
 }
 
 /* A convolution whose filters each see the whole input, in order; every filter begins with a byte.
- * `scratch` holds the input in the order of the codes, and where biases do not contain what the zero
- * point adds, ones for the sum of the codes; `blocks` is the function for their width. */
+ * `scratch` holds the input in the order of the codes; `blocks` is the function for their width. Where
+ * biases do not contain what the zero point adds, inputs less it have no sign if it is the least one;
+ * else the codes are summed for it. */
 static TFB_APART void tfb_dense(const tfb_conv *op, const int8_t *in, int8_t *out, int8_t *scratch,
                                 tfb_sum_blocks blocks) {
-  int32_t taps = op->in_h * op->in_w * op->in_c, bits = op->bits, zero = tfb_zero(op), c, i, k;
-  int32_t group = bits == 8 ? 16 : bits == 4 ? 32 : bits == 3 ? 128 : 64, whole = taps & -group;
-  int32_t each = op->form & (TFB_EACH_MULTIPLIER | TFB_EACH_SHIFT);
-  int32_t sums[TFB_CHUNK], codes[TFB_CHUNK], lanes[4][4];
+  int32_t taps = op->in_h * op->in_w * op->in_c, bits = op->bits, zero = tfb_zero(op), c;
+  int32_t raised = 0, taken, sums[4], codes[4];
   const uint8_t *next = op->weights;
-  int8_t *ones = scratch + ((taps + 3) & ~3);
-  tfb_filter filter = tfb_filter_scales(op, 0);
-  int32_t unit = filter.factor / op->prescale / 2;
-  tfb_four four;
-  tfb_inputs grouped;
-  grouped.x = scratch;
-  grouped.groups = taps / group;
-  grouped.bytes = taps * bits / 8;
-  four.factor = vdupq_n_s32(filter.factor / 2);
-  four.multiplier = vdupq_n_s32(filter.multiplier);
-  four.exponent = vdupq_n_s32(-filter.exponent);
-  tfb_group(scratch, in, grouped.groups, group);
-  if (zero != 0) memset(ones, 1, (size_t)taps);
-  for (c = 0; c < op->out_c; c += TFB_CHUNK, next += TFB_CHUNK * grouped.bytes) {
-    int32_t n = tfb_min(TFB_CHUNK, op->out_c - c);
-    tfb_all_sums(op, &grouped, in, whole, next, n, blocks, sums);
-    if (zero != 0) {
-      tfb_inputs same = grouped;
-      same.x = ones;
-      tfb_all_sums(op, &same, ones, whole, next, n, blocks, codes);
-      for (i = 0; i < n; i++) sums[i] -= zero * codes[i];
-    }
-    for (i = 0; i < n; i += 4, out += 4) {
-      mve_pred16_t left = vctp32q((uint32_t)(n - i));
-      for (k = 0; k < tfb_min(4, n - i); k++) {
-        if (each) {
-          filter = tfb_filter_scales(op, c + i + k);
-          lanes[0][k] = filter.factor / 2;
-          lanes[1][k] = filter.base / 2;
-          lanes[2][k] = filter.multiplier;
-          lanes[3][k] = -filter.exponent;
-        } else {
-          lanes[1][k] = tfb_bias(op, c + i + k) * unit;
-        }
+  tfb_inputs inputs;
+  inputs.kind = zero == -128 ? TFB_RAISED : TFB_PRODUCTS;
+  inputs.bytes = taps * bits / 8;
+  inputs.x = scratch;
+  taken = tfb_arrange(in, taps, bits, zero == -128 ? -128 : 0, scratch);
+  inputs.lanes = bits == 3 ? taken / 8 : inputs.bytes;
+  if (zero == -128) raised = 128 * (tfb_sum(in, taken) + 128 * taken);
+  for (c = 0; c < op->out_c; c += 4, out += 4, next += 4 * inputs.bytes) {
+    int32_t filters = tfb_min(4, op->out_c - c);
+    mve_pred16_t wanted = vctp32q((uint32_t)filters);
+    tfb_four four = tfb_four_scales(op, c, wanted);
+    int32x4_t sum = vdupq_n_s32(0);
+    if (taken > 0) {
+      blocks(&inputs, next, filters, sums);
+      sum = vsubq_n_s32(vldrwq_s32(sums), raised);
+      if (zero != 0 && zero != -128) {
+        tfb_inputs alone = inputs;
+        alone.kind = TFB_CODES;
+        blocks(&alone, next, filters, codes);
+        sum = vsubq_s32(sum, vmulq_n_s32(vldrwq_s32(codes), zero));
       }
-      if (each) {
-        four.factor = vldrwq_z_s32(lanes[0], left);
-        four.multiplier = vldrwq_z_s32(lanes[2], left);
-        four.exponent = vldrwq_z_s32(lanes[3], left);
-      }
-      four.base = vldrwq_z_s32(lanes[1], left);
-      vstrwq_p_s32(sums + i, vshlq_s32(vldrwq_z_s32(sums + i, left), vdupq_n_s32(bits - 8)), left);
-      tfb_store_four(op, four, left, sums + i, out);
     }
+    if (taken < taps) {
+      vstrwq_s32(sums, sum);
+      tfb_rest_of_3(op, next + taken * 3 / 8, inputs.bytes, filters, in + taken, taps - taken,
+                    sums);
+      sum = vldrwq_s32(sums);
+    }
+    sum = vmulq_n_s32(vshlq_r_s32(sum, bits - 8), op->prescale);
+    tfb_store_four(op, four, wanted, sum, out);
   }
 }
 #endif
@@ -2408,119 +2762,391 @@ static TFB_APART void tfb_wide_depthwise(const tfb_conv *op, tfb_row_of row_of, 
 
 #if TFB_MVE
 
-/* Channels at a time, taps of a filter that are kept for each, and positions whose sums are. */
+/* Channels at a time, and taps of a filter that are kept for each. */
 #define TFB_SIXTEEN 16
 #define TFB_MOST_TAPS 32
-#define TFB_AT_ONCE 8
 
-/* What turns the sums of sixteen channels into stored values. Widening puts channel 4 j + k into lane
- * j of its k-th vector: so they stand at 4 k + j. */
+/* What every position takes stays within the loop over them. */
+#define TFB_INLINED __attribute__((always_inline))
+
+/* Four of sixteen channels, 4 j + k for j from 0 on, which is where widening puts them; as in tfb_four. */
 typedef struct {
-  int32_t factor[TFB_SIXTEEN], base[TFB_SIXTEEN];
-  int32_t multiplier[TFB_SIXTEEN], exponent[TFB_SIXTEEN];
+  int32_t bias[4], multiplier[4], exponent[4], left[4];
+} tfb_fourth;
+
+/* Sixteen channels at some positions, `step` apart, whose first has its taps at `at`: what is read for
+ * them, and where their outputs go, `next` apart. */
+typedef struct {
+  const int8_t *const *at;
+  int32_t taps;
+  const int8_t *w;
+  int32_t first, low, high; /* the first channel that is wanted */
+  const tfb_fourth *scales;
+  int8_t *out;
+  int32_t step, next, prescale, zero;
+} tfb_run;
+
+/* Sixteen filters: the codes of their taps side by side, and what turns their sums into stored values,
+ * for k of 0, 2, 1 and 3. */
+typedef struct {
+  int8_t w[TFB_MOST_TAPS * TFB_SIXTEEN];
+  tfb_fourth scales[4];
 } tfb_sixteen;
 
-/* The taps of channels from c on, side by side in `w`, and what scales their sums; those before
- * `first` are left out. */
-static TFB_APART void tfb_take_sixteen(const tfb_conv *op, tfb_rows *rows, int32_t c, int32_t first,
-                                       int8_t *scratch, int8_t *w, tfb_sixteen *scales) {
-  int32_t taps = op->k_h * op->k_w, drop = 8 - op->bits, i, k;
-  memset(w, 0, (size_t)(taps * TFB_SIXTEEN));
-  memset(scales, 0, sizeof *scales);
-  for (i = first; i < TFB_SIXTEEN; i++) {
-    const int8_t *row = rows->row_of(rows->source, c + i, &rows->stream, scratch, taps);
-    tfb_filter filter = tfb_filter_with(op, c + i, row, taps);
-    int32_t lane = 4 * (i % 4) + i / 4;
-    for (k = 0; k < taps; k++) w[k * TFB_SIXTEEN + i] = (int8_t)(row[k] >> drop);
-    scales->factor[lane] = filter.factor / 2;
-    scales->base[lane] = filter.base / 2;
-    scales->multiplier[lane] = filter.multiplier;
-    scales->exponent[lane] = -filter.exponent;
-  }
-}
+/* The taps of a filter: rows, columns and bytes from the first on, and where they lie in an image;
+ * those outside at `zeros`. */
+typedef struct {
+  uint32_t y[TFB_MOST_TAPS], x[TFB_MOST_TAPS], offset[TFB_MOST_TAPS];
+  const int8_t *at[TFB_MOST_TAPS];
+  int8_t zeros[TFB_SIXTEEN];
+} tfb_taps;
 
-/* Sums of sixteen channels at n positions, `step` apart; the taps of the first are at `at`. */
-static TFB_APART void tfb_sixteen_sums(const int8_t *const *at, int32_t step, const int8_t *w,
-                                       int32_t taps, int32_t n, int32_t *sums) {
-  int32_t offset, i;
-  for (offset = 0; n > 0; n--, offset += step, sums += TFB_SIXTEEN) {
-    int32x4_t s0 = vdupq_n_s32(0), s1 = s0, s2 = s0, s3 = s0;
-    for (i = 0; i < taps; i++) {
-      int8x16_t x = vldrbq_s8(at[i] + offset), weights = vldrbq_s8(w + i * TFB_SIXTEEN);
-      int16x8_t even = vmullbq_int_s8(x, weights), odd = vmulltq_int_s8(x, weights);
-      s0 = vaddq_s32(s0, vmovlbq_s16(even));
-      s1 = vaddq_s32(s1, vmovlbq_s16(odd));
-      s2 = vaddq_s32(s2, vmovltq_s16(even));
-      s3 = vaddq_s32(s3, vmovltq_s16(odd));
+static TFB_APART void tfb_lay_taps(const tfb_conv *op, tfb_taps *taps) {
+  int32_t ky, kx, i = 0;
+  memset(taps->zeros, op->in_zero, sizeof taps->zeros);
+  for (ky = 0; ky < op->k_h; ky++) {
+    for (kx = 0; kx < op->k_w; kx++, i++) {
+      taps->y[i] = (uint32_t)(ky * op->dilation_h);
+      taps->x[i] = (uint32_t)(kx * op->dilation_w);
+      taps->offset[i] = (taps->y[i] * op->in_w + taps->x[i]) * op->in_c;
     }
-    vstrwq_s32(sums, s0);
-    vstrwq_s32(sums + 4, s1);
-    vstrwq_s32(sums + 8, s2);
-    vstrwq_s32(sums + 12, s3);
   }
 }
 
-/* The same where 16 bits hold them. */
-static TFB_APART void tfb_sixteen_small_sums(const int8_t *const *at, int32_t step, const int8_t *w,
-                                             int32_t taps, int32_t n, int32_t *sums) {
-  int32_t offset, i;
-  for (offset = 0; n > 0; n--, offset += step, sums += TFB_SIXTEEN) {
+/* Finds the taps of a filter whose first lies at (y, x). */
+static inline TFB_INLINED void tfb_find_taps(const tfb_conv *op, const int8_t *image, int32_t y, int32_t x,
+                                    tfb_taps *taps) {
+  const int8_t *first = image + (y * op->in_w + x) * op->in_c;
+  uint32x4_t zeros = vdupq_n_u32((uint32_t)(uintptr_t)taps->zeros);
+  int32_t n = op->k_h * op->k_w, i;
+  for (i = 0; i < n; i += 4) {
+    uint32x4_t place = vaddq_n_u32(vldrwq_u32(taps->offset + i), (uint32_t)(uintptr_t)first);
+    uint32x4_t row = vaddq_n_u32(vldrwq_u32(taps->y + i), (uint32_t)y);
+    uint32x4_t column = vaddq_n_u32(vldrwq_u32(taps->x + i), (uint32_t)x);
+    place = vpselq_u32(zeros, place, vcmphiq_n_u32(row, op->in_h - 1u));
+    place = vpselq_u32(zeros, place, vcmphiq_n_u32(column, op->in_w - 1u));
+    vstrwq_u32((uint32_t *)(void *)(taps->at + i), place);
+  }
+}
+
+/* Unpacks the taps of sixteen filters that lie one behind the other from channel c on; the codes of
+ * one tap of eight channels at a time. In filters that begin with a byte, whole blocks are in an order
+ * of their own (tfb_block2 and 4; a block of 3 bits is longer than filters here). Only codes of 3 bits
+ * reach into a second byte, which is there if they do. */
+static TFB_APART void tfb_unpack_sixteen(const tfb_conv *op, int32_t c, int32_t taps, int8_t *w) {
+  int32_t bits = op->bits, begin = c * taps * bits, last = ((c + 16) * taps * bits - 1) / 8, k, i;
+  int32_t block = bits == 2 ? 16 : 8, whole = bits == 2 || bits == 4 ? taps & -block : 0;
+  const uint8_t *from = op->weights + begin / 8;
+  uint16x8_t end = vdupq_n_u16((uint16_t)(last - begin / 8));
+  for (i = 0; i < TFB_SIXTEEN; i += 8) {
+    uint16x8_t first = vmulq_n_u16(vidupq_n_u16((uint32_t)i, 1), (uint16_t)(taps * bits));
+    mve_pred16_t in_blocks;
+    first = vaddq_n_u16(first, (uint16_t)(begin % 8));
+    in_blocks = vcmpeqq_n_u16(vandq_u16(first, vdupq_n_u16(7)), 0);
+    for (k = 0; k < taps; k++) {
+      uint16x8_t bit = vaddq_n_u16(first, (uint16_t)(k * bits)), place, code;
+      int16x8_t up;
+      if (k < whole) {
+        int32_t at = (k & -block) * bits + k % 4 * 8 + k % block / 4 * bits;
+        bit = vpselq_u16(vaddq_n_u16(first, (uint16_t)at), bit, in_blocks);
+      }
+      up = vreinterpretq_s16_u16(vandq_u16(bit, vdupq_n_u16(7)));
+      place = vshrq_n_u16(bit, 3);
+      code = vldrbq_gather_offset_u16(from, place);
+      if (bits == 3) {
+        place = vminq_u16(vaddq_n_u16(place, 1), end);
+        code = vorrq_u16(code, vshlq_n_u16(vldrbq_gather_offset_u16(from, place), 8));
+      }
+      code = vshlq_u16(code, vsubq_s16(vdupq_n_s16((int16_t)(16 - bits)), up));
+      up = vshlq_r_s16(vreinterpretq_s16_u16(code), bits - 16);
+      vstrbq_s16(w + k * TFB_SIXTEEN + i, up);
+    }
+  }
+}
+
+/* Any sums, of the channels that are wanted. */
+static inline void tfb_any_sums_at(const tfb_run *run, int32_t n) {
+  int32_t offset = 0, i, k;
+  int8_t *out = run->out;
+  for (; n > 0; n--, offset += run->step, out += run->next) {
+    int32x4_t sums[4];
     int16x8_t even = vdupq_n_s16(0), odd = even;
-    for (i = 0; i < taps; i++) {
-      int8x16_t x = vldrbq_s8(at[i] + offset), weights = vldrbq_s8(w + i * TFB_SIXTEEN);
-      even = vaddq_s16(even, vmullbq_int_s8(x, weights));
-      odd = vaddq_s16(odd, vmulltq_int_s8(x, weights));
+    int8x16_t made = vreinterpretq_s8_s16(even);
+    for (k = 0; k < 4; k++) sums[k] = vdupq_n_s32(0);
+    for (i = 0; i < run->taps; i++) {
+      int8x16_t x = vldrbq_s8(run->at[i] + offset), w = vldrbq_s8(run->w + i * TFB_SIXTEEN);
+      even = vmullbq_int_s8(x, w);
+      odd = vmulltq_int_s8(x, w);
+      sums[0] = vaddq_s32(sums[0], vmovlbq_s16(even));
+      sums[1] = vaddq_s32(sums[1], vmovltq_s16(even));
+      sums[2] = vaddq_s32(sums[2], vmovlbq_s16(odd));
+      sums[3] = vaddq_s32(sums[3], vmovltq_s16(odd));
     }
-    vstrwq_s32(sums, vmovlbq_s16(even));
-    vstrwq_s32(sums + 4, vmovlbq_s16(odd));
-    vstrwq_s32(sums + 8, vmovltq_s16(even));
-    vstrwq_s32(sums + 12, vmovltq_s16(odd));
-  }
-}
-
-/* Scales the sums of four of the sixteen channels at n positions, where they stand. */
-static TFB_APART void tfb_scale_four(const tfb_conv *op, const int32_t *scales, int32_t n,
-                                     int32_t *sums) {
-  int32_t zero = op->out_zero;
-  tfb_four four;
-  four.factor = vldrwq_s32(scales);
-  four.base = vldrwq_s32(scales + TFB_SIXTEEN);
-  four.multiplier = vldrwq_s32(scales + 2 * TFB_SIXTEEN);
-  four.exponent = vldrwq_s32(scales + 3 * TFB_SIXTEEN);
-  for (; n > 0; n--, sums += TFB_SIXTEEN) {
-    vstrwq_s32(sums, tfb_four_scaled(four, vldrwq_s32(sums), zero));
-  }
-}
-
-/* Stores n positions of sixteen channels but those before `first`. */
-static TFB_APART void tfb_store_sixteen(const tfb_conv *op, const int32_t *scaled, int32_t n,
-                                        int32_t first, int8_t *out) {
-  int8x16_t low = vdupq_n_s8(op->low), high = vdupq_n_s8(op->high), made = low;
-  mve_pred16_t wanted = (mve_pred16_t)(0xffffu << first);
-  int32_t next = op->out_c;
-  for (; n > 0; n--, scaled += TFB_SIXTEEN, out += next) {
-    int16x8_t even = vreinterpretq_s16_s8(made), odd = even;
-    even = vqmovnbq_s32(even, vldrwq_s32(scaled));
-    even = vqmovntq_s32(even, vldrwq_s32(scaled + 8));
-    odd = vqmovnbq_s32(odd, vldrwq_s32(scaled + 4));
-    odd = vqmovntq_s32(odd, vldrwq_s32(scaled + 12));
+    for (k = 0; k < 4; k++) {
+      const tfb_fourth *scales = run->scales + k;
+      tfb_four four;
+      four.left = vldrwq_s32(scales->left);
+      four.multiplier = vldrwq_s32(scales->multiplier);
+      four.exponent = vldrwq_s32(scales->exponent);
+      four.bias = vmlaq_n_s32(vldrwq_s32(scales->bias), sums[k], run->prescale);
+      sums[k] = tfb_four_scaled(four, four.bias, run->zero);
+    }
+    even = vqmovntq_s32(vqmovnbq_s32(even, sums[0]), sums[1]);
+    odd = vqmovntq_s32(vqmovnbq_s32(odd, sums[2]), sums[3]);
     made = vqmovntq_s16(vqmovnbq_s16(made, even), odd);
-    made = vmaxq_s8(vminq_s8(made, high), low);
-    vstrbq_p_s8(out, made, wanted);
+    made = vmaxq_s8(vminq_s8(made, vdupq_n_s8((int8_t)run->high)), vdupq_n_s8((int8_t)run->low));
+    vstrbq_p_s8(out, made, (mve_pred16_t)(0xffffu << run->first));
   }
 }
 
-/* Where the taps of a filter lie; those outside the image at `zeros`. */
-static TFB_APART void tfb_find_taps(const tfb_conv *op, const int8_t *image, int32_t y, int32_t x,
-                                    const int8_t *zeros, const int8_t **at) {
-  int32_t across = op->dilation_w * op->in_c, right = x + op->k_w * op->dilation_w, ky, k;
-  for (ky = op->k_h; ky > 0; ky--, y += op->dilation_h) {
-    const int8_t *tap = image + (y * op->in_w + x) * op->in_c;
-    int32_t is_row = y >= 0 && y < op->in_h;
-    for (k = x; k < right; k += op->dilation_w, tap += across) {
-      *at++ = is_row && k >= 0 && k < op->in_w ? tap : zeros;
+/* Scales four sums that are rounded twice and not shifted left, with q4 in use; the next loads are of
+ * what follows in tfb_fourth. */
+#define TFB_SCALED_FOURTH(q)             \
+  "vldrw.32 q4, [%[scales]], #16\n"      \
+  "vqrdmulh.s32 " q ", " q ", q4\n"      \
+  "vshr.s32 q4, " q ", #31\n"            \
+  "vadd.i32 " q ", " q ", q4\n"          \
+  "vldrw.32 q4, [%[scales]], #32\n"      \
+  "vrshl.s32 " q ", " q ", q4\n"
+/* The same of sums in one half of 16-bit numbers, without their biases. */
+#define TFB_SCALED_HALF(half, sums, to)  \
+  "vmovl" half ".s16 q4, " sums "\n"     \
+  "vldrw.32 " to ", [%[scales]], #16\n"  \
+  "vmla.s32 " to ", q4, %[prescale]\n" TFB_SCALED_FOURTH(to)
+/* Puts two vectors of scaled sums together. 16 bits hold what the zero point is added to: what they
+ * cannot hold is limited anyway. */
+#define TFB_NARROWED(low, high, to)      \
+  "vqmovnb.s32 " to ", " low "\n"        \
+  "vqmovnt.s32 " to ", " high "\n"       \
+  "vqadd.s16 " to ", " to ", %[zero]\n"
+/* Stores sixteen of them. */
+#define TFB_STORED(even, odd)            \
+  "vqmovnb.s16 q4, " even "\n"           \
+  "vqmovnt.s16 q4, " odd "\n"            \
+  "ldrd %[w], %[p], [%[run], #16]\n"     \
+  "vdup.8 q5, %[w]\n"                    \
+  "vmax.s8 q4, q4, q5\n"                 \
+  "vdup.8 q5, %[p]\n"                    \
+  "vmin.s8 q4, q4, q5\n"                 \
+  "vstrb.8 q4, [%[out]]\n"
+#define TFB_SCALED_SMALL(even, odd)                                          \
+  TFB_SCALED_HALF("b", even, "q5") TFB_SCALED_HALF("t", even, "q6")          \
+  TFB_NARROWED("q5", "q6", even)                                             \
+  TFB_SCALED_HALF("b", odd, "q5") TFB_SCALED_HALF("t", odd, "q6")            \
+  TFB_NARROWED("q5", "q6", odd) "sub %[scales], #256\n" TFB_STORED(even, odd)
+
+/* What the loops over taps begin with; the next loads are of w. */
+#define TFB_FIRST_TAP                    \
+  "ldrd %[at], lr, [%[run]]\n"           \
+  "ldr %[w], [%[run], #8]\n"             \
+  "dls lr, lr\n"
+/* A tap of one position, at p. */
+#define TFB_SMALL_TAP(even, odd)         \
+  "vldrb.8 q5, [%[p]]\n"                 \
+  "vmullb.s8 q6, q5, q4\n"               \
+  "vadd.i16 " even ", " even ", q6\n"    \
+  "vmullt.s8 q5, q5, q4\n"               \
+  "vadd.i16 " odd ", " odd ", q5\n"
+
+/* Sums that 16 bits hold, of two positions at a time. */
+static inline TFB_INLINED void tfb_small_sums_at(const tfb_run *run, int32_t n) {
+  const int8_t *const *at;
+  const int8_t *w, *p;
+  const tfb_fourth *scales = run->scales;
+  int8_t *out = run->out;
+  int32_t offset = 0, step = run->step, next = run->next;
+  for (; n > 1; n -= 2, offset += 2 * step, out += next) {
+    __asm__ volatile(
+        TFB_FIRST_TAP
+        "vmov.i32 q0, #0\n"
+        "vmov.i32 q1, #0\n"
+        "vmov.i32 q2, #0\n"
+        "vmov.i32 q3, #0\n"
+        "1: ldr %[p], [%[at]], #4\n"
+        "vldrb.8 q4, [%[w]], #16\n"
+        "add %[p], %[offset]\n"
+        TFB_SMALL_TAP("q0", "q1")
+        "add %[p], %[step]\n"
+        TFB_SMALL_TAP("q2", "q3")
+        "le lr, 1b\n"
+        TFB_SCALED_SMALL("q0", "q1")
+        "add %[out], %[next]\n"
+        TFB_SCALED_SMALL("q2", "q3")
+        : [at] "=&r"(at), [w] "=&r"(w), [p] "=&r"(p), [out] "+r"(out), [scales] "+r"(scales)
+        : [run] "r"(run), [offset] "r"(offset), [step] "r"(step), [next] "r"(next),
+          [prescale] "r"(run->prescale), [zero] "r"(run->zero)
+        : "lr", "q0", "q1", "q2", "q3", "q4", "q5", "q6", "cc", "memory");
+  }
+  if (n == 1) {
+    __asm__ volatile(
+        TFB_FIRST_TAP
+        "vmov.i32 q0, #0\n"
+        "vmov.i32 q1, #0\n"
+        "1: ldr %[p], [%[at]], #4\n"
+        "vldrb.8 q4, [%[w]], #16\n"
+        "add %[p], %[offset]\n"
+        TFB_SMALL_TAP("q0", "q1")
+        "le lr, 1b\n"
+        TFB_SCALED_SMALL("q0", "q1")
+        : [at] "=&r"(at), [w] "=&r"(w), [p] "=&r"(p), [scales] "+r"(scales)
+        : [run] "r"(run), [offset] "r"(offset), [out] "r"(out), [prescale] "r"(run->prescale),
+          [zero] "r"(run->zero)
+        : "lr", "q0", "q1", "q4", "q5", "q6", "cc", "memory");
+  }
+}
+
+/* Codes of 8 bits above -128: 16 bits hold two products, which are widened together. */
+static inline TFB_INLINED void tfb_pairs_at(const tfb_run *run, int32_t n) {
+  const int8_t *const *at;
+  const int8_t *w, *p, *q;
+  const tfb_fourth *scales = run->scales;
+  int8_t *out = run->out;
+  int32_t offset = 0;
+  for (; n > 0; n--, offset += run->step, out += run->next) {
+    __asm__ volatile(
+        "vldrw.32 q0, [%[scales]], #64\n"
+        "vldrw.32 q1, [%[scales]], #64\n"
+        "vldrw.32 q2, [%[scales]], #64\n"
+        "vldrw.32 q3, [%[scales]]\n"
+        "ldrd %[at], %[q], [%[run]]\n"
+        "ldr %[w], [%[run], #8]\n"
+        "sub %[scales], #176\n"
+        "lsrs %[q], #1\n"
+        "wls lr, %[q], 2f\n"
+        "1: ldrd %[p], %[q], [%[at]], #8\n"
+        "vldrb.8 q4, [%[w]], #16\n"
+        "add %[p], %[offset]\n"
+        "vldrb.8 q5, [%[p]]\n"
+        "vmullb.s8 q6, q5, q4\n"
+        "add %[q], %[offset]\n"
+        "vmullt.s8 q4, q5, q4\n"
+        "vldrb.8 q5, [%[q]]\n"
+        "vldrb.8 q7, [%[w]], #16\n"
+        "vmullb.s8 q5, q5, q7\n"
+        "vadd.i16 q6, q6, q5\n"
+        "vldrb.8 q5, [%[q]]\n"
+        "vmullt.s8 q5, q5, q7\n"
+        "vadd.i16 q4, q4, q5\n"
+        "vmovlb.s16 q5, q6\n"
+        "vadd.i32 q0, q0, q5\n"
+        "vmovlt.s16 q6, q6\n"
+        "vadd.i32 q1, q1, q6\n"
+        "vmovlb.s16 q5, q4\n"
+        "vadd.i32 q2, q2, q5\n"
+        "vmovlt.s16 q4, q4\n"
+        "vadd.i32 q3, q3, q4\n"
+        "le lr, 1b\n"
+        "2: ldr %[q], [%[run], #4]\n"
+        "lsls %[q], #31\n"
+        "beq 3f\n"
+        "ldr %[p], [%[at]]\n"
+        "vldrb.8 q4, [%[w]]\n"
+        "add %[p], %[offset]\n"
+        "vldrb.8 q5, [%[p]]\n"
+        "vmullb.s8 q6, q5, q4\n"
+        "vmullt.s8 q4, q5, q4\n"
+        "vmovlb.s16 q5, q6\n"
+        "vadd.i32 q0, q0, q5\n"
+        "vmovlt.s16 q6, q6\n"
+        "vadd.i32 q1, q1, q6\n"
+        "vmovlb.s16 q5, q4\n"
+        "vadd.i32 q2, q2, q5\n"
+        "vmovlt.s16 q4, q4\n"
+        "vadd.i32 q3, q3, q4\n"
+        "3:\n"
+        TFB_SCALED_FOURTH("q0") "add %[scales], #16\n"
+        TFB_SCALED_FOURTH("q1") "add %[scales], #16\n"
+        TFB_SCALED_FOURTH("q2") "add %[scales], #16\n"
+        TFB_SCALED_FOURTH("q3") "sub %[scales], #256\n"
+        TFB_NARROWED("q0", "q1", "q0") TFB_NARROWED("q2", "q3", "q2")
+        TFB_STORED("q0", "q2")
+        : [at] "=&r"(at), [w] "=&r"(w), [p] "=&r"(p), [q] "=&r"(q), [scales] "+r"(scales)
+        : [run] "r"(run), [offset] "r"(offset), [out] "r"(out), [zero] "r"(run->zero)
+        : "lr", "q0", "q1", "q2", "q3", "q4", "q5", "q6", "q7", "cc", "memory");
+  }
+}
+
+/* Sums and stores n positions. */
+typedef void (*tfb_sums_at)(const tfb_run *run, int32_t n);
+
+/* Sixteen channels at all positions of an image, those before `first` left out. Inside, a position's
+ * taps are those of the one before it moved on; at the border each finds its own. */
+static inline TFB_INLINED void tfb_all_sixteen(const tfb_conv *op, const tfb_sixteen *filters,
+                                               tfb_taps *taps, int32_t first, const int8_t *in,
+                                               int8_t *out, const tfb_sums_at sums_at) {
+  int32_t oy, ox, some;
+  tfb_run run;
+  run.at = taps->at;
+  run.step = op->stride_w * op->in_c;
+  run.taps = op->k_h * op->k_w;
+  run.w = filters->w;
+  run.scales = filters->scales;
+  run.out = out;
+  run.next = op->out_c;
+  run.prescale = op->prescale;
+  run.zero = op->out_zero;
+  run.low = op->low;
+  run.high = op->high;
+  run.first = first;
+  for (oy = 0; oy < op->out_h; oy++) {
+    int32_t y = oy * op->stride_h - op->pad_h;
+    tfb_range rows = tfb_inside(y, op->k_h, op->dilation_h, op->in_h), whole = tfb_whole(op, rows);
+    for (ox = 0; ox < op->out_w; ox += some, run.out += some * op->out_c) {
+      some = ox < whole.first ? 1 : tfb_max(1, whole.last - ox);
+      tfb_find_taps(op, in, y, ox * op->stride_w - op->pad_w, taps);
+      sums_at(&run, some);
     }
   }
+}
+
+typedef void (*tfb_sixteen_run)(const tfb_conv *op, const tfb_sixteen *filters, tfb_taps *taps,
+                                int32_t first, const int8_t *in, int8_t *out);
+#define TFB_RUN_OF(name, sums_at)                                                             \
+  static TFB_APART void name(const tfb_conv *op, const tfb_sixteen *filters, tfb_taps *taps,  \
+                             int32_t first, const int8_t *in, int8_t *out) {                  \
+    tfb_all_sixteen(op, filters, taps, first, in, out, sums_at);                              \
+  }
+TFB_RUN_OF(tfb_small_sixteen, tfb_small_sums_at)
+TFB_RUN_OF(tfb_pairs_of_sixteen, tfb_pairs_at)
+TFB_RUN_OF(tfb_any_sixteen, tfb_any_sums_at)
+
+/* Takes the filters of channels from c on; those before `first` are not needed, and cannot be had where
+ * filters are not found by their number. Returns what runs them. */
+static TFB_APART tfb_sixteen_run tfb_take_sixteen(const tfb_conv *op, tfb_rows *rows, int32_t c,
+                                                  int32_t first, int8_t *scratch,
+                                                  tfb_sixteen *to) {
+  int32_t taps = op->k_h * op->k_w, zero = tfb_zero(op), most = -31, i, k, all = 1;
+  static const uint32_t fourths[4] = {0, 128, 64, 192};
+  uint32x4_t places = vldrwq_u32(fourths);
+  int8_t least = 0;
+  if (rows->row_of == tfb_plain_row && (op->bits != 3 || taps < 32)) {
+    tfb_unpack_sixteen(op, c, taps, to->w);
+  } else {
+    all = first == 0;
+    for (i = first; i < TFB_SIXTEEN; i++) {
+      const int8_t *row = rows->row_of(rows->source, c + i, &rows->stream, scratch, taps);
+      for (k = 0; k < taps; k++) to->w[k * TFB_SIXTEEN + i] = (int8_t)(row[k] >> (8 - op->bits));
+    }
+  }
+  for (i = 0; i < TFB_SIXTEEN; i += 4) {
+    tfb_four four = tfb_four_scales(op, c + i, vctp32q(4));
+    int32x4_t sum = vdupq_n_s32(0);
+    for (k = 0; zero != 0 && k < taps; k++) {
+      sum = vaddq_s32(sum, vldrbq_s32(to->w + k * TFB_SIXTEEN + i));
+    }
+    four.bias = vsubq_s32(four.bias, vmulq_n_s32(sum, zero * op->prescale));
+    most = vmaxvq_s32(most, four.exponent);
+    vstrwq_scatter_offset_s32(to->scales[0].bias + i / 4, places, four.bias);
+    vstrwq_scatter_offset_s32(to->scales[0].multiplier + i / 4, places, four.multiplier);
+    vstrwq_scatter_offset_s32(to->scales[0].exponent + i / 4, places, four.exponent);
+    vstrwq_scatter_offset_s32(to->scales[0].left + i / 4, places, four.left);
+  }
+  for (k = 0; k < taps; k++) least = vminvq_s8(least, vldrbq_s8(to->w + k * TFB_SIXTEEN));
+  if (!all || most == 0) return tfb_any_sixteen;
+  if (taps << (op->bits + 6) <= INT16_MAX) { /* products: 2^7 * 2^(bits - 1) at most */
+    return tfb_small_sixteen;
+  }
+  return op->prescale == 1 && least > -128 ? tfb_pairs_of_sixteen : tfb_any_sixteen;
 }
 
 /* Whether a depthwise convolution can be computed sixteen channels at a time. */
@@ -2528,53 +3154,22 @@ static inline int32_t tfb_in_sixteens(const tfb_conv *op) {
   return op->in_c == op->out_c && op->in_c >= TFB_SIXTEEN && op->k_h * op->k_w <= TFB_MOST_TAPS;
 }
 
-/* Sixteen channels at all positions of an image, those before `first` left out. Inside, a position's
- * taps are those of the one before it moved on; at the border each finds its own. */
-static TFB_APART void tfb_sixteen_channels(const tfb_conv *op, const tfb_sixteen *scales,
-                                           const int8_t *w, int32_t first, const int8_t *in,
-                                           int8_t *out) {
-  int32_t taps = op->k_h * op->k_w, step = op->stride_w * op->in_c, oy, ox, n, i, some;
-  /* a product is at most 2^7 times 2^(bits - 1) */
-  int32_t small = taps << (op->bits + 6) <= INT16_MAX;
-  int32_t sums[TFB_AT_ONCE * TFB_SIXTEEN];
-  int8_t zeros[TFB_SIXTEEN];
-  const int8_t *at[TFB_MOST_TAPS];
-  memset(zeros, op->in_zero, sizeof zeros);
-  for (oy = 0; oy < op->out_h; oy++) {
-    int32_t y = oy * op->stride_h - op->pad_h;
-    tfb_range rows = tfb_inside(y, op->k_h, op->dilation_h, op->in_h), whole = tfb_whole(op, rows);
-    for (ox = 0; ox < op->out_w; ox += n, out += n * op->out_c) {
-      n = tfb_min(op->out_w - ox, TFB_AT_ONCE);
-      for (i = 0; i < n; i += some) {
-        int32_t x = (ox + i) * op->stride_w - op->pad_w, *to = sums + i * TFB_SIXTEEN;
-        some = ox + i < whole.first ? 1 : tfb_max(1, tfb_min(whole.last - ox - i, n - i));
-        tfb_find_taps(op, in, y, x, zeros, at);
-        if (small) {
-          tfb_sixteen_small_sums(at, step, w, taps, some, to);
-        } else {
-          tfb_sixteen_sums(at, step, w, taps, some, to);
-        }
-      }
-      for (i = 0; i < TFB_SIXTEEN; i += 4) tfb_scale_four(op, scales->factor + i, n, sums + i);
-      tfb_store_sixteen(op, sums, n, first, out);
-    }
-  }
-}
-
 /* A depthwise convolution sixteen channels at a time; the last ones overlap those before, whose
  * outputs stay. `scratch` holds a filter's codes as bytes. */
 static TFB_APART void tfb_depthwise_in_sixteens(const tfb_conv *op, tfb_rows *rows, const int8_t *in,
                                                 int8_t *out, int8_t *scratch) {
   int32_t first, c, b;
-  int8_t w[TFB_MOST_TAPS * TFB_SIXTEEN];
-  tfb_sixteen scales;
+  tfb_sixteen_run run;
+  tfb_sixteen filters;
+  tfb_taps taps;
+  tfb_lay_taps(op, &taps);
   for (c = 0; c < op->out_c; c += TFB_SIXTEEN) {
     first = tfb_max(0, c + TFB_SIXTEEN - op->out_c);
-    tfb_take_sixteen(op, rows, c - first, first, scratch, w, &scales);
+    run = tfb_take_sixteen(op, rows, c - first, first, scratch, &filters);
     for (b = 0; b < op->batch; b++) {
       const int8_t *image = in + b * op->in_h * op->in_w * op->in_c + c - first;
       int8_t *made = out + b * op->out_h * op->out_w * op->out_c + c - first;
-      tfb_sixteen_channels(op, &scales, w, first, image, made);
+      run(op, &filters, &taps, first, image, made);
     }
   }
 }
