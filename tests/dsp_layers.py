@@ -53,16 +53,23 @@ def blocks(bits):
     return maker.file()
 
 
+USED_ONCE = (
+    (8, 5), (12, 6), (16, 2), (20, 3), (24, 3), (30, 7), (32, 1), (40, 4), (50, 2), (72, 7),
+    (76, 9), (128, 2), (152, 5), (184, 3),
+)  # fmt: skip
+
+
 def used_once(bits):
-    """Filters that see the whole input; nine of them begin with a byte. In the last one biases take
-    less without what the zero point adds."""
+    """Filters that see the whole input; most of them begin with a byte. In the last two biases take
+    less without what the zero point adds, the least one and another."""
     maker, random = Maker(), np.random.default_rng(bits)
-    for depth, channels in ((8, 5), (16, 2), (24, 3), (32, 1), (40, 4), (72, 7), (128, 2)):
+    for depth, channels in USED_ONCE:
         conv(maker, (1, 1, depth), random_codes(random, bits, (channels, 1, 1, depth)), bits)
     conv(maker, (4, 2, 4), random_codes(random, bits, (3, 4, 2, 4)), bits, padding=1)
     highest = np.full((5, 1, 1, 136), 2 ** (bits - 1) - 1)
     highest[:, ..., ::3] = random_codes(random, bits, (5, 1, 1, 46))
-    conv(maker, (1, 1, 136), highest, bits, zero=-128, factor=0.05 / 2**bits)
+    for zero in (-128, 120):
+        conv(maker, (1, 1, 136), highest, bits, zero=zero, factor=0.05 / 2**bits)
     return maker.file()
 
 

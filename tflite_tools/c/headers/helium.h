@@ -139,52 +139,96 @@ static inline void tfb_tile_block(tfb_tiles *all, const tfb_block *block) {
   }
 }
 
+/* Where what filters see is looked for: the next position of an image. */
+typedef struct {
+  const int8_t *image;
+  int32_t oy, ox, size;
+  tfb_range whole; /* positions of the row at which all of the filter lies inside */
+  tfb_windows windows;
+} tfb_walk;
+
+static inline tfb_walk tfb_begin_walk(const tfb_conv *op, const int8_t *in) {
+  tfb_walk walk;
+  memset(&walk, 0, sizeof walk);
+  walk.image = in;
+  walk.size = op->in_h * op->in_w * op->in_c;
+  walk.windows.across = op->k_w * op->in_c;
+  walk.windows.width = op->in_w * op->in_c;
+  walk.windows.line = op->dilation_h * walk.windows.width;
+  walk.windows.step = op->stride_w * op->in_c;
+  walk.windows.zero = op->in_zero;
+  return walk;
+}
+
+/* Puts what a filter sees at the next n positions. */
+static TFB_APART void tfb_put_windows(const tfb_conv *op, tfb_walk *walk, int32_t taps, int32_t n,
+                                      int8_t *to) {
+  tfb_windows *windows = &walk->windows;
+  while (n > 0) {
+    int32_t y = walk->oy * op->stride_h - op->pad_h, some = 1;
+    if (op->dilation_w > 1) {
+      tfb_spot spot;
+      spot.image = walk->image;
+      spot.y = y;
+      spot.x = walk->ox * op->stride_w - op->pad_w;
+      tfb_patch(op, &spot, to);
+    } else {
+      if (walk->ox == 0) {
+        tfb_range rows = tfb_inside(y, op->k_h, op->dilation_h, op->in_h);
+        walk->whole = tfb_whole(op, rows);
+        windows->x = -op->pad_w * op->in_c;
+        windows->rows = rows.last - rows.first;
+        windows->above = rows.first * windows->across;
+        windows->first = walk->image + (y + rows.first * op->dilation_h) * windows->width;
+      }
+      if (walk->ox >= walk->whole.first && walk->ox < walk->whole.last) {
+        some = tfb_min(n, walk->whole.last - walk->ox);
+        tfb_copy_rows(windows->first + windows->x, windows->line, windows->step, to,
+                      windows->across, windows->across, op->k_h, some);
+        windows->x += some * windows->step;
+      } else {
+        tfb_put_window(windows, taps, to);
+      }
+    }
+    n -= some;
+    to += some * taps;
+    walk->ox += some;
+    if (walk->ox < op->out_w) continue;
+    walk->ox = 0;
+    if (++walk->oy < op->out_h) continue;
+    walk->oy = 0;
+    walk->image += walk->size;
+  }
+}
+
 /* Runs a block over all positions, three at a time; the last takes the place of those that are not
- * there. */
+ * there. `bytes` holds what filters see, unless that is the image as it is. */
 static TFB_APART void tfb_positions(const tfb_conv *op, const tfb_block *block, int32_t taps,
                                     const int8_t *in, int8_t *out, int8_t *bytes) {
-  int32_t left = op->batch * op->out_h * op->out_w, ox = 0, oy = 0, next = op->out_c, i;
-  int32_t image = op->in_h * op->in_w * op->in_c, size = (taps + 3) & ~3;
+  int32_t left = op->batch * op->out_h * op->out_w, next = op->out_c, i;
   int32_t flat = op->k_h * op->k_w * op->stride_h * op->stride_w == 1;
+  tfb_walk walk = tfb_begin_walk(op, in);
   tfb_tiles all;
-  tfb_range whole = {0, 0};
   all.taps = taps;
   all.zero = op->out_zero;
   all.careful = block->careful;
   all.low = op->low;
   all.high = op->high;
   for (; left > 0; left -= TFB_SPOTS) {
-    int32_t n = tfb_min(left, TFB_SPOTS);
-    for (i = 0; i < n; i++, out += next) {
-      tfb_spot spot;
+    int32_t n = tfb_min(left, TFB_SPOTS), step = taps, to = next;
+    const int8_t *x = bytes;
+    if (flat) {
+      x = in;
+      in += TFB_SPOTS * taps;
+    } else {
+      tfb_put_windows(op, &walk, taps, n, bytes);
+    }
+    for (i = 0; i < TFB_SPOTS; i++, x += step, out += to) {
+      if (i == n - 1) step = to = 0;
+      all.x[i] = x;
       all.out[i] = out;
-      if (flat) {
-        all.x[i] = in;
-        in += taps;
-        continue;
-      }
-      all.x[i] = bytes + i * size;
-      spot.image = in;
-      spot.y = oy * op->stride_h - op->pad_h;
-      spot.x = ox * op->stride_w - op->pad_w;
-      if (ox == 0) whole = tfb_whole(op, tfb_inside(spot.y, op->k_h, op->dilation_h, op->in_h));
-      if (op->dilation_w == 1 && ox >= whole.first && ox < whole.last) {
-        int32_t line = op->in_w * op->in_c;
-        tfb_copy_rows(bytes + i * size, in + spot.y * line + spot.x * op->in_c,
-                      op->k_w * op->in_c, op->k_h, op->dilation_h * line);
-      } else {
-        tfb_patch(op, &spot, bytes + i * size);
-      }
-      if (++ox < op->out_w) continue;
-      ox = 0;
-      if (++oy < op->out_h) continue;
-      oy = 0;
-      in += image;
     }
-    for (; i < TFB_SPOTS; i++) {
-      all.x[i] = all.x[n - 1];
-      all.out[i] = all.out[n - 1];
-    }
+    out += next;
     tfb_tile_block(&all, block);
   }
 }

@@ -149,11 +149,11 @@ static TFB_APART int32_t tfb_arrange(const int8_t *x, int32_t taps, int32_t bits
   uint8x16_t lane = vidupq_n_u8(0, 1);
   uint8x16_t places = vmulq_n_u8(vshrq_n_u8(lane, 2), (uint8_t)block);
   if (bits == 8) {
-    for (; taps > 0; taps -= 16, x += 16, to += 16) {
-      mve_pred16_t left = vctp8q((uint32_t)taps);
-      vstrbq_p_s8(to, veorq_s8(vldrbq_z_s8(x, left), sign), left);
+    for (i = 0; i < taps; i += 16) {
+      mve_pred16_t left = vctp8q((uint32_t)(taps - i));
+      vstrbq_p_s8(to + i, veorq_s8(vldrbq_z_s8(x + i, left), sign), left);
     }
-    return taken;
+    return taps;
   }
   places = vaddq_u8(places, vandq_u8(lane, vdupq_n_u8(3)));
   for (; blocks > 0; blocks -= 4, x += 4 * block, to += 4 * block) {

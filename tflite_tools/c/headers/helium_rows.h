@@ -25,7 +25,7 @@ static inline void tfb_put_fourth(int8_t *row, uint32x4_t places, uint8x16_t cod
 }
 
 /* Whole blocks as tfb_block2, 3 and 4 unpack them, four at a time; rows begin where words do. */
-static TFB_APART void tfb_store_blocks2(const uint8_t *p, int8_t *row, int32_t blocks,
+static inline void tfb_store_blocks2(const uint8_t *p, int8_t *row, int32_t blocks,
                                         int8_t prescale) {
   uint32x4_t places = vmulq_n_u32(vidupq_n_u32(0, 1), 16);
   for (; blocks > 0; blocks -= 4, p += 16, row += 64) {
@@ -37,7 +37,7 @@ static TFB_APART void tfb_store_blocks2(const uint8_t *p, int8_t *row, int32_t b
     tfb_put_fourth(row + 12, places, u, prescale, 6, left);
   }
 }
-static TFB_APART void tfb_store_blocks4(const uint8_t *p, int8_t *row, int32_t blocks,
+static inline void tfb_store_blocks4(const uint8_t *p, int8_t *row, int32_t blocks,
                                         int8_t prescale) {
   uint32x4_t places = vmulq_n_u32(vidupq_n_u32(0, 1), 8);
   for (; blocks > 0; blocks -= 4, p += 16, row += 32) {
@@ -53,7 +53,7 @@ static inline uint8x16_t tfb_words_of_blocks(const uint8_t *p, mve_pred16_t left
   static const uint8_t words[16] = {0, 1, 2, 3, 12, 13, 14, 15, 24, 25, 26, 27, 36, 37, 38, 39};
   return vldrbq_gather_offset_z_u8(p, vldrbq_u8(words), left);
 }
-static TFB_APART void tfb_store_blocks3(const uint8_t *p, int8_t *row, int32_t blocks,
+static inline void tfb_store_blocks3(const uint8_t *p, int8_t *row, int32_t blocks,
                                         int8_t prescale) {
   uint32x4_t places = vmulq_n_u32(vidupq_n_u32(0, 1), 32);
   for (; blocks > 0; blocks -= 4, p += 48, row += 128) {
@@ -72,10 +72,31 @@ static TFB_APART void tfb_store_blocks3(const uint8_t *p, int8_t *row, int32_t b
   }
 }
 
-/* The next n codes of a stream, as the file stores them. */
+/* n codes in order, whose first begins at a bit of a byte; eight at a time. Only those of 3 bits reach
+ * into a second byte, which is there if they do. */
+static inline void tfb_store_in_order(const tfb_conv *op, const uint8_t *from, int32_t begin,
+                                      int8_t *row, int32_t n) {
+  int32_t bits = op->bits, last = (begin + n * bits - 1) / 8;
+  uint16x8_t bit = vmulq_n_u16(vidupq_n_u16(0, 1), (uint16_t)bits);
+  bit = vaddq_n_u16(bit, (uint16_t)begin);
+  for (; n > 0; n -= 8, row += 8, from += bits, last -= bits) {
+    mve_pred16_t left = vctp16q((uint32_t)n);
+    uint16x8_t place = vshrq_n_u16(bit, 3), code = vldrbq_gather_offset_z_u16(from, place, left);
+    int16x8_t up = vreinterpretq_s16_u16(vandq_u16(bit, vdupq_n_u16(7)));
+    if (bits == 3) {
+      place = vminq_u16(vaddq_n_u16(place, 1), vdupq_n_u16((uint16_t)last));
+      code = vorrq_u16(code, vshlq_n_u16(vldrbq_gather_offset_z_u16(from, place, left), 8));
+    }
+    code = vshlq_u16(code, vsubq_s16(vdupq_n_s16((int16_t)(16 - bits)), up));
+    up = vshlq_r_s16(vreinterpretq_s16_u16(code), bits - 16);
+    vstrbq_p_s16(row, vmulq_n_s16(up, op->prescale), left);
+  }
+}
+
+/* The next n codes of a stream, of which no bits but `count` are needed, as the file stores them. */
 static TFB_APART void tfb_store_packed(const tfb_conv *op, tfb_stream *stream, int8_t *row,
                                        int32_t n) {
-  int32_t bits = op->bits, block = bits == 4 ? 8 : bits == 3 ? 32 : 16, whole = n & -block;
+  int32_t bits = op->bits, block = bits == 4 ? 8 : bits == 3 ? 32 : 16, whole = n & -block, end;
   int8_t prescale = (int8_t)op->prescale;
   if (stream->count == 0 && whole > 0) {
     if (bits == 2) {
@@ -89,7 +110,12 @@ static TFB_APART void tfb_store_packed(const tfb_conv *op, tfb_stream *stream, i
     row += whole;
     n -= whole;
   }
-  if (n > 0) tfb_store_row(op, tfb_unpack(stream, bits, row, n), row, n);
+  if (n == 0) return;
+  stream->next -= stream->count > 0;
+  end = (-stream->count & 7) + n * bits;
+  tfb_store_in_order(op, stream->next, -stream->count & 7, row, n);
+  stream->next += (end + 7) / 8;
+  stream->count = -end & 7;
 }
 
 /* Whether filters are read where they are packed: their codes are what the file stores. */
@@ -108,24 +134,62 @@ static inline void tfb_next_stored(const tfb_conv *op, tfb_rows *rows, int32_t c
   }
 }
 
-/* Copies some rows of n bytes, which are `line` apart, one behind the other. */
-static inline void tfb_copy_rows(int8_t *to, const int8_t *from, int32_t n, int32_t rows,
-                                 int32_t line) {
-  const int8_t *p;
-  int8_t *q;
+/* Puts n bytes. */
+static inline void tfb_fill(int8_t *to, int8_t value, int32_t n) {
   __asm__ volatile(
-      "1: mov %[p], %[from]\n"
+      "dlstp.8 lr, %[n]\n"
+      "1: vstrb.8 %q[value], [%[to]], #16\n"
+      "letp lr, 1b\n"
+      : [to] "+r"(to)
+      : [n] "r"(n), [value] "w"(vdupq_n_s8(value))
+      : "lr", "cc", "memory");
+}
+
+/* Copies rows of n bytes, which are `line` apart, to places that are `next` apart; the same for some
+ * positions, which are `step` apart, one behind the other. */
+static inline void tfb_copy_rows(const int8_t *from, int32_t line, int32_t step, int8_t *to,
+                                 int32_t next, int32_t n, int32_t rows, int32_t positions) {
+  const int8_t *row, *p;
+  int8_t *q;
+  int32_t left;
+  __asm__ volatile(
+      "1: mov %[row], %[from]\n"
+      "mov %[left], %[rows]\n"
+      "2: mov %[p], %[row]\n"
       "mov %[q], %[to]\n"
       "dlstp.8 lr, %[n]\n"
-      "2: vldrb.8 q0, [%[p]], #16\n"
+      "3: vldrb.8 q0, [%[p]], #16\n"
       "vstrb.8 q0, [%[q]], #16\n"
-      "letp lr, 2b\n"
-      "add %[from], %[line]\n"
-      "add %[to], %[n]\n"
-      "subs %[rows], #1\n"
+      "letp lr, 3b\n"
+      "add %[row], %[line]\n"
+      "add %[to], %[next]\n"
+      "subs %[left], #1\n"
+      "bne 2b\n"
+      "add %[from], %[step]\n"
+      "subs %[positions], #1\n"
       "bne 1b\n"
-      : [to] "+r"(to), [from] "+r"(from), [rows] "+r"(rows), [p] "=&r"(p), [q] "=&r"(q)
-      : [n] "r"(n), [line] "r"(line)
+      : [to] "+r"(to), [from] "+r"(from), [positions] "+r"(positions), [row] "=&r"(row),
+        [left] "=&r"(left), [p] "=&r"(p), [q] "=&r"(q)
+      : [n] "r"(n), [line] "r"(line), [next] "r"(next), [step] "r"(step), [rows] "r"(rows)
       : "lr", "q0", "cc", "memory");
+}
+
+/* What filters without dilation along rows see: of a row of positions the filter's rows that lie inside
+ * the image, from its first column on and the first of these rows, in bytes. */
+typedef struct {
+  const int8_t *first;
+  int32_t x, rows, above, line, across, width, step;
+  int8_t zero;
+} tfb_windows;
+
+static inline void tfb_put_window(tfb_windows *windows, int32_t taps, int8_t *to) {
+  int32_t before = tfb_max(-windows->x, 0), across = windows->across;
+  int32_t inside = tfb_min(across, windows->width - windows->x) - before;
+  if (inside < across || windows->rows * across < taps) tfb_fill(to, windows->zero, taps);
+  if (inside > 0 && windows->rows > 0) {
+    tfb_copy_rows(windows->first + windows->x + before, windows->line, 0,
+                  to + windows->above + before, across, inside, windows->rows, 1);
+  }
+  windows->x += windows->step;
 }
 #endif
