@@ -17,58 +17,45 @@ static TFB_APART void tfb_store_row(const tfb_conv *op, const int8_t *codes, int
   }
 }
 
-/* Puts the same four codes of up to four blocks where the blocks have them. */
-static inline void tfb_put_fourth(int8_t *row, uint32x4_t places, uint8x16_t codes, int8_t prescale,
-                                  int32_t drop, mve_pred16_t left) {
-  int8x16_t some = tfb_stored(vreinterpretq_s8_u8(codes), drop, prescale);
-  vstrwq_scatter_offset_p_s32((int32_t *)(void *)row, places, vreinterpretq_s32_s8(some), left);
-}
+/* Runs a loop over whole blocks as tfb_block2, 3 and 4 unpack them, four at a time; behind the last one
+ * LETP leaves blocks out. Places of blocks are in q7; rows begin where words do. */
+#define TFB_STORE_BLOCKS(body)                                                                \
+  __asm__ volatile("dlstp.32 lr, %[blocks]\n1:\n" body "letp lr, 1b\n"                       \
+                   : [p] "+r"(p), [row] "+r"(row)                                             \
+                   : [blocks] "r"(blocks), [prescale] "r"(prescale), [first] "w"(first),      \
+                     [second] "w"(second), [places] "w"(places)                               \
+                   : "lr", "q0", "q1", "q2", "q3", "memory")
+/* Puts the same four codes of each block, shifted up and down again, which gives them their signs. */
+#define TFB_PUT_FOURS(up, down)                \
+  up "vshr.s8 q1, q1, #" down "\n"             \
+  "vmul.i8 q1, q1, %[prescale]\n"              \
+  "vstrw.32 q1, [%[row], %q[places]]\n"        \
+  "add %[row], #4\n"
+#define TFB_UP(codes, up) "vshl.i8 q1, " codes ", #" up "\n"
 
-/* Whole blocks as tfb_block2, 3 and 4 unpack them, four at a time; rows begin where words do. */
-static inline void tfb_store_blocks2(const uint8_t *p, int8_t *row, int32_t blocks,
-                                        int8_t prescale) {
-  uint32x4_t places = vmulq_n_u32(vidupq_n_u32(0, 1), 16);
-  for (; blocks > 0; blocks -= 4, p += 16, row += 64) {
-    mve_pred16_t left = vctp32q((uint32_t)blocks);
-    uint8x16_t u = vldrbq_z_u8(p, left);
-    tfb_put_fourth(row, places, vshlq_n_u8(u, 6), prescale, 6, left);
-    tfb_put_fourth(row + 4, places, vshlq_n_u8(u, 4), prescale, 6, left);
-    tfb_put_fourth(row + 8, places, vshlq_n_u8(u, 2), prescale, 6, left);
-    tfb_put_fourth(row + 12, places, u, prescale, 6, left);
-  }
-}
-static inline void tfb_store_blocks4(const uint8_t *p, int8_t *row, int32_t blocks,
-                                        int8_t prescale) {
-  uint32x4_t places = vmulq_n_u32(vidupq_n_u32(0, 1), 8);
-  for (; blocks > 0; blocks -= 4, p += 16, row += 32) {
-    mve_pred16_t left = vctp32q((uint32_t)blocks);
-    uint8x16_t u = vldrbq_z_u8(p, left);
-    tfb_put_fourth(row, places, vshlq_n_u8(u, 4), prescale, 4, left);
-    tfb_put_fourth(row + 4, places, u, prescale, 4, left);
-  }
-}
-
-/* Bytes of a word of each of four blocks of 12 bytes. */
-static inline uint8x16_t tfb_words_of_blocks(const uint8_t *p, mve_pred16_t left) {
+static inline void tfb_store_blocks(int32_t bits, const uint8_t *p, int8_t *row, int32_t blocks,
+                                    int32_t prescale) {
   static const uint8_t words[16] = {0, 1, 2, 3, 12, 13, 14, 15, 24, 25, 26, 27, 36, 37, 38, 39};
-  return vldrbq_gather_offset_z_u8(p, vldrbq_u8(words), left);
-}
-static inline void tfb_store_blocks3(const uint8_t *p, int8_t *row, int32_t blocks,
-                                        int8_t prescale) {
-  uint32x4_t places = vmulq_n_u32(vidupq_n_u32(0, 1), 32);
-  for (; blocks > 0; blocks -= 4, p += 48, row += 128) {
-    mve_pred16_t left = vctp32q((uint32_t)blocks);
-    uint8x16_t first = tfb_words_of_blocks(p, left), middle = tfb_words_of_blocks(p + 4, left);
-    uint8x16_t last = tfb_words_of_blocks(p + 8, left);
-    tfb_put_fourth(row, places, vshlq_n_u8(first, 5), prescale, 5, left);
-    tfb_put_fourth(row + 4, places, vshlq_n_u8(first, 2), prescale, 5, left);
-    tfb_put_fourth(row + 8, places, vshlq_n_u8(middle, 5), prescale, 5, left);
-    tfb_put_fourth(row + 12, places, vshlq_n_u8(middle, 2), prescale, 5, left);
-    tfb_put_fourth(row + 16, places, vshlq_n_u8(last, 5), prescale, 5, left);
-    tfb_put_fourth(row + 20, places, vshlq_n_u8(last, 2), prescale, 5, left);
-    first = vsriq_n_u8(first, vshlq_n_u8(middle, 1), 2);
-    tfb_put_fourth(row + 24, places, first, prescale, 5, left);
-    tfb_put_fourth(row + 28, places, vsriq_n_u8(last, middle, 2), prescale, 5, left);
+  uint8x16_t first = vldrbq_u8(words), second = vaddq_n_u8(first, 4);
+  uint32x4_t places = vmulq_n_u32(vidupq_n_u32(0, 1), bits == 4 ? 8 : bits == 3 ? 32 : 16);
+  if (bits == 2) {
+    TFB_STORE_BLOCKS("vldrb.8 q0, [%[p]], #16\n" TFB_PUT_FOURS(TFB_UP("q0", "6"), "6")
+                     TFB_PUT_FOURS(TFB_UP("q0", "4"), "6") TFB_PUT_FOURS(TFB_UP("q0", "2"), "6")
+                     TFB_PUT_FOURS("vmov q1, q0\n", "6") "add %[row], #48\n");
+  } else if (bits == 4) {
+    TFB_STORE_BLOCKS("vldrb.8 q0, [%[p]], #16\n" TFB_PUT_FOURS(TFB_UP("q0", "4"), "4")
+                     TFB_PUT_FOURS("vmov q1, q0\n", "4") "add %[row], #24\n");
+  } else {
+    TFB_STORE_BLOCKS("vldrb.u8 q0, [%[p], %q[first]]\n"
+                     "vldrb.u8 q2, [%[p], %q[second]]\n"
+                     "add %[p], #4\n"
+                     "vldrb.u8 q3, [%[p], %q[second]]\n"
+                     TFB_PUT_FOURS(TFB_UP("q0", "5"), "5") TFB_PUT_FOURS(TFB_UP("q0", "2"), "5")
+                     TFB_PUT_FOURS(TFB_UP("q2", "5"), "5") TFB_PUT_FOURS(TFB_UP("q2", "2"), "5")
+                     TFB_PUT_FOURS(TFB_UP("q3", "5"), "5") TFB_PUT_FOURS(TFB_UP("q3", "2"), "5")
+                     TFB_PUT_FOURS(TFB_UP("q2", "1") "vsri.8 q0, q1, #2\nvmov q1, q0\n", "5")
+                     TFB_PUT_FOURS("vsri.8 q3, q2, #2\nvmov q1, q3\n", "5")
+                     "add %[p], #44\nadd %[row], #96\n");
   }
 }
 
@@ -97,15 +84,8 @@ static inline void tfb_store_in_order(const tfb_conv *op, const uint8_t *from, i
 static TFB_APART void tfb_store_packed(const tfb_conv *op, tfb_stream *stream, int8_t *row,
                                        int32_t n) {
   int32_t bits = op->bits, block = bits == 4 ? 8 : bits == 3 ? 32 : 16, whole = n & -block, end;
-  int8_t prescale = (int8_t)op->prescale;
   if (stream->count == 0 && whole > 0) {
-    if (bits == 2) {
-      tfb_store_blocks2(stream->next, row, whole / block, prescale);
-    } else if (bits == 3) {
-      tfb_store_blocks3(stream->next, row, whole / block, prescale);
-    } else {
-      tfb_store_blocks4(stream->next, row, whole / block, prescale);
-    }
+    tfb_store_blocks(bits, stream->next, row, whole / block, op->prescale);
     stream->next += whole * bits / 8;
     row += whole;
     n -= whole;

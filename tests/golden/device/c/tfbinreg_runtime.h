@@ -759,79 +759,85 @@ static TFB_APART void tfb_store_row(const tfb_conv *op, const int8_t *codes, int
   }
 }
 
-/* Puts the same four codes of up to four blocks where the blocks have them. */
-static inline void tfb_put_fourth(int8_t *row, uint32x4_t places, uint8x16_t codes, int8_t prescale,
-                                  int32_t drop, mve_pred16_t left) {
-  int8x16_t some = tfb_stored(vreinterpretq_s8_u8(codes), drop, prescale);
-  vstrwq_scatter_offset_p_s32((int32_t *)(void *)row, places, vreinterpretq_s32_s8(some), left);
-}
+/* Runs a loop over whole blocks as tfb_block2, 3 and 4 unpack them, four at a time; behind the last one
+ * LETP leaves blocks out. Places of blocks are in q7; rows begin where words do. */
+#define TFB_STORE_BLOCKS(body)                                                                \
+  __asm__ volatile("dlstp.32 lr, %[blocks]\n1:\n" body "letp lr, 1b\n"                       \
+                   : [p] "+r"(p), [row] "+r"(row)                                             \
+                   : [blocks] "r"(blocks), [prescale] "r"(prescale), [first] "w"(first),      \
+                     [second] "w"(second), [places] "w"(places)                               \
+                   : "lr", "q0", "q1", "q2", "q3", "memory")
+/* Puts the same four codes of each block, shifted up and down again, which gives them their signs. */
+#define TFB_PUT_FOURS(up, down)                \
+  up "vshr.s8 q1, q1, #" down "\n"             \
+  "vmul.i8 q1, q1, %[prescale]\n"              \
+  "vstrw.32 q1, [%[row], %q[places]]\n"        \
+  "add %[row], #4\n"
+#define TFB_UP(codes, up) "vshl.i8 q1, " codes ", #" up "\n"
 
-/* Whole blocks as tfb_block2, 3 and 4 unpack them, four at a time; rows begin where words do. */
-static TFB_APART void tfb_store_blocks2(const uint8_t *p, int8_t *row, int32_t blocks,
-                                        int8_t prescale) {
-  uint32x4_t places = vmulq_n_u32(vidupq_n_u32(0, 1), 16);
-  for (; blocks > 0; blocks -= 4, p += 16, row += 64) {
-    mve_pred16_t left = vctp32q((uint32_t)blocks);
-    uint8x16_t u = vldrbq_z_u8(p, left);
-    tfb_put_fourth(row, places, vshlq_n_u8(u, 6), prescale, 6, left);
-    tfb_put_fourth(row + 4, places, vshlq_n_u8(u, 4), prescale, 6, left);
-    tfb_put_fourth(row + 8, places, vshlq_n_u8(u, 2), prescale, 6, left);
-    tfb_put_fourth(row + 12, places, u, prescale, 6, left);
-  }
-}
-static TFB_APART void tfb_store_blocks4(const uint8_t *p, int8_t *row, int32_t blocks,
-                                        int8_t prescale) {
-  uint32x4_t places = vmulq_n_u32(vidupq_n_u32(0, 1), 8);
-  for (; blocks > 0; blocks -= 4, p += 16, row += 32) {
-    mve_pred16_t left = vctp32q((uint32_t)blocks);
-    uint8x16_t u = vldrbq_z_u8(p, left);
-    tfb_put_fourth(row, places, vshlq_n_u8(u, 4), prescale, 4, left);
-    tfb_put_fourth(row + 4, places, u, prescale, 4, left);
-  }
-}
-
-/* Bytes of a word of each of four blocks of 12 bytes. */
-static inline uint8x16_t tfb_words_of_blocks(const uint8_t *p, mve_pred16_t left) {
+static inline void tfb_store_blocks(int32_t bits, const uint8_t *p, int8_t *row, int32_t blocks,
+                                    int32_t prescale) {
   static const uint8_t words[16] = {0, 1, 2, 3, 12, 13, 14, 15, 24, 25, 26, 27, 36, 37, 38, 39};
-  return vldrbq_gather_offset_z_u8(p, vldrbq_u8(words), left);
-}
-static TFB_APART void tfb_store_blocks3(const uint8_t *p, int8_t *row, int32_t blocks,
-                                        int8_t prescale) {
-  uint32x4_t places = vmulq_n_u32(vidupq_n_u32(0, 1), 32);
-  for (; blocks > 0; blocks -= 4, p += 48, row += 128) {
-    mve_pred16_t left = vctp32q((uint32_t)blocks);
-    uint8x16_t first = tfb_words_of_blocks(p, left), middle = tfb_words_of_blocks(p + 4, left);
-    uint8x16_t last = tfb_words_of_blocks(p + 8, left);
-    tfb_put_fourth(row, places, vshlq_n_u8(first, 5), prescale, 5, left);
-    tfb_put_fourth(row + 4, places, vshlq_n_u8(first, 2), prescale, 5, left);
-    tfb_put_fourth(row + 8, places, vshlq_n_u8(middle, 5), prescale, 5, left);
-    tfb_put_fourth(row + 12, places, vshlq_n_u8(middle, 2), prescale, 5, left);
-    tfb_put_fourth(row + 16, places, vshlq_n_u8(last, 5), prescale, 5, left);
-    tfb_put_fourth(row + 20, places, vshlq_n_u8(last, 2), prescale, 5, left);
-    first = vsriq_n_u8(first, vshlq_n_u8(middle, 1), 2);
-    tfb_put_fourth(row + 24, places, first, prescale, 5, left);
-    tfb_put_fourth(row + 28, places, vsriq_n_u8(last, middle, 2), prescale, 5, left);
+  uint8x16_t first = vldrbq_u8(words), second = vaddq_n_u8(first, 4);
+  uint32x4_t places = vmulq_n_u32(vidupq_n_u32(0, 1), bits == 4 ? 8 : bits == 3 ? 32 : 16);
+  if (bits == 2) {
+    TFB_STORE_BLOCKS("vldrb.8 q0, [%[p]], #16\n" TFB_PUT_FOURS(TFB_UP("q0", "6"), "6")
+                     TFB_PUT_FOURS(TFB_UP("q0", "4"), "6") TFB_PUT_FOURS(TFB_UP("q0", "2"), "6")
+                     TFB_PUT_FOURS("vmov q1, q0\n", "6") "add %[row], #48\n");
+  } else if (bits == 4) {
+    TFB_STORE_BLOCKS("vldrb.8 q0, [%[p]], #16\n" TFB_PUT_FOURS(TFB_UP("q0", "4"), "4")
+                     TFB_PUT_FOURS("vmov q1, q0\n", "4") "add %[row], #24\n");
+  } else {
+    TFB_STORE_BLOCKS("vldrb.u8 q0, [%[p], %q[first]]\n"
+                     "vldrb.u8 q2, [%[p], %q[second]]\n"
+                     "add %[p], #4\n"
+                     "vldrb.u8 q3, [%[p], %q[second]]\n"
+                     TFB_PUT_FOURS(TFB_UP("q0", "5"), "5") TFB_PUT_FOURS(TFB_UP("q0", "2"), "5")
+                     TFB_PUT_FOURS(TFB_UP("q2", "5"), "5") TFB_PUT_FOURS(TFB_UP("q2", "2"), "5")
+                     TFB_PUT_FOURS(TFB_UP("q3", "5"), "5") TFB_PUT_FOURS(TFB_UP("q3", "2"), "5")
+                     TFB_PUT_FOURS(TFB_UP("q2", "1") "vsri.8 q0, q1, #2\nvmov q1, q0\n", "5")
+                     TFB_PUT_FOURS("vsri.8 q3, q2, #2\nvmov q1, q3\n", "5")
+                     "add %[p], #44\nadd %[row], #96\n");
   }
 }
 
-/* The next n codes of a stream, as the file stores them. */
+/* n codes in order, whose first begins at a bit of a byte; eight at a time. Only those of 3 bits reach
+ * into a second byte, which is there if they do. */
+static inline void tfb_store_in_order(const tfb_conv *op, const uint8_t *from, int32_t begin,
+                                      int8_t *row, int32_t n) {
+  int32_t bits = op->bits, last = (begin + n * bits - 1) / 8;
+  uint16x8_t bit = vmulq_n_u16(vidupq_n_u16(0, 1), (uint16_t)bits);
+  bit = vaddq_n_u16(bit, (uint16_t)begin);
+  for (; n > 0; n -= 8, row += 8, from += bits, last -= bits) {
+    mve_pred16_t left = vctp16q((uint32_t)n);
+    uint16x8_t place = vshrq_n_u16(bit, 3), code = vldrbq_gather_offset_z_u16(from, place, left);
+    int16x8_t up = vreinterpretq_s16_u16(vandq_u16(bit, vdupq_n_u16(7)));
+    if (bits == 3) {
+      place = vminq_u16(vaddq_n_u16(place, 1), vdupq_n_u16((uint16_t)last));
+      code = vorrq_u16(code, vshlq_n_u16(vldrbq_gather_offset_z_u16(from, place, left), 8));
+    }
+    code = vshlq_u16(code, vsubq_s16(vdupq_n_s16((int16_t)(16 - bits)), up));
+    up = vshlq_r_s16(vreinterpretq_s16_u16(code), bits - 16);
+    vstrbq_p_s16(row, vmulq_n_s16(up, op->prescale), left);
+  }
+}
+
+/* The next n codes of a stream, of which no bits but `count` are needed, as the file stores them. */
 static TFB_APART void tfb_store_packed(const tfb_conv *op, tfb_stream *stream, int8_t *row,
                                        int32_t n) {
-  int32_t bits = op->bits, block = bits == 4 ? 8 : bits == 3 ? 32 : 16, whole = n & -block;
-  int8_t prescale = (int8_t)op->prescale;
+  int32_t bits = op->bits, block = bits == 4 ? 8 : bits == 3 ? 32 : 16, whole = n & -block, end;
   if (stream->count == 0 && whole > 0) {
-    if (bits == 2) {
-      tfb_store_blocks2(stream->next, row, whole / block, prescale);
-    } else if (bits == 3) {
-      tfb_store_blocks3(stream->next, row, whole / block, prescale);
-    } else {
-      tfb_store_blocks4(stream->next, row, whole / block, prescale);
-    }
+    tfb_store_blocks(bits, stream->next, row, whole / block, op->prescale);
     stream->next += whole * bits / 8;
     row += whole;
     n -= whole;
   }
-  if (n > 0) tfb_store_row(op, tfb_unpack(stream, bits, row, n), row, n);
+  if (n == 0) return;
+  stream->next -= stream->count > 0;
+  end = (-stream->count & 7) + n * bits;
+  tfb_store_in_order(op, stream->next, -stream->count & 7, row, n);
+  stream->next += (end + 7) / 8;
+  stream->count = -end & 7;
 }
 
 /* Whether filters are read where they are packed: their codes are what the file stores. */
@@ -850,25 +856,63 @@ static inline void tfb_next_stored(const tfb_conv *op, tfb_rows *rows, int32_t c
   }
 }
 
-/* Copies some rows of n bytes, which are `line` apart, one behind the other. */
-static inline void tfb_copy_rows(int8_t *to, const int8_t *from, int32_t n, int32_t rows,
-                                 int32_t line) {
-  const int8_t *p;
-  int8_t *q;
+/* Puts n bytes. */
+static inline void tfb_fill(int8_t *to, int8_t value, int32_t n) {
   __asm__ volatile(
-      "1: mov %[p], %[from]\n"
+      "dlstp.8 lr, %[n]\n"
+      "1: vstrb.8 %q[value], [%[to]], #16\n"
+      "letp lr, 1b\n"
+      : [to] "+r"(to)
+      : [n] "r"(n), [value] "w"(vdupq_n_s8(value))
+      : "lr", "cc", "memory");
+}
+
+/* Copies rows of n bytes, which are `line` apart, to places that are `next` apart; the same for some
+ * positions, which are `step` apart, one behind the other. */
+static inline void tfb_copy_rows(const int8_t *from, int32_t line, int32_t step, int8_t *to,
+                                 int32_t next, int32_t n, int32_t rows, int32_t positions) {
+  const int8_t *row, *p;
+  int8_t *q;
+  int32_t left;
+  __asm__ volatile(
+      "1: mov %[row], %[from]\n"
+      "mov %[left], %[rows]\n"
+      "2: mov %[p], %[row]\n"
       "mov %[q], %[to]\n"
       "dlstp.8 lr, %[n]\n"
-      "2: vldrb.8 q0, [%[p]], #16\n"
+      "3: vldrb.8 q0, [%[p]], #16\n"
       "vstrb.8 q0, [%[q]], #16\n"
-      "letp lr, 2b\n"
-      "add %[from], %[line]\n"
-      "add %[to], %[n]\n"
-      "subs %[rows], #1\n"
+      "letp lr, 3b\n"
+      "add %[row], %[line]\n"
+      "add %[to], %[next]\n"
+      "subs %[left], #1\n"
+      "bne 2b\n"
+      "add %[from], %[step]\n"
+      "subs %[positions], #1\n"
       "bne 1b\n"
-      : [to] "+r"(to), [from] "+r"(from), [rows] "+r"(rows), [p] "=&r"(p), [q] "=&r"(q)
-      : [n] "r"(n), [line] "r"(line)
+      : [to] "+r"(to), [from] "+r"(from), [positions] "+r"(positions), [row] "=&r"(row),
+        [left] "=&r"(left), [p] "=&r"(p), [q] "=&r"(q)
+      : [n] "r"(n), [line] "r"(line), [next] "r"(next), [step] "r"(step), [rows] "r"(rows)
       : "lr", "q0", "cc", "memory");
+}
+
+/* What filters without dilation along rows see: of a row of positions the filter's rows that lie inside
+ * the image, from its first column on and the first of these rows, in bytes. */
+typedef struct {
+  const int8_t *first;
+  int32_t x, rows, above, line, across, width, step;
+  int8_t zero;
+} tfb_windows;
+
+static inline void tfb_put_window(tfb_windows *windows, int32_t taps, int8_t *to) {
+  int32_t before = tfb_max(-windows->x, 0), across = windows->across;
+  int32_t inside = tfb_min(across, windows->width - windows->x) - before;
+  if (inside < across || windows->rows * across < taps) tfb_fill(to, windows->zero, taps);
+  if (inside > 0 && windows->rows > 0) {
+    tfb_copy_rows(windows->first + windows->x + before, windows->line, 0,
+                  to + windows->above + before, across, inside, windows->rows, 1);
+  }
+  windows->x += windows->step;
 }
 #endif
 
@@ -1405,52 +1449,96 @@ static inline void tfb_tile_block(tfb_tiles *all, const tfb_block *block) {
   }
 }
 
+/* Where what filters see is looked for: the next position of an image. */
+typedef struct {
+  const int8_t *image;
+  int32_t oy, ox, size;
+  tfb_range whole; /* positions of the row at which all of the filter lies inside */
+  tfb_windows windows;
+} tfb_walk;
+
+static inline tfb_walk tfb_begin_walk(const tfb_conv *op, const int8_t *in) {
+  tfb_walk walk;
+  memset(&walk, 0, sizeof walk);
+  walk.image = in;
+  walk.size = op->in_h * op->in_w * op->in_c;
+  walk.windows.across = op->k_w * op->in_c;
+  walk.windows.width = op->in_w * op->in_c;
+  walk.windows.line = op->dilation_h * walk.windows.width;
+  walk.windows.step = op->stride_w * op->in_c;
+  walk.windows.zero = op->in_zero;
+  return walk;
+}
+
+/* Puts what a filter sees at the next n positions. */
+static TFB_APART void tfb_put_windows(const tfb_conv *op, tfb_walk *walk, int32_t taps, int32_t n,
+                                      int8_t *to) {
+  tfb_windows *windows = &walk->windows;
+  while (n > 0) {
+    int32_t y = walk->oy * op->stride_h - op->pad_h, some = 1;
+    if (op->dilation_w > 1) {
+      tfb_spot spot;
+      spot.image = walk->image;
+      spot.y = y;
+      spot.x = walk->ox * op->stride_w - op->pad_w;
+      tfb_patch(op, &spot, to);
+    } else {
+      if (walk->ox == 0) {
+        tfb_range rows = tfb_inside(y, op->k_h, op->dilation_h, op->in_h);
+        walk->whole = tfb_whole(op, rows);
+        windows->x = -op->pad_w * op->in_c;
+        windows->rows = rows.last - rows.first;
+        windows->above = rows.first * windows->across;
+        windows->first = walk->image + (y + rows.first * op->dilation_h) * windows->width;
+      }
+      if (walk->ox >= walk->whole.first && walk->ox < walk->whole.last) {
+        some = tfb_min(n, walk->whole.last - walk->ox);
+        tfb_copy_rows(windows->first + windows->x, windows->line, windows->step, to,
+                      windows->across, windows->across, op->k_h, some);
+        windows->x += some * windows->step;
+      } else {
+        tfb_put_window(windows, taps, to);
+      }
+    }
+    n -= some;
+    to += some * taps;
+    walk->ox += some;
+    if (walk->ox < op->out_w) continue;
+    walk->ox = 0;
+    if (++walk->oy < op->out_h) continue;
+    walk->oy = 0;
+    walk->image += walk->size;
+  }
+}
+
 /* Runs a block over all positions, three at a time; the last takes the place of those that are not
- * there. */
+ * there. `bytes` holds what filters see, unless that is the image as it is. */
 static TFB_APART void tfb_positions(const tfb_conv *op, const tfb_block *block, int32_t taps,
                                     const int8_t *in, int8_t *out, int8_t *bytes) {
-  int32_t left = op->batch * op->out_h * op->out_w, ox = 0, oy = 0, next = op->out_c, i;
-  int32_t image = op->in_h * op->in_w * op->in_c, size = (taps + 3) & ~3;
+  int32_t left = op->batch * op->out_h * op->out_w, next = op->out_c, i;
   int32_t flat = op->k_h * op->k_w * op->stride_h * op->stride_w == 1;
+  tfb_walk walk = tfb_begin_walk(op, in);
   tfb_tiles all;
-  tfb_range whole = {0, 0};
   all.taps = taps;
   all.zero = op->out_zero;
   all.careful = block->careful;
   all.low = op->low;
   all.high = op->high;
   for (; left > 0; left -= TFB_SPOTS) {
-    int32_t n = tfb_min(left, TFB_SPOTS);
-    for (i = 0; i < n; i++, out += next) {
-      tfb_spot spot;
+    int32_t n = tfb_min(left, TFB_SPOTS), step = taps, to = next;
+    const int8_t *x = bytes;
+    if (flat) {
+      x = in;
+      in += TFB_SPOTS * taps;
+    } else {
+      tfb_put_windows(op, &walk, taps, n, bytes);
+    }
+    for (i = 0; i < TFB_SPOTS; i++, x += step, out += to) {
+      if (i == n - 1) step = to = 0;
+      all.x[i] = x;
       all.out[i] = out;
-      if (flat) {
-        all.x[i] = in;
-        in += taps;
-        continue;
-      }
-      all.x[i] = bytes + i * size;
-      spot.image = in;
-      spot.y = oy * op->stride_h - op->pad_h;
-      spot.x = ox * op->stride_w - op->pad_w;
-      if (ox == 0) whole = tfb_whole(op, tfb_inside(spot.y, op->k_h, op->dilation_h, op->in_h));
-      if (op->dilation_w == 1 && ox >= whole.first && ox < whole.last) {
-        int32_t line = op->in_w * op->in_c;
-        tfb_copy_rows(bytes + i * size, in + spot.y * line + spot.x * op->in_c,
-                      op->k_w * op->in_c, op->k_h, op->dilation_h * line);
-      } else {
-        tfb_patch(op, &spot, bytes + i * size);
-      }
-      if (++ox < op->out_w) continue;
-      ox = 0;
-      if (++oy < op->out_h) continue;
-      oy = 0;
-      in += image;
     }
-    for (; i < TFB_SPOTS; i++) {
-      all.x[i] = all.x[n - 1];
-      all.out[i] = all.out[n - 1];
-    }
+    out += next;
     tfb_tile_block(&all, block);
   }
 }
@@ -2161,11 +2249,11 @@ static TFB_APART int32_t tfb_arrange(const int8_t *x, int32_t taps, int32_t bits
   uint8x16_t lane = vidupq_n_u8(0, 1);
   uint8x16_t places = vmulq_n_u8(vshrq_n_u8(lane, 2), (uint8_t)block);
   if (bits == 8) {
-    for (; taps > 0; taps -= 16, x += 16, to += 16) {
-      mve_pred16_t left = vctp8q((uint32_t)taps);
-      vstrbq_p_s8(to, veorq_s8(vldrbq_z_s8(x, left), sign), left);
+    for (i = 0; i < taps; i += 16) {
+      mve_pred16_t left = vctp8q((uint32_t)(taps - i));
+      vstrbq_p_s8(to + i, veorq_s8(vldrbq_z_s8(x + i, left), sign), left);
     }
-    return taken;
+    return taps;
   }
   places = vaddq_u8(places, vandq_u8(lane, vdupq_n_u8(3)));
   for (; blocks > 0; blocks -= 4, x += 4 * block, to += 4 * block) {
