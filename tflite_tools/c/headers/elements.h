@@ -70,22 +70,38 @@ static inline void tfb_combine(const tfb_pair *parameters, tfb_pair_function fun
 #if TFB_MVE
 static TFB_APART void tfb_add_equal(const tfb_pair *op, const int8_t *a, const int8_t *b,
                                     int8_t *out, int32_t n) {
-  int32x4_t half = vdupq_n_s32(1 << 19), whole = vdupq_n_s32(1 << 20);
+  int32x4_t half = vdupq_n_s32(1 << 19);
   int32_t zero_a = op->zero_a * -(1 << 19), zero_b = op->zero_b * -(1 << 20);
-  int32x4_t sign_b = vdupq_n_s32(-(op->shift_b < 0));
-  int32x4_t low = vdupq_n_s32(op->low), high = vdupq_n_s32(op->high);
-  for (; n > 0; n -= 4, a += 4, b += 4, out += 4) {
-    mve_pred16_t left = vctp32q((uint32_t)n);
-    int32x4_t sum = vmlasq_n_s32(vldrbq_z_s32(a, left), half, zero_a);
-    int32x4_t second = vmlasq_n_s32(vldrbq_z_s32(b, left), whole, zero_b);
-    second = vqrdmulhq_n_s32(second, op->multiplier_b);
-    second = vaddq_s32(second, vandq_s32(vshrq_n_s32(second, 31), sign_b));
-    sum = vaddq_s32(sum, vrshlq_n_s32(second, op->shift_b));
-    sum = vqrdmulhq_n_s32(sum, op->multiplier);
-    sum = vrshlq_n_s32(vaddq_s32(sum, vshrq_n_s32(sum, 31)), op->shift);
-    sum = vminq_s32(vmaxq_s32(vaddq_n_s32(sum, op->zero), low), high);
-    vstrbq_p_s32(out, sum, left);
-  }
+  if (n <= 0) return;
+  __asm__ volatile(
+      "dlstp.32 lr, %[n]\n"
+      "1: vldrb.s32 q0, [%[a]], #4\n"
+      "vmlas.s32 q0, %q[half], %[zero_a]\n"
+      "vldrb.s32 q1, [%[b]], #4\n"
+      "vshl.i32 q1, q1, #20\n"
+      "vadd.i32 q1, q1, %[zero_b]\n"
+      "vqrdmulh.s32 q1, q1, %[multiplier_b]\n"
+      "vshr.s32 q2, q1, #31\n"
+      "vand q2, q2, %q[sign_b]\n"
+      "vadd.i32 q1, q1, q2\n"
+      "vrshl.s32 q1, %[shift_b]\n"
+      "vadd.i32 q0, q0, q1\n"
+      "vqrdmulh.s32 q0, q0, %[multiplier]\n"
+      "vshr.s32 q2, q0, #31\n"
+      "vadd.i32 q0, q0, q2\n"
+      "vrshl.s32 q0, %[shift]\n"
+      "vadd.i32 q0, q0, %q[zero]\n"
+      "vmax.s32 q0, q0, %q[low]\n"
+      "vmin.s32 q0, q0, %q[high]\n"
+      "vstrb.32 q0, [%[out]], #4\n"
+      "letp lr, 1b\n"
+      : [a] "+l"(a), [b] "+l"(b), [out] "+l"(out)
+      : [n] "r"(n), [half] "w"(half), [zero_a] "r"(zero_a),
+        [zero_b] "r"(zero_b), [multiplier_b] "r"(op->multiplier_b), [shift_b] "r"((int32_t)op->shift_b),
+        [sign_b] "w"(vdupq_n_s32(-(op->shift_b < 0))), [multiplier] "r"(op->multiplier),
+        [shift] "r"((int32_t)op->shift), [zero] "w"(vdupq_n_s32(op->zero)),
+        [low] "w"(vdupq_n_s32(op->low)), [high] "w"(vdupq_n_s32(op->high))
+      : "lr", "q0", "q1", "q2", "memory");
 }
 #else
 static TFB_APART void tfb_add_equal(const tfb_pair *op, const int8_t *a, const int8_t *b,
