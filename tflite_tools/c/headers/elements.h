@@ -45,6 +45,35 @@ static inline int32_t tfb_minimum(const tfb_pair *op, int32_t a, int32_t b) {
   return tfb_min(a, b);
 }
 
+#if TFB_MVE
+/* n values of an operand with a step, from the first on. */
+static inline int32x4_t tfb_four_of(const int8_t *first, int32_t step, uint32x4_t places,
+                                    mve_pred16_t wanted) {
+  return step == 1 ? vldrbq_z_s32(first, wanted)
+                   : vldrbq_gather_offset_z_s32(first, places, wanted);
+}
+
+/* tfb_mul along the last axis. */
+static TFB_APART void tfb_multiply(const tfb_pair *op, const int8_t *a, const int8_t *b,
+                                   int8_t *out) {
+  int32_t n = op->size[3], step_a = op->step_a[3], step_b = op->step_b[3];
+  int32_t left = tfb_max(op->shift, 0), right = tfb_min(op->shift, 0);
+  uint32x4_t places = vidupq_n_u32(0, 1), places_a = vmulq_n_u32(places, (uint32_t)step_a);
+  uint32x4_t places_b = vmulq_n_u32(places, (uint32_t)step_b);
+  int32x4_t sign = vdupq_n_s32(-(right < 0));
+  for (; n > 0; n -= 4, a += 4 * step_a, b += 4 * step_b, out += 4) {
+    mve_pred16_t wanted = vctp32q((uint32_t)n);
+    int32x4_t x = vsubq_n_s32(tfb_four_of(a, step_a, places_a, wanted), op->zero_a);
+    x = vmulq_s32(x, vsubq_n_s32(tfb_four_of(b, step_b, places_b, wanted), op->zero_b));
+    x = vqrdmulhq_n_s32(vshlq_r_s32(x, left), op->multiplier);
+    x = vaddq_s32(x, vandq_s32(vshrq_n_s32(x, 31), sign));
+    x = vaddq_n_s32(vrshlq_n_s32(x, right), op->zero);
+    x = vmaxq_s32(vminq_s32(x, vdupq_n_s32(op->high)), vdupq_n_s32(op->low));
+    vstrbq_p_s32(out, x, wanted);
+  }
+}
+#endif
+
 /* A copy of the parameters: the compiler cannot know that `out` is not among them. */
 static inline void tfb_combine(const tfb_pair *parameters, tfb_pair_function function,
                                const int8_t *a, const int8_t *b, int8_t *out) {
@@ -56,6 +85,13 @@ static inline void tfb_combine(const tfb_pair *parameters, tfb_pair_function fun
       for (k = 0; k < op->size[2]; k++) {
         const int8_t *p = a + i * step_a[0] + j * step_a[1] + k * step_a[2];
         const int8_t *q = b + i * step_b[0] + j * step_b[1] + k * step_b[2];
+#if TFB_MVE
+        if (function == tfb_mul || function == tfb_mul_down) {
+          tfb_multiply(op, p, q, out);
+          out += op->size[3];
+          continue;
+        }
+#endif
         for (l = 0; l < op->size[3]; l++, p += step_a[3], q += step_b[3]) {
           *out++ = (int8_t)tfb_clamp(function(op, *p, *q), op->low, op->high);
         }
@@ -70,13 +106,13 @@ static inline void tfb_combine(const tfb_pair *parameters, tfb_pair_function fun
 #if TFB_MVE
 static TFB_APART void tfb_add_equal(const tfb_pair *op, const int8_t *a, const int8_t *b,
                                     int8_t *out, int32_t n) {
-  int32x4_t half = vdupq_n_s32(1 << 19);
   int32_t zero_a = op->zero_a * -(1 << 19), zero_b = op->zero_b * -(1 << 20);
   if (n <= 0) return;
   __asm__ volatile(
       "dlstp.32 lr, %[n]\n"
       "1: vldrb.s32 q0, [%[a]], #4\n"
-      "vmlas.s32 q0, %q[half], %[zero_a]\n"
+      "vshl.i32 q0, q0, #19\n"
+      "vadd.i32 q0, q0, %q[zero_a]\n"
       "vldrb.s32 q1, [%[b]], #4\n"
       "vshl.i32 q1, q1, #20\n"
       "vadd.i32 q1, q1, %[zero_b]\n"
@@ -96,7 +132,7 @@ static TFB_APART void tfb_add_equal(const tfb_pair *op, const int8_t *a, const i
       "vstrb.32 q0, [%[out]], #4\n"
       "letp lr, 1b\n"
       : [a] "+l"(a), [b] "+l"(b), [out] "+l"(out)
-      : [n] "r"(n), [half] "w"(half), [zero_a] "r"(zero_a),
+      : [n] "r"(n), [zero_a] "w"(vdupq_n_s32(zero_a)),
         [zero_b] "r"(zero_b), [multiplier_b] "r"(op->multiplier_b), [shift_b] "r"((int32_t)op->shift_b),
         [sign_b] "w"(vdupq_n_s32(-(op->shift_b < 0))), [multiplier] "r"(op->multiplier),
         [shift] "r"((int32_t)op->shift), [zero] "w"(vdupq_n_s32(op->zero)),

@@ -76,9 +76,13 @@ typedef struct {
   "vmax.s32 " q ", " q ", q3\n"          \
   "vmin.s32 " q ", " q ", q4\n"
 
-/* Stores what some filters, four at a time, make of three positions. */
-static TFB_APART void tfb_tile(tfb_tiles *all, const tfb_lanes *lanes) {
+/* Stores what some filters, four at a time, make of three positions. Compilers that keep a frame
+ * pointer in r7 cannot be told that it is changed: it is put back. */
+static TFB_APART void tfb_tile(tfb_tiles *tiles, const tfb_lanes *first) {
+  register tfb_tiles *all __asm__("r11") = tiles;
+  register const tfb_lanes *lanes __asm__("r12") = first;
   __asm__ volatile(
+      "push {r7}\n"
       "ldrd r0, r2, [%[all], #60]\n"
       "vdup.32 q3, r0\n"
       "vdup.32 q4, r2\n"
@@ -107,9 +111,10 @@ static TFB_APART void tfb_tile(tfb_tiles *all, const tfb_lanes *lanes) {
       "str r5, [%[all], #44]\n"
       "str r0, [%[all], #52]\n"
       "bgt 1b\n"
+      "pop {r7}\n"
       : [lanes] "+r"(lanes)
       : [all] "r"(all)
-      : "r0", "r1", "r2", "r3", "r4", "r5", "r6", "r7", "r8", "r9", "r10", "lr", "q0", "q1", "q2",
+      : "r0", "r1", "r2", "r3", "r4", "r5", "r6", "r8", "r9", "r10", "lr", "q0", "q1", "q2",
         "q3", "q4", "q5", "q6", "q7", "cc", "memory");
 }
 
