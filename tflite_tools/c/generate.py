@@ -51,6 +51,7 @@ _RUNTIME_PARTS = (
     "helium_dense",
     "joined_dense",
     "depthwise",
+    "helium_sixteen",
     "helium_depthwise",
     "convolutions",
     "elements",

@@ -31,7 +31,10 @@
 #define TFB_APART inline
 #endif
 
-/* tfb_even and tfb_odd: bytes 0 and 2, or 1 and 3, of a word as two signed 16-bit numbers;
+/* Helium's innermost loops are written by hand, with all registers: where a compiler does not optimize, or
+ * has another assembler, portable C runs.
+ *
+ * tfb_even and tfb_odd: bytes 0 and 2, or 1 and 3, of a word as two signed 16-bit numbers;
  * tfb_even_plus and tfb_odd_plus add those of `pair`. */
 #if defined(__ARM_FEATURE_MVE) && defined(__GNUC__) && defined(__OPTIMIZE__)
 #define TFB_DSP 0

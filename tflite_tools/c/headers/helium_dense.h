@@ -33,10 +33,10 @@ static const uint8_t tfb_places[32] = {0, 1, 2, 3, 12, 13, 14, 15, 24, 25, 26, 2
 /* The three kinds of sums, of which `of` makes a loop with an instruction for inputs in q4, one for
  * codes that are raised, and one that sums codes. */
 #define TFB_SUMS_OF_KIND(first, of)                                             \
-  int32_t a = 0, b = 0, c = 0, d = 0, last = filters - 1;                       \
+  int32_t a = 0, b = 0, c = 0, d = 0, bytes = in->bytes;                        \
   const int8_t *x = in->x;                                                      \
-  const uint8_t *p = codes, *q = p + tfb_min(1, last) * in->bytes;              \
-  const uint8_t *r = p + tfb_min(2, last) * in->bytes, *s = p + last * in->bytes; \
+  const uint8_t *p = codes, *q = p + (filters > 1 ? bytes : 0);                 \
+  const uint8_t *r = q + (filters > 2 ? bytes : 0), *s = r + (filters > 3 ? bytes : 0); \
   if (in->kind == TFB_PRODUCTS) {                                               \
     TFB_FOUR_FILTERS(first, of(TFB_NEXT_INPUTS, TFB_AS_IS, TFB_MULTIPLIED));    \
   } else if (in->kind == TFB_RAISED) {                                          \
@@ -204,13 +204,16 @@ static TFB_APART void tfb_rest_of_3(const tfb_conv *op, const uint8_t *codes, in
 static TFB_APART void tfb_dense(const tfb_conv *op, const int8_t *in, int8_t *out, int8_t *scratch,
                                 tfb_sum_blocks blocks) {
   int32_t taps = op->in_h * op->in_w * op->in_c, bits = op->bits, zero = tfb_zero(op), c;
-  int32_t raised = 0, taken, sums[4], codes[4];
+  int32_t raised = 0, taken = taps, sums[4], codes[4];
   const uint8_t *next = op->weights;
   tfb_inputs inputs;
   inputs.kind = zero == -128 ? TFB_RAISED : TFB_PRODUCTS;
   inputs.bytes = taps * bits / 8;
-  inputs.x = scratch;
-  taken = tfb_arrange(in, taps, bits, zero == -128 ? -128 : 0, scratch);
+  inputs.x = in;
+  if (bits < 8 || zero == -128) {
+    inputs.x = scratch;
+    taken = tfb_arrange(in, taps, bits, zero == -128 ? -128 : 0, scratch);
+  }
   inputs.lanes = bits == 3 ? taken / 8 : inputs.bytes;
   if (zero == -128) raised = 128 * (tfb_sum(in, taken) + 128 * taken);
   for (c = 0; c < op->out_c; c += 4, out += 4, next += 4 * inputs.bytes) {

@@ -34,7 +34,10 @@
 #define TFB_APART inline
 #endif
 
-/* tfb_even and tfb_odd: bytes 0 and 2, or 1 and 3, of a word as two signed 16-bit numbers;
+/* Helium's innermost loops are written by hand, with all registers: where a compiler does not optimize, or
+ * has another assembler, portable C runs.
+ *
+ * tfb_even and tfb_odd: bytes 0 and 2, or 1 and 3, of a word as two signed 16-bit numbers;
  * tfb_even_plus and tfb_odd_plus add those of `pair`. */
 #if defined(__ARM_FEATURE_MVE) && defined(__GNUC__) && defined(__OPTIMIZE__)
 #define TFB_DSP 0
@@ -1386,9 +1389,13 @@ typedef struct {
   "vmax.s32 " q ", " q ", q3\n"          \
   "vmin.s32 " q ", " q ", q4\n"
 
-/* Stores what some filters, four at a time, make of three positions. */
-static TFB_APART void tfb_tile(tfb_tiles *all, const tfb_lanes *lanes) {
+/* Stores what some filters, four at a time, make of three positions. Compilers that keep a frame
+ * pointer in r7 cannot be told that it is changed: it is put back. */
+static TFB_APART void tfb_tile(tfb_tiles *tiles, const tfb_lanes *first) {
+  register tfb_tiles *all __asm__("r11") = tiles;
+  register const tfb_lanes *lanes __asm__("r12") = first;
   __asm__ volatile(
+      "push {r7}\n"
       "ldrd r0, r2, [%[all], #60]\n"
       "vdup.32 q3, r0\n"
       "vdup.32 q4, r2\n"
@@ -1417,9 +1424,10 @@ static TFB_APART void tfb_tile(tfb_tiles *all, const tfb_lanes *lanes) {
       "str r5, [%[all], #44]\n"
       "str r0, [%[all], #52]\n"
       "bgt 1b\n"
+      "pop {r7}\n"
       : [lanes] "+r"(lanes)
       : [all] "r"(all)
-      : "r0", "r1", "r2", "r3", "r4", "r5", "r6", "r7", "r8", "r9", "r10", "lr", "q0", "q1", "q2",
+      : "r0", "r1", "r2", "r3", "r4", "r5", "r6", "r8", "r9", "r10", "lr", "q0", "q1", "q2",
         "q3", "q4", "q5", "q6", "q7", "cc", "memory");
 }
 
@@ -2133,10 +2141,10 @@ static const uint8_t tfb_places[32] = {0, 1, 2, 3, 12, 13, 14, 15, 24, 25, 26, 2
 /* The three kinds of sums, of which `of` makes a loop with an instruction for inputs in q4, one for
  * codes that are raised, and one that sums codes. */
 #define TFB_SUMS_OF_KIND(first, of)                                             \
-  int32_t a = 0, b = 0, c = 0, d = 0, last = filters - 1;                       \
+  int32_t a = 0, b = 0, c = 0, d = 0, bytes = in->bytes;                        \
   const int8_t *x = in->x;                                                      \
-  const uint8_t *p = codes, *q = p + tfb_min(1, last) * in->bytes;              \
-  const uint8_t *r = p + tfb_min(2, last) * in->bytes, *s = p + last * in->bytes; \
+  const uint8_t *p = codes, *q = p + (filters > 1 ? bytes : 0);                 \
+  const uint8_t *r = q + (filters > 2 ? bytes : 0), *s = r + (filters > 3 ? bytes : 0); \
   if (in->kind == TFB_PRODUCTS) {                                               \
     TFB_FOUR_FILTERS(first, of(TFB_NEXT_INPUTS, TFB_AS_IS, TFB_MULTIPLIED));    \
   } else if (in->kind == TFB_RAISED) {                                          \
@@ -2304,13 +2312,16 @@ static TFB_APART void tfb_rest_of_3(const tfb_conv *op, const uint8_t *codes, in
 static TFB_APART void tfb_dense(const tfb_conv *op, const int8_t *in, int8_t *out, int8_t *scratch,
                                 tfb_sum_blocks blocks) {
   int32_t taps = op->in_h * op->in_w * op->in_c, bits = op->bits, zero = tfb_zero(op), c;
-  int32_t raised = 0, taken, sums[4], codes[4];
+  int32_t raised = 0, taken = taps, sums[4], codes[4];
   const uint8_t *next = op->weights;
   tfb_inputs inputs;
   inputs.kind = zero == -128 ? TFB_RAISED : TFB_PRODUCTS;
   inputs.bytes = taps * bits / 8;
-  inputs.x = scratch;
-  taken = tfb_arrange(in, taps, bits, zero == -128 ? -128 : 0, scratch);
+  inputs.x = in;
+  if (bits < 8 || zero == -128) {
+    inputs.x = scratch;
+    taken = tfb_arrange(in, taps, bits, zero == -128 ? -128 : 0, scratch);
+  }
   inputs.lanes = bits == 3 ? taken / 8 : inputs.bytes;
   if (zero == -128) raised = 128 * (tfb_sum(in, taken) + 128 * taken);
   for (c = 0; c < op->out_c; c += 4, out += 4, next += 4 * inputs.bytes) {
@@ -2846,7 +2857,7 @@ static TFB_APART void tfb_wide_depthwise(const tfb_conv *op, tfb_row_of row_of, 
 }
 #endif
 
-/* ---- Depthwise convolutions with Helium ---- */
+/* ---- Sums of sixteen channels with Helium ---- */
 
 #if TFB_MVE
 
@@ -2880,77 +2891,6 @@ typedef struct {
   int8_t w[TFB_MOST_TAPS * TFB_SIXTEEN];
   tfb_fourth scales[4];
 } tfb_sixteen;
-
-/* The taps of a filter: rows, columns and bytes from the first on, and where they lie in an image;
- * those outside at `zeros`. */
-typedef struct {
-  uint32_t y[TFB_MOST_TAPS], x[TFB_MOST_TAPS], offset[TFB_MOST_TAPS];
-  const int8_t *at[TFB_MOST_TAPS];
-  int8_t zeros[TFB_SIXTEEN];
-} tfb_taps;
-
-static TFB_APART void tfb_lay_taps(const tfb_conv *op, tfb_taps *taps) {
-  int32_t ky, kx, i = 0;
-  memset(taps->zeros, op->in_zero, sizeof taps->zeros);
-  for (ky = 0; ky < op->k_h; ky++) {
-    for (kx = 0; kx < op->k_w; kx++, i++) {
-      taps->y[i] = (uint32_t)(ky * op->dilation_h);
-      taps->x[i] = (uint32_t)(kx * op->dilation_w);
-      taps->offset[i] = (taps->y[i] * op->in_w + taps->x[i]) * op->in_c;
-    }
-  }
-}
-
-/* Finds the taps of a filter whose first lies at (y, x). */
-static inline TFB_INLINED void tfb_find_taps(const tfb_conv *op, const int8_t *image, int32_t y, int32_t x,
-                                    tfb_taps *taps) {
-  const int8_t *first = image + (y * op->in_w + x) * op->in_c;
-  uint32x4_t zeros = vdupq_n_u32((uint32_t)(uintptr_t)taps->zeros);
-  int32_t n = op->k_h * op->k_w, i;
-  for (i = 0; i < n; i += 4) {
-    uint32x4_t place = vaddq_n_u32(vldrwq_u32(taps->offset + i), (uint32_t)(uintptr_t)first);
-    uint32x4_t row = vaddq_n_u32(vldrwq_u32(taps->y + i), (uint32_t)y);
-    uint32x4_t column = vaddq_n_u32(vldrwq_u32(taps->x + i), (uint32_t)x);
-    place = vpselq_u32(zeros, place, vcmphiq_n_u32(row, op->in_h - 1u));
-    place = vpselq_u32(zeros, place, vcmphiq_n_u32(column, op->in_w - 1u));
-    vstrwq_u32((uint32_t *)(void *)(taps->at + i), place);
-  }
-}
-
-/* Unpacks the taps of sixteen filters that lie one behind the other from channel c on; the codes of
- * one tap of eight channels at a time. In filters that begin with a byte, whole blocks are in an order
- * of their own (tfb_block2 and 4; a block of 3 bits is longer than filters here). Only codes of 3 bits
- * reach into a second byte, which is there if they do. */
-static TFB_APART void tfb_unpack_sixteen(const tfb_conv *op, int32_t c, int32_t taps, int8_t *w) {
-  int32_t bits = op->bits, begin = c * taps * bits, last = ((c + 16) * taps * bits - 1) / 8, k, i;
-  int32_t block = bits == 2 ? 16 : 8, whole = bits == 2 || bits == 4 ? taps & -block : 0;
-  const uint8_t *from = op->weights + begin / 8;
-  uint16x8_t end = vdupq_n_u16((uint16_t)(last - begin / 8));
-  for (i = 0; i < TFB_SIXTEEN; i += 8) {
-    uint16x8_t first = vmulq_n_u16(vidupq_n_u16((uint32_t)i, 1), (uint16_t)(taps * bits));
-    mve_pred16_t in_blocks;
-    first = vaddq_n_u16(first, (uint16_t)(begin % 8));
-    in_blocks = vcmpeqq_n_u16(vandq_u16(first, vdupq_n_u16(7)), 0);
-    for (k = 0; k < taps; k++) {
-      uint16x8_t bit = vaddq_n_u16(first, (uint16_t)(k * bits)), place, code;
-      int16x8_t up;
-      if (k < whole) {
-        int32_t at = (k & -block) * bits + k % 4 * 8 + k % block / 4 * bits;
-        bit = vpselq_u16(vaddq_n_u16(first, (uint16_t)at), bit, in_blocks);
-      }
-      up = vreinterpretq_s16_u16(vandq_u16(bit, vdupq_n_u16(7)));
-      place = vshrq_n_u16(bit, 3);
-      code = vldrbq_gather_offset_u16(from, place);
-      if (bits == 3) {
-        place = vminq_u16(vaddq_n_u16(place, 1), end);
-        code = vorrq_u16(code, vshlq_n_u16(vldrbq_gather_offset_u16(from, place), 8));
-      }
-      code = vshlq_u16(code, vsubq_s16(vdupq_n_s16((int16_t)(16 - bits)), up));
-      up = vshlq_r_s16(vreinterpretq_s16_u16(code), bits - 16);
-      vstrbq_s16(w + k * TFB_SIXTEEN + i, up);
-    }
-  }
-}
 
 /* Any sums, of the channels that are wanted. */
 static inline void tfb_any_sums_at(const tfb_run *run, int32_t n) {
@@ -3151,6 +3091,82 @@ static inline TFB_INLINED void tfb_pairs_at(const tfb_run *run, int32_t n) {
         : [at] "=&r"(at), [w] "=&r"(w), [p] "=&r"(p), [q] "=&r"(q), [scales] "+r"(scales)
         : [run] "r"(run), [offset] "r"(offset), [out] "r"(out), [zero] "r"(run->zero)
         : "lr", "q0", "q1", "q2", "q3", "q4", "q5", "q6", "q7", "cc", "memory");
+  }
+}
+#endif
+
+/* ---- Depthwise convolutions with Helium ---- */
+
+#if TFB_MVE
+
+/* The taps of a filter: rows, columns and bytes from the first on, and where they lie in an image;
+ * those outside at `zeros`. */
+typedef struct {
+  uint32_t y[TFB_MOST_TAPS], x[TFB_MOST_TAPS], offset[TFB_MOST_TAPS];
+  const int8_t *at[TFB_MOST_TAPS];
+  int8_t zeros[TFB_SIXTEEN];
+} tfb_taps;
+
+static TFB_APART void tfb_lay_taps(const tfb_conv *op, tfb_taps *taps) {
+  int32_t ky, kx, i = 0;
+  memset(taps->zeros, op->in_zero, sizeof taps->zeros);
+  for (ky = 0; ky < op->k_h; ky++) {
+    for (kx = 0; kx < op->k_w; kx++, i++) {
+      taps->y[i] = (uint32_t)(ky * op->dilation_h);
+      taps->x[i] = (uint32_t)(kx * op->dilation_w);
+      taps->offset[i] = (taps->y[i] * op->in_w + taps->x[i]) * op->in_c;
+    }
+  }
+}
+
+/* Finds the taps of a filter whose first lies at (y, x). */
+static inline TFB_INLINED void tfb_find_taps(const tfb_conv *op, const int8_t *image, int32_t y, int32_t x,
+                                    tfb_taps *taps) {
+  const int8_t *first = image + (y * op->in_w + x) * op->in_c;
+  uint32x4_t zeros = vdupq_n_u32((uint32_t)(uintptr_t)taps->zeros);
+  int32_t n = op->k_h * op->k_w, i;
+  for (i = 0; i < n; i += 4) {
+    uint32x4_t place = vaddq_n_u32(vldrwq_u32(taps->offset + i), (uint32_t)(uintptr_t)first);
+    uint32x4_t row = vaddq_n_u32(vldrwq_u32(taps->y + i), (uint32_t)y);
+    uint32x4_t column = vaddq_n_u32(vldrwq_u32(taps->x + i), (uint32_t)x);
+    place = vpselq_u32(zeros, place, vcmphiq_n_u32(row, op->in_h - 1u));
+    place = vpselq_u32(zeros, place, vcmphiq_n_u32(column, op->in_w - 1u));
+    vstrwq_u32((uint32_t *)(void *)(taps->at + i), place);
+  }
+}
+
+/* Unpacks the taps of sixteen filters that lie one behind the other from channel c on; the codes of
+ * one tap of eight channels at a time. In filters that begin with a byte, whole blocks are in an order
+ * of their own (tfb_block2 and 4; a block of 3 bits is longer than filters here). Only codes of 3 bits
+ * reach into a second byte, which is there if they do. */
+static TFB_APART void tfb_unpack_sixteen(const tfb_conv *op, int32_t c, int32_t taps, int8_t *w) {
+  int32_t bits = op->bits, begin = c * taps * bits, last = ((c + 16) * taps * bits - 1) / 8, k, i;
+  int32_t block = bits == 2 ? 16 : 8, whole = bits == 2 || bits == 4 ? taps & -block : 0;
+  const uint8_t *from = op->weights + begin / 8;
+  uint16x8_t end = vdupq_n_u16((uint16_t)(last - begin / 8));
+  for (i = 0; i < TFB_SIXTEEN; i += 8) {
+    uint16x8_t first = vmulq_n_u16(vidupq_n_u16((uint32_t)i, 1), (uint16_t)(taps * bits));
+    mve_pred16_t in_blocks;
+    first = vaddq_n_u16(first, (uint16_t)(begin % 8));
+    in_blocks = vcmpeqq_n_u16(vandq_u16(first, vdupq_n_u16(7)), 0);
+    for (k = 0; k < taps; k++) {
+      uint16x8_t bit = vaddq_n_u16(first, (uint16_t)(k * bits)), place, code;
+      int16x8_t up;
+      if (k < whole) {
+        int32_t at = (k & -block) * bits + k % 4 * 8 + k % block / 4 * bits;
+        bit = vpselq_u16(vaddq_n_u16(first, (uint16_t)at), bit, in_blocks);
+      }
+      up = vreinterpretq_s16_u16(vandq_u16(bit, vdupq_n_u16(7)));
+      place = vshrq_n_u16(bit, 3);
+      code = vldrbq_gather_offset_u16(from, place);
+      if (bits == 3) {
+        place = vminq_u16(vaddq_n_u16(place, 1), end);
+        code = vorrq_u16(code, vshlq_n_u16(vldrbq_gather_offset_u16(from, place), 8));
+      }
+      code = vshlq_u16(code, vsubq_s16(vdupq_n_s16((int16_t)(16 - bits)), up));
+      up = vshlq_r_s16(vreinterpretq_s16_u16(code), bits - 16);
+      vstrbq_s16(w + k * TFB_SIXTEEN + i, up);
+    }
   }
 }
 
@@ -3584,6 +3600,35 @@ static inline int32_t tfb_minimum(const tfb_pair *op, int32_t a, int32_t b) {
   return tfb_min(a, b);
 }
 
+#if TFB_MVE
+/* n values of an operand with a step, from the first on. */
+static inline int32x4_t tfb_four_of(const int8_t *first, int32_t step, uint32x4_t places,
+                                    mve_pred16_t wanted) {
+  return step == 1 ? vldrbq_z_s32(first, wanted)
+                   : vldrbq_gather_offset_z_s32(first, places, wanted);
+}
+
+/* tfb_mul along the last axis. */
+static TFB_APART void tfb_multiply(const tfb_pair *op, const int8_t *a, const int8_t *b,
+                                   int8_t *out) {
+  int32_t n = op->size[3], step_a = op->step_a[3], step_b = op->step_b[3];
+  int32_t left = tfb_max(op->shift, 0), right = tfb_min(op->shift, 0);
+  uint32x4_t places = vidupq_n_u32(0, 1), places_a = vmulq_n_u32(places, (uint32_t)step_a);
+  uint32x4_t places_b = vmulq_n_u32(places, (uint32_t)step_b);
+  int32x4_t sign = vdupq_n_s32(-(right < 0));
+  for (; n > 0; n -= 4, a += 4 * step_a, b += 4 * step_b, out += 4) {
+    mve_pred16_t wanted = vctp32q((uint32_t)n);
+    int32x4_t x = vsubq_n_s32(tfb_four_of(a, step_a, places_a, wanted), op->zero_a);
+    x = vmulq_s32(x, vsubq_n_s32(tfb_four_of(b, step_b, places_b, wanted), op->zero_b));
+    x = vqrdmulhq_n_s32(vshlq_r_s32(x, left), op->multiplier);
+    x = vaddq_s32(x, vandq_s32(vshrq_n_s32(x, 31), sign));
+    x = vaddq_n_s32(vrshlq_n_s32(x, right), op->zero);
+    x = vmaxq_s32(vminq_s32(x, vdupq_n_s32(op->high)), vdupq_n_s32(op->low));
+    vstrbq_p_s32(out, x, wanted);
+  }
+}
+#endif
+
 /* A copy of the parameters: the compiler cannot know that `out` is not among them. */
 static inline void tfb_combine(const tfb_pair *parameters, tfb_pair_function function,
                                const int8_t *a, const int8_t *b, int8_t *out) {
@@ -3595,6 +3640,13 @@ static inline void tfb_combine(const tfb_pair *parameters, tfb_pair_function fun
       for (k = 0; k < op->size[2]; k++) {
         const int8_t *p = a + i * step_a[0] + j * step_a[1] + k * step_a[2];
         const int8_t *q = b + i * step_b[0] + j * step_b[1] + k * step_b[2];
+#if TFB_MVE
+        if (function == tfb_mul || function == tfb_mul_down) {
+          tfb_multiply(op, p, q, out);
+          out += op->size[3];
+          continue;
+        }
+#endif
         for (l = 0; l < op->size[3]; l++, p += step_a[3], q += step_b[3]) {
           *out++ = (int8_t)tfb_clamp(function(op, *p, *q), op->low, op->high);
         }
@@ -3609,22 +3661,38 @@ static inline void tfb_combine(const tfb_pair *parameters, tfb_pair_function fun
 #if TFB_MVE
 static TFB_APART void tfb_add_equal(const tfb_pair *op, const int8_t *a, const int8_t *b,
                                     int8_t *out, int32_t n) {
-  int32x4_t half = vdupq_n_s32(1 << 19), whole = vdupq_n_s32(1 << 20);
   int32_t zero_a = op->zero_a * -(1 << 19), zero_b = op->zero_b * -(1 << 20);
-  int32x4_t sign_b = vdupq_n_s32(-(op->shift_b < 0));
-  int32x4_t low = vdupq_n_s32(op->low), high = vdupq_n_s32(op->high);
-  for (; n > 0; n -= 4, a += 4, b += 4, out += 4) {
-    mve_pred16_t left = vctp32q((uint32_t)n);
-    int32x4_t sum = vmlasq_n_s32(vldrbq_z_s32(a, left), half, zero_a);
-    int32x4_t second = vmlasq_n_s32(vldrbq_z_s32(b, left), whole, zero_b);
-    second = vqrdmulhq_n_s32(second, op->multiplier_b);
-    second = vaddq_s32(second, vandq_s32(vshrq_n_s32(second, 31), sign_b));
-    sum = vaddq_s32(sum, vrshlq_n_s32(second, op->shift_b));
-    sum = vqrdmulhq_n_s32(sum, op->multiplier);
-    sum = vrshlq_n_s32(vaddq_s32(sum, vshrq_n_s32(sum, 31)), op->shift);
-    sum = vminq_s32(vmaxq_s32(vaddq_n_s32(sum, op->zero), low), high);
-    vstrbq_p_s32(out, sum, left);
-  }
+  if (n <= 0) return;
+  __asm__ volatile(
+      "dlstp.32 lr, %[n]\n"
+      "1: vldrb.s32 q0, [%[a]], #4\n"
+      "vshl.i32 q0, q0, #19\n"
+      "vadd.i32 q0, q0, %q[zero_a]\n"
+      "vldrb.s32 q1, [%[b]], #4\n"
+      "vshl.i32 q1, q1, #20\n"
+      "vadd.i32 q1, q1, %[zero_b]\n"
+      "vqrdmulh.s32 q1, q1, %[multiplier_b]\n"
+      "vshr.s32 q2, q1, #31\n"
+      "vand q2, q2, %q[sign_b]\n"
+      "vadd.i32 q1, q1, q2\n"
+      "vrshl.s32 q1, %[shift_b]\n"
+      "vadd.i32 q0, q0, q1\n"
+      "vqrdmulh.s32 q0, q0, %[multiplier]\n"
+      "vshr.s32 q2, q0, #31\n"
+      "vadd.i32 q0, q0, q2\n"
+      "vrshl.s32 q0, %[shift]\n"
+      "vadd.i32 q0, q0, %q[zero]\n"
+      "vmax.s32 q0, q0, %q[low]\n"
+      "vmin.s32 q0, q0, %q[high]\n"
+      "vstrb.32 q0, [%[out]], #4\n"
+      "letp lr, 1b\n"
+      : [a] "+l"(a), [b] "+l"(b), [out] "+l"(out)
+      : [n] "r"(n), [zero_a] "w"(vdupq_n_s32(zero_a)),
+        [zero_b] "r"(zero_b), [multiplier_b] "r"(op->multiplier_b), [shift_b] "r"((int32_t)op->shift_b),
+        [sign_b] "w"(vdupq_n_s32(-(op->shift_b < 0))), [multiplier] "r"(op->multiplier),
+        [shift] "r"((int32_t)op->shift), [zero] "w"(vdupq_n_s32(op->zero)),
+        [low] "w"(vdupq_n_s32(op->low)), [high] "w"(vdupq_n_s32(op->high))
+      : "lr", "q0", "q1", "q2", "memory");
 }
 #else
 static TFB_APART void tfb_add_equal(const tfb_pair *op, const int8_t *a, const int8_t *b,
