@@ -112,7 +112,7 @@ def channels(bits):
                 zero=int(random.integers(-128, 128)),
                 own=True,
             )
-    for height, width in ((1, 1), (5, 5), (4, 8), (11, 3), (2, 127)):
+    for height, width in ((1, 1), (3, 2), (5, 5), (4, 8), (11, 3), (2, 127)):
         lowest = np.full((1, height, width, 18), -(2 ** (bits - 1)) + (bits == 8))
         lowest[..., 9:] = random_codes(random, bits, (1, height, width, 9))
         image = (height + 1, width + 2, 18)
@@ -133,10 +133,26 @@ def groups(bits):
     return maker.file()
 
 
+def scales(bits):
+    """Sums that are shifted left or not rounded twice, some or all of a layer's, and tiny scales."""
+    maker, random = Maker(), np.random.default_rng(bits)
+    for factor in (1.5, 0.6, 0.3, 1e-8):
+        for channels in (16, 19):
+            for size, depth in ((1, 8), (3, 4)):
+                codes = np.sign(random_codes(random, bits, (channels, size, size, depth)))
+                conv(maker, (5, 5, depth), codes, bits, zero=0, factor=factor)
+            codes = np.sign(random_codes(random, bits, (1, 3, 3, channels)))
+            conv(maker, (5, 5, channels), codes, bits, zero=0, factor=factor, own=True)
+            codes = np.sign(random_codes(random, bits, (channels, 1, 1, 24)))
+            conv(maker, (1, 1, 24), codes, bits, zero=0, factor=factor)
+    return maker.file()
+
+
 KINDS = {
     "blocks": blocks,
     "used once": used_once,
     "depthwise": depthwise,
     "channels": channels,
     "groups": groups,
+    "scales": scales,
 }

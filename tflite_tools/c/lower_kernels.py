@@ -360,7 +360,7 @@ def _portable_bytes(taps: int, fields: Mapping[str, int]) -> int:
 
 
 def _helium_bytes(channels: int, taps: int) -> int:
-    """The same with Helium: what scales the sums of four filters, three patches, and the filters."""
+    """The same with Helium: what scales the sums of four filters, three patches, the filters."""
     return _FOUR_SCALES_BYTES + (3 + min(4, channels)) * _words(taps)
 
 

@@ -127,12 +127,32 @@ def test_kernels_at_their_edges(kind, bits):
 @pytest.mark.device
 @pytest.mark.parametrize("bits", [2, 3, 4, 8])
 def test_the_largest_sums_of_a_channel(bits):
-    """With Helium 16 bits hold the sums of some filters: those of the least codes and inputs."""
+    """With Helium 16 bits hold the sums of some filters: those of the least codes and inputs, or of
+    two products of codes of 8 bits but for the least one."""
     maker = Maker()
-    for height, width in ((1, 31), (4, 8), (1, 15), (8, 2)):
-        codes = np.full((1, height, width, 16), -(2 ** (bits - 1)))
-        conv(maker, (height, width + 1, 16), codes, bits, zero=0, factor=2.0**-bits / 100, own=True)
-    model = maker.file()
+    for least in (-(2 ** (bits - 1)), 1 - 2 ** (bits - 1)):
+        for height, width in ((1, 31), (4, 8), (1, 15), (8, 2), (3, 3)):
+            codes = np.full((1, height, width, 16), least)
+            image = (height, width + 1, 16)
+            conv(maker, image, codes, bits, zero=0, factor=2.0**-bits / 100, own=True)
+    at_ends(maker.file())
+
+
+@pytest.mark.device
+@pytest.mark.parametrize("positions, zero", [(1, -128), (1, 0), (1, 127), (2, -128)])
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+def test_the_largest_sums_of_a_filter(bits, positions, zero):
+    """Twice 255 * 127 * 33,000 is 2^31 less half a percent; more taps are refused."""
+    maker, high = Maker(), 2 ** (bits - 1)
+    taps = 33_000 * 127 // (high * 2 ** (8 - bits)) // 8 * 8
+    ends = np.array([high - 1, 1 - high, high - 1])[:, None, None, None]
+    codes = ends * np.ones((1, 1, 1, taps), np.int64)
+    conv(maker, (1, positions, taps), codes, bits, zero=zero, factor=2e-8 * 2.0 ** (8 - bits))
+    at_ends(maker.file())
+
+
+def at_ends(model):
+    """With Helium layers compute what TFLM computes of the least and of the largest inputs."""
     shapes = [model.main.tensors[index].shape for index in model.main.inputs]
     inputs = [np.stack([np.full(s[1:], value, np.int8) for value in (-128, 127)]) for s in shapes]
     sources = generate.generate(model)
