@@ -19,6 +19,15 @@ static inline uint32x4_t tfb_four_of_three_bytes(const tfb_conv *op, int32_t c,
   return vshlq_n_u32(word, 8);
 }
 
+/* Biases of the channels from c on, unless constants are short. */
+static inline int32x4_t tfb_four_biases(const tfb_conv *op, int32_t c, mve_pred16_t wanted) {
+  if (op->form & TFB_BIAS16) return vldrhq_z_s32((const int16_t *)op->bias + c, wanted);
+  if (op->form & TFB_BIAS24) {
+    return vshrq_n_s32(vreinterpretq_s32_u32(tfb_four_of_three_bytes(op, c, wanted)), 8);
+  }
+  return vldrwq_z_s32((const int32_t *)op->bias + c, wanted);
+}
+
 /* Of the channels from c on, as tfb_filter_scales has them for one. */
 static inline tfb_four tfb_four_scales(const tfb_conv *op, int32_t c, mve_pred16_t wanted) {
   tfb_four four;
@@ -39,14 +48,7 @@ static inline tfb_four tfb_four_scales(const tfb_conv *op, int32_t c, mve_pred16
   {
     four.multiplier = vdupq_n_s32(op->multiplier[0]);
     if (op->form & TFB_EACH_MULTIPLIER) four.multiplier = vldrwq_z_s32(op->multiplier + c, wanted);
-    if (op->form & TFB_BIAS16) {
-      four.bias = vldrhq_z_s32((const int16_t *)op->bias + c, wanted);
-    } else if (op->form & TFB_BIAS24) {
-      four.bias = vreinterpretq_s32_u32(tfb_four_of_three_bytes(op, c, wanted));
-      four.bias = vshrq_n_s32(four.bias, 8);
-    } else {
-      four.bias = vldrwq_z_s32((const int32_t *)op->bias + c, wanted);
-    }
+    four.bias = tfb_four_biases(op, c, wanted);
     if (op->form & TFB_JOINT_SHIFT) {
       uint32x4_t joint = vreinterpretq_u32_s32(four.multiplier);
       shift = vaddq_s32(shift, vreinterpretq_s32_u32(vshrq_n_u32(joint, 30)));
