@@ -86,6 +86,23 @@ static TFB_APART void tfb_plane_sums(const tfb_conv *op, const int8_t *plane, in
     }
   }
 }
+
+/* All outputs of a filter of one tap at stride 1, straight from a channel of the images. */
+static TFB_APART void tfb_one_tap(const tfb_conv *op, const tfb_filter *filter,
+                                  const int8_t *channel, int8_t *out) {
+  int32_t left = op->out_h * op->out_w, weight = filter->row[0], n, i;
+  uint32x4_t places = vmulq_n_u32(vidupq_n_u32(0, 1), op->in_c);
+  int32_t sums[TFB_PLANE_CHUNK];
+  for (; left > 0; left -= n, out += n * op->out_c) {
+    n = tfb_min(left, TFB_PLANE_CHUNK);
+    for (i = 0; i < n; i += 4, channel += 4 * op->in_c) {
+      mve_pred16_t wanted = vctp32q((uint32_t)(n - i));
+      int32x4_t four = vldrbq_gather_offset_z_s32(channel, places, wanted);
+      vstrwq_s32(sums + i, vmulq_n_s32(four, weight));
+    }
+    tfb_store(op, filter, sums, n, out);
+  }
+}
 #else
 /* The sum of one position with `rows` rows of a filter. */
 static inline int32_t tfb_plane_one(const int8_t *pixel, int32_t line, int32_t tap, const int8_t *w,
@@ -229,6 +246,12 @@ static inline void tfb_depthwise_rows(const tfb_conv *op, tfb_rows *rows, const 
     for (c = 0; c < op->out_c; c++) {
       const int8_t *codes = rows->row_of(rows->source, c, &stream, scratch, taps);
       tfb_filter filter = tfb_filter_with(op, c, codes, taps);
+#if TFB_MVE
+      if (taps * op->stride_h * op->stride_w == 1) {
+        tfb_one_tap(op, &filter, in + c / multiple, out + b * op->out_h * op->out_w * op->out_c + c);
+        continue;
+      }
+#endif
       if (c % multiple == 0) tfb_plane(op, in + c / multiple, height, width, plane);
       tfb_depthwise_plane(op, plane, width, &filter,
                           out + b * op->out_h * op->out_w * op->out_c + c);

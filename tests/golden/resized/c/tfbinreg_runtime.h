@@ -686,6 +686,15 @@ static inline uint32x4_t tfb_four_of_three_bytes(const tfb_conv *op, int32_t c,
   return vshlq_n_u32(word, 8);
 }
 
+/* Biases of the channels from c on, unless constants are short. */
+static inline int32x4_t tfb_four_biases(const tfb_conv *op, int32_t c, mve_pred16_t wanted) {
+  if (op->form & TFB_BIAS16) return vldrhq_z_s32((const int16_t *)op->bias + c, wanted);
+  if (op->form & TFB_BIAS24) {
+    return vshrq_n_s32(vreinterpretq_s32_u32(tfb_four_of_three_bytes(op, c, wanted)), 8);
+  }
+  return vldrwq_z_s32((const int32_t *)op->bias + c, wanted);
+}
+
 /* Of the channels from c on, as tfb_filter_scales has them for one. */
 static inline tfb_four tfb_four_scales(const tfb_conv *op, int32_t c, mve_pred16_t wanted) {
   tfb_four four;
@@ -706,14 +715,7 @@ static inline tfb_four tfb_four_scales(const tfb_conv *op, int32_t c, mve_pred16
   {
     four.multiplier = vdupq_n_s32(op->multiplier[0]);
     if (op->form & TFB_EACH_MULTIPLIER) four.multiplier = vldrwq_z_s32(op->multiplier + c, wanted);
-    if (op->form & TFB_BIAS16) {
-      four.bias = vldrhq_z_s32((const int16_t *)op->bias + c, wanted);
-    } else if (op->form & TFB_BIAS24) {
-      four.bias = vreinterpretq_s32_u32(tfb_four_of_three_bytes(op, c, wanted));
-      four.bias = vshrq_n_s32(four.bias, 8);
-    } else {
-      four.bias = vldrwq_z_s32((const int32_t *)op->bias + c, wanted);
-    }
+    four.bias = tfb_four_biases(op, c, wanted);
     if (op->form & TFB_JOINT_SHIFT) {
       uint32x4_t joint = vreinterpretq_u32_s32(four.multiplier);
       shift = vaddq_s32(shift, vreinterpretq_s32_u32(vshrq_n_u32(joint, 30)));
@@ -2114,48 +2116,66 @@ static TFB_APART void tfb_dense(const tfb_conv *op, const int8_t *in, int8_t *ou
  * larger by 128 and never negative; or codes alone. */
 enum { TFB_PRODUCTS, TFB_RAISED, TFB_CODES };
 
-/* Inputs in the order in which tfb_arrange puts them for lanes of packed codes, and the bytes of a
- * filter. */
+/* Inputs in the order in which tfb_arrange puts them for lanes of packed codes; how far the second to
+ * fourth of four filters lie behind the one before, and the next four; where codes are read and sums
+ * go, of so many filters, what these begin with, and the bytes of a filter. */
 typedef struct {
   const int8_t *x;
-  int32_t lanes, bytes, kind;
+  int32_t lanes, steps[4];
+  const uint8_t *codes;
+  int32_t *sums, count, start, kind, bytes;
 } tfb_inputs;
 
-/* The sums of four filters, one after the other; of the last one again where there are fewer. */
-typedef void (*tfb_sum_blocks)(const tfb_inputs *in, const uint8_t *codes, int32_t filters,
-                               int32_t *sums);
+/* Makes the sums of in->count filters, four at a time. */
+typedef void (*tfb_sum_blocks)(tfb_inputs *in);
 
 /* Where the bytes of the first words of four blocks of 12 bytes lie, then those of the second ones. */
 static const uint8_t tfb_places[32] = {0, 1, 2, 3, 12, 13, 14, 15, 24, 25, 26, 27, 36, 37, 38, 39,
                                        4, 5, 6, 7, 16, 17, 18, 19, 28, 29, 30, 31, 40, 41, 42, 43};
 
-/* Runs a loop over sixteen lanes of packed codes of filters at p, q, r and s, with what `first` sets
- * up; behind the last one LETP leaves lanes out. */
-#define TFB_FOUR_FILTERS(first, body)                                                            \
-  __asm__ volatile(first "dlstp.8 lr, %[n]\n1:\n" body "letp lr, 1b\n"                           \
-                   : [a] "+Te"(a), [b] "+Te"(b), [c] "+Te"(c), [d] "+Te"(d), [p] "+r"(p),        \
-                     [q] "+r"(q), [r] "+r"(r), [s] "+r"(s), [x] "+r"(x)                          \
-                   : [n] "r"(in->lanes), [places] "r"(tfb_places)                                \
-                   : "lr", "q0", "q1", "q2", "q3", "q4", "q5", "q6", "q7", "memory")
+/* Runs loops over sixteen lanes of packed codes of filters at p, q, r and s, with what `first` sets up;
+ * behind the last lane LETP leaves lanes out. */
+#define TFB_FOUR_FILTERS(first, body)                                                          \
+  __asm__ volatile(first                                                                       \
+                   "2: ldrd %[q], %[r], [%[in], #8]\n"                                         \
+                   "ldrd %[s], %[d], [%[in], #16]\n"                                           \
+                   "ldr %[p], [%[in], #24]\n"                                                  \
+                   "ldrd %[x], %[b], [%[in]]\n"                                                \
+                   "add %[q], %[p]\n"                                                          \
+                   "add %[r], %[q]\n"                                                          \
+                   "add %[s], %[r]\n"                                                          \
+                   "add %[d], %[s]\n"                                                          \
+                   "str %[d], [%[in], #24]\n"                                                  \
+                   "dlstp.8 lr, %[b]\n"                                                        \
+                   "ldr %[a], [%[in], #36]\n"                                                  \
+                   "mov %[b], %[a]\n"                                                          \
+                   "mov %[c], %[a]\n"                                                          \
+                   "mov %[d], %[a]\n"                                                          \
+                   "1:\n" body "letp lr, 1b\n"                                                 \
+                   "ldrd %[p], %[q], [%[in], #28]\n"                                           \
+                   "strd %[a], %[b], [%[p]], #8\n"                                             \
+                   "strd %[c], %[d], [%[p]], #8\n"                                             \
+                   "subs %[q], #4\n"                                                           \
+                   "strd %[p], %[q], [%[in], #28]\n"                                           \
+                   "bgt 2b\n"                                                                  \
+                   : [a] "=&Te"(a), [b] "=&Te"(b), [c] "=&Te"(c), [d] "=&Te"(d), [p] "=&r"(p), \
+                     [q] "=&r"(q), [r] "=&r"(r), [s] "=&r"(s), [x] "=&r"(x)                    \
+                   : [in] "r"(in), [places] "r"(tfb_places)                                    \
+                   : "lr", "q0", "q1", "q2", "q3", "q4", "q5", "q6", "q7", "cc", "memory")
 
 /* The three kinds of sums, of which `of` makes a loop with an instruction for inputs in q4, one for
  * codes that are raised, and one that sums codes. */
-#define TFB_SUMS_OF_KIND(first, of)                                             \
-  int32_t a = 0, b = 0, c = 0, d = 0, bytes = in->bytes;                        \
-  const int8_t *x = in->x;                                                      \
-  const uint8_t *p = codes, *q = p + (filters > 1 ? bytes : 0);                 \
-  const uint8_t *r = q + (filters > 2 ? bytes : 0), *s = r + (filters > 3 ? bytes : 0); \
-  if (in->kind == TFB_PRODUCTS) {                                               \
-    TFB_FOUR_FILTERS(first, of(TFB_NEXT_INPUTS, TFB_AS_IS, TFB_MULTIPLIED));    \
-  } else if (in->kind == TFB_RAISED) {                                          \
+#define TFB_SUMS_OF_KIND(first, of)                                                    \
+  int32_t a, b, c, d;                                                                  \
+  const int8_t *x;                                                                     \
+  const uint8_t *p, *q, *r, *s;                                                        \
+  if (in->kind == TFB_PRODUCTS) {                                                      \
+    TFB_FOUR_FILTERS(first, of(TFB_NEXT_INPUTS, TFB_AS_IS, TFB_MULTIPLIED));           \
+  } else if (in->kind == TFB_RAISED) {                                                 \
     TFB_FOUR_FILTERS(first, of(TFB_NEXT_INPUTS, TFB_TURNED, TFB_MULTIPLIED_UNSIGNED)); \
-  } else {                                                                      \
-    TFB_FOUR_FILTERS(first, of(TFB_NO_INPUTS, TFB_AS_IS, TFB_SUMMED));          \
-  }                                                                             \
-  sums[0] = a;                                                                  \
-  sums[1] = b;                                                                  \
-  sums[2] = c;                                                                  \
-  sums[3] = d
+  } else {                                                                             \
+    TFB_FOUR_FILTERS(first, of(TFB_NO_INPUTS, TFB_AS_IS, TFB_SUMMED));                 \
+  }
 
 #define TFB_NEXT_INPUTS(to) "vldrb.8 " to ", [%[x]], #16\n"
 #define TFB_NO_INPUTS(to)
@@ -2171,9 +2191,8 @@ static const uint8_t tfb_places[32] = {0, 1, 2, 3, 12, 13, 14, 15, 24, 25, 26, 2
 #define TFB_LOOP_OF_8(next, turn, add)                                              \
   next("q4") TFB_ONE_OF_8("p", "a", turn, add) TFB_ONE_OF_8("q", "b", turn, add)    \
       TFB_ONE_OF_8("r", "c", turn, add) TFB_ONE_OF_8("s", "d", turn, add)
-static TFB_APART void tfb_blocks8(const tfb_inputs *in, const uint8_t *codes, int32_t filters,
-                                  int32_t *sums) {
-  TFB_SUMS_OF_KIND("vmov.i8 q7, #0x80\n", TFB_LOOP_OF_8);
+static TFB_APART void tfb_blocks8(tfb_inputs *in) {
+  TFB_SUMS_OF_KIND("vmov.i8 q7, #0x80\n", TFB_LOOP_OF_8)
 }
 
 /* Bytes with several codes each, of four filters. */
@@ -2200,16 +2219,14 @@ static TFB_APART void tfb_blocks8(const tfb_inputs *in, const uint8_t *codes, in
 
 #define TFB_LOOP_OF_4(next, turn, add) \
   TFB_FOUR_BYTES(turn) TFB_LOWEST("4", next, add) TFB_HIGHEST(next, add)
-static TFB_APART void tfb_blocks4(const tfb_inputs *in, const uint8_t *codes, int32_t filters,
-                                  int32_t *sums) {
-  TFB_SUMS_OF_KIND("vmov.i8 q6, #0xf0\nvmov.i8 q7, #0x88\n", TFB_LOOP_OF_4);
+static TFB_APART void tfb_blocks4(tfb_inputs *in) {
+  TFB_SUMS_OF_KIND("vmov.i8 q6, #0xf0\nvmov.i8 q7, #0x88\n", TFB_LOOP_OF_4)
 }
 #define TFB_LOOP_OF_2(next, turn, add)                                                     \
   TFB_FOUR_BYTES(turn) TFB_LOWEST("6", next, add) TFB_MIDDLE("4", next, add)               \
       TFB_MIDDLE("2", next, add) TFB_HIGHEST(next, add)
-static TFB_APART void tfb_blocks2(const tfb_inputs *in, const uint8_t *codes, int32_t filters,
-                                  int32_t *sums) {
-  TFB_SUMS_OF_KIND("vmov.i8 q6, #0xc0\nvmov.i8 q7, #0xaa\n", TFB_LOOP_OF_2);
+static TFB_APART void tfb_blocks2(tfb_inputs *in) {
+  TFB_SUMS_OF_KIND("vmov.i8 q6, #0xc0\nvmov.i8 q7, #0xaa\n", TFB_LOOP_OF_2)
 }
 
 /* Words of four blocks of 12 bytes each, by where their bytes lie (q5 the first, q6 the second), and
@@ -2238,10 +2255,9 @@ static TFB_APART void tfb_blocks2(const tfb_inputs *in, const uint8_t *codes, in
   TFB_LOWER("q5", next, turn, add) TFB_LOWER("q6", next, turn, add)                            \
       TFB_UPPER("q5", "q6", "vshl.i8 q3, q3, #1\n", next, turn, add) TFB_ALL_ON("4")           \
           TFB_LOWER("q6", next, turn, add) TFB_UPPER("q6", "q5", "", next, turn, add) TFB_ALL_ON("44")
-static TFB_APART void tfb_blocks3(const tfb_inputs *in, const uint8_t *codes, int32_t filters,
-                                  int32_t *sums) {
+static TFB_APART void tfb_blocks3(tfb_inputs *in) {
   TFB_SUMS_OF_KIND("vmov.i8 q4, #0xe0\nvmov.i8 q7, #0x80\nvldrb.8 q5, [%[places]]\n"
-                   "vldrb.8 q6, [%[places], #16]\n", TFB_LOOP_OF_3);
+                   "vldrb.8 q6, [%[places], #16]\n", TFB_LOOP_OF_3)
 }
 
 /* Inputs as the loops above load them: the same four of each of four blocks, fours in turn, but those
@@ -2305,48 +2321,108 @@ static TFB_APART void tfb_rest_of_3(const tfb_conv *op, const uint8_t *codes, in
   }
 }
 
+/* The sums of n filters at `codes`; of the last ones, below four, the last is made again. */
+static TFB_APART void tfb_sums_of(tfb_inputs *in, tfb_sum_blocks blocks, const uint8_t *codes,
+                                  int32_t n, int32_t *sums) {
+  int32_t rest = n & 3, i;
+  in->codes = codes;
+  in->sums = sums;
+  in->count = n - rest;
+  for (i = 0; i < 4; i++) in->steps[i] = in->bytes;
+  if (n > rest) blocks(in);
+  for (i = 1; i < 4; i++) in->steps[i - 1] = i < rest ? in->bytes : 0;
+  in->count = rest;
+  if (rest > 0) blocks(in);
+}
+
+/* What turns sums of a chunk of filters into stored values, as in tfb_four. */
+typedef struct {
+  int32_t bias[TFB_CHUNK], left[TFB_CHUNK], multiplier[TFB_CHUNK], exponent[TFB_CHUNK];
+} tfb_chunk;
+
+/* Takes what scales the sums of n filters from c on; if they differ in their biases alone, only these
+ * but for the first chunk. */
+static TFB_APART void tfb_take_chunk(const tfb_conv *op, int32_t c, int32_t n, tfb_chunk *chunk) {
+  int32_t each = op->form & (TFB_EACH_MULTIPLIER | TFB_EACH_SHIFT | TFB_SHORT), i;
+  for (i = 0; i < n; i += 4) {
+    mve_pred16_t wanted = vctp32q((uint32_t)(n - i));
+    if (c == 0 || each) {
+      tfb_four four = tfb_four_scales(op, c + i, wanted);
+      vstrwq_s32(chunk->bias + i, four.bias);
+      vstrwq_s32(chunk->left + i, four.left);
+      vstrwq_s32(chunk->multiplier + i, four.multiplier);
+      vstrwq_s32(chunk->exponent + i, four.exponent);
+    } else {
+      vstrwq_s32(chunk->bias + i, tfb_four_biases(op, c + i, wanted));
+    }
+  }
+}
+
+/* Stores what n sums of codes times inputs make, as tfb_four_scaled has it; rows of `chunk` are 128
+ * bytes apart. */
+static TFB_APART void tfb_store_chunk(const tfb_conv *op, const tfb_chunk *chunk,
+                                      const int32_t *sums, int32_t n, int8_t *out) {
+  __asm__ volatile(
+      "dlstp.32 lr, %[n]\n"
+      "1: vldrw.32 q0, [%[sums]], #16\n"
+      "vldrw.32 q1, [%[chunk]], #16\n"
+      "vshl.s32 q0, %[drop]\n"
+      "vmla.s32 q1, q0, %[prescale]\n"
+      "vldrw.32 q0, [%[chunk], #112]\n"
+      "vshl.s32 q1, q1, q0\n"
+      "vldrw.32 q0, [%[chunk], #240]\n"
+      "vqrdmulh.s32 q1, q1, q0\n"
+      "vldrw.32 q0, [%[chunk], #368]\n"
+      "vand q2, q1, q0\n"
+      "vshr.s32 q2, q2, #31\n"
+      "vadd.i32 q1, q1, q2\n"
+      "vrshl.s32 q1, q1, q0\n"
+      "vadd.i32 q1, q1, %[zero]\n"
+      "vmin.s32 q1, q1, %q[high]\n"
+      "vmax.s32 q1, q1, %q[low]\n"
+      "vstrb.32 q1, [%[out]], #4\n"
+      "letp lr, 1b\n"
+      : [sums] "+r"(sums), [chunk] "+r"(chunk), [out] "+l"(out)
+      : [n] "r"(n), [drop] "r"(op->bits - 8), [prescale] "r"((int32_t)op->prescale),
+        [zero] "r"((int32_t)op->out_zero), [low] "w"(vdupq_n_s32(op->low)),
+        [high] "w"(vdupq_n_s32(op->high))
+      : "lr", "q0", "q1", "q2", "memory");
+}
+
 /* A convolution whose filters each see the whole input, in order; every filter begins with a byte.
  * `scratch` holds the input in the order of the codes; `blocks` is the function for their width. Where
  * biases do not contain what the zero point adds, inputs less it have no sign if it is the least one;
  * else the codes are summed for it. */
 static TFB_APART void tfb_dense(const tfb_conv *op, const int8_t *in, int8_t *out, int8_t *scratch,
                                 tfb_sum_blocks blocks) {
-  int32_t taps = op->in_h * op->in_w * op->in_c, bits = op->bits, zero = tfb_zero(op), c;
-  int32_t raised = 0, taken = taps, sums[4], codes[4];
+  int32_t taps = op->in_h * op->in_w * op->in_c, bits = op->bits, zero = tfb_zero(op), c, i;
+  int32_t taken = taps, sums[TFB_CHUNK], codes[TFB_CHUNK];
   const uint8_t *next = op->weights;
   tfb_inputs inputs;
-  inputs.kind = zero == -128 ? TFB_RAISED : TFB_PRODUCTS;
-  inputs.bytes = taps * bits / 8;
+  tfb_chunk chunk;
   inputs.x = in;
   if (bits < 8 || zero == -128) {
     inputs.x = scratch;
     taken = tfb_arrange(in, taps, bits, zero == -128 ? -128 : 0, scratch);
   }
+  inputs.bytes = taps * bits / 8;
   inputs.lanes = bits == 3 ? taken / 8 : inputs.bytes;
-  if (zero == -128) raised = 128 * (tfb_sum(in, taken) + 128 * taken);
-  for (c = 0; c < op->out_c; c += 4, out += 4, next += 4 * inputs.bytes) {
-    int32_t filters = tfb_min(4, op->out_c - c);
-    mve_pred16_t wanted = vctp32q((uint32_t)filters);
-    tfb_four four = tfb_four_scales(op, c, wanted);
-    int32x4_t sum = vdupq_n_s32(0);
-    if (taken > 0) {
-      blocks(&inputs, next, filters, sums);
-      sum = vsubq_n_s32(vldrwq_s32(sums), raised);
-      if (zero != 0 && zero != -128) {
-        tfb_inputs alone = inputs;
-        alone.kind = TFB_CODES;
-        blocks(&alone, next, filters, codes);
-        sum = vsubq_s32(sum, vmulq_n_s32(vldrwq_s32(codes), zero));
-      }
+  inputs.start = zero == -128 ? -128 * (tfb_sum(in, taken) + 128 * taken) : 0;
+  for (c = 0; c < op->out_c; c += TFB_CHUNK, next += TFB_CHUNK * inputs.bytes) {
+    int32_t n = tfb_min(TFB_CHUNK, op->out_c - c);
+    memset(sums, 0, sizeof sums);
+    inputs.kind = zero == -128 ? TFB_RAISED : TFB_PRODUCTS;
+    if (taken > 0) tfb_sums_of(&inputs, blocks, next, n, sums);
+    if (taken > 0 && zero != 0 && zero != -128) {
+      inputs.kind = TFB_CODES;
+      tfb_sums_of(&inputs, blocks, next, n, codes);
+      for (i = 0; i < n; i++) sums[i] -= zero * codes[i];
     }
     if (taken < taps) {
-      vstrwq_s32(sums, sum);
-      tfb_rest_of_3(op, next + taken * 3 / 8, inputs.bytes, filters, in + taken, taps - taken,
-                    sums);
-      sum = vldrwq_s32(sums);
+      tfb_rest_of_3(op, next + taken * 3 / 8, inputs.bytes, n, in + taken, taps - taken, sums);
     }
-    sum = vmulq_n_s32(vshlq_r_s32(sum, bits - 8), op->prescale);
-    tfb_store_four(op, four, wanted, sum, out);
+    tfb_take_chunk(op, c, n, &chunk);
+    tfb_store_chunk(op, &chunk, sums, n, out + c);
   }
 }
 #endif
@@ -3367,6 +3443,23 @@ static TFB_APART void tfb_plane_sums(const tfb_conv *op, const int8_t *plane, in
     }
   }
 }
+
+/* All outputs of a filter of one tap at stride 1, straight from a channel of the images. */
+static TFB_APART void tfb_one_tap(const tfb_conv *op, const tfb_filter *filter,
+                                  const int8_t *channel, int8_t *out) {
+  int32_t left = op->out_h * op->out_w, weight = filter->row[0], n, i;
+  uint32x4_t places = vmulq_n_u32(vidupq_n_u32(0, 1), op->in_c);
+  int32_t sums[TFB_PLANE_CHUNK];
+  for (; left > 0; left -= n, out += n * op->out_c) {
+    n = tfb_min(left, TFB_PLANE_CHUNK);
+    for (i = 0; i < n; i += 4, channel += 4 * op->in_c) {
+      mve_pred16_t wanted = vctp32q((uint32_t)(n - i));
+      int32x4_t four = vldrbq_gather_offset_z_s32(channel, places, wanted);
+      vstrwq_s32(sums + i, vmulq_n_s32(four, weight));
+    }
+    tfb_store(op, filter, sums, n, out);
+  }
+}
 #else
 /* The sum of one position with `rows` rows of a filter. */
 static inline int32_t tfb_plane_one(const int8_t *pixel, int32_t line, int32_t tap, const int8_t *w,
@@ -3510,6 +3603,12 @@ static inline void tfb_depthwise_rows(const tfb_conv *op, tfb_rows *rows, const 
     for (c = 0; c < op->out_c; c++) {
       const int8_t *codes = rows->row_of(rows->source, c, &stream, scratch, taps);
       tfb_filter filter = tfb_filter_with(op, c, codes, taps);
+#if TFB_MVE
+      if (taps * op->stride_h * op->stride_w == 1) {
+        tfb_one_tap(op, &filter, in + c / multiple, out + b * op->out_h * op->out_w * op->out_c + c);
+        continue;
+      }
+#endif
       if (c % multiple == 0) tfb_plane(op, in + c / multiple, height, width, plane);
       tfb_depthwise_plane(op, plane, width, &filter,
                           out + b * op->out_h * op->out_w * op->out_c + c);
