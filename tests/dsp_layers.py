@@ -53,6 +53,37 @@ def blocks(bits):
     return maker.file()
 
 
+def at_the_bound(bits, zero):
+    """Rows of the least and the largest codes, of more taps than a sum of 16 bits holds, inside an
+    image and at its border, and inputs that are up to 255 from the zero point."""
+    maker, depth = Maker(), 45
+    least, most = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+    ends = np.array([least, most, most, least, least, least, most])
+    codes = ends[:, None, None, None] * np.ones((1, 3, 3, depth), np.int64)
+    for padding in (0, 1):
+        conv(maker, (3, 9, depth), codes, bits, padding=padding, zero=zero, factor=1e-5)
+    inputs = [np.full((4, 3, 9, depth), -128, np.int8) for _ in range(2)]
+    for own in inputs:
+        own[1], own[2, :, ::2], own[3, ..., ::3] = 127, 127, 5
+    return maker.file(), inputs
+
+
+def depthwise_at_the_bound(bits, zero):
+    """As many taps as a sum of 16 bits holds, and one more, of the least and the largest codes."""
+    maker, least, most = Maker(), -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+    height, width = {2: (8, 16), 3: (8, 8), 4: (4, 8)}[bits]
+    inputs = []
+    for shape in ((height, width), (1, height * width + 1)):
+        codes = np.ones((1, *shape, 4), np.int64) * np.array([least, most, least, most])
+        codes[..., ::2, 2:] = least
+        image = (shape[0] + 2, shape[1] + 1, 4)
+        conv(maker, image, codes, bits, zero=zero, factor=2.0**-bits / 100, own=True)
+        own = np.full((4, *image), -128, np.int8)
+        own[1], own[2, :, ::2], own[3, ..., ::2] = 127, 127, 5
+        inputs.append(own)
+    return maker.file(), inputs
+
+
 USED_ONCE = (
     (8, 5), (12, 6), (16, 2), (20, 3), (24, 3), (30, 7), (32, 1), (40, 4), (50, 2), (72, 7),
     (76, 9), (128, 2), (152, 5), (184, 3),

@@ -140,6 +140,9 @@ def _pair(
     })  # fmt: skip
     places = ", ".join(op.address(tensor) for tensor in (a, b, op.output))
     call, rows = f"tfb_combine({record}, {function}, {places});", None
+    side_by_side = step_a[-1] == step_b[-1] == 1
+    if function == "tfb_mul_down" and side_by_side and -_LARGEST_SHIFT <= result[1] < 0:
+        call = f"tfb_mul_rows({record}, {places});"
     if a.shape == b.shape == shape:
         some = lowering.of_part("tfb_pair", record, "part.size[3] = {count};", call)
         rows = op.pointwise(some)

@@ -14,8 +14,7 @@ from tflite_tools.schema import codes as file_codes
 from tflite_tools.schema.contents import Tensor
 
 _MAX_REACH = 2**15
-_SCALES_BYTES = 40  # of the factors of two filters
-_PLAIN_SCALES_BYTES = 32  # the same on cores without DSP instructions
+_SCALES_BYTES = 40  # of what scales the sums of two filters
 _FOUR_SCALES_BYTES = 64  # of four filters with Helium
 _POSITIONS, _PATCHES_BYTES = 32, 512  # whose patches these keep at most, or four positions
 _LEAST_BLOCK = 2048  # bytes of filters whose inputs are widened once; more if the arena has room
@@ -298,8 +297,9 @@ def _step(
         scratch = max(scratch, 2 * _words(taps), _arranged_bytes(taps, bits))
         call = f"tfb_dense({record}, {places}, tfb_blocks{bits});"
         return op.step(call, source, scratch=scratch)
-    growth, beside = _block(len(kernel.rows) // groups, taps, fields, bool(inside))
-    needed = (_portable_bytes(taps, fields), _helium_bytes(len(kernel.rows) // groups, taps))
+    growth, beside = _block(len(kernel.rows) // groups, taps, fields, bool(inside), bits)
+    portable = _portable_bytes(taps, fields) if bits == 8 else 0
+    needed = (portable, _helium_bytes(len(kernel.rows) // groups, taps))
     scratch = max(scratch, *needed, beside + growth.least * growth.unit)
     widen = "" if coded is not None else ", 0" if bits == 8 else f", tfb_widen{bits}"
     if groups > 1:
@@ -334,11 +334,15 @@ def _sees_all(fields: dict[str, int]) -> bool:
     )
 
 
-def _block(channels: int, taps: int, fields: dict[str, int], inside: bool) -> tuple[Growth, int]:
+def _block(
+    channels: int, taps: int, fields: dict[str, int], inside: bool, bits: int
+) -> tuple[Growth, int]:
     """Memory of a convolution in blocks: its pairs of filters, and what is beside them.
 
     A pair has its factors and its codes as 16-bit numbers, beside it lie two positions' inputs, so
-    wide as well, and as bytes if they cannot be widened where they are.
+    wide as well, and as bytes if they cannot be widened where they are. On cores without DSP
+    instructions more room is of use: for the inputs of two more positions, and for codes of 8 bits,
+    which are twice as wide there.
     """
     wide = 4 * (taps + taps % 2)
     most = (channels + 1) // 2
@@ -347,16 +351,19 @@ def _block(channels: int, taps: int, fields: dict[str, int], inside: bool) -> tu
     straight = fields["k_w"] == 1 or fields["dilation_w"] == 1
     beside = wide if inside and in_words and straight else wide + 2 * _words(taps)
     pair = wide + _SCALES_BYTES
-    return Growth(pair, max(1, min(most, _LEAST_BLOCK // pair)), most), beside
+    useful = 2 * most + 1 if bits == 8 else most + 1
+    return Growth(pair, max(1, min(most, _LEAST_BLOCK // pair)), useful), beside
 
 
 def _portable_bytes(taps: int, fields: Mapping[str, int]) -> int:
-    """What a convolution needs at least on cores without DSP instructions: a pair of filters with a
-    word for each tap, and patches of an image, or two rows of codes while they are joined."""
+    """What a convolution of 8 bits needs at least on cores without DSP instructions.
+
+    These are a pair of filters as bytes, and patches of an image.
+    """
     length = _words(taps)
     flat = fields["k_h"] * fields["k_w"] * fields["stride_h"] * fields["stride_w"] == 1
-    kept = 2 if flat else max(4, min(_POSITIONS, _PATCHES_BYTES // length // 4 * 4))
-    return kept * length + 4 * length + _PLAIN_SCALES_BYTES
+    kept = 0 if flat else max(4, min(_POSITIONS, _PATCHES_BYTES // length // 4 * 4))
+    return kept * length + 2 * length + _SCALES_BYTES
 
 
 def _helium_bytes(channels: int, taps: int) -> int:
@@ -388,17 +395,27 @@ def _plane_bytes(fields: Mapping[str, int]) -> int:
     """A channel with its border, and what the last four outputs of its last row read beyond it.
 
     Where there are DSP instructions it is in 16-bit numbers, behind the filter's in pairs, each
-    twice.
+    twice; elsewhere the upper half of its outputs lies in words with the lower one, behind the
+    filter's.
     """
+    halved = {**fields, "out_h": (fields["out_h"] + 1) // 2}
+    (height, width), (lines, _) = _plane_sides(fields), _plane_sides(halved)
+    reach = (fields["k_w"] - 1) * fields["dilation_w"] + 1
+    pairs = fields["k_h"] * (reach // 2 + 1)
+    wide = 8 * pairs + 2 * (height * (width + width % 2) + 6 * fields["stride_w"] + 2)
+    taps = fields["k_h"] * fields["k_w"]
+    return max(wide, 4 * (taps + lines * width + 3 * fields["stride_w"]))
+
+
+def _plane_sides(fields: Mapping[str, int]) -> tuple[int, int]:
+    """Height and width of what all outputs of a channel see."""
     height, width = (
         (fields[f"out_{axis}"] - 1) * fields[f"stride_{axis}"]
         + (fields[f"k_{axis}"] - 1) * fields[f"dilation_{axis}"]
         + 1
         for axis in "hw"
     )
-    reach = (fields["k_w"] - 1) * fields["dilation_w"] + 1
-    pairs = fields["k_h"] * (reach // 2 + 1)
-    return 8 * pairs + 2 * (height * (width + width % 2) + 6 * fields["stride_w"] + 2)
+    return height, width
 
 
 def _fits32(kernel: _Kernel, shifts: np.ndarray) -> bool:

@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("tensorflow")
 import sequence_nets
 import tf_keras as keras
-from dsp_layers import KINDS, conv
+from dsp_layers import KINDS, at_the_bound, conv, depthwise_at_the_bound
 from file_maker import Maker, convolution, few_digits, power_of_two, samples
 
 import tfbinreg
@@ -122,6 +122,20 @@ def test_constants_of_three_bytes():
 @pytest.mark.parametrize("kind", KINDS)
 def test_kernels_at_their_edges(kind, bits):
     check(KINDS[kind](bits), boards.CPUS)
+
+
+@pytest.mark.device
+@pytest.mark.parametrize("bits", [2, 3, 4])
+@pytest.mark.parametrize("bound", [at_the_bound, depthwise_at_the_bound])
+def test_two_sums_in_a_word_at_the_bound(bound, bits):
+    model, inputs = bound(bits, -128)
+    sources = generate.generate(model)
+    wanted = runtime.run(model, inputs, runtime=runtime.TFLM).outputs
+    for cpu in ("cortex-m3", "rv32imc"):
+        made = boards.run(sources, model, inputs, cpu=cpu)
+        for ours, theirs in zip(made.outputs, wanted, strict=True):
+            np.testing.assert_array_equal(ours, theirs, err_msg=cpu)
+            assert len(np.unique(theirs)) > 4
 
 
 @pytest.mark.device

@@ -3,7 +3,17 @@ every remainder of their blocks, windows that jump, exponents without an offset.
 
 import numpy as np
 import pytest
-from dsp_layers import USED_ONCE, blocks, conv, depthwise, groups, random_codes, used_once
+from dsp_layers import (
+    USED_ONCE,
+    at_the_bound,
+    blocks,
+    conv,
+    depthwise,
+    depthwise_at_the_bound,
+    groups,
+    random_codes,
+    used_once,
+)
 from file_maker import Maker
 from quick import slow
 
@@ -70,25 +80,16 @@ def test_scales_without_an_offset(factor, shape, c_is_tflm):
 
 @pytest.mark.parametrize("bits", [2, 3, 4])
 @pytest.mark.parametrize("zero", [-128, 127])
-def test_two_filters_in_a_word_at_the_bound(bits, zero, c_is_tflm):
-    """Sums of two filters that share a word are added up before either leaves 16 bits: rows of the
-    smallest and the largest codes, longer than fits, inside the image and at its border, where
-    inputs are up to 255 from the zero point."""
-    maker, depth = Maker(), 45
-    least, most = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
-    ends = np.array([least, most, most, least, least, least, most])
-    codes = ends[:, None, None, None] * np.ones((1, 3, 3, depth), np.int64)
-    for padding in (0, 1):
-        conv(maker, (3, 9, depth), codes, bits, padding=padding, zero=zero, factor=1e-5)
-    model, shape = maker.file(), (4, 3, 9, depth)
-    inputs = [np.full(shape, -128, np.int8) for _ in model.main.inputs]
-    for own in inputs:
-        own[1], own[2, :, ::2], own[3, ..., ::3] = 127, 127, 5
+@pytest.mark.parametrize("bound", [at_the_bound, depthwise_at_the_bound])
+def test_two_sums_in_a_word_at_the_bound(bound, bits, zero, needs_compiler):
+    """Two products share a word, and are added up before a sum leaves 16 bits."""
+    model, inputs = bound(bits, zero)
     wanted = runtime.run(model, inputs, runtime=runtime.TFLM).outputs
-    made = host_run.run(generate.generate(model).files, model, inputs)
-    for ours, theirs in zip(made, wanted, strict=True):
-        np.testing.assert_array_equal(ours, theirs)
-        assert len(np.unique(theirs)) > 4
+    for flags in ((), host_run.SANITIZERS):
+        made = host_run.run(generate.generate(model).files, model, inputs, flags=flags)
+        for ours, theirs in zip(made, wanted, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+            assert len(np.unique(theirs)) > 4
 
 
 @pytest.mark.parametrize("bits", [2, 3, 4])

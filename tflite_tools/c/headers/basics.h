@@ -1,19 +1,20 @@
 /* Integer kernels for the C that tflite_tools generates. C99 without floating point or malloc.
  *
  * Every kernel computes bit for bit what TensorFlow Lite for Microcontrollers computes for the
- * canonical int8 file: sums in 32 bits, scaled with two roundings. Weights are codes of 2, 3, 4 or 8
- * bits, packed without gaps, least significant bit first; whole blocks of a filter's codes are in an
- * order in which a mask takes out four (tfb_block2, 3, 4). Two filters are unpacked at a time.
+ * canonical int8 file: sums in 32 bits, scaled with two roundings. Weights are codes of 2, 3, 4
+ * or 8 bits, packed without gaps, least significant bit first; whole blocks of a filter's codes
+ * are in an order in which a mask takes out four (tfb_block2, 3, 4). Two filters are unpacked at
+ * a time.
  *
  * Assumed of the compiler: int is at least 32 bits, >> of a negative number is arithmetic, and
- * conversion to a signed type wraps. GCC, Clang, Arm Compiler and IAR promise all three. Words are
- * little-endian.
+ * conversion to a signed type wraps. GCC, Clang, Arm Compiler and IAR promise all three. Words
+ * are little-endian.
  *
  * With the DSP extension of Armv7E-M and Armv8-M two products are summed per instruction;
- * TFBINREG_EMULATE_DSP runs the same path with functions in place of the instructions. With Helium
- * (MVE) it is sixteen. Elsewhere one multiplication of 32 bits makes two products of codes of 4 bits
- * and fewer (joined.h).
- */
+ * TFBINREG_EMULATE_DSP runs the same path with functions in place of the instructions. With
+ * Helium (MVE) it is sixteen. Elsewhere one multiplication of 32 bits makes two products of
+ * codes of 4 bits and fewer (joined.h).
+ * */
 #include <limits.h>
 #include <stdint.h>
 #include <string.h>
@@ -29,6 +30,13 @@
 #define TFB_APART __attribute__((noinline, unused))
 #else
 #define TFB_APART inline
+#endif
+
+/* Those that are compiled anew for some of their arguments, unless code is to be small. */
+#if defined(__GNUC__) && defined(__OPTIMIZE__) && !defined(__OPTIMIZE_SIZE__)
+#define TFB_INSIDE inline __attribute__((always_inline))
+#else
+#define TFB_INSIDE inline
 #endif
 
 /* Helium's innermost loops are written by hand, with all registers: where a compiler does not optimize, or
@@ -109,20 +117,37 @@ static inline int32_t tfb_smlad(uint32_t a, uint32_t b, int32_t sum) {
 #define TFB_ALIGNED
 #endif
 
-/* Loads stay behind this, near to what they are used for: compilers that move them forwards run out of
- * registers. */
+/* Loads stay behind this, near to what they are used for: compilers that move them forwards run
+ * out of registers. */
 #if defined(__GNUC__)
 #define TFB_LOADS_STAY __asm__ volatile("" : : : "memory")
 #else
 #define TFB_LOADS_STAY (void)0
 #endif
 
-/* A number that is not made anew wherever it is used, so that an AND can shift its other operand. */
+/* A number that is not made anew wherever it is used, so that an AND can shift its other
+ * operand. */
 static inline uint32_t tfb_in_register(uint32_t x) {
 #if defined(__GNUC__) && defined(__OPTIMIZE__)
   __asm__("" : "+r"(x));
 #endif
   return x;
+}
+
+/* Pointers that are moved on as they are, not replaced by others. */
+#if defined(__GNUC__) && defined(__OPTIMIZE__)
+#define TFB_IN_REGISTERS(a, b) __asm__("" : "+r"(a), "+r"(b))
+#else
+#define TFB_IN_REGISTERS(a, b) (void)0
+#endif
+
+/* Keeps what is there in memory: compilers that hold it in registers run out of these. */
+static inline void tfb_in_memory(void *place) {
+#if defined(__GNUC__) && defined(__OPTIMIZE__)
+  __asm__ volatile("" : : "r"(place) : "memory");
+#else
+  (void)place;
+#endif
 }
 
 static inline int32_t tfb_min(int32_t a, int32_t b) { return a < b ? a : b; }
@@ -150,12 +175,33 @@ static inline int32_t tfb_product_of_twice(int32_t a2, int32_t b) {
 #endif
 }
 
+/* sum + a * b. Where several are summed up, compilers would make all products first. */
+static inline uint32_t tfb_mla(uint32_t sum, uint32_t a, uint32_t b) {
+#if defined(__GNUC__) && defined(__thumb2__)
+  __asm__("mla %0, %1, %2, %0" : "+r"(sum) : "r"(a), "r"(b));
+#else
+  sum += a * b;
+#if defined(__GNUC__) && defined(__OPTIMIZE__)
+  __asm__("" : "+r"(sum));
+#endif
+#endif
+  return sum;
+}
+
+static inline int32_t tfb_sum_of(int32_t sum, int32_t a, int32_t b) {
+  return (int32_t)tfb_mla((uint32_t)sum, (uint32_t)a, (uint32_t)b);
+}
+
 /* tfb_product_of_twice(a2, b) + c */
 static inline int32_t tfb_product_plus(int32_t a2, int32_t b, int32_t c) {
 #if (TFB_DSP || TFB_MVE) && defined(__GNUC__) && !defined(TFBINREG_EMULATE_DSP)
   int32_t result;
   __asm__("smmlar %0, %1, %2, %3" : "=r"(result) : "r"(a2), "r"(b), "r"(c));
   return result;
+#elif defined(__GNUC__) && defined(__thumb2__)
+  int32_t low = INT32_MIN; /* the half, below the upper word c */
+  __asm__("smlal %0, %1, %2, %3" : "+r"(low), "+r"(c) : "r"(a2), "r"(b));
+  return c;
 #else
   return tfb_product_of_twice(a2, b) + c;
 #endif
@@ -190,8 +236,8 @@ static inline int32_t tfb_scale(int32_t x, int32_t multiplier, int32_t shift) {
   return tfb_rounded_shift(scaled, left - shift);
 }
 
-/* The same for a shift of at most 0 and numbers of 30 bits; 0 is rounded to 0 whatever its sign was,
- * so that the sign before the product does. */
+/* The same for a shift of at most 0 and numbers of 30 bits; 0 is rounded to 0 whatever its sign
+ * was, so that the sign before the product does. */
 static inline int32_t tfb_scale_down(int32_t x, int32_t multiplier, int32_t shift) {
   int32_t sign = -(shift < 0), half = (int32_t)(((uint32_t)1 << -shift) >> 1);
   return tfb_product_plus(2 * x, multiplier, half + ((x >> 31) & sign)) >> -shift;

@@ -70,14 +70,6 @@ static TFB_APART uint32_t *tfb_widen4(uint32_t *to, const uint8_t *p, const uint
   return to;
 }
 
-/* What turns the sums of a filter into stored values: as in tfb_filter, with an offset that holds
- * the half of the last rounding and the zero point. Those of two filters follow their weights. */
-typedef struct {
-  int32_t factor, base, multiplier, offset, exponent;
-} tfb_scales;
-
-#define TFB_TWO_SCALES ((int32_t)(2 * sizeof(tfb_scales) / 4)) /* words */
-
 /* Two rows of n values as 16-bit numbers plus those of `pair`, in pairs that take turns: values 0
  * and 2 of the first row, of the second row, values 1 and 3 of the first, of the second, and so on;
  * the last one or two are a pair in order. Returns the place behind them. */
@@ -128,9 +120,42 @@ static TFB_APART uint32_t *tfb_widen(uint32_t *to, const int8_t *a, const int8_t
   return to;
 }
 
-/* Stores the outputs of two positions, `next` apart, for pairs of filters. Eight SMLAD, which are 16
- * products, take three loads. The last rounding takes 1 off a negative number; it may go by the sign
- * before the product, for 0 is rounded to 0 either way. */
+/* Codes times 2^(8 - bits) of two rows, a byte each, in words. */
+static inline uint32_t *tfb_join(uint32_t *to, const int8_t *a, const int8_t *b, int32_t n,
+                                 int32_t drop) {
+  (void)drop;
+  return tfb_widen(to, a, b, n, 0);
+}
+
+/* A sum that a filter makes of one of two positions. */
+static inline int32_t tfb_pair_sum(const tfb_conv *op, const uint32_t *x, const uint32_t *w,
+                                   int32_t taps, uint32_t pair) {
+  int32_t value = 0, i;
+  (void)op;
+  (void)pair;
+  for (i = 0; i < taps; i += 2) value = tfb_smlad(x[i], w[i], value);
+  return value;
+}
+
+/* Makes what scales a filter's sums suit its codes, which are words apart that are two: the
+ * factor is without what codes are times, or else they are. */
+static inline void tfb_suit(const tfb_conv *op, tfb_filter *filter, uint32_t *w,
+                            const uint32_t *end, int32_t taps) {
+  int32_t drop = 8 - op->bits;
+  (void)taps;
+  if (filter->factor & ((1 << drop) - 1)) { /* the codes' places below 1 do not fit in */
+    for (; w < end; w += 2) {
+      int32_t first = (int16_t)*w >> drop, second = (int16_t)(*w >> 16) >> drop;
+      *w = ((uint32_t)first & 0xffff) | (uint32_t)second << 16;
+    }
+  } else {
+    filter->factor >>= drop;
+  }
+}
+
+/* Stores the outputs of two positions, `next` apart, for pairs of filters. Eight SMLAD, which
+ * are 16 products, take three loads. The last rounding takes 1 off a negative number; it may go
+ * by the sign before the product, for 0 is rounded to 0 either way. */
 #if TFB_BY_HAND
 #define TFB_PAIR(w0, w1)               \
   "ldrd r6, %[b], [%[x]], #8\n"        \
@@ -241,151 +266,10 @@ static TFB_APART void tfb_tile(const tfb_conv *op, const uint32_t *w, const uint
 }
 #endif
 
-/* The same for n filters of which some have no offset, or one of which the last has no second. */
-static TFB_APART void tfb_careful_tile(const tfb_conv *op, const uint32_t *w, const uint32_t *x,
-                                       int32_t taps, int32_t n, int8_t *out, int32_t next) {
-  int32_t c, position, i;
-  for (c = 0; c < n; c++, w += c % 2 ? 0 : taps + TFB_TWO_SCALES) {
-    const tfb_scales *scales = (const tfb_scales *)(const void *)(w + taps) + c % 2;
-    for (position = 0; position < 2; position++) {
-      int32_t value = 0;
-      for (i = 0; i < taps; i += 2) value = tfb_smlad(x[i + position], w[i + c % 2], value);
-      value = tfb_product_of_twice(value * scales->factor + scales->base, scales->multiplier);
-      value = tfb_rounded_shift(value, scales->exponent) + op->out_zero;
-      out[c + position * next] = (int8_t)tfb_clamp(value, op->low, op->high);
-    }
-  }
-}
-
-/* The widened codes of filters c and c + 1, or of c twice. Rows that begin with a byte are not
- * unpacked to bytes but for what is behind their last block. */
-static TFB_APART uint32_t *tfb_two_rows(const tfb_conv *op, tfb_rows *rows, int32_t c,
-                                        int32_t count, int32_t taps, int8_t *bytes, uint32_t *w) {
-  tfb_stream *stream = &rows->stream;
-  int8_t *other = bytes + ((taps + 3) & ~3);
-  const int8_t *a, *b;
-  int32_t bits = op->bits;
-  if (rows->widen && taps * bits % 8 == 0) {
-    int32_t size = taps * bits / 8, block = bits == 4 ? 8 : bits == 3 ? 32 : 16;
-    int32_t blocks = taps / block;
-    const uint8_t *p = stream->next, *q = count == 2 ? p + size : p;
-    stream->next = q + size;
-    w = rows->widen(w, p, q, blocks);
-    if (taps % block == 0) return w;
-    taps %= block;
-    {
-      tfb_stream first = {0, 0, 0}, second = {0, 0, 0};
-      first.next = p + blocks * block * bits / 8;
-      second.next = q + blocks * block * bits / 8;
-      a = tfb_unpack(&first, bits, bytes, taps);
-      b = tfb_unpack(&second, bits, other, taps);
-    }
-  } else {
-    a = b = rows->row_of(rows->source, c, stream, bytes, taps);
-    if (count == 2) b = rows->row_of(rows->source, c + 1, stream, other, taps);
-  }
-  return tfb_widen(w, a, b, taps, 0);
-}
-
-/* Filters c and c + 1 (c alone twice if it is the last): their widened weights, and behind them what
- * scales their sums. Notes in `careful` whether one has no offset. */
-static TFB_APART uint32_t *tfb_two_filters(const tfb_conv *op, tfb_rows *rows, int32_t c,
-                                           int32_t taps, int8_t *bytes, uint32_t *w,
-                                           int32_t *careful) {
-  int32_t i, k, drop = 8 - op->bits, count = tfb_min(2, rows->last - c);
-  uint32_t *end = tfb_two_rows(op, rows, c, count, taps, bytes, w);
-  tfb_scales *scales = (tfb_scales *)(void *)end;
-  for (i = 0; i < count; i++, scales++) {
-    tfb_filter filter = tfb_filter_scales(op, c + i);
-    if (filter.factor & ((1 << drop) - 1)) { /* the codes' places below 1 do not fit in */
-      for (k = i; w + k < end; k += 2) {
-        int32_t first = (int16_t)w[k] >> drop, second = (int16_t)(w[k] >> 16) >> drop;
-        w[k] = ((uint32_t)first & 0xffff) | (uint32_t)second << 16;
-      }
-    } else {
-      filter.factor >>= drop;
-    }
-    scales->factor = filter.factor;
-    scales->base = filter.base;
-    scales->multiplier = filter.multiplier;
-    scales->exponent = filter.exponent;
-    if (filter.exponent > 0 && filter.exponent < TFB_MOST_SHIFT) {
-      scales->offset = (op->out_zero * 2 + 1) * (1 << (filter.exponent - 1));
-    } else {
-      *careful = 1;
-    }
-  }
-  return end + TFB_TWO_SCALES;
-}
-
-/* What two filters see, widened: straight from the image where whole words lie one behind the other,
- * else by way of rows of bytes. */
-static TFB_APART void tfb_two_patches(const tfb_conv *op, const tfb_spot *spots, int32_t taps,
-                                      int8_t *bytes, uint32_t *x, uint32_t pair) {
-  int32_t run = op->k_w * op->in_c, line = op->dilation_h * op->in_w * op->in_c, ky;
-  if ((op->dilation_w == 1 || op->k_w == 1) && (run % 4 == 0 || op->k_h == 1) &&
-      tfb_lies_inside(op, spots) && tfb_lies_inside(op, spots + 1)) {
-    const int8_t *a = spots[0].image + (spots[0].y * op->in_w + spots[0].x) * op->in_c;
-    const int8_t *b = spots[1].image + (spots[1].y * op->in_w + spots[1].x) * op->in_c;
-    for (ky = op->k_h; ky > 0; ky--, a += line, b += line) x = tfb_widen(x, a, b, run, pair);
-  } else {
-    int8_t *second = bytes + ((taps + 3) & ~3);
-    tfb_patch(op, spots, bytes);
-    tfb_patch(op, spots + 1, second);
-    tfb_widen(x, bytes, second, taps, pair);
-  }
-}
-
-/* Runs a block of n filters over all positions, two at a time; the last alone twice. */
-static TFB_APART void tfb_positions(const tfb_conv *op, const uint32_t *w, int32_t n,
-                                    int32_t careful, int32_t taps, const int8_t *in, int8_t *out,
-                                    uint32_t *x, int8_t *bytes) {
-  int32_t left = op->batch * op->out_h * op->out_w, ox = 0, oy = 0, next = op->out_c, i;
-  int32_t even = (taps + 1) & ~1, image = op->in_h * op->in_w * op->in_c;
-  int32_t flat = op->k_h * op->k_w * op->stride_h * op->stride_w == 1;
-  int32_t pairs = careful ? 0 : n / 2, rest = n - 2 * pairs;
-  const uint32_t *last = w + pairs * (even + TFB_TWO_SCALES);
-  uint32_t pair = (uint16_t)-tfb_zero(op) * 0x10001u;
-  tfb_spot spots[2];
-  for (; left > 0; left -= 2, out += 2 * next) {
-    if (left == 1) next = 0;
-    if (flat) {
-      tfb_widen(x, in, left == 1 ? in : in + taps, taps, pair);
-      in += 2 * taps;
-    } else {
-      for (i = 0; i < tfb_min(left, 2); i++) {
-        spots[i].image = in;
-        spots[i].y = oy * op->stride_h - op->pad_h;
-        spots[i].x = ox * op->stride_w - op->pad_w;
-        if (++ox < op->out_w) continue;
-        ox = 0;
-        if (++oy < op->out_h) continue;
-        oy = 0;
-        in += image;
-      }
-      if (left == 1) spots[1] = spots[0];
-      tfb_two_patches(op, spots, taps, bytes, x, pair);
-    }
-    tfb_tile(op, w, x, even, pairs, out, next);
-    if (rest > 0) tfb_careful_tile(op, last, x, even, rest, out + 2 * pairs, next);
-  }
-}
-
-/* A convolution in blocks of so many pairs of filters. `scratch` holds what two filters see, widened,
- * the filters of a block, and where filters reach over the border or see no whole words two rows of
- * bytes. */
-static inline void tfb_blocks(const tfb_conv *op, tfb_rows *rows, const int8_t *in, int8_t *out,
-                              int8_t *scratch, int32_t pairs) {
-  int32_t taps = op->k_h * op->k_w * op->in_c, even = (taps + 1) & ~1, c, i;
-  uint32_t *x = (uint32_t *)(void *)scratch, *w = x + even;
-  int8_t *bytes = (int8_t *)(w + pairs * (even + TFB_TWO_SCALES));
-  for (c = rows->first; c < rows->last; c += 2 * pairs) {
-    int32_t n = tfb_min(2 * pairs, rows->last - c), careful = 0;
-    uint32_t *to = w;
-    for (i = 0; i < n; i += 2) {
-      to = tfb_two_filters(op, rows, c + i, taps, (int8_t *)x, to, &careful);
-    }
-    tfb_positions(op, w, n, careful, taps, in, out + c, x, bytes);
-  }
-}
+#define TFB_FOURS 0
+#define TFB_RUN(op) 4 /* inputs that go into words by themselves */
+#define TFB_LENGTH(op, taps) (((taps) + 1) & ~1) /* words of two filters */
+/* What is added to inputs: their zero point taken off, in both halves of a word. */
+#define TFB_PAIR_OF(op, positions) ((uint16_t)-tfb_zero(op) * 0x10001u)
+#define tfb_blocks tfb_pair_blocks
 #endif

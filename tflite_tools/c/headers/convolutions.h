@@ -28,17 +28,10 @@ static inline void tfb_filters(const tfb_conv *op, tfb_line line, tfb_rows *rows
   }
 }
 
-/* CONV_2D; FULLY_CONNECTED as a 1x1 convolution over a row of samples. It is computed in blocks of so
- * many pairs of filters; `widen` is the function for the codes' width on cores with DSP instructions,
- * none for 8 bits. */
-#if TFB_DSP
-static TFB_APART void tfb_conv_2d(const tfb_conv *op, const int8_t *in, int8_t *out,
-                                  int8_t *scratch, int32_t pairs, tfb_widen_codes widen) {
-  tfb_rows rows = tfb_rows_of(op, tfb_plain_row, op);
-  rows.widen = widen;
-  tfb_blocks(op, &rows, in, out, scratch, pairs);
-}
-#else
+/* CONV_2D; FULLY_CONNECTED as a 1x1 convolution over a row of samples. It is computed in blocks
+ * of so many pairs of filters; `widen` is the function for the codes' width on cores with DSP
+ * instructions, none for 8 bits. */
+#if TFB_MVE
 static TFB_APART void tfb_conv_2d_in_blocks(const tfb_conv *op, const int8_t *in, int8_t *out,
                                             int8_t *scratch, int32_t pairs) {
   tfb_rows rows = tfb_rows_of(op, tfb_plain_row, op);
@@ -46,11 +39,19 @@ static TFB_APART void tfb_conv_2d_in_blocks(const tfb_conv *op, const int8_t *in
 }
 #define tfb_conv_2d(op, in, out, scratch, pairs, widen) \
   tfb_conv_2d_in_blocks(op, in, out, scratch, pairs)
+#else
+static TFB_APART void tfb_conv_2d(const tfb_conv *op, const int8_t *in, int8_t *out,
+                                  int8_t *scratch, int32_t pairs, tfb_widen_codes widen) {
+  tfb_rows rows = tfb_rows_of(op, tfb_plain_row, op);
+  rows.widen = widen;
+  tfb_blocks(op, &rows, in, out, scratch, pairs);
+}
 #endif
 
 /* Sums of a depthwise filter that are kept. */
 #define TFB_PLANE_CHUNK 32
 
+#if !TFB_DSP
 /* Copies a channel of an image into the rows of a plane, inside its border. */
 static TFB_APART void tfb_plane(const tfb_conv *op, const int8_t *channel, int32_t height,
                                 int32_t width, int8_t *plane) {
@@ -59,8 +60,13 @@ static TFB_APART void tfb_plane(const tfb_conv *op, const int8_t *channel, int32
   plane += op->pad_h * width + op->pad_w;
   for (; rows > 0; rows--, channel += op->in_w * next, plane += width) {
     const int8_t *pixel = channel;
-    int8_t *to = plane, *end = plane + columns;
-    for (; to != end; pixel += next) *to++ = *pixel;
+    int8_t *to = plane, *end = plane + columns, *last = end - 1;
+    for (; to < last; to += 2, pixel += next) {
+      to[0] = *pixel;
+      pixel += next;
+      to[1] = *pixel;
+    }
+    if (to != end) *to = *pixel;
   }
 }
 
@@ -103,125 +109,33 @@ static TFB_APART void tfb_one_tap(const tfb_conv *op, const tfb_filter *filter,
     tfb_store(op, filter, sums, n, out);
   }
 }
-#else
-/* The sum of one position with `rows` rows of a filter. */
-static inline int32_t tfb_plane_one(const int8_t *pixel, int32_t line, int32_t tap, const int8_t *w,
-                                    int32_t rows, int32_t columns) {
-  int32_t sum = 0, kx;
-  for (; rows > 0; rows--, pixel += line) {
-    const int8_t *p = pixel;
-    for (kx = columns; kx > 0; kx--, p += tap) sum += *p * *w++;
-  }
-  return sum;
-}
-
-/* The sums of four positions, `next` apart. */
-static inline void tfb_plane_four(const int8_t *pixel, int32_t next, int32_t line, int32_t tap,
-                                  const int8_t *w, int32_t rows, int32_t columns, int32_t *sums) {
-  int32_t s0 = 0, s1 = 0, s2 = 0, s3 = 0, kx;
-  for (; rows > 0; rows--, pixel += line) {
-    const int8_t *p = pixel;
-    for (kx = columns; kx > 0; kx--, p += tap) {
-      int32_t weight = *w++;
-      s0 += p[0] * weight;
-      s1 += p[next] * weight;
-      s2 += p[2 * next] * weight;
-      s3 += p[3 * next] * weight;
-    }
-  }
-  sums[0] = s0;
-  sums[1] = s1;
-  sums[2] = s2;
-  sums[3] = s3;
-}
-
-/* What a filter row makes of three numbers. */
-#define TFB_THREE(a, b, c) (p[0] * (a) + p[1] * (b) + p[2] * (c))
-
-/* The same for filters of 3x3 without dilation, whose numbers stay in registers. At stride 1 four
- * positions are made at a time, for which each number of the plane is loaded once. */
-static TFB_APART void tfb_plane_of_3x3(const int8_t *plane, int32_t width, const int8_t *w,
-                                      int32_t stride, int32_t down, int32_t n, int32_t rows,
-                                      int32_t *sums) {
-  int32_t a = w[0], b = w[1], c = w[2], d = w[3], e = w[4], f = w[5], g = w[6], h = w[7], i = w[8];
-  for (; rows > 0; rows--, plane += down) {
-    const int8_t *first = plane;
-    int32_t left = n;
-    for (; stride == 1 && left >= 4; left -= 4, first += 4, sums += 4) {
-      const int8_t *p = first;
-      int32_t s0, s1, s2, s3, x = p[2], y = p[3];
-      s0 = p[0] * a + p[1] * b + x * c;
-      s1 = p[1] * a + x * b + y * c;
-      s2 = x * a + y * b + p[4] * c;
-      s3 = y * a + p[4] * b + p[5] * c;
-      TFB_LOADS_STAY;
-      p += width, x = p[2], y = p[3];
-      s0 += p[0] * d + p[1] * e + x * f;
-      s1 += p[1] * d + x * e + y * f;
-      s2 += x * d + y * e + p[4] * f;
-      s3 += y * d + p[4] * e + p[5] * f;
-      TFB_LOADS_STAY;
-      p += width, x = p[2], y = p[3];
-      s0 += p[0] * g + p[1] * h + x * i;
-      s1 += p[1] * g + x * h + y * i;
-      s2 += x * g + y * h + p[4] * i;
-      s3 += y * g + p[4] * h + p[5] * i;
-      sums[0] = s0;
-      sums[1] = s1;
-      sums[2] = s2;
-      sums[3] = s3;
-    }
-    for (; left > 0; left--, first += stride) {
-      const int8_t *p = first;
-      int32_t sum = TFB_THREE(a, b, c);
-      p += width;
-      sum += TFB_THREE(d, e, f);
-      p += width;
-      *sums++ = sum + TFB_THREE(g, h, i);
-    }
-  }
-}
-#undef TFB_THREE
-
-/* The sums of n positions in each of some rows of outputs. Mostly four are made at a time: what is
- * too much lies behind the last, or is overwritten by the next row. */
-static TFB_APART void tfb_plane_sums(const tfb_conv *op, const int8_t *plane, int32_t width,
-                                     const int8_t *row, int32_t n, int32_t rows, int32_t *sums) {
-  int32_t tap = op->dilation_w, line = op->dilation_h * width, next = op->stride_w, i;
-  int32_t down = op->k_h, across = op->k_w;
-  if (down == 3 && across == 3 && tap == 1 && op->dilation_h == 1) {
-    tfb_plane_of_3x3(plane, width, row, next, op->stride_h * width, n, rows, sums);
-    return;
-  }
-  for (; rows > 0; rows--, plane += op->stride_h * width, sums += n) {
-    const int8_t *pixel = plane;
-    for (i = 0; i < n; i += 4, pixel += 4 * next) {
-      if (n - i == 1) {
-        sums[i] = tfb_plane_one(pixel, line, tap, row, down, across);
-      } else {
-        tfb_plane_four(pixel, next, line, tap, row, down, across, sums + i);
-      }
-    }
-  }
-}
 #endif
 
 /* All outputs of one filter, from a channel with its border. */
 static inline void tfb_depthwise_plane(const tfb_conv *op, const int8_t *plane, int32_t width,
                                        const tfb_filter *filter, int8_t *out) {
   int32_t n = tfb_min(op->out_w, TFB_PLANE_CHUNK), oy, ox, sums[TFB_PLANE_CHUNK + 3];
+#if TFB_JOINS
+  tfb_steps steps = tfb_steps_of(op, width);
+#endif
   int32_t rows = n == op->out_w ? TFB_PLANE_CHUNK / n : 1;
   for (oy = 0; oy < op->out_h; oy += rows) {
     const int8_t *row = plane + oy * op->stride_h * width;
     rows = tfb_min(rows, op->out_h - oy);
     for (ox = 0; ox < op->out_w; ox += TFB_PLANE_CHUNK) {
       n = tfb_min(op->out_w - ox, TFB_PLANE_CHUNK);
+#if TFB_JOINS
+      tfb_byte_sums(op, row + ox * op->stride_w, &steps, filter->row, n, rows, (uint32_t *)sums);
+#else
       tfb_plane_sums(op, row + ox * op->stride_w, width, filter->row, n, rows, sums);
+#endif
       tfb_store(op, filter, sums, n * rows, out);
       out += n * rows * op->out_c;
     }
   }
 }
+
+#endif
 
 /* DEPTHWISE_CONV_2D; output channel c reads input channel c / (out_c / in_c). Behind one filter,
  * `scratch` holds one channel with its border: every position sees a whole filter, in a run. */
@@ -233,10 +147,18 @@ static inline void tfb_depthwise_rows(const tfb_conv *op, tfb_rows *rows, const 
   int32_t multiple = op->out_c / op->in_c, taps = op->k_h * op->k_w, b, c;
   int32_t height = (op->out_h - 1) * op->stride_h + (op->k_h - 1) * op->dilation_h + 1;
   int32_t width = (op->out_w - 1) * op->stride_w + (op->k_w - 1) * op->dilation_w + 1;
+  int32_t one = taps * op->stride_h * op->stride_w == 1;
   int8_t *plane = scratch + ((taps + 3) & ~3);
 #if TFB_MVE
   if (tfb_in_sixteens(op)) {
     tfb_depthwise_in_sixteens(op, rows, in, out, scratch);
+    return;
+  }
+#endif
+#if TFB_JOINS
+  int32_t is_small = op->out_h * op->out_w < 16; /* two planes in one are more work than they save */
+  if (!one && !is_small && op->bits <= 4 && taps <= tfb_most_taps(op->bits)) {
+    tfb_joined_depthwise(op, rows, in, out, scratch);
     return;
   }
 #endif
@@ -246,12 +168,11 @@ static inline void tfb_depthwise_rows(const tfb_conv *op, tfb_rows *rows, const 
     for (c = 0; c < op->out_c; c++) {
       const int8_t *codes = rows->row_of(rows->source, c, &stream, scratch, taps);
       tfb_filter filter = tfb_filter_with(op, c, codes, taps);
-#if TFB_MVE
-      if (taps * op->stride_h * op->stride_w == 1) {
-        tfb_one_tap(op, &filter, in + c / multiple, out + b * op->out_h * op->out_w * op->out_c + c);
+      if (one) {
+        tfb_one_tap(op, &filter, in + c / multiple,
+                    out + b * op->out_h * op->out_w * op->out_c + c);
         continue;
       }
-#endif
       if (c % multiple == 0) tfb_plane(op, in + c / multiple, height, width, plane);
       tfb_depthwise_plane(op, plane, width, &filter,
                           out + b * op->out_h * op->out_w * op->out_c + c);

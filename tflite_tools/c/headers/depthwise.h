@@ -1,3 +1,35 @@
+/* ---- Depthwise convolutions with one tap, which rescale each channel ---- */
+
+#if !TFB_MVE
+
+#define TFB_ONES 64 /* sums that are kept */
+
+/* All outputs of such a filter. Many of them are looked up in a table of what it makes of any
+ * input. */
+static TFB_APART void tfb_one_tap(const tfb_conv *op, const tfb_filter *filter,
+                                  const int8_t *channel, int8_t *out) {
+  int32_t left = op->out_h * op->out_w, next = op->in_c, step = op->out_c, n, i, x;
+  int32_t weight = filter->row[0], sums[TFB_ONES];
+  int8_t table[256];
+  if (left > 512) {
+    tfb_conv own = *op;
+    own.out_c = 1;
+    for (x = -128; x < 128; x += TFB_ONES) {
+      for (i = 0; i < TFB_ONES; i++) sums[i] = (x + i) * weight;
+      tfb_store(&own, filter, sums, TFB_ONES, table + x + 128);
+    }
+    for (; left > 0; left--, channel += next, out += step) *out = table[*channel + 128];
+    return;
+  }
+  for (; left > 0; left -= n, out += n * step) {
+    n = tfb_min(left, TFB_ONES);
+    for (i = 0; i < n; i++, channel += next) sums[i] = *channel * weight;
+    tfb_store(op, filter, sums, n, out);
+  }
+}
+
+#endif
+
 /* ---- Depthwise convolutions on cores with the DSP extension ---- */
 
 #if TFB_DSP
@@ -5,9 +37,9 @@
 /* Sums that are kept, and what is summed with them beyond the end of a row. */
 #define TFB_KEPT 64
 
-/* How a filter reads a plane, in words of two numbers: in a row of the filter, from one of its rows to
- * the next in the plane, from a row of outputs to the next, and how much further the second, third
- * and fourth output in a row are. */
+/* How a filter reads a plane, in words of two numbers: in a row of the filter, from one of its
+ * rows to the next in the plane, from a row of outputs to the next, and how much further the
+ * second, third and fourth output in a row are. */
 typedef struct {
   int32_t filter, plane, down, second, third, fourth;
 } tfb_reach;
@@ -88,8 +120,9 @@ static TFB_APART void tfb_wide_sums(const uint32_t *plane, const tfb_reach *reac
 }
 
 #if TFB_BY_HAND
-/* The same for filters of 3x3 at stride 1 or 2, two outputs at a time. Of (w0, w1) and (w1, w2) in a
- * filter row, at stride 1 the first output takes both of one and the upper half of the other. */
+/* The same for filters of 3x3 at stride 1 or 2, two outputs at a time. Of (w0, w1) and (w1, w2)
+ * in a filter row, at stride 1 the first output takes both of one and the upper half of the
+ * other. */
 static TFB_APART void tfb_sums_of_3x3(const uint32_t *plane, const tfb_reach *reach,
                                       const uint32_t *w, int32_t n, int32_t rows, int32_t *sums) {
   uint32_t x, y, a0 = w[0], a1 = w[4], a2 = w[8], b0 = w[3], b1 = w[7], b2 = w[11];
@@ -221,18 +254,6 @@ static TFB_APART void tfb_sums_of_5(const uint32_t *plane, const tfb_reach *reac
 }
 #endif
 
-/* All outputs of a filter of one tap at stride 1, straight from a channel of the image. */
-static TFB_APART void tfb_one_tap(const tfb_conv *op, const tfb_filter *filter,
-                                  const int8_t *channel, int8_t *out) {
-  int32_t left = op->out_h * op->out_w, next = op->in_c, weight = filter->row[0], n, i;
-  int32_t sums[TFB_KEPT];
-  for (; left > 0; left -= n, out += n * op->out_c) {
-    n = tfb_min(left, TFB_KEPT);
-    for (i = 0; i < n; i++, channel += next) sums[i] = *channel * weight;
-    tfb_store(op, filter, sums, n, out);
-  }
-}
-
 /* All outputs of one filter, from a channel with its border. */
 static TFB_APART void tfb_wide_channel(const tfb_conv *op, const tfb_filter *filter,
                                        const uint32_t *plane, const tfb_reach *reach,
@@ -259,8 +280,8 @@ static TFB_APART void tfb_wide_channel(const tfb_conv *op, const tfb_filter *fil
   }
 }
 
-/* Channel by channel. `scratch` holds a filter's codes as bytes, its words, and one channel with its
- * border as 16-bit numbers: every position sees a whole filter. */
+/* Channel by channel. `scratch` holds a filter's codes as bytes, its words, and one channel with
+ * its border as 16-bit numbers: every position sees a whole filter. */
 static TFB_APART void tfb_wide_depthwise(const tfb_conv *op, tfb_row_of row_of, const void *source,
                                          const int8_t *in, int8_t *out, int8_t *scratch) {
   int32_t multiple = op->out_c / op->in_c, taps = op->k_h * op->k_w, b, c, i, n;

@@ -100,6 +100,35 @@ static inline void tfb_combine(const tfb_pair *parameters, tfb_pair_function fun
   }
 }
 
+/* MUL for a shift below 0 and above -TFB_MOST_SHIFT, of operands that go on by one in the last
+ * axis. As in tfb_scale_down the sign before the product decides how it is rounded, and the
+ * offset of that rounding has the zero point in it. */
+#if !TFB_MVE
+static TFB_APART void tfb_mul_rows(const tfb_pair *op, const int8_t *a, const int8_t *b,
+                                   int8_t *out) {
+  int32_t zero_a = op->zero_a, zero_b = op->zero_b, multiplier = op->multiplier;
+  int32_t exponent = -op->shift, offset = (op->zero * 2 + 1) * (1 << (exponent - 1));
+  int32_t low = op->low, high = op->high, clipped = low > -128 || high < 127, i, j, k;
+  for (i = 0; i < op->size[0]; i++) {
+    for (j = 0; j < op->size[1]; j++) {
+      for (k = 0; k < op->size[2]; k++) {
+        const int8_t *p = a + i * op->step_a[0] + j * op->step_a[1] + k * op->step_a[2];
+        const int8_t *q = b + i * op->step_b[0] + j * op->step_b[1] + k * op->step_b[2];
+        const int8_t *end = p + op->size[3];
+        while (p != end) {
+          int32_t twice = (*p++ - zero_a) * (*q++ - zero_b) * 2;
+          twice = tfb_product_plus(twice, multiplier, offset + (twice >> 31)) >> exponent;
+          if (clipped) twice = tfb_clamp(twice, low, high);
+          *out++ = tfb_saturated(twice);
+        }
+      }
+    }
+  }
+}
+#else
+#define tfb_mul_rows(op, a, b, out) tfb_combine(op, tfb_mul_down, a, b, out)
+#endif
+
 /* ADD of n values each, the first with the larger scale: its factor is one half, without rounding.
  * As in tfb_scale_down the sign before a product decides how it is rounded, and the offset of the
  * last rounding has the zero point in it. */

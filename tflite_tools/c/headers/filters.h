@@ -32,6 +32,14 @@ typedef struct {
   int32_t factor, base, multiplier, exponent;
 } tfb_filter;
 
+/* What turns the sums of a filter into stored values: as in tfb_filter, with an offset that holds
+ * the half of the last rounding and the zero point. Those of two filters follow their weights. */
+typedef struct {
+  int32_t factor, base, multiplier, offset, exponent;
+} tfb_scales;
+
+#define TFB_TWO_SCALES ((int32_t)(2 * sizeof(tfb_scales) / 4)) /* words */
+
 /* What is taken off the inputs where a filter reaches over the border. */
 static inline int32_t tfb_zero(const tfb_conv *op) {
   return op->form & TFB_FOLDED ? 0 : op->in_zero;
@@ -49,10 +57,10 @@ static inline int32_t tfb_bias(const tfb_conv *op, int32_t c) {
   return ((const int32_t *)op->bias)[c];
 }
 
-/* What turns the sums of channel c into stored values. In short constants the upper half of three
- * bytes is the bias, the lower one how many octaves the factor lies above `shift[0]` and, in
- * `shift[1]` bits, what its multiplier has behind the leading one. A bias counts in 2^`shift[2]`, and
- * in an octave less for each that the factor lies higher. */
+/* What turns the sums of channel c into stored values. In short constants the upper half of
+ * three bytes is the bias, the lower one how many octaves the factor lies above `shift[0]` and,
+ * in `shift[1]` bits, what its multiplier has behind the leading one. A bias counts in
+ * 2^`shift[2]`, and in an octave less for each that the factor lies higher. */
 static inline tfb_filter tfb_filter_scales(const tfb_conv *op, int32_t c) {
   tfb_filter filter;
   uint32_t multiplier;
@@ -97,6 +105,32 @@ static inline tfb_filter tfb_filter_with(const tfb_conv *op, int32_t c, const in
 /* From this exponent on the offset below and what it is added to could leave 31 bits. */
 #define TFB_MOST_SHIFT 22
 
+#if !TFB_MVE
+/* Whether limits leave nothing below the zero point, so that how negative numbers are rounded does
+ * not show. */
+static inline int32_t tfb_rectifies(const tfb_conv *op) {
+#if defined(__ARM_FEATURE_SAT)
+  return op->low == -128 && op->high == 127 && op->out_zero == -128;
+#else
+  return op->low == op->out_zero;
+#endif
+}
+
+/* What is stored then. Without an instruction that saturates a branch is taken anyway: it spares the
+ * product of what is below zero. */
+static inline int32_t tfb_rectified(int32_t twice, int32_t multiplier, int32_t offset,
+                                    int32_t exponent, int32_t low, int32_t high) {
+#if defined(__ARM_FEATURE_SAT)
+  (void)low;
+  (void)high;
+  return tfb_saturated(tfb_product_plus(twice, multiplier, offset) >> exponent);
+#else
+  if (twice < 0) return low;
+  return tfb_min(tfb_product_plus(twice, multiplier, offset) >> exponent, high);
+#endif
+}
+#endif
+
 /* Stores n outputs of a filter. */
 #if TFB_MVE
 static TFB_APART void tfb_store(const tfb_conv *op, const tfb_filter *filter, const int32_t *sums,
@@ -118,9 +152,9 @@ static TFB_APART void tfb_store(const tfb_conv *op, const tfb_filter *filter, co
   }
 }
 #else
-/* The last rounding takes 1 off a negative number, where there is one; it may go by the sign before
- * the product, for 0 is rounded to 0 either way. Mostly the offset that is added has the half of that
- * rounding and the zero point, and what codes are times is in the factor. */
+/* The last rounding takes 1 off a negative number, where there is one; it may go by the sign
+ * before the product, for 0 is rounded to 0 either way. Mostly the offset that is added has the
+ * half of that rounding and the zero point, and what codes are times is in the factor. */
 static TFB_APART void tfb_store(const tfb_conv *op, const tfb_filter *filter, const int32_t *sums,
                                 int32_t n, int8_t *out) {
   int32_t drop = 8 - op->bits, zero = op->out_zero, low = op->low, high = op->high;
@@ -130,6 +164,13 @@ static TFB_APART void tfb_store(const tfb_conv *op, const tfb_filter *filter, co
   if (exponent > 0 && exponent < TFB_MOST_SHIFT && (factor & ((1 << drop) - 1)) == 0) {
     int32_t offset = (zero * 2 + 1) * (1 << (exponent - 1));
     factor >>= drop;
+    if (tfb_rectifies(op)) {
+      for (; sums != end; out += next) {
+        int32_t twice = *sums++ * factor + base;
+        *out = (int8_t)tfb_rectified(twice, multiplier, offset, exponent, low, high);
+      }
+      return;
+    }
     if (low == -128 && high == 127) {
       for (; sums != end; out += next) {
         int32_t twice = *sums++ * factor + base;

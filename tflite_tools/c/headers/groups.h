@@ -30,15 +30,7 @@ static inline void tfb_by_groups(const tfb_conv *op, tfb_rows *rows, int32_t gro
   }
 }
 
-#if TFB_DSP
-static TFB_APART void tfb_grouped_conv_2d(const tfb_conv *op, const int8_t *in, int8_t *out,
-                                          int8_t *scratch, int32_t pairs, tfb_widen_codes widen,
-                                          int32_t groups) {
-  tfb_rows rows = tfb_rows_of(op, tfb_plain_row, op);
-  rows.widen = widen;
-  tfb_by_groups(op, &rows, groups, in, out, scratch, pairs);
-}
-#else
+#if TFB_MVE
 static TFB_APART void tfb_plain_groups(const tfb_conv *op, const int8_t *in, int8_t *out,
                                        int8_t *scratch, int32_t pairs, int32_t groups) {
   tfb_rows rows = tfb_rows_of(op, tfb_plain_row, op);
@@ -46,4 +38,12 @@ static TFB_APART void tfb_plain_groups(const tfb_conv *op, const int8_t *in, int
 }
 #define tfb_grouped_conv_2d(op, in, out, scratch, pairs, widen, groups) \
   tfb_plain_groups(op, in, out, scratch, pairs, groups)
+#else
+static TFB_APART void tfb_grouped_conv_2d(const tfb_conv *op, const int8_t *in, int8_t *out,
+                                          int8_t *scratch, int32_t pairs, tfb_widen_codes widen,
+                                          int32_t groups) {
+  tfb_rows rows = tfb_rows_of(op, tfb_plain_row, op);
+  rows.widen = widen;
+  tfb_by_groups(op, &rows, groups, in, out, scratch, pairs);
+}
 #endif

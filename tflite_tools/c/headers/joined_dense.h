@@ -2,16 +2,17 @@
 
 #if TFB_JOINS
 
-/* Two inputs and two codes of 4 bits and fewer in a word each make one multiplication, of which two
- * products are added up:
+/* Two inputs and two codes of 4 bits and fewer in a word each make one multiplication, of which
+ * two products are added up:
  *
  *   (x1 + 65536 x0) (w0 + 65536 w1) = x1 w0 + 65536 (x0 w0 + x1 w1) + 2^32 x0 w1
  *
- * The upper half is the sum that is wanted; the last product is beyond 32 bits, and the first stays in
- * the lower half. Codes are w from 0 to 2^bits - 1 (their sign is turned, as in dense.h), and inputs
- * less the zero point x from `low` to `low` + 255. So after n multiplications sums that began with
- * -low (2^bits - 1) n in the lower half, and twice that in the upper one, have no half below 0 or
- * above 2 * 255 (2^bits - 1) n: 61,200 for 8 at 4 bits, 57,120 for 16 at 3 bits. */
+ * The upper half is the sum that is wanted; the last product is beyond 32 bits, and the first
+ * stays in the lower half. Codes are w from 0 to 2^bits - 1 (their sign is turned, as in
+ * dense.h), and inputs less the zero point x from `low` to `low` + 255. So after n
+ * multiplications sums that began with -low (2^bits - 1) n in the lower half, and twice that in
+ * the upper one, have no half below 0 or above 2 * 255 (2^bits - 1) n: 61,200 for 8 at 4 bits,
+ * 57,120 for 16 at 3 bits. */
 
 /* Sums blocks of the codes of some filters, which are so many bytes each. */
 typedef struct {
@@ -35,13 +36,21 @@ static inline uint32_t tfb_codes(const uint8_t *p) {
 #define TFB_CODES(p) tfb_codes(p)
 #endif
 
+/* Compilers tear sums apart, which costs where one instruction multiplies and adds. */
+#if TFB_BY_HAND
+#define TFB_ADD(sum, x, w) sum = tfb_mla(sum, x, w)
+#else
+#define TFB_ADD(sum, x, w) sum += (x) * (w)
+#endif
+
 /* Four codes of either filter, below a mask from a bit of each byte of the words u and v on. */
 #define TFB_FOUR_AT(x, bit, mask)                                            \
   do {                                                                       \
     uint32_t first_ = (x)[0], second_ = (x)[1];                              \
-    a += first_ * (u >> (bit) & (mask)), b += first_ * (v >> (bit) & (mask)); \
-    a += second_ * (u >> ((bit) + 8) & (mask));                              \
-    b += second_ * (v >> ((bit) + 8) & (mask));                              \
+    TFB_ADD(a, first_, u >> (bit) & (mask));                                 \
+    TFB_ADD(b, first_, v >> (bit) & (mask));                                 \
+    TFB_ADD(a, second_, u >> ((bit) + 8) & (mask));                          \
+    TFB_ADD(b, second_, v >> ((bit) + 8) & (mask));                          \
     TFB_LOADS_STAY;                                                          \
   } while (0)
 
@@ -116,6 +125,14 @@ static TFB_APART void tfb_blocks4(const tfb_inputs *in, const uint8_t *codes, in
   }
 }
 
+#if TFB_BY_HAND
+#define TFB_WITH(from, sum) \
+  "ldrsb %[weight], [%[" from "]], #1\nmla %[" sum "], %[value], %[weight], %[" sum "]\n"
+#define TFB_INPUT                \
+  "ldrsh %[value], [%[x]], #2\n" \
+  TFB_WITH("p", "s0") TFB_WITH("q", "s1") TFB_WITH("r", "s2") TFB_WITH("s", "s3")
+#endif
+
 /* Codes of 8 bits, as many as there are blocks, and inputs in order as numbers of 16 bits; filters
  * come four at a time. */
 #define TFB_TAP(k)                                               \
@@ -134,12 +151,27 @@ static TFB_APART void tfb_blocks8(const tfb_inputs *in, const uint8_t *codes, in
     const int8_t *s = filters > 3 ? r + bytes : p;
     const int16_t *x = (const int16_t *)(const void *)in->x, *end = x + in->blocks, *last = end - 3;
     int32_t s0 = 0, s1 = 0, s2 = 0, s3 = 0;
+#if TFB_BY_HAND
+    if (x < last) {
+      int32_t fours = in->blocks & ~3, value, weight;
+      __asm__ volatile(
+          "1:\n" TFB_INPUT TFB_INPUT TFB_INPUT TFB_INPUT
+          "subs %[n], #4\n"
+          "bgt 1b\n"
+          : [x] "+r"(x), [p] "+r"(p), [q] "+r"(q), [r] "+r"(r), [s] "+r"(s), [n] "+r"(fours),
+            [s0] "+r"(s0), [s1] "+r"(s1), [s2] "+r"(s2), [s3] "+r"(s3), [value] "=&r"(value),
+            [weight] "=&r"(weight)
+          :
+          : "cc", "memory");
+    }
+#else
     for (; x < last; x += 4, p += 4, q += 4, r += 4, s += 4) {
       TFB_TAP(0);
       TFB_TAP(1);
       TFB_TAP(2);
       TFB_TAP(3);
     }
+#endif
     for (; x != end; x++, p++, q++, r++, s++) TFB_TAP(0);
     sums[0] = (uint32_t)s0;
     sums[1] = (uint32_t)s1;

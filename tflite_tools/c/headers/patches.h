@@ -10,7 +10,7 @@ static inline const int8_t *tfb_plain_row(const void *op, int32_t c, tfb_stream 
   return tfb_unpack(stream, ((const tfb_conv *)op)->bits, scratch, taps);
 }
 
-#if TFB_DSP
+#if !TFB_MVE
 /* Widens blocks of packed codes of two rows, as tfb_unpack would unpack them before. */
 typedef uint32_t *(*tfb_widen_codes)(uint32_t *to, const uint8_t *p, const uint8_t *q,
                                      int32_t blocks);
@@ -22,7 +22,7 @@ typedef struct {
   const void *source; /* that function's */
   tfb_stream stream;  /* stands before the codes of `first` */
   int32_t first, last;
-#if TFB_DSP
+#if !TFB_MVE
   tfb_widen_codes widen; /* for packed codes of less than 8 bits; else 0 */
 #endif
 } tfb_rows;
@@ -37,7 +37,7 @@ static inline tfb_rows tfb_rows_of(const tfb_conv *op, tfb_row_of row_of, const 
   rows.stream.count = 0;
   rows.first = 0;
   rows.last = op->out_c;
-#if TFB_DSP
+#if !TFB_MVE
   rows.widen = 0;
 #endif
   return rows;

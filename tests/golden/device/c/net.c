@@ -86,23 +86,23 @@ void net_run(const int8_t *input0, int8_t *output0) {
   /* DEPTHWISE_CONV_2D: scaled */
   tfb_depthwise(&op_0, input0, arena.bytes + 100, arena.bytes + 0);
   /* MAX_POOL_2D: max */
-  tfb_pool_2d(&op_1, 0, arena.bytes + 100, arena.bytes + 320);
+  tfb_pool_2d(&op_1, 0, arena.bytes + 100, arena.bytes + 312);
   /* CONV_2D: conv */
-  tfb_conv_2d(&op_2, arena.bytes + 320, arena.bytes + 340, arena.bytes + 0, 2, 0);
+  tfb_conv_2d(&op_2, arena.bytes + 312, arena.bytes + 332, arena.bytes + 0, 2, 0);
   /* HARD_SWISH: hard */
-  tfb_lookup(data_7, arena.bytes + 340, arena.bytes + 340, 16);
+  tfb_lookup(data_7, arena.bytes + 332, arena.bytes + 332, 16);
   /* STRIDED_SLICE: get_item */
-  tfb_gather_4d(&op_4, arena.bytes + 340, arena.bytes + 84);
+  tfb_gather_4d(&op_4, arena.bytes + 332, arena.bytes + 84);
   /* CONV_2D: left */
-  tfb_conv_2d(&op_5, arena.bytes + 84, arena.bytes + 92, arena.bytes + 100, 1, tfb_widen2);
+  tfb_conv_2d(&op_5, arena.bytes + 84, arena.bytes + 92, arena.bytes + 100, 2, tfb_widen2);
   /* DEPTHWISE_CONV_2D: right */
-  tfb_depthwise(&op_6, arena.bytes + 340, arena.bytes + 36, arena.bytes + 0);
+  tfb_depthwise(&op_6, arena.bytes + 332, arena.bytes + 36, arena.bytes + 0);
   /* LOGISTIC: left_sigmoid */
   tfb_lookup(data_15, arena.bytes + 92, arena.bytes + 0, 8);
   /* HARD_SWISH: right_hard_swish */
   tfb_lookup(data_16, arena.bytes + 36, arena.bytes + 36, 16);
   /* MUL: left_silu */
-  tfb_combine(&op_9, tfb_mul_down, arena.bytes + 92, arena.bytes + 0, arena.bytes + 24);
+  tfb_mul_rows(&op_9, arena.bytes + 92, arena.bytes + 0, arena.bytes + 24);
   /* CONCATENATION: both */
   tfb_interleave(arena.bytes + 24, arena.bytes + 0 + 0, 4, 2, 6);
   tfb_interleave(arena.bytes + 36, arena.bytes + 0 + 2, 4, 4, 6);

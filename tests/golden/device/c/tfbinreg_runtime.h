@@ -4,19 +4,20 @@
 /* Integer kernels for the C that tflite_tools generates. C99 without floating point or malloc.
  *
  * Every kernel computes bit for bit what TensorFlow Lite for Microcontrollers computes for the
- * canonical int8 file: sums in 32 bits, scaled with two roundings. Weights are codes of 2, 3, 4 or 8
- * bits, packed without gaps, least significant bit first; whole blocks of a filter's codes are in an
- * order in which a mask takes out four (tfb_block2, 3, 4). Two filters are unpacked at a time.
+ * canonical int8 file: sums in 32 bits, scaled with two roundings. Weights are codes of 2, 3, 4
+ * or 8 bits, packed without gaps, least significant bit first; whole blocks of a filter's codes
+ * are in an order in which a mask takes out four (tfb_block2, 3, 4). Two filters are unpacked at
+ * a time.
  *
  * Assumed of the compiler: int is at least 32 bits, >> of a negative number is arithmetic, and
- * conversion to a signed type wraps. GCC, Clang, Arm Compiler and IAR promise all three. Words are
- * little-endian.
+ * conversion to a signed type wraps. GCC, Clang, Arm Compiler and IAR promise all three. Words
+ * are little-endian.
  *
  * With the DSP extension of Armv7E-M and Armv8-M two products are summed per instruction;
- * TFBINREG_EMULATE_DSP runs the same path with functions in place of the instructions. With Helium
- * (MVE) it is sixteen. Elsewhere one multiplication of 32 bits makes two products of codes of 4 bits
- * and fewer (joined.h).
- */
+ * TFBINREG_EMULATE_DSP runs the same path with functions in place of the instructions. With
+ * Helium (MVE) it is sixteen. Elsewhere one multiplication of 32 bits makes two products of
+ * codes of 4 bits and fewer (joined.h).
+ * */
 #include <limits.h>
 #include <stdint.h>
 #include <string.h>
@@ -32,6 +33,13 @@
 #define TFB_APART __attribute__((noinline, unused))
 #else
 #define TFB_APART inline
+#endif
+
+/* Those that are compiled anew for some of their arguments, unless code is to be small. */
+#if defined(__GNUC__) && defined(__OPTIMIZE__) && !defined(__OPTIMIZE_SIZE__)
+#define TFB_INSIDE inline __attribute__((always_inline))
+#else
+#define TFB_INSIDE inline
 #endif
 
 /* Helium's innermost loops are written by hand, with all registers: where a compiler does not optimize, or
@@ -112,20 +120,37 @@ static inline int32_t tfb_smlad(uint32_t a, uint32_t b, int32_t sum) {
 #define TFB_ALIGNED
 #endif
 
-/* Loads stay behind this, near to what they are used for: compilers that move them forwards run out of
- * registers. */
+/* Loads stay behind this, near to what they are used for: compilers that move them forwards run
+ * out of registers. */
 #if defined(__GNUC__)
 #define TFB_LOADS_STAY __asm__ volatile("" : : : "memory")
 #else
 #define TFB_LOADS_STAY (void)0
 #endif
 
-/* A number that is not made anew wherever it is used, so that an AND can shift its other operand. */
+/* A number that is not made anew wherever it is used, so that an AND can shift its other
+ * operand. */
 static inline uint32_t tfb_in_register(uint32_t x) {
 #if defined(__GNUC__) && defined(__OPTIMIZE__)
   __asm__("" : "+r"(x));
 #endif
   return x;
+}
+
+/* Pointers that are moved on as they are, not replaced by others. */
+#if defined(__GNUC__) && defined(__OPTIMIZE__)
+#define TFB_IN_REGISTERS(a, b) __asm__("" : "+r"(a), "+r"(b))
+#else
+#define TFB_IN_REGISTERS(a, b) (void)0
+#endif
+
+/* Keeps what is there in memory: compilers that hold it in registers run out of these. */
+static inline void tfb_in_memory(void *place) {
+#if defined(__GNUC__) && defined(__OPTIMIZE__)
+  __asm__ volatile("" : : "r"(place) : "memory");
+#else
+  (void)place;
+#endif
 }
 
 static inline int32_t tfb_min(int32_t a, int32_t b) { return a < b ? a : b; }
@@ -153,12 +178,33 @@ static inline int32_t tfb_product_of_twice(int32_t a2, int32_t b) {
 #endif
 }
 
+/* sum + a * b. Where several are summed up, compilers would make all products first. */
+static inline uint32_t tfb_mla(uint32_t sum, uint32_t a, uint32_t b) {
+#if defined(__GNUC__) && defined(__thumb2__)
+  __asm__("mla %0, %1, %2, %0" : "+r"(sum) : "r"(a), "r"(b));
+#else
+  sum += a * b;
+#if defined(__GNUC__) && defined(__OPTIMIZE__)
+  __asm__("" : "+r"(sum));
+#endif
+#endif
+  return sum;
+}
+
+static inline int32_t tfb_sum_of(int32_t sum, int32_t a, int32_t b) {
+  return (int32_t)tfb_mla((uint32_t)sum, (uint32_t)a, (uint32_t)b);
+}
+
 /* tfb_product_of_twice(a2, b) + c */
 static inline int32_t tfb_product_plus(int32_t a2, int32_t b, int32_t c) {
 #if (TFB_DSP || TFB_MVE) && defined(__GNUC__) && !defined(TFBINREG_EMULATE_DSP)
   int32_t result;
   __asm__("smmlar %0, %1, %2, %3" : "=r"(result) : "r"(a2), "r"(b), "r"(c));
   return result;
+#elif defined(__GNUC__) && defined(__thumb2__)
+  int32_t low = INT32_MIN; /* the half, below the upper word c */
+  __asm__("smlal %0, %1, %2, %3" : "+r"(low), "+r"(c) : "r"(a2), "r"(b));
+  return c;
 #else
   return tfb_product_of_twice(a2, b) + c;
 #endif
@@ -193,8 +239,8 @@ static inline int32_t tfb_scale(int32_t x, int32_t multiplier, int32_t shift) {
   return tfb_rounded_shift(scaled, left - shift);
 }
 
-/* The same for a shift of at most 0 and numbers of 30 bits; 0 is rounded to 0 whatever its sign was,
- * so that the sign before the product does. */
+/* The same for a shift of at most 0 and numbers of 30 bits; 0 is rounded to 0 whatever its sign
+ * was, so that the sign before the product does. */
 static inline int32_t tfb_scale_down(int32_t x, int32_t multiplier, int32_t shift) {
   int32_t sign = -(shift < 0), half = (int32_t)(((uint32_t)1 << -shift) >> 1);
   return tfb_product_plus(2 * x, multiplier, half + ((x >> 31) & sign)) >> -shift;
@@ -398,6 +444,14 @@ typedef struct {
   int32_t factor, base, multiplier, exponent;
 } tfb_filter;
 
+/* What turns the sums of a filter into stored values: as in tfb_filter, with an offset that holds
+ * the half of the last rounding and the zero point. Those of two filters follow their weights. */
+typedef struct {
+  int32_t factor, base, multiplier, offset, exponent;
+} tfb_scales;
+
+#define TFB_TWO_SCALES ((int32_t)(2 * sizeof(tfb_scales) / 4)) /* words */
+
 /* What is taken off the inputs where a filter reaches over the border. */
 static inline int32_t tfb_zero(const tfb_conv *op) {
   return op->form & TFB_FOLDED ? 0 : op->in_zero;
@@ -415,10 +469,10 @@ static inline int32_t tfb_bias(const tfb_conv *op, int32_t c) {
   return ((const int32_t *)op->bias)[c];
 }
 
-/* What turns the sums of channel c into stored values. In short constants the upper half of three
- * bytes is the bias, the lower one how many octaves the factor lies above `shift[0]` and, in
- * `shift[1]` bits, what its multiplier has behind the leading one. A bias counts in 2^`shift[2]`, and
- * in an octave less for each that the factor lies higher. */
+/* What turns the sums of channel c into stored values. In short constants the upper half of
+ * three bytes is the bias, the lower one how many octaves the factor lies above `shift[0]` and,
+ * in `shift[1]` bits, what its multiplier has behind the leading one. A bias counts in
+ * 2^`shift[2]`, and in an octave less for each that the factor lies higher. */
 static inline tfb_filter tfb_filter_scales(const tfb_conv *op, int32_t c) {
   tfb_filter filter;
   uint32_t multiplier;
@@ -463,6 +517,32 @@ static inline tfb_filter tfb_filter_with(const tfb_conv *op, int32_t c, const in
 /* From this exponent on the offset below and what it is added to could leave 31 bits. */
 #define TFB_MOST_SHIFT 22
 
+#if !TFB_MVE
+/* Whether limits leave nothing below the zero point, so that how negative numbers are rounded does
+ * not show. */
+static inline int32_t tfb_rectifies(const tfb_conv *op) {
+#if defined(__ARM_FEATURE_SAT)
+  return op->low == -128 && op->high == 127 && op->out_zero == -128;
+#else
+  return op->low == op->out_zero;
+#endif
+}
+
+/* What is stored then. Without an instruction that saturates a branch is taken anyway: it spares the
+ * product of what is below zero. */
+static inline int32_t tfb_rectified(int32_t twice, int32_t multiplier, int32_t offset,
+                                    int32_t exponent, int32_t low, int32_t high) {
+#if defined(__ARM_FEATURE_SAT)
+  (void)low;
+  (void)high;
+  return tfb_saturated(tfb_product_plus(twice, multiplier, offset) >> exponent);
+#else
+  if (twice < 0) return low;
+  return tfb_min(tfb_product_plus(twice, multiplier, offset) >> exponent, high);
+#endif
+}
+#endif
+
 /* Stores n outputs of a filter. */
 #if TFB_MVE
 static TFB_APART void tfb_store(const tfb_conv *op, const tfb_filter *filter, const int32_t *sums,
@@ -484,9 +564,9 @@ static TFB_APART void tfb_store(const tfb_conv *op, const tfb_filter *filter, co
   }
 }
 #else
-/* The last rounding takes 1 off a negative number, where there is one; it may go by the sign before
- * the product, for 0 is rounded to 0 either way. Mostly the offset that is added has the half of that
- * rounding and the zero point, and what codes are times is in the factor. */
+/* The last rounding takes 1 off a negative number, where there is one; it may go by the sign
+ * before the product, for 0 is rounded to 0 either way. Mostly the offset that is added has the
+ * half of that rounding and the zero point, and what codes are times is in the factor. */
 static TFB_APART void tfb_store(const tfb_conv *op, const tfb_filter *filter, const int32_t *sums,
                                 int32_t n, int8_t *out) {
   int32_t drop = 8 - op->bits, zero = op->out_zero, low = op->low, high = op->high;
@@ -496,6 +576,13 @@ static TFB_APART void tfb_store(const tfb_conv *op, const tfb_filter *filter, co
   if (exponent > 0 && exponent < TFB_MOST_SHIFT && (factor & ((1 << drop) - 1)) == 0) {
     int32_t offset = (zero * 2 + 1) * (1 << (exponent - 1));
     factor >>= drop;
+    if (tfb_rectifies(op)) {
+      for (; sums != end; out += next) {
+        int32_t twice = *sums++ * factor + base;
+        *out = (int8_t)tfb_rectified(twice, multiplier, offset, exponent, low, high);
+      }
+      return;
+    }
     if (low == -128 && high == 127) {
       for (; sums != end; out += next) {
         int32_t twice = *sums++ * factor + base;
@@ -555,7 +642,7 @@ static inline const int8_t *tfb_plain_row(const void *op, int32_t c, tfb_stream 
   return tfb_unpack(stream, ((const tfb_conv *)op)->bits, scratch, taps);
 }
 
-#if TFB_DSP
+#if !TFB_MVE
 /* Widens blocks of packed codes of two rows, as tfb_unpack would unpack them before. */
 typedef uint32_t *(*tfb_widen_codes)(uint32_t *to, const uint8_t *p, const uint8_t *q,
                                      int32_t blocks);
@@ -567,7 +654,7 @@ typedef struct {
   const void *source; /* that function's */
   tfb_stream stream;  /* stands before the codes of `first` */
   int32_t first, last;
-#if TFB_DSP
+#if !TFB_MVE
   tfb_widen_codes widen; /* for packed codes of less than 8 bits; else 0 */
 #endif
 } tfb_rows;
@@ -582,7 +669,7 @@ static inline tfb_rows tfb_rows_of(const tfb_conv *op, tfb_row_of row_of, const 
   rows.stream.count = 0;
   rows.first = 0;
   rows.last = op->out_c;
-#if TFB_DSP
+#if !TFB_MVE
   rows.widen = 0;
 #endif
   return rows;
@@ -993,14 +1080,6 @@ static TFB_APART uint32_t *tfb_widen4(uint32_t *to, const uint8_t *p, const uint
   return to;
 }
 
-/* What turns the sums of a filter into stored values: as in tfb_filter, with an offset that holds
- * the half of the last rounding and the zero point. Those of two filters follow their weights. */
-typedef struct {
-  int32_t factor, base, multiplier, offset, exponent;
-} tfb_scales;
-
-#define TFB_TWO_SCALES ((int32_t)(2 * sizeof(tfb_scales) / 4)) /* words */
-
 /* Two rows of n values as 16-bit numbers plus those of `pair`, in pairs that take turns: values 0
  * and 2 of the first row, of the second row, values 1 and 3 of the first, of the second, and so on;
  * the last one or two are a pair in order. Returns the place behind them. */
@@ -1051,9 +1130,42 @@ static TFB_APART uint32_t *tfb_widen(uint32_t *to, const int8_t *a, const int8_t
   return to;
 }
 
-/* Stores the outputs of two positions, `next` apart, for pairs of filters. Eight SMLAD, which are 16
- * products, take three loads. The last rounding takes 1 off a negative number; it may go by the sign
- * before the product, for 0 is rounded to 0 either way. */
+/* Codes times 2^(8 - bits) of two rows, a byte each, in words. */
+static inline uint32_t *tfb_join(uint32_t *to, const int8_t *a, const int8_t *b, int32_t n,
+                                 int32_t drop) {
+  (void)drop;
+  return tfb_widen(to, a, b, n, 0);
+}
+
+/* A sum that a filter makes of one of two positions. */
+static inline int32_t tfb_pair_sum(const tfb_conv *op, const uint32_t *x, const uint32_t *w,
+                                   int32_t taps, uint32_t pair) {
+  int32_t value = 0, i;
+  (void)op;
+  (void)pair;
+  for (i = 0; i < taps; i += 2) value = tfb_smlad(x[i], w[i], value);
+  return value;
+}
+
+/* Makes what scales a filter's sums suit its codes, which are words apart that are two: the
+ * factor is without what codes are times, or else they are. */
+static inline void tfb_suit(const tfb_conv *op, tfb_filter *filter, uint32_t *w,
+                            const uint32_t *end, int32_t taps) {
+  int32_t drop = 8 - op->bits;
+  (void)taps;
+  if (filter->factor & ((1 << drop) - 1)) { /* the codes' places below 1 do not fit in */
+    for (; w < end; w += 2) {
+      int32_t first = (int16_t)*w >> drop, second = (int16_t)(*w >> 16) >> drop;
+      *w = ((uint32_t)first & 0xffff) | (uint32_t)second << 16;
+    }
+  } else {
+    filter->factor >>= drop;
+  }
+}
+
+/* Stores the outputs of two positions, `next` apart, for pairs of filters. Eight SMLAD, which
+ * are 16 products, take three loads. The last rounding takes 1 off a negative number; it may go
+ * by the sign before the product, for 0 is rounded to 0 either way. */
 #if TFB_BY_HAND
 #define TFB_PAIR(w0, w1)               \
   "ldrd r6, %[b], [%[x]], #8\n"        \
@@ -1164,153 +1276,12 @@ static TFB_APART void tfb_tile(const tfb_conv *op, const uint32_t *w, const uint
 }
 #endif
 
-/* The same for n filters of which some have no offset, or one of which the last has no second. */
-static TFB_APART void tfb_careful_tile(const tfb_conv *op, const uint32_t *w, const uint32_t *x,
-                                       int32_t taps, int32_t n, int8_t *out, int32_t next) {
-  int32_t c, position, i;
-  for (c = 0; c < n; c++, w += c % 2 ? 0 : taps + TFB_TWO_SCALES) {
-    const tfb_scales *scales = (const tfb_scales *)(const void *)(w + taps) + c % 2;
-    for (position = 0; position < 2; position++) {
-      int32_t value = 0;
-      for (i = 0; i < taps; i += 2) value = tfb_smlad(x[i + position], w[i + c % 2], value);
-      value = tfb_product_of_twice(value * scales->factor + scales->base, scales->multiplier);
-      value = tfb_rounded_shift(value, scales->exponent) + op->out_zero;
-      out[c + position * next] = (int8_t)tfb_clamp(value, op->low, op->high);
-    }
-  }
-}
-
-/* The widened codes of filters c and c + 1, or of c twice. Rows that begin with a byte are not
- * unpacked to bytes but for what is behind their last block. */
-static TFB_APART uint32_t *tfb_two_rows(const tfb_conv *op, tfb_rows *rows, int32_t c,
-                                        int32_t count, int32_t taps, int8_t *bytes, uint32_t *w) {
-  tfb_stream *stream = &rows->stream;
-  int8_t *other = bytes + ((taps + 3) & ~3);
-  const int8_t *a, *b;
-  int32_t bits = op->bits;
-  if (rows->widen && taps * bits % 8 == 0) {
-    int32_t size = taps * bits / 8, block = bits == 4 ? 8 : bits == 3 ? 32 : 16;
-    int32_t blocks = taps / block;
-    const uint8_t *p = stream->next, *q = count == 2 ? p + size : p;
-    stream->next = q + size;
-    w = rows->widen(w, p, q, blocks);
-    if (taps % block == 0) return w;
-    taps %= block;
-    {
-      tfb_stream first = {0, 0, 0}, second = {0, 0, 0};
-      first.next = p + blocks * block * bits / 8;
-      second.next = q + blocks * block * bits / 8;
-      a = tfb_unpack(&first, bits, bytes, taps);
-      b = tfb_unpack(&second, bits, other, taps);
-    }
-  } else {
-    a = b = rows->row_of(rows->source, c, stream, bytes, taps);
-    if (count == 2) b = rows->row_of(rows->source, c + 1, stream, other, taps);
-  }
-  return tfb_widen(w, a, b, taps, 0);
-}
-
-/* Filters c and c + 1 (c alone twice if it is the last): their widened weights, and behind them what
- * scales their sums. Notes in `careful` whether one has no offset. */
-static TFB_APART uint32_t *tfb_two_filters(const tfb_conv *op, tfb_rows *rows, int32_t c,
-                                           int32_t taps, int8_t *bytes, uint32_t *w,
-                                           int32_t *careful) {
-  int32_t i, k, drop = 8 - op->bits, count = tfb_min(2, rows->last - c);
-  uint32_t *end = tfb_two_rows(op, rows, c, count, taps, bytes, w);
-  tfb_scales *scales = (tfb_scales *)(void *)end;
-  for (i = 0; i < count; i++, scales++) {
-    tfb_filter filter = tfb_filter_scales(op, c + i);
-    if (filter.factor & ((1 << drop) - 1)) { /* the codes' places below 1 do not fit in */
-      for (k = i; w + k < end; k += 2) {
-        int32_t first = (int16_t)w[k] >> drop, second = (int16_t)(w[k] >> 16) >> drop;
-        w[k] = ((uint32_t)first & 0xffff) | (uint32_t)second << 16;
-      }
-    } else {
-      filter.factor >>= drop;
-    }
-    scales->factor = filter.factor;
-    scales->base = filter.base;
-    scales->multiplier = filter.multiplier;
-    scales->exponent = filter.exponent;
-    if (filter.exponent > 0 && filter.exponent < TFB_MOST_SHIFT) {
-      scales->offset = (op->out_zero * 2 + 1) * (1 << (filter.exponent - 1));
-    } else {
-      *careful = 1;
-    }
-  }
-  return end + TFB_TWO_SCALES;
-}
-
-/* What two filters see, widened: straight from the image where whole words lie one behind the other,
- * else by way of rows of bytes. */
-static TFB_APART void tfb_two_patches(const tfb_conv *op, const tfb_spot *spots, int32_t taps,
-                                      int8_t *bytes, uint32_t *x, uint32_t pair) {
-  int32_t run = op->k_w * op->in_c, line = op->dilation_h * op->in_w * op->in_c, ky;
-  if ((op->dilation_w == 1 || op->k_w == 1) && (run % 4 == 0 || op->k_h == 1) &&
-      tfb_lies_inside(op, spots) && tfb_lies_inside(op, spots + 1)) {
-    const int8_t *a = spots[0].image + (spots[0].y * op->in_w + spots[0].x) * op->in_c;
-    const int8_t *b = spots[1].image + (spots[1].y * op->in_w + spots[1].x) * op->in_c;
-    for (ky = op->k_h; ky > 0; ky--, a += line, b += line) x = tfb_widen(x, a, b, run, pair);
-  } else {
-    int8_t *second = bytes + ((taps + 3) & ~3);
-    tfb_patch(op, spots, bytes);
-    tfb_patch(op, spots + 1, second);
-    tfb_widen(x, bytes, second, taps, pair);
-  }
-}
-
-/* Runs a block of n filters over all positions, two at a time; the last alone twice. */
-static TFB_APART void tfb_positions(const tfb_conv *op, const uint32_t *w, int32_t n,
-                                    int32_t careful, int32_t taps, const int8_t *in, int8_t *out,
-                                    uint32_t *x, int8_t *bytes) {
-  int32_t left = op->batch * op->out_h * op->out_w, ox = 0, oy = 0, next = op->out_c, i;
-  int32_t even = (taps + 1) & ~1, image = op->in_h * op->in_w * op->in_c;
-  int32_t flat = op->k_h * op->k_w * op->stride_h * op->stride_w == 1;
-  int32_t pairs = careful ? 0 : n / 2, rest = n - 2 * pairs;
-  const uint32_t *last = w + pairs * (even + TFB_TWO_SCALES);
-  uint32_t pair = (uint16_t)-tfb_zero(op) * 0x10001u;
-  tfb_spot spots[2];
-  for (; left > 0; left -= 2, out += 2 * next) {
-    if (left == 1) next = 0;
-    if (flat) {
-      tfb_widen(x, in, left == 1 ? in : in + taps, taps, pair);
-      in += 2 * taps;
-    } else {
-      for (i = 0; i < tfb_min(left, 2); i++) {
-        spots[i].image = in;
-        spots[i].y = oy * op->stride_h - op->pad_h;
-        spots[i].x = ox * op->stride_w - op->pad_w;
-        if (++ox < op->out_w) continue;
-        ox = 0;
-        if (++oy < op->out_h) continue;
-        oy = 0;
-        in += image;
-      }
-      if (left == 1) spots[1] = spots[0];
-      tfb_two_patches(op, spots, taps, bytes, x, pair);
-    }
-    tfb_tile(op, w, x, even, pairs, out, next);
-    if (rest > 0) tfb_careful_tile(op, last, x, even, rest, out + 2 * pairs, next);
-  }
-}
-
-/* A convolution in blocks of so many pairs of filters. `scratch` holds what two filters see, widened,
- * the filters of a block, and where filters reach over the border or see no whole words two rows of
- * bytes. */
-static inline void tfb_blocks(const tfb_conv *op, tfb_rows *rows, const int8_t *in, int8_t *out,
-                              int8_t *scratch, int32_t pairs) {
-  int32_t taps = op->k_h * op->k_w * op->in_c, even = (taps + 1) & ~1, c, i;
-  uint32_t *x = (uint32_t *)(void *)scratch, *w = x + even;
-  int8_t *bytes = (int8_t *)(w + pairs * (even + TFB_TWO_SCALES));
-  for (c = rows->first; c < rows->last; c += 2 * pairs) {
-    int32_t n = tfb_min(2 * pairs, rows->last - c), careful = 0;
-    uint32_t *to = w;
-    for (i = 0; i < n; i += 2) {
-      to = tfb_two_filters(op, rows, c + i, taps, (int8_t *)x, to, &careful);
-    }
-    tfb_positions(op, w, n, careful, taps, in, out + c, x, bytes);
-  }
-}
+#define TFB_FOURS 0
+#define TFB_RUN(op) 4 /* inputs that go into words by themselves */
+#define TFB_LENGTH(op, taps) (((taps) + 1) & ~1) /* words of two filters */
+/* What is added to inputs: their zero point taken off, in both halves of a word. */
+#define TFB_PAIR_OF(op, positions) ((uint16_t)-tfb_zero(op) * 0x10001u)
+#define tfb_blocks tfb_pair_blocks
 #endif
 
 /* ---- Blocks of filters with Helium ---- */
@@ -1610,143 +1581,747 @@ static inline void tfb_blocks(const tfb_conv *op, tfb_rows *rows, const int8_t *
 }
 #endif
 
-/* ---- Blocks of filters on cores that have neither DSP instructions nor Helium ---- */
+/* ---- Two products in a multiplication, where there are neither DSP instructions nor Helium ---- */
 
 #if TFB_JOINS
 
-/* With codes of 4 bits and fewer one multiplication makes two products. A word holds the codes v and
- * w of two filters as v + 65536 w, and
+/* With codes of 4 bits and fewer a multiplication of two words makes two products, and adds them
+ * up:
  *
- *   x (v + 65536 w) = x v + 65536 x w
+ *   (x1 + 65536 x0) (w0 + 65536 w1) = x1 w0 + 65536 (x0 w0 + x1 w1) + 2^32 x0 w1
  *
- * so that sums of both filters grow in one register. The lower half is the first filter's sum while
- * that fits 16 bits. A product lies between -(2^7 - 1) 2^(bits - 1) and 2^(14 - (8 - bits)), so 256 >>
- * (bits - 1) of them lie between -2^15 + 2^8 and 2^15, both included. Sums that begin with TFB_JOINED
- * have the lower half 2^15 - 1 higher, from 0 to 2^16 - 1, and the upper one by 1 lower. */
-#define TFB_JOINED 0xffff7fffu
+ * The upper half is what is wanted, the last product is beyond 32 bits, and the first stays in
+ * the lower half. A product lies between -(2^7 - 1) 2^(bits - 1) and 2^7 2^(bits - 1). So after
+ * 2^(8 - bits) multiplications the sum of twice so many products lies between -2^15 + 2^8 and
+ * 2^15, both included, and that in the lower half between -2^14 and 2^14. Sums begin with
+ * TFB_JOINED: the lower half has 0x807f then, and leaves 16 bits neither way; the upper one is
+ * by 1 lower, and fits as well. */
+#define TFB_JOINED 0xffff807fu
 
-/* The codes of two rows in words, and words of 0 up to `length`. Rows hold codes times 2^drop. */
-static TFB_APART void tfb_join(const int8_t *first, const int8_t *second, int32_t drop, int32_t n,
-                               int32_t length, uint32_t *words) {
-  uint32_t *end = words + length;
-#define TFB_WORD(k) \
-  words[k] = (uint32_t)(first[k] >> drop) + ((uint32_t)(second[k] >> drop) << 16)
-  for (; n >= 4; n -= 4, words += 4, first += 4, second += 4) {
-    TFB_WORD(0);
-    TFB_WORD(1);
-    TFB_WORD(2);
-    TFB_WORD(3);
-  }
-  for (; n > 0; n--, words++, first++, second++) TFB_WORD(0);
-#undef TFB_WORD
-  while (words != end) *words++ = 0;
+/* The tile is written by hand where the compiler has Thumb-2: it loads word by word otherwise. */
+#if defined(__GNUC__) && defined(__OPTIMIZE__) && defined(__thumb2__)
+#define TFB_BY_HAND 1
+#else
+#define TFB_BY_HAND 0
+#endif
+
+/* Where it is, codes of 8 bits and the inputs that they meet have a word each, and so have sums. */
+#if TFB_BY_HAND
+static inline int32_t tfb_most_taps(int32_t bits) {
+  return bits == 8 ? INT32_MAX : 256 >> (bits - 1);
+}
+static inline uint32_t tfb_first_sum(int32_t bits) { return bits == 8 ? 0 : TFB_JOINED; }
+static inline int32_t tfb_sum_shift(int32_t bits) { return bits == 8 ? 0 : 16; }
+#else
+#define tfb_most_taps(bits) (256 >> ((bits)-1))
+#define tfb_first_sum(bits) TFB_JOINED
+#define tfb_sum_shift(bits) 16
+#endif
+
+#define TFB_RUN(op) ((op)->bits == 8 ? 1 : 4) /* how many inputs fill words */
+#define TFB_LENGTH(op, taps) ((op)->bits == 8 ? 2 * (taps) : ((taps) + 1) & ~1) /* of two rows */
+
+/* Words from one of a position to the next of so many, and whether each is one input. */
+#define TFB_PLAIN 8
+#define TFB_PAIR_OF(op, positions) ((positions) | ((op)->bits == 8 ? TFB_PLAIN : 0))
+
+/* Codes 0 and 2, and 1 and 3, of every four of two rows: those below a mask in the words u and
+ * v, of which `half` is the sign. */
+static inline uint32_t *tfb_put_fours(uint32_t *to, uint32_t u, uint32_t v, uint32_t mask,
+                                      uint32_t half) {
+  to[0] = (u & mask) - half;
+  to[1] = (v & mask) - half;
+  to[2] = (u >> 8 & mask) - half;
+  to[3] = (v >> 8 & mask) - half;
+  return to + 4;
 }
 
-/* What two filters have summed up, to sums[0] and [TFB_CHUNK]; or added to these. */
-static inline void tfb_part_joined(uint32_t both, int32_t adds, int32_t *sums) {
-  int32_t first = (int32_t)(both & 0xffff) - 0x7fff, second = ((int32_t)both >> 16) + 1;
-  if (adds) {
-    first += sums[0];
-    second += sums[TFB_CHUNK];
+/* Blocks of packed codes of two rows in words, as tfb_block2, 3 and 4 unpack them. A code's sign is
+ * turned, which makes it larger by half its range: that is taken off again. */
+static TFB_APART uint32_t *tfb_widen2(uint32_t *to, const uint8_t *p, const uint8_t *q,
+                                      int32_t blocks) {
+  const uint32_t mask = tfb_in_register(0x30003u), half = tfb_in_register(0x20002u);
+  for (; blocks > 0; blocks--, p += 4, q += 4) {
+    uint32_t u = tfb_word(p) ^ 0xaaaaaaaau, v = tfb_word(q) ^ 0xaaaaaaaau;
+    to = tfb_put_fours(to, u, v, mask, half);
+    to = tfb_put_fours(to, u >> 2, v >> 2, mask, half);
+    to = tfb_put_fours(to, u >> 4, v >> 4, mask, half);
+    to = tfb_put_fours(to, u >> 6, v >> 6, mask, half);
   }
-  sums[0] = first;
-  sums[TFB_CHUNK] = second;
+  return to;
+}
+static TFB_APART uint32_t *tfb_widen3(uint32_t *to, const uint8_t *p, const uint8_t *q,
+                                      int32_t blocks) {
+  const uint32_t mask = tfb_in_register(0x70007u), half = tfb_in_register(0x40004u);
+  const uint32_t upper = 0xc0c0c0c0u, lowest = 0x20202020u;
+  for (; blocks > 0; blocks--, p += 12, q += 12) {
+    uint32_t u = tfb_word(p) ^ 0xa4a4a4a4u, v = tfb_word(q) ^ 0xa4a4a4a4u, u6, v6, u7, v7;
+    to = tfb_put_fours(to, u, v, mask, half);
+    to = tfb_put_fours(to, u >> 3, v >> 3, mask, half);
+    u6 = u & upper, v6 = v & upper;
+    u = tfb_word(p + 4) ^ 0x24242424u, v = tfb_word(q + 4) ^ 0x24242424u;
+    to = tfb_put_fours(to, u, v, mask, half);
+    to = tfb_put_fours(to, u >> 3, v >> 3, mask, half);
+    u6 |= u >> 1 & lowest, v6 |= v >> 1 & lowest;
+    u7 = u >> 2 & lowest, v7 = v >> 2 & lowest;
+    u = tfb_word(p + 8) ^ 0xa4a4a4a4u, v = tfb_word(q + 8) ^ 0xa4a4a4a4u;
+    to = tfb_put_fours(to, u, v, mask, half);
+    to = tfb_put_fours(to, u >> 3, v >> 3, mask, half);
+    to = tfb_put_fours(to, u6 >> 5, v6 >> 5, mask, half);
+    u7 |= u & upper, v7 |= v & upper;
+    to = tfb_put_fours(to, u7 >> 5, v7 >> 5, mask, half);
+  }
+  return to;
+}
+static TFB_APART uint32_t *tfb_widen4(uint32_t *to, const uint8_t *p, const uint8_t *q,
+                                      int32_t blocks) {
+  const uint32_t mask = tfb_in_register(0xf000fu), half = tfb_in_register(0x80008u);
+  for (; blocks > 0; blocks--, p += 4, q += 4) {
+    uint32_t u = tfb_word(p) ^ 0x88888888u, v = tfb_word(q) ^ 0x88888888u;
+    to = tfb_put_fours(to, u, v, mask, half);
+    to = tfb_put_fours(to, u >> 4, v >> 4, mask, half);
+  }
+  return to;
 }
 
-/* The sums of n products of one input, up to `most` at a time, with two filters. */
-static TFB_APART void tfb_joined_dot(const int8_t *x, const uint32_t *w, int32_t n, int32_t most,
-                                     int32_t *sums) {
-  int32_t adds;
-  for (adds = 0; n > 0; n -= most, adds = 1) {
-    const uint32_t *end = w + tfb_min(n, most), *last = end - 3;
-    uint32_t both = TFB_JOINED;
-    for (; w < last; x += 4, w += 4) {
-      both += (uint32_t)(int32_t)x[0] * w[0];
-      both += (uint32_t)(int32_t)x[1] * w[1];
-      both += (uint32_t)(int32_t)x[2] * w[2];
-      both += (uint32_t)(int32_t)x[3] * w[3];
+static inline uint32_t tfb_joint(int32_t low, int32_t high) {
+  return (uint32_t)low + ((uint32_t)high << 16);
+}
+
+#define TFB_PLAIN_TWO "ldrsb %[x], [%[a]], #1\nldrsb %[y], [%[b]], #1\nstrd %[x], %[y], [%[to]], #8\n"
+/* Two rows of n bytes in words side by side, `step` further the next. */
+static TFB_APART uint32_t *tfb_put_plain(uint32_t *to, const int8_t *a, const int8_t *b, int32_t n,
+                                         uint32_t step) {
+#if TFB_BY_HAND
+  int32_t whole = n & ~3;
+  if (whole > 0) { /* step is 2 */
+    uint32_t x, y;
+    n -= whole;
+    __asm__ volatile(
+        "1:\n" TFB_PLAIN_TWO TFB_PLAIN_TWO TFB_PLAIN_TWO TFB_PLAIN_TWO
+        "subs %[n], #4\n"
+        "bgt 1b\n"
+        : [to] "+r"(to), [a] "+r"(a), [b] "+r"(b), [n] "+r"(whole), [x] "=&r"(x), [y] "=&r"(y)
+        :
+        : "cc", "memory");
+  }
+#endif
+  for (; n >= 2; n -= 2, a += 2, b += 2, to += step) {
+    to[0] = (uint32_t)a[0];
+    to[1] = (uint32_t)b[0];
+    to += step;
+    to[0] = (uint32_t)a[1];
+    to[1] = (uint32_t)b[1];
+  }
+  if (n > 0) {
+    to[0] = (uint32_t)*a;
+    to[1] = (uint32_t)*b;
+    to += step;
+  }
+  return to;
+}
+
+/* The same of n codes times 2^drop, a byte each; the last one or two are a pair in order. */
+static TFB_APART uint32_t *tfb_join(uint32_t *to, const int8_t *a, const int8_t *b, int32_t n,
+                                    int32_t drop) {
+  if (drop == 0) return tfb_put_plain(to, a, b, n, 2);
+  for (; n >= 4; n -= 4, a += 4, b += 4, to += 4) {
+    to[0] = tfb_joint(a[0] >> drop, a[2] >> drop);
+    to[1] = tfb_joint(b[0] >> drop, b[2] >> drop);
+    to[2] = tfb_joint(a[1] >> drop, a[3] >> drop);
+    to[3] = tfb_joint(b[1] >> drop, b[3] >> drop);
+  }
+  if (n > 0) {
+    int32_t last = n - 1;
+    *to++ = tfb_joint(a[0] >> drop, last ? a[last] >> drop : 0);
+    *to++ = tfb_joint(b[0] >> drop, last ? b[last] >> drop : 0);
+    if (n > 2) {
+      *to++ = tfb_joint(a[1] >> drop, 0);
+      *to++ = tfb_joint(b[1] >> drop, 0);
     }
-    while (w < end) both += (uint32_t)(int32_t)*x++ * *w++;
-    tfb_part_joined(both, adds, sums);
   }
+  return to;
 }
 
-#define TFB_TAP(k)                        \
-  do {                                    \
-    uint32_t word = w[k];                 \
-    s0 += (uint32_t)(int32_t)a[k] * word; \
-    s1 += (uint32_t)(int32_t)b[k] * word; \
-    s2 += (uint32_t)(int32_t)c[k] * word; \
-    s3 += (uint32_t)(int32_t)d[k] * word; \
-    TFB_LOADS_STAY;                       \
+/* The inputs of two positions, which meet them: halves are the other way round. Words of the two
+ * lie side by side, and `step` further the next. */
+static TFB_APART uint32_t *tfb_widen(uint32_t *to, const int8_t *a, const int8_t *b, int32_t n,
+                                     uint32_t step) {
+  if (step & TFB_PLAIN) return tfb_put_plain(to, a, b, n, step & ~(uint32_t)TFB_PLAIN);
+  for (; n >= 4; n -= 4, a += 4, b += 4, to += step) {
+    to[0] = tfb_joint(a[2], a[0]);
+    to[1] = tfb_joint(b[2], b[0]);
+    to += step;
+    to[0] = tfb_joint(a[3], a[1]);
+    to[1] = tfb_joint(b[3], b[1]);
+  }
+  if (n > 0) {
+    to[0] = tfb_joint(a[n - 1], a[0]);
+    to[1] = tfb_joint(b[n - 1], b[0]);
+    to += step;
+    if (n > 2) {
+      to[0] = tfb_joint(0, a[1]);
+      to[1] = tfb_joint(0, b[1]);
+      to += step;
+    }
+  }
+  return to;
+}
+
+/* A sum that a filter makes of one of two positions; of small codes it is by as much lower as
+ * there are parts of it that fit 16 bits. */
+static inline int32_t tfb_pair_sum(const tfb_conv *op, const uint32_t *x, const uint32_t *w,
+                                   int32_t taps, uint32_t step) {
+  int32_t most = tfb_most_taps(op->bits), value = 0;
+  for (step &= ~(uint32_t)TFB_PLAIN; taps > 0; taps -= most) {
+    const uint32_t *end = w + tfb_min(taps, most);
+    uint32_t sum = tfb_first_sum(op->bits);
+    for (; w != end; w += 2, x += step) sum += *x * *w;
+    value += (int32_t)sum >> tfb_sum_shift(op->bits);
+  }
+  return value;
+}
+
+/* Makes what scales a filter's sums suit its codes, words apart that are two: sums are in the
+ * unit of codes, and what they are short of the products of (x - zero) is the same for all
+ * positions. */
+static inline void tfb_suit(const tfb_conv *op, tfb_filter *filter, uint32_t *w,
+                            const uint32_t *end, int32_t taps) {
+  int32_t most = tfb_most_taps(op->bits), zero = tfb_zero(op);
+  int32_t short_of = op->bits == 8 ? 0 : (taps + most - 1) / most;
+  if (zero != 0) {
+    for (; w < end; w += 2) {
+      int32_t low = (int16_t)*w;
+      short_of -= zero * (low + ((int32_t)(*w - (uint32_t)low) >> 16));
+    }
+  }
+  filter->base = (int32_t)((uint32_t)filter->base + (uint32_t)short_of * (uint32_t)filter->factor);
+}
+#endif
+
+/* ---- Tiles of pairs of filters, on cores that have neither DSP instructions nor Helium ---- */
+
+#if TFB_JOINS
+
+/* Stores the outputs of two positions, `next` apart, for pairs of filters. The last rounding
+ * takes 1 off a negative number; it may go by the sign before the product, for 0 is rounded to 0
+ * either way. */
+#if TFB_BY_HAND
+#define TFB_PAIR(w0, w1)              \
+  "ldrd r6, %[b], [%[x]], #8\n"       \
+  "mla %[s0], r6, " w0 ", %[s0]\n"    \
+  "mla %[s1], r6, " w1 ", %[s1]\n"    \
+  "mla %[s2], %[b], " w0 ", %[s2]\n"  \
+  "mla %[s3], %[b], " w1 ", %[s3]\n"
+#define TFB_TWO_PAIRS "ldm %[w]!, {r2, r3, r4, r5}\n" TFB_PAIR("r2", "r3") TFB_PAIR("r4", "r5")
+#define TFB_SCALE(s, t)              \
+  "ldm %[w]!, {r2, r3, r4, r5, r6}\n" \
+  "mla " s ", " s ", r2, r3\n"       \
+  "mla " t ", " t ", r2, r3\n"       \
+  "mov r2, #0x80000000\n"            \
+  "add r3, r5, " s ", asr #31\n"     \
+  "smlal r2, r3, " s ", r4\n"        \
+  "mov r2, #0x80000000\n"            \
+  "asr " s ", r3, r6\n"              \
+  "add r3, r5, " t ", asr #31\n"     \
+  "smlal r2, r3, " t ", r4\n"        \
+  "asr " t ", r3, r6\n"
+#define TFB_FOURS 0
+#define TFB_LIMIT(s) "cmp " s ", r2\nit lt\nmovlt " s ", r2\ncmp " s ", r3\nit gt\nmovgt " s ", r3\n"
+#define TFB_UPPER_HALVES              \
+  "asrs %[s0], %[s0], #16\n"         \
+  "asrs %[s1], %[s1], #16\n"         \
+  "asrs %[s2], %[s2], #16\n"         \
+  "asrs %[s3], %[s3], #16\n"
+/* A part of sums that do not fit 16 bits: the last one, or more are summed up. */
+#define TFB_PARTS_OF_SUMS        \
+  "ldrd r2, r3, %[sums]\n"      \
+  "ldrd r4, r5, %[sums2]\n"     \
+  "add %[s0], r2\n"             \
+  "add %[s1], r3\n"             \
+  "add %[s2], r4\n"             \
+  "add %[s3], r5\n"             \
+  "movs r2, #0\n"               \
+  "ldr r4, %[behind]\n"         \
+  "mov r3, r2\n"                \
+  "cmp %[x], r4\n"              \
+  "itt eq\n"                    \
+  "strdeq r2, r3, %[sums]\n"    \
+  "strdeq r2, r3, %[sums2]\n"   \
+  "beq 7f\n"                    \
+  "strd %[s0], %[s1], %[sums]\n" \
+  "strd %[s2], %[s3], %[sums2]\n" \
+  "ldr %[n], %[most]\n"         \
+  "b 8b\n"                      \
+  "7:\n"
+/* What a tile is made of: `taps` are summed first, then `most` at a time, from `sums` on. */
+typedef struct {
+  const uint32_t *x;
+  int32_t taps;
+  int8_t *out;
+  int32_t next;
+  const int8_t *end;
+  int32_t limits[2], clipped, sums[4], most;
+  const uint32_t *behind;
+} tfb_tile_parts;
+
+/* What sums begin with, and what is left of them when all is summed up. */
+#define TFB_TILE(name, first, sums_of)                                                             \
+  static TFB_APART void name(tfb_tile_parts kept, const uint32_t *w) {                             \
+    int32_t n, b, s0, s1, s2, s3;                                                                  \
+    const uint32_t *x;                                                                             \
+    __asm__ volatile(                                                                              \
+        "1: ldrd %[x], %[n], %[from]\n"                                                           \
+        "8: " first                                                                                \
+        "mov %[s1], %[s0]\n"                                                                      \
+        "mov %[s2], %[s0]\n"                                                                      \
+        "mov %[s3], %[s0]\n"                                                                      \
+        "subs %[n], #8\n"                                                                         \
+        "blt 3f\n"                                                                                \
+        "2:\n" /* eight taps */                                                                   \
+        TFB_TWO_PAIRS TFB_TWO_PAIRS                                                                \
+        "subs %[n], #8\n"                                                                         \
+        "bge 2b\n"                                                                                \
+        "3: lsls %[n], %[n], #30\n" /* carry if four more are left, negative if two more are */   \
+        "bcc 4f\n"                                                                                \
+        TFB_TWO_PAIRS                                                                              \
+        "4: bpl 5f\n"                                                                             \
+        "ldm %[w]!, {r2, r3}\n"                                                                   \
+        TFB_PAIR("r2", "r3")                                                                       \
+        "5:\n"                                                                                    \
+        sums_of                                                                                    \
+        TFB_SCALE("%[s0]", "%[s2]")                                                                \
+        TFB_SCALE("%[s1]", "%[s3]")                                                                \
+        "ldr r2, %[clipped]\n"                                                                    \
+        "cbz r2, 6f\n"                                                                            \
+        "ldrd r2, r3, %[limits]\n"                                                                \
+        TFB_LIMIT("%[s0]") TFB_LIMIT("%[s1]") TFB_LIMIT("%[s2]") TFB_LIMIT("%[s3]")                \
+        "6: ldrd r2, r3, %[to]\n"                                                                 \
+        "ssat %[s0], #8, %[s0]\n"                                                                 \
+        "ssat %[s1], #8, %[s1]\n"                                                                 \
+        "ssat %[s2], #8, %[s2]\n"                                                                 \
+        "ssat %[s3], #8, %[s3]\n"                                                                 \
+        "strb %[s0], [r2], #1\n"                                                                  \
+        "add r3, r2\n"                                                                            \
+        "strb %[s1], [r2], #1\n"                                                                  \
+        "ldr r4, %[end]\n"                                                                        \
+        "strb %[s2], [r3, #-1]\n"                                                                 \
+        "strb %[s3], [r3]\n"                                                                      \
+        "str r2, %[to]\n"                                                                         \
+        "cmp r2, r4\n"                                                                            \
+        "bne 1b\n"                                                                                \
+        : [w] "+r"(w), [x] "=&r"(x), [n] "=&r"(n), [s0] "=&l"(s0), [s1] "=&r"(s1),                 \
+          [s2] "=&r"(s2), [s3] "=&r"(s3), [b] "=&r"(b), [to] "+m"(kept.out),                       \
+          [sums] "+m"(kept.sums[0]), [sums2] "+m"(kept.sums[2])                                    \
+        : [from] "m"(kept.x), [end] "m"(kept.end), [limits] "m"(kept.limits[0]),                   \
+          [clipped] "m"(kept.clipped), [most] "m"(kept.most), [behind] "m"(kept.behind)            \
+        : "r2", "r3", "r4", "r5", "r6", "cc", "memory");                                           \
+  }
+TFB_TILE(tfb_byte_tile_of, "movs %[s0], #0\n", "")
+TFB_TILE(tfb_short_tile_of, "mvn %[s0], #0x7f80\n", TFB_UPPER_HALVES)
+TFB_TILE(tfb_long_tile_of, "mvn %[s0], #0x7f80\n", TFB_UPPER_HALVES TFB_PARTS_OF_SUMS)
+
+static TFB_APART void tfb_tile(const tfb_conv *op, const uint32_t *w, const uint32_t *x,
+                               int32_t taps, int32_t pairs, int8_t *out, int32_t next) {
+  tfb_tile_parts kept;
+  if (pairs == 0) return;
+  kept.x = x;
+  kept.taps = taps;
+  kept.out = out;
+  kept.next = next;
+  kept.end = out + 2 * pairs;
+  kept.limits[0] = op->low;
+  kept.limits[1] = op->high;
+  kept.clipped = op->low > -128 || op->high < 127;
+  kept.most = tfb_most_taps(op->bits);
+  if (op->bits == 8) {
+    tfb_byte_tile_of(kept, w);
+  } else if (taps <= kept.most) {
+    tfb_short_tile_of(kept, w);
+  } else {
+    kept.taps = (taps - 1) % kept.most + 1;
+    kept.behind = x + taps;
+    kept.sums[0] = kept.sums[1] = kept.sums[2] = kept.sums[3] = 0;
+    tfb_long_tile_of(kept, w);
+  }
+}
+#undef TFB_TILE
+#else
+#define TFB_FOURS 1 /* tfb_tile4 makes four positions at a time */
+
+/* What is stored for a sum. */
+static TFB_INSIDE int32_t tfb_scaled(const tfb_scales *scales, int32_t sum, int32_t low,
+                                     int32_t high, int32_t rectifies) {
+  uint32_t product = (uint32_t)sum * (uint32_t)scales->factor;
+  int32_t twice = (int32_t)(product + (uint32_t)scales->base), offset = scales->offset;
+  int32_t multiplier = scales->multiplier, exponent = scales->exponent;
+  if (rectifies) return tfb_rectified(twice, multiplier, offset, exponent, low, high);
+  twice = tfb_product_plus(twice, multiplier, offset + (twice >> 31)) >> exponent;
+  return tfb_clamp(twice, low, high);
+}
+
+/* A word of each position with those of two filters. */
+#define TFB_TAPS(k)                                                           \
+  do {                                                                        \
+    const uint32_t *p = x + positions * (k);                                  \
+    uint32_t word = w[2 * (k)], other = w[2 * (k) + 1];                       \
+    s0 = tfb_mla(s0, p[0], word), t0 = tfb_mla(t0, p[0], other);              \
+    s1 = tfb_mla(s1, p[1], word), t1 = tfb_mla(t1, p[1], other);              \
+    if (positions == 4) {                                                     \
+      s2 = tfb_mla(s2, p[2], word), t2 = tfb_mla(t2, p[2], other);            \
+      s3 = tfb_mla(s3, p[3], word), t3 = tfb_mla(t3, p[3], other);            \
+    }                                                                         \
+    TFB_LOADS_STAY;                                                           \
+  } while (0)
+#define TFB_EACH(sums)                          \
+  do {                                          \
+    sums(0, s0), sums(1, s1), sums(4, t0), sums(5, t1); \
+    if (positions == 2) break;                  \
+    sums(2, s2), sums(3, s3), sums(6, t2), sums(7, t3); \
+  } while (0)
+#define TFB_KEEP(i, sum) parts[i] += (int32_t)(sum) >> 16
+#define TFB_WHOLE(i, sum) sum = (uint32_t)(parts[i] + ((int32_t)(sum) >> 16))
+#define TFB_UPPER(i, sum) sum = (uint32_t)((int32_t)(sum) >> 16)
+#define TFB_STORE(position, s, t)                                                      \
+  do {                                                                                 \
+    int8_t *to = out + (position) * next;                                              \
+    to[0] = (int8_t)tfb_scaled(&first, (int32_t)(s), low, high, rectifies);            \
+    to[1] = (int8_t)tfb_scaled(&second, (int32_t)(t), low, high, rectifies);           \
   } while (0)
 
-/* The same of four times so many inputs, `step` apart. */
-static TFB_APART void tfb_joined_dot4(const int8_t *x, int32_t step, const uint32_t *words,
-                                      int32_t taps, int32_t most, int32_t fours, int32_t *sums) {
-  for (; fours > 0; fours--, x += 4 * step, sums += 4) {
-    const int8_t *a = x, *b = a + step, *c = b + step, *d = c + step;
-    const uint32_t *w = words;
-    int32_t adds, n = taps;
-    for (adds = 0; n > 0; n -= most, adds = 1) {
-      const uint32_t *end = w + tfb_min(n, most), *last = end - 3;
-      uint32_t s0 = TFB_JOINED, s1 = s0, s2 = s0, s3 = s0;
-      for (; w < last; a += 4, b += 4, c += 4, d += 4, w += 4) {
-        TFB_TAP(0);
-        TFB_TAP(1);
-        TFB_TAP(2);
-        TFB_TAP(3);
+/* The tile of so many positions; what does not fit 16 bits is summed in parts, which lie in
+ * memory. */
+static TFB_INSIDE void tfb_tile_of(const tfb_conv *op, const uint32_t *w, const uint32_t *inputs,
+                                   int32_t taps, int32_t pairs, int8_t *out, int32_t next,
+                                   int32_t positions, int32_t rectifies) {
+  int32_t most = tfb_most_taps(op->bits), low = op->low, high = op->high, parts[8];
+  tfb_in_memory(parts);
+  for (; pairs > 0; pairs--, out += 2) {
+    const uint32_t *x = inputs;
+    int32_t left = taps, adds = 0;
+    tfb_scales first, second;
+    uint32_t s0, s1, s2, s3, t0, t1, t2, t3;
+    for (;;) {
+      const uint32_t *end = w + tfb_min(left, most), *last = end - 7;
+      s0 = s1 = s2 = s3 = t0 = t1 = t2 = t3 = TFB_JOINED;
+      while (w < last) {
+        TFB_TAPS(0);
+        TFB_TAPS(1);
+        TFB_TAPS(2);
+        TFB_TAPS(3);
+        w += 8, x += 4 * positions;
+        TFB_IN_REGISTERS(x, w);
       }
-      for (; w < end; a++, b++, c++, d++, w++) TFB_TAP(0);
-      tfb_part_joined(s0, adds, sums);
-      tfb_part_joined(s1, adds, sums + 1);
-      tfb_part_joined(s2, adds, sums + 2);
-      tfb_part_joined(s3, adds, sums + 3);
+      while (w != end) {
+        TFB_TAPS(0);
+        w += 2, x += positions;
+        TFB_IN_REGISTERS(x, w);
+      }
+      left -= most;
+      if (left <= 0) break;
+      if (!adds) memset(parts, 0, sizeof(parts));
+      TFB_EACH(TFB_KEEP);
+      adds = 1;
+    }
+    if (adds) {
+      TFB_EACH(TFB_WHOLE);
+    } else {
+      TFB_EACH(TFB_UPPER);
+    }
+    first = ((const tfb_scales *)(const void *)w)[0];
+    second = ((const tfb_scales *)(const void *)w)[1];
+    w += TFB_TWO_SCALES;
+    TFB_STORE(0, s0, t0);
+    TFB_STORE(1, s1, t1);
+    if (positions == 2) continue;
+    TFB_STORE(2, s2, t2);
+    TFB_STORE(3, s3, t3);
+  }
+}
+#undef TFB_TAPS
+#undef TFB_EACH
+#undef TFB_KEEP
+#undef TFB_WHOLE
+#undef TFB_UPPER
+#undef TFB_STORE
+
+static TFB_APART void tfb_tile(const tfb_conv *op, const uint32_t *w, const uint32_t *x,
+                               int32_t taps, int32_t pairs, int8_t *out, int32_t next) {
+  tfb_tile_of(op, w, x, taps, pairs, out, next, 2, 0);
+}
+
+/* The same of four positions, whose inputs lie by fours. */
+static TFB_APART void tfb_tile4(const tfb_conv *op, const uint32_t *w, const uint32_t *x,
+                                int32_t taps, int32_t pairs, int8_t *out) {
+  if (tfb_rectifies(op)) {
+    tfb_tile_of(op, w, x, taps, pairs, out, op->out_c, 4, 1);
+  } else {
+    tfb_tile_of(op, w, x, taps, pairs, out, op->out_c, 4, 0);
+  }
+}
+#endif
+#endif
+
+/* ---- Pairs of filters on cores that have no Helium ---- */
+
+#if !TFB_MVE
+
+/* Stores the outputs of two positions for n filters of which some have no offset, or one of
+ * which the last has no second. */
+static TFB_APART void tfb_careful_tile(const tfb_conv *op, const uint32_t *w, const uint32_t *x,
+                                       int32_t taps, int32_t n, int8_t *out, int32_t next,
+                                       uint32_t pair) {
+  int32_t c, position;
+  for (c = 0; c < n; c++, w += c % 2 ? 0 : taps + TFB_TWO_SCALES) {
+    const tfb_scales *scales = (const tfb_scales *)(const void *)(w + taps) + c % 2;
+    for (position = 0; position < 2; position++) {
+      uint32_t sum = (uint32_t)tfb_pair_sum(op, x + position, w + c % 2, taps, pair);
+      int32_t value = (int32_t)(sum * (uint32_t)scales->factor + (uint32_t)scales->base);
+      value = tfb_product_of_twice(value, scales->multiplier);
+      value = tfb_rounded_shift(value, scales->exponent) + op->out_zero;
+      out[c + position * next] = (int8_t)tfb_clamp(value, op->low, op->high);
     }
   }
 }
 
-#undef TFB_TAP
+/* The widened codes of filters c and c + 1, or of c twice. Rows that begin with a byte are not
+ * unpacked to bytes but for what is behind their last block. */
+static TFB_APART uint32_t *tfb_two_rows(const tfb_conv *op, tfb_rows *rows, int32_t c,
+                                        int32_t count, int32_t taps, int8_t *bytes, uint32_t *w) {
+  tfb_stream *stream = &rows->stream;
+  int8_t *other = bytes + ((taps + 3) & ~3);
+  const int8_t *a, *b;
+  int32_t bits = op->bits;
+  if (rows->widen && taps * bits % 8 == 0) {
+    int32_t size = taps * bits / 8, block = bits == 4 ? 8 : bits == 3 ? 32 : 16;
+    int32_t blocks = taps / block;
+    const uint8_t *p = stream->next, *q = count == 2 ? p + size : p;
+    stream->next = q + size;
+    w = rows->widen(w, p, q, blocks);
+    if (taps % block == 0) return w;
+    taps %= block;
+    {
+      tfb_stream first = {0, 0, 0}, second = {0, 0, 0};
+      first.next = p + blocks * block * bits / 8;
+      second.next = q + blocks * block * bits / 8;
+      a = tfb_unpack(&first, bits, bytes, taps);
+      b = tfb_unpack(&second, bits, other, taps);
+    }
+  } else {
+    a = b = rows->row_of(rows->source, c, stream, bytes, taps);
+    if (count == 2) b = rows->row_of(rows->source, c + 1, stream, other, taps);
+  }
+  return tfb_join(w, a, b, taps, 8 - bits);
+}
 
-/* Sums of so many positions with two filters fit into the registers beside what they are made of. */
+/* Filters c and c + 1 (c alone twice if it is the last): their widened weights, and behind them
+ * what scales their sums. Notes in `careful` whether one has no offset. */
+static TFB_APART uint32_t *tfb_two_filters(const tfb_conv *op, tfb_rows *rows, int32_t c,
+                                           int32_t taps, int8_t *bytes, uint32_t *w,
+                                           int32_t *careful) {
+  int32_t i, count = tfb_min(2, rows->last - c);
+  uint32_t *end = tfb_two_rows(op, rows, c, count, taps, bytes, w);
+  tfb_scales *scales = (tfb_scales *)(void *)end;
+  for (i = 0; i < count; i++, scales++) {
+    tfb_filter filter = tfb_filter_scales(op, c + i);
+    tfb_suit(op, &filter, w + i, end, taps);
+    scales->factor = filter.factor;
+    scales->base = filter.base;
+    scales->multiplier = filter.multiplier;
+    scales->exponent = filter.exponent;
+    if (filter.exponent > 0 && filter.exponent < TFB_MOST_SHIFT) {
+      scales->offset = (op->out_zero * 2 + 1) * (1 << (filter.exponent - 1));
+    } else {
+      *careful = 1;
+    }
+  }
+  return end + TFB_TWO_SCALES;
+}
+
+/* What two filters see, widened: straight from the image where whole words lie one behind the
+ * other, else by way of rows of bytes. */
+static TFB_APART void tfb_two_patches(const tfb_conv *op, const tfb_spot *spots, int32_t taps,
+                                      int8_t *bytes, uint32_t *x, uint32_t pair) {
+  int32_t run = op->k_w * op->in_c, line = op->dilation_h * op->in_w * op->in_c, ky;
+  if ((op->dilation_w == 1 || op->k_w == 1) && (run % TFB_RUN(op) == 0 || op->k_h == 1) &&
+      tfb_lies_inside(op, spots) && tfb_lies_inside(op, spots + 1)) {
+    const int8_t *a = spots[0].image + (spots[0].y * op->in_w + spots[0].x) * op->in_c;
+    const int8_t *b = spots[1].image + (spots[1].y * op->in_w + spots[1].x) * op->in_c;
+    for (ky = op->k_h; ky > 0; ky--, a += line, b += line) x = tfb_widen(x, a, b, run, pair);
+  } else {
+    int8_t *second = bytes + ((taps + 3) & ~3);
+    tfb_patch(op, spots, bytes);
+    tfb_patch(op, spots + 1, second);
+    tfb_widen(x, bytes, second, taps, pair);
+  }
+}
+
+/* The next two positions of a convolution, widened; the last one alone twice. */
+typedef struct {
+  const int8_t *in;
+  int32_t left, ox, oy; /* positions that are left, and the next one's place */
+} tfb_walk;
+
+static inline void tfb_two_positions(const tfb_conv *op, tfb_walk *walk, int32_t taps,
+                                     uint32_t pair, uint32_t *x, int8_t *bytes) {
+  int32_t n = tfb_min(walk->left, 2), i;
+  tfb_spot spots[2];
+  walk->left -= n;
+  if (op->k_h * op->k_w * op->stride_h * op->stride_w == 1) {
+    tfb_widen(x, walk->in, n == 1 ? walk->in : walk->in + taps, taps, pair);
+    walk->in += 2 * taps;
+    return;
+  }
+  for (i = 0; i < n; i++) {
+    spots[i].image = walk->in;
+    spots[i].y = walk->oy * op->stride_h - op->pad_h;
+    spots[i].x = walk->ox * op->stride_w - op->pad_w;
+    if (++walk->ox < op->out_w) continue;
+    walk->ox = 0;
+    if (++walk->oy < op->out_h) continue;
+    walk->oy = 0;
+    walk->in += op->in_h * op->in_w * op->in_c;
+  }
+  if (n == 1) spots[1] = spots[0];
+  tfb_two_patches(op, spots, taps, bytes, x, pair);
+}
+
+/* Runs a block of n filters over all positions, two at a time, or four if `x` holds as many. */
+static TFB_APART void tfb_positions(const tfb_conv *op, const uint32_t *w, int32_t n,
+                                    int32_t careful, int32_t taps, const int8_t *in, int8_t *out,
+                                    uint32_t *x, int8_t *bytes, int32_t fours) {
+  int32_t even = TFB_LENGTH(op, taps), next = op->out_c;
+  int32_t pairs = careful ? 0 : n / 2, rest = n - 2 * pairs;
+  const uint32_t *last = w + pairs * (even + TFB_TWO_SCALES);
+  uint32_t pair = TFB_PAIR_OF(op, 2);
+  tfb_walk walk = {0, 0, 0, 0};
+  walk.in = in;
+  walk.left = op->batch * op->out_h * op->out_w;
+  (void)fours;
+#if TFB_FOURS
+  for (; fours && walk.left >= 4; out += 4 * next) {
+    tfb_two_positions(op, &walk, taps, TFB_PAIR_OF(op, 4), x, bytes);
+    tfb_two_positions(op, &walk, taps, TFB_PAIR_OF(op, 4), x + 2, bytes);
+    tfb_tile4(op, w, x, even, pairs, out);
+    if (rest == 0) continue;
+    tfb_careful_tile(op, last, x, even, rest, out + 2 * pairs, next, 4);
+    tfb_careful_tile(op, last, x + 2, even, rest, out + 2 * next + 2 * pairs, next, 4);
+  }
+#endif
+  for (; walk.left > 0; out += 2 * next) {
+    if (walk.left == 1) next = 0;
+    tfb_two_positions(op, &walk, taps, pair, x, bytes);
+    tfb_tile(op, w, x, even, pairs, out, next);
+    if (rest > 0) tfb_careful_tile(op, last, x, even, rest, out + 2 * pairs, next, pair);
+  }
+}
+
+/* A convolution in blocks of so many pairs of filters. `scratch` holds what two filters see,
+ * widened, the filters of a block, and where filters reach over the border or see no whole words
+ * two rows of bytes. */
+static inline void tfb_pair_blocks(const tfb_conv *op, tfb_rows *rows, const int8_t *in,
+                                   int8_t *out, int8_t *scratch, int32_t pairs) {
+  int32_t taps = op->k_h * op->k_w * op->in_c, even = TFB_LENGTH(op, taps), fours = 0, c, i;
+  uint32_t *x = (uint32_t *)(void *)scratch, *w;
+  int8_t *bytes;
+#if TFB_FOURS
+  /* Inputs of two more positions lie where a pair of filters would, unless they were widened for
+   * fewer filters at a time then. */
+  int32_t all = (rows->last - rows->first + 1) / 2;
+  fours = pairs > all || pairs > 5;
+  if (fours) pairs = pairs > all ? all : pairs - 1;
+#endif
+  w = x + (fours ? 2 * even : even);
+  bytes = (int8_t *)(w + pairs * (even + TFB_TWO_SCALES));
+  for (c = rows->first; c < rows->last; c += 2 * pairs) {
+    int32_t n = tfb_min(2 * pairs, rows->last - c), careful = 0;
+    uint32_t *to = w;
+    for (i = 0; i < n; i += 2) {
+      to = tfb_two_filters(op, rows, c + i, taps, (int8_t *)x, to, &careful);
+    }
+    tfb_positions(op, w, n, careful, taps, in, out + c, x, bytes, fours);
+  }
+}
+#endif
+
+/* ---- Filters of 8 bits on cores that have neither DSP instructions nor Helium ---- */
+
+#if TFB_JOINS
+
+/* Sums of so many positions with two filters fit into the registers beside what they are made
+ * of. */
 #if defined(__arm__) && !defined(__aarch64__)
 #define TFB_TOGETHER 2
 #else
 #define TFB_TOGETHER 4
 #endif
 
-/* The sums of TFB_TOGETHER times so many inputs, `step` apart, with the weights at w and w + row. */
+#if TFB_BY_HAND
+#define TFB_ONE_TAP                          \
+  "ldrsb %[first], [%[w]], #1\n"            \
+  "ldrsb %[second], [%[v]], #1\n"           \
+  "ldrsb %[x], [%[a]], #1\n"                \
+  "mla %[s0], %[x], %[first], %[s0]\n"      \
+  "mla %[t0], %[x], %[second], %[t0]\n"     \
+  "ldrsb %[x], [%[b]], #1\n"                \
+  "mla %[s1], %[x], %[first], %[s1]\n"      \
+  "mla %[t1], %[x], %[second], %[t1]\n"
+#define TFB_FOUR_TAPS TFB_ONE_TAP TFB_ONE_TAP TFB_ONE_TAP TFB_ONE_TAP
+#endif
+
+/* The sums of TFB_TOGETHER times so many inputs, `step` apart, with the weights at w and w +
+ * row. */
 static TFB_APART void tfb_dot_together(const int8_t *x, int32_t step, const int8_t *weights,
                                        int32_t row, int32_t n, int32_t times, int32_t *sums) {
   for (; times > 0; times--, x += TFB_TOGETHER * step, sums += TFB_TOGETHER) {
-    const int8_t *a = x, *b = a + step, *w = weights, *v = w + row, *end = w + n, *last = end - 3;
+    const int8_t *a = x, *b = a + step, *w = weights, *v = w + row, *end = w + n;
+    const int8_t *last = end - (TFB_TOGETHER == 2 ? 7 : 3);
     int32_t s0 = 0, s1 = 0, t0 = 0, t1 = 0;
 #if TFB_TOGETHER == 2
-#define TFB_TAP(k)                                        \
-  do {                                                    \
-    int32_t first = w[k], second = v[k];                  \
-    s0 += a[k] * first, t0 += a[k] * second;              \
-    s1 += b[k] * first, t1 += b[k] * second;              \
-    TFB_LOADS_STAY;                                       \
+#define TFB_TAP(k)                                              \
+  do {                                                          \
+    int32_t first = w[k], second = v[k];                        \
+    s0 = tfb_sum_of(s0, a[k], first), t0 = tfb_sum_of(t0, a[k], second); \
+    s1 = tfb_sum_of(s1, b[k], first), t1 = tfb_sum_of(t1, b[k], second); \
+    TFB_LOADS_STAY;                                             \
   } while (0)
-    for (; w < last; a += 4, b += 4, w += 4, v += 4) {
+#if TFB_BY_HAND
+    if (w < last) {
+      int32_t eights = n & ~7, x, first, second;
+      __asm__ volatile(
+          "1:\n" TFB_FOUR_TAPS TFB_FOUR_TAPS
+          "subs %[n], #8\n"
+          "bgt 1b\n"
+          : [a] "+r"(a), [b] "+r"(b), [w] "+r"(w), [v] "+r"(v), [n] "+r"(eights), [s0] "+r"(s0),
+            [s1] "+r"(s1), [t0] "+r"(t0), [t1] "+r"(t1), [x] "=&r"(x), [first] "=&r"(first),
+            [second] "=&r"(second)
+          :
+          : "cc", "memory");
+    }
+#else
+    for (; w < last; a += 8, b += 8, w += 8, v += 8) {
       TFB_TAP(0);
       TFB_TAP(1);
       TFB_TAP(2);
       TFB_TAP(3);
+      TFB_TAP(4);
+      TFB_TAP(5);
+      TFB_TAP(6);
+      TFB_TAP(7);
     }
+#endif
     for (; w != end; a++, b++, w++, v++) TFB_TAP(0);
 #else
     const int8_t *c = b + step, *d = c + step;
     int32_t s2 = 0, s3 = 0, t2 = 0, t3 = 0;
-#define TFB_TAP(k)                                        \
-  do {                                                    \
-    int32_t first = w[k], second = v[k];                  \
-    s0 += a[k] * first, t0 += a[k] * second;              \
-    s1 += b[k] * first, t1 += b[k] * second;              \
-    s2 += c[k] * first, t2 += c[k] * second;              \
-    s3 += d[k] * first, t3 += d[k] * second;              \
-    TFB_LOADS_STAY;                                       \
+#define TFB_TAP(k)                                              \
+  do {                                                          \
+    int32_t first = w[k], second = v[k];                        \
+    s0 = tfb_sum_of(s0, a[k], first), t0 = tfb_sum_of(t0, a[k], second); \
+    s1 = tfb_sum_of(s1, b[k], first), t1 = tfb_sum_of(t1, b[k], second); \
+    s2 = tfb_sum_of(s2, c[k], first), t2 = tfb_sum_of(t2, c[k], second); \
+    s3 = tfb_sum_of(s3, d[k], first), t3 = tfb_sum_of(t3, d[k], second); \
+    TFB_LOADS_STAY;                                             \
   } while (0)
     for (; w < last; a += 4, b += 4, c += 4, d += 4, w += 4, v += 4) {
       TFB_TAP(0);
@@ -1768,35 +2343,19 @@ static TFB_APART void tfb_dot_together(const int8_t *x, int32_t step, const int8
   }
 }
 
-/* What turns the sums of a filter into stored values, as in tfb_filter. */
-typedef struct {
-  int32_t factor, base, multiplier, exponent;
-} tfb_scales;
-
-/* How the filters of a block lie: two sets of scales, behind them a word for each tap, or two rows of
- * bytes; or the rows stay where they are stored, and `rows` are the first. Inputs lie `step` apart. */
+/* How the filters of a block lie: two sets of scales, behind them two rows of bytes; or the rows
+ * stay where they are stored, and `rows` are the first. Inputs lie `step` apart. */
 typedef struct {
   const int8_t *rows;
-  int32_t size, taps, step, most, joins;
+  int32_t size, taps, step;
 } tfb_block;
 
 /* The sums of n positions with two filters, or with one. */
-static inline void tfb_two_sums(const tfb_block *block, const uint32_t *w, const int8_t *row,
-                                int32_t filters, const int8_t *x, int32_t n, int32_t *sums) {
-  int32_t step = block->step, taps = block->taps, next = taps, whole;
-  if (block->joins) {
-    tfb_joined_dot4(x, step, w, taps, block->most, n / 4, sums);
-    x += (n & ~3) * step;
-    sums += n & ~3;
-    for (n &= 3; n > 0; n--, x += step, sums++) tfb_joined_dot(x, w, taps, block->most, sums);
-    return;
-  }
-  if (!block->rows) {
-    row = (const int8_t *)w;
-    next = (taps + 3) & ~3;
-  }
+static inline void tfb_two_sums(const tfb_block *block, const int8_t *row, int32_t filters,
+                                const int8_t *x, int32_t n, int32_t *sums) {
+  int32_t step = block->step, taps = block->taps, next = block->rows ? taps : (taps + 3) & ~3;
+  int32_t whole = n / TFB_TOGETHER * TFB_TOGETHER;
   if (filters == 1) next = 0;
-  whole = n / TFB_TOGETHER * TFB_TOGETHER;
   tfb_dot_together(x, step, row, next, taps, n / TFB_TOGETHER, sums);
   x += whole * step;
   sums += whole;
@@ -1806,14 +2365,15 @@ static inline void tfb_two_sums(const tfb_block *block, const uint32_t *w, const
   }
 }
 
-/* Stores the outputs of n positions for some filters. `op` takes sums in the unit of codes. */
-static TFB_APART void tfb_tile(const tfb_conv *op, const tfb_block *block, const uint32_t *w,
-                               int32_t filters, const int8_t *x, int32_t n, int8_t *out) {
+/* Stores the outputs of n positions for some filters. */
+static TFB_APART void tfb_byte_tile(const tfb_conv *op, const tfb_block *block,
+                                    const int8_t *scratch, int32_t filters, const int8_t *x,
+                                    int32_t n, int8_t *out) {
   const int8_t *row = block->rows;
   int32_t sums[2 * TFB_CHUNK], i;
-  for (; filters > 0; filters -= 2, w += block->size, out += 2) {
-    const tfb_scales *scales = (const tfb_scales *)(const void *)w;
-    tfb_two_sums(block, w + 8, row, filters, x, n, sums);
+  for (; filters > 0; filters -= 2, scratch += block->size, out += 2) {
+    const tfb_scales *scales = (const tfb_scales *)(const void *)scratch;
+    tfb_two_sums(block, row ? row : scratch + 4 * TFB_TWO_SCALES, filters, x, n, sums);
     if (row) row += 2 * block->taps;
     for (i = 0; i < tfb_min(filters, 2); i++, scales++) {
       tfb_filter filter;
@@ -1826,17 +2386,17 @@ static TFB_APART void tfb_tile(const tfb_conv *op, const tfb_block *block, const
   }
 }
 
-/* Runs a block of filters over all positions: a pixel each, where they lie, or patches of the image,
- * some at a time. */
-static TFB_APART void tfb_positions(const tfb_conv *op, const tfb_block *block, const uint32_t *w,
-                                    int32_t filters, const int8_t *in, int8_t *out, int8_t *patches,
-                                    int32_t room) {
+/* Runs a block of filters over all positions: a pixel each, where they lie, or patches of the
+ * image, some at a time. */
+static TFB_APART void tfb_byte_positions(const tfb_conv *op, const tfb_block *block,
+                                         const int8_t *scratch, int32_t filters, const int8_t *in,
+                                         int8_t *out, int8_t *patches, int32_t room) {
   int32_t left = op->batch * op->out_h * op->out_w, ox = 0, oy = 0, n, i;
   int32_t image = op->in_h * op->in_w * op->in_c;
   for (; left > 0; left -= n, out += n * op->out_c) {
     n = tfb_min(left, room);
     if (!patches) {
-      tfb_tile(op, block, w, filters, in, n, out);
+      tfb_byte_tile(op, block, scratch, filters, in, n, out);
       in += n * block->step;
       continue;
     }
@@ -1852,63 +2412,74 @@ static TFB_APART void tfb_positions(const tfb_conv *op, const tfb_block *block, 
       oy = 0;
       in += image;
     }
-    tfb_tile(op, block, w, filters, patches, n, out);
+    tfb_byte_tile(op, block, scratch, filters, patches, n, out);
   }
 }
 
-/* Two filters, or one twice, as a block has them. `bytes` is room for two rows. */
-static TFB_APART void tfb_two_filters(const tfb_conv *op, tfb_rows *rows, const tfb_block *block,
-                                      int32_t c, int32_t count, int32_t taps, int8_t *bytes,
-                                      uint32_t *w) {
-  int32_t length = (taps + 3) & ~3, copies = !block->joins && !block->rows, i;
-  tfb_scales *scales = (tfb_scales *)(void *)w;
-  const int8_t *codes[2];
-  if (copies) bytes = (int8_t *)(w + 8);
-  for (i = 0; i < count; i++, scales++) {
+/* Two filters, or one twice, as a block has them. */
+static TFB_APART void tfb_two_byte_rows(const tfb_conv *op, tfb_rows *rows, const tfb_block *block,
+                                        int32_t c, int32_t count, int8_t *to) {
+  int32_t taps = block->taps, i;
+  tfb_scales *scales = (tfb_scales *)(void *)to;
+  int8_t *own = to + 4 * TFB_TWO_SCALES;
+  for (i = 0; i < count; i++, own += (taps + 3) & ~3, scales++) {
     tfb_filter filter;
-    int8_t *own = bytes + i * length;
-    codes[i] = rows->row_of(rows->source, c + i, &rows->stream, own, taps);
-    if (copies && codes[i] != own) memcpy(own, codes[i], (size_t)taps);
-    filter = tfb_filter_with(op, c + i, codes[i], taps);
+    const int8_t *codes = rows->row_of(rows->source, c + i, &rows->stream, own, taps);
+    if (!block->rows && codes != own) memcpy(own, codes, (size_t)taps);
+    filter = tfb_filter_with(op, c + i, codes, taps);
     scales->factor = filter.factor;
     scales->base = filter.base;
     scales->multiplier = filter.multiplier;
     scales->exponent = filter.exponent;
   }
-  if (block->joins) tfb_join(codes[0], codes[count - 1], 8 - op->bits, taps, length, w + 8);
 }
 
-/* A convolution in blocks of filters: as many pairs as fit where cores with DSP instructions keep so
- * many. `scratch` holds patches, or rows while two filters are joined, and behind them the block. */
-static inline void tfb_blocks(const tfb_conv *op, tfb_rows *rows, const int8_t *in, int8_t *out,
-                              int8_t *scratch, int32_t pairs) {
+/* A convolution in blocks of filters: as many pairs as fit where cores with DSP instructions
+ * keep so many. `scratch` holds patches, and behind them the block. */
+static inline void tfb_byte_blocks(const tfb_conv *op, tfb_rows *rows, const int8_t *in,
+                                   int8_t *out, int8_t *scratch, int32_t pairs) {
   int32_t taps = op->k_h * op->k_w * op->in_c, length = (taps + 3) & ~3, c, i, most;
   int32_t flat = op->k_h * op->k_w * op->stride_h * op->stride_w == 1;
-  int32_t kept = flat ? 2 : tfb_max(4, tfb_min(TFB_CHUNK, 512 / length & ~3));
+  int32_t kept = flat ? 0 : tfb_max(4, tfb_min(TFB_CHUNK, 512 / length & ~3));
   int32_t wide = 4 * ((taps + 1) & ~1), room = wide + pairs * (wide + 40) - kept * length;
-  uint32_t *w = (uint32_t *)(void *)(scratch + kept * length);
-  tfb_conv own = *op;
+  int8_t *first = scratch + kept * length;
   tfb_block block;
-  own.bits = 8;
-  block.joins = op->bits <= 4;
   block.rows = 0;
-  block.most = 256 >> (op->bits - 1);
-  block.taps = block.joins && !flat ? length : taps;
+  block.taps = taps;
   block.step = flat ? taps : length;
-  block.size = 8 + (block.joins ? length : length / 2);
-  if (op->bits == 8 && rows->row_of == tfb_plain_row) {
-    block.size = 8;
+  block.size = 4 * TFB_TWO_SCALES + 2 * length;
+  if (rows->row_of == tfb_plain_row) {
+    block.size = 4 * TFB_TWO_SCALES;
     block.rows = (const int8_t *)rows->stream.next;
   }
-  most = 2 * tfb_max(1, room / (4 * block.size));
+  most = 2 * tfb_max(1, room / block.size);
   for (c = rows->first; c < rows->last; c += most) {
     int32_t n = tfb_min(most, rows->last - c);
     for (i = 0; i < n; i += 2) {
-      tfb_two_filters(op, rows, &block, c + i, tfb_min(2, n - i), taps, scratch,
-                      w + i / 2 * block.size);
+      tfb_two_byte_rows(op, rows, &block, c + i, tfb_min(2, n - i), first + i / 2 * block.size);
     }
-    tfb_positions(&own, &block, w, n, in, out + c, flat ? 0 : scratch, flat ? TFB_CHUNK : kept);
+    tfb_byte_positions(op, &block, first, n, in, out + c, flat ? 0 : scratch,
+                       flat ? TFB_CHUNK : kept);
     if (block.rows) block.rows += n * taps;
+  }
+}
+
+/* A convolution by either way. Where the tile is written by hand, codes of 8 bits take a word
+ * each if the memory holds all filters so, or not much fewer than a block has. */
+static inline void tfb_blocks(const tfb_conv *op, tfb_rows *rows, const int8_t *in, int8_t *out,
+                              int8_t *scratch, int32_t pairs) {
+#if TFB_BY_HAND
+  int32_t taps = op->k_h * op->k_w * op->in_c, wide = 4 * ((taps + 1) & ~1), size = 8 * taps;
+  int32_t words = (wide + pairs * (wide + 40) - size) / (size + 40);
+  if (op->bits == 8 && (words >= 4 || 2 * words >= rows->last - rows->first)) {
+    tfb_pair_blocks(op, rows, in, out, scratch, words);
+    return;
+  }
+#endif
+  if (op->bits < 8) {
+    tfb_pair_blocks(op, rows, in, out, scratch, pairs);
+  } else {
+    tfb_byte_blocks(op, rows, in, out, scratch, pairs);
   }
 }
 
@@ -2431,16 +3002,17 @@ static TFB_APART void tfb_dense(const tfb_conv *op, const int8_t *in, int8_t *ou
 
 #if TFB_JOINS
 
-/* Two inputs and two codes of 4 bits and fewer in a word each make one multiplication, of which two
- * products are added up:
+/* Two inputs and two codes of 4 bits and fewer in a word each make one multiplication, of which
+ * two products are added up:
  *
  *   (x1 + 65536 x0) (w0 + 65536 w1) = x1 w0 + 65536 (x0 w0 + x1 w1) + 2^32 x0 w1
  *
- * The upper half is the sum that is wanted; the last product is beyond 32 bits, and the first stays in
- * the lower half. Codes are w from 0 to 2^bits - 1 (their sign is turned, as in dense.h), and inputs
- * less the zero point x from `low` to `low` + 255. So after n multiplications sums that began with
- * -low (2^bits - 1) n in the lower half, and twice that in the upper one, have no half below 0 or
- * above 2 * 255 (2^bits - 1) n: 61,200 for 8 at 4 bits, 57,120 for 16 at 3 bits. */
+ * The upper half is the sum that is wanted; the last product is beyond 32 bits, and the first
+ * stays in the lower half. Codes are w from 0 to 2^bits - 1 (their sign is turned, as in
+ * dense.h), and inputs less the zero point x from `low` to `low` + 255. So after n
+ * multiplications sums that began with -low (2^bits - 1) n in the lower half, and twice that in
+ * the upper one, have no half below 0 or above 2 * 255 (2^bits - 1) n: 61,200 for 8 at 4 bits,
+ * 57,120 for 16 at 3 bits. */
 
 /* Sums blocks of the codes of some filters, which are so many bytes each. */
 typedef struct {
@@ -2464,13 +3036,21 @@ static inline uint32_t tfb_codes(const uint8_t *p) {
 #define TFB_CODES(p) tfb_codes(p)
 #endif
 
+/* Compilers tear sums apart, which costs where one instruction multiplies and adds. */
+#if TFB_BY_HAND
+#define TFB_ADD(sum, x, w) sum = tfb_mla(sum, x, w)
+#else
+#define TFB_ADD(sum, x, w) sum += (x) * (w)
+#endif
+
 /* Four codes of either filter, below a mask from a bit of each byte of the words u and v on. */
 #define TFB_FOUR_AT(x, bit, mask)                                            \
   do {                                                                       \
     uint32_t first_ = (x)[0], second_ = (x)[1];                              \
-    a += first_ * (u >> (bit) & (mask)), b += first_ * (v >> (bit) & (mask)); \
-    a += second_ * (u >> ((bit) + 8) & (mask));                              \
-    b += second_ * (v >> ((bit) + 8) & (mask));                              \
+    TFB_ADD(a, first_, u >> (bit) & (mask));                                 \
+    TFB_ADD(b, first_, v >> (bit) & (mask));                                 \
+    TFB_ADD(a, second_, u >> ((bit) + 8) & (mask));                          \
+    TFB_ADD(b, second_, v >> ((bit) + 8) & (mask));                          \
     TFB_LOADS_STAY;                                                          \
   } while (0)
 
@@ -2545,6 +3125,14 @@ static TFB_APART void tfb_blocks4(const tfb_inputs *in, const uint8_t *codes, in
   }
 }
 
+#if TFB_BY_HAND
+#define TFB_WITH(from, sum) \
+  "ldrsb %[weight], [%[" from "]], #1\nmla %[" sum "], %[value], %[weight], %[" sum "]\n"
+#define TFB_INPUT                \
+  "ldrsh %[value], [%[x]], #2\n" \
+  TFB_WITH("p", "s0") TFB_WITH("q", "s1") TFB_WITH("r", "s2") TFB_WITH("s", "s3")
+#endif
+
 /* Codes of 8 bits, as many as there are blocks, and inputs in order as numbers of 16 bits; filters
  * come four at a time. */
 #define TFB_TAP(k)                                               \
@@ -2563,12 +3151,27 @@ static TFB_APART void tfb_blocks8(const tfb_inputs *in, const uint8_t *codes, in
     const int8_t *s = filters > 3 ? r + bytes : p;
     const int16_t *x = (const int16_t *)(const void *)in->x, *end = x + in->blocks, *last = end - 3;
     int32_t s0 = 0, s1 = 0, s2 = 0, s3 = 0;
+#if TFB_BY_HAND
+    if (x < last) {
+      int32_t fours = in->blocks & ~3, value, weight;
+      __asm__ volatile(
+          "1:\n" TFB_INPUT TFB_INPUT TFB_INPUT TFB_INPUT
+          "subs %[n], #4\n"
+          "bgt 1b\n"
+          : [x] "+r"(x), [p] "+r"(p), [q] "+r"(q), [r] "+r"(r), [s] "+r"(s), [n] "+r"(fours),
+            [s0] "+r"(s0), [s1] "+r"(s1), [s2] "+r"(s2), [s3] "+r"(s3), [value] "=&r"(value),
+            [weight] "=&r"(weight)
+          :
+          : "cc", "memory");
+    }
+#else
     for (; x < last; x += 4, p += 4, q += 4, r += 4, s += 4) {
       TFB_TAP(0);
       TFB_TAP(1);
       TFB_TAP(2);
       TFB_TAP(3);
     }
+#endif
     for (; x != end; x++, p++, q++, r++, s++) TFB_TAP(0);
     sums[0] = (uint32_t)s0;
     sums[1] = (uint32_t)s1;
@@ -2628,6 +3231,38 @@ static TFB_APART void tfb_dense(const tfb_conv *op, const int8_t *in, int8_t *ou
 }
 #endif
 
+/* ---- Depthwise convolutions with one tap, which rescale each channel ---- */
+
+#if !TFB_MVE
+
+#define TFB_ONES 64 /* sums that are kept */
+
+/* All outputs of such a filter. Many of them are looked up in a table of what it makes of any
+ * input. */
+static TFB_APART void tfb_one_tap(const tfb_conv *op, const tfb_filter *filter,
+                                  const int8_t *channel, int8_t *out) {
+  int32_t left = op->out_h * op->out_w, next = op->in_c, step = op->out_c, n, i, x;
+  int32_t weight = filter->row[0], sums[TFB_ONES];
+  int8_t table[256];
+  if (left > 512) {
+    tfb_conv own = *op;
+    own.out_c = 1;
+    for (x = -128; x < 128; x += TFB_ONES) {
+      for (i = 0; i < TFB_ONES; i++) sums[i] = (x + i) * weight;
+      tfb_store(&own, filter, sums, TFB_ONES, table + x + 128);
+    }
+    for (; left > 0; left--, channel += next, out += step) *out = table[*channel + 128];
+    return;
+  }
+  for (; left > 0; left -= n, out += n * step) {
+    n = tfb_min(left, TFB_ONES);
+    for (i = 0; i < n; i++, channel += next) sums[i] = *channel * weight;
+    tfb_store(op, filter, sums, n, out);
+  }
+}
+
+#endif
+
 /* ---- Depthwise convolutions on cores with the DSP extension ---- */
 
 #if TFB_DSP
@@ -2635,9 +3270,9 @@ static TFB_APART void tfb_dense(const tfb_conv *op, const int8_t *in, int8_t *ou
 /* Sums that are kept, and what is summed with them beyond the end of a row. */
 #define TFB_KEPT 64
 
-/* How a filter reads a plane, in words of two numbers: in a row of the filter, from one of its rows to
- * the next in the plane, from a row of outputs to the next, and how much further the second, third
- * and fourth output in a row are. */
+/* How a filter reads a plane, in words of two numbers: in a row of the filter, from one of its
+ * rows to the next in the plane, from a row of outputs to the next, and how much further the
+ * second, third and fourth output in a row are. */
 typedef struct {
   int32_t filter, plane, down, second, third, fourth;
 } tfb_reach;
@@ -2718,8 +3353,9 @@ static TFB_APART void tfb_wide_sums(const uint32_t *plane, const tfb_reach *reac
 }
 
 #if TFB_BY_HAND
-/* The same for filters of 3x3 at stride 1 or 2, two outputs at a time. Of (w0, w1) and (w1, w2) in a
- * filter row, at stride 1 the first output takes both of one and the upper half of the other. */
+/* The same for filters of 3x3 at stride 1 or 2, two outputs at a time. Of (w0, w1) and (w1, w2)
+ * in a filter row, at stride 1 the first output takes both of one and the upper half of the
+ * other. */
 static TFB_APART void tfb_sums_of_3x3(const uint32_t *plane, const tfb_reach *reach,
                                       const uint32_t *w, int32_t n, int32_t rows, int32_t *sums) {
   uint32_t x, y, a0 = w[0], a1 = w[4], a2 = w[8], b0 = w[3], b1 = w[7], b2 = w[11];
@@ -2851,18 +3487,6 @@ static TFB_APART void tfb_sums_of_5(const uint32_t *plane, const tfb_reach *reac
 }
 #endif
 
-/* All outputs of a filter of one tap at stride 1, straight from a channel of the image. */
-static TFB_APART void tfb_one_tap(const tfb_conv *op, const tfb_filter *filter,
-                                  const int8_t *channel, int8_t *out) {
-  int32_t left = op->out_h * op->out_w, next = op->in_c, weight = filter->row[0], n, i;
-  int32_t sums[TFB_KEPT];
-  for (; left > 0; left -= n, out += n * op->out_c) {
-    n = tfb_min(left, TFB_KEPT);
-    for (i = 0; i < n; i++, channel += next) sums[i] = *channel * weight;
-    tfb_store(op, filter, sums, n, out);
-  }
-}
-
 /* All outputs of one filter, from a channel with its border. */
 static TFB_APART void tfb_wide_channel(const tfb_conv *op, const tfb_filter *filter,
                                        const uint32_t *plane, const tfb_reach *reach,
@@ -2889,8 +3513,8 @@ static TFB_APART void tfb_wide_channel(const tfb_conv *op, const tfb_filter *fil
   }
 }
 
-/* Channel by channel. `scratch` holds a filter's codes as bytes, its words, and one channel with its
- * border as 16-bit numbers: every position sees a whole filter. */
+/* Channel by channel. `scratch` holds a filter's codes as bytes, its words, and one channel with
+ * its border as 16-bit numbers: every position sees a whole filter. */
 static TFB_APART void tfb_wide_depthwise(const tfb_conv *op, tfb_row_of row_of, const void *source,
                                          const int8_t *in, int8_t *out, int8_t *scratch) {
   int32_t multiple = op->out_c / op->in_c, taps = op->k_h * op->k_w, b, c, i, n;
@@ -3171,6 +3795,291 @@ static inline TFB_INLINED void tfb_pairs_at(const tfb_run *run, int32_t n) {
 }
 #endif
 
+/* ---- Depthwise convolutions on cores that have neither DSP instructions nor Helium ---- */
+
+#if TFB_JOINS
+
+/* A word holds two inputs as x + 65536 y, so that a multiplication by a code makes the products
+ * of both: those of an output in the upper half of the map, and of the one as far below the
+ * first row of the lower half. Of a map with an odd number of rows the middle one is in both. As
+ * in joined.h up to tfb_most_taps products lie between -2^15 + 2^8 and 2^15: sums that begin
+ * with TFB_TWO_OUTPUTS have both halves from 0 to 2^16 - 1, by TFB_RAISED higher. */
+#define TFB_RAISED 0x7fff
+#define TFB_TWO_OUTPUTS 0x7fff7fffu
+#define TFB_WORDS_KEPT 64
+
+/* Copies a channel of an image into `lines` rows of words inside their border; the second input
+ * of each lies `down` rows below the first. Rows beyond the image are of the zero point. */
+static TFB_APART void tfb_joined_plane(const tfb_conv *op, const int8_t *channel, int32_t lines,
+                                       int32_t width, int32_t down, uint32_t *plane) {
+  int32_t line = op->in_w * op->in_c, columns = tfb_min(op->in_w, width - op->pad_w), y;
+  plane += op->pad_w;
+  for (y = -op->pad_h; y < lines - op->pad_h; y++, plane += width) {
+    int32_t in_first = y >= 0 && y < op->in_h, in_second = y + down >= 0 && y + down < op->in_h;
+    const int8_t *a = in_first ? channel + y * line : &op->in_zero;
+    const int8_t *b = in_second ? channel + (y + down) * line : &op->in_zero;
+    int32_t next = in_first ? op->in_c : 0, other = in_second ? op->in_c : 0;
+    uint32_t *to = plane, *end = plane + columns, *last = end - 1;
+    for (; to < last; to += 2, a += next, b += other) {
+      to[0] = tfb_joint(*a, *b);
+      a += next, b += other;
+      to[1] = tfb_joint(*a, *b);
+    }
+    if (to != end) *to = tfb_joint(*a, *b);
+  }
+}
+
+/* How a filter reads a plane, in words: from one of its rows to the next, from a row of outputs
+ * to the next, and from one output to the next. */
+typedef struct {
+  int32_t line, down, next;
+} tfb_steps;
+
+#define TFB_TAP(weight, a, b, c, d)                                                              \
+  do {                                                                                           \
+    uint32_t word = (uint32_t)(weight);                                                          \
+    s0 = tfb_mla(s0, (uint32_t)(a), word), s1 = tfb_mla(s1, (uint32_t)(b), word);                \
+    s2 = tfb_mla(s2, (uint32_t)(c), word), s3 = tfb_mla(s3, (uint32_t)(d), word);                \
+  } while (0)
+/* What a filter row of three makes of four places at stride 1, or at stride 2. */
+#define TFB_THREE(element, u, v, w)                \
+  do {                                             \
+    element a = p[0], b = p[1], c = p[2], d = p[3]; \
+    TFB_TAP(u, a, b, c, d);                        \
+    a = p[4];                                      \
+    TFB_TAP(v, b, c, d, a);                        \
+    b = p[5];                                      \
+    TFB_TAP(w, c, d, a, b);                        \
+    TFB_LOADS_STAY;                                \
+    p += line;                                     \
+  } while (0)
+#define TFB_THREE_OF_TWO(element, u, v, w)         \
+  do {                                             \
+    element c = p[2], e = p[4], g = p[6];          \
+    TFB_TAP(u, p[0], c, e, g);                     \
+    TFB_TAP(w, c, e, g, p[8]);                     \
+    TFB_TAP(v, p[1], p[3], p[5], p[7]);            \
+    TFB_LOADS_STAY;                                \
+    p += line;                                     \
+  } while (0)
+/* The same of one place, or of two. */
+#define TFB_THREE_AT(at, sum) \
+  sum = tfb_mla(sum, (uint32_t)p[at], t0), sum = tfb_mla(sum, (uint32_t)p[(at) + 1], t1), \
+  sum = tfb_mla(sum, (uint32_t)p[(at) + 2], t2)
+#define TFB_THREE_TWICE(u, v, w)                                                     \
+  do {                                                                               \
+    const uint32_t t0 = (uint32_t)(u), t1 = (uint32_t)(v), t2 = (uint32_t)(w);       \
+    TFB_THREE_AT(0, s0);                                                             \
+    if (end - to == 2) TFB_THREE_AT(next, s1);                                       \
+    TFB_LOADS_STAY;                                                                  \
+    p += line;                                                                       \
+  } while (0)
+#define TFB_PUT_SUMS \
+  to[0] = s0;        \
+  to[1] = s1;        \
+  to[2] = s2;        \
+  to[3] = s3
+
+/* Three functions that make the sums of n places in each of some rows, of bytes or of words:
+ * with filters of 3x3, with filters five wide, both at stride 1 or 2, and with any. Four are
+ * made at a time: what is too much lies behind the last, or is overwritten by the next row. */
+#define TFB_SUMS(element, start, of_3x3, of_5, of_any)                                             \
+  static TFB_APART void of_3x3(const element *plane, const tfb_steps *steps, const element *taps,  \
+                               int32_t n, int32_t rows, uint32_t *sums) {                          \
+    element k = taps[0], l = taps[1], m = taps[2], o = taps[3], q = taps[4], r = taps[5];          \
+    element u = taps[6], v = taps[7], w = taps[8];                                                 \
+    int32_t line = steps->line, next = steps->next;                                                \
+    for (; rows > 0; rows--, plane += steps->down, sums += n) {                                    \
+      const element *first = plane;                                                                \
+      uint32_t *to = sums, *end = sums + n;                                                        \
+      for (; to < end; to += 4, first += 4 * next) {                                               \
+        uint32_t s0 = start, s1 = s0, s2 = s0, s3 = s0;                                            \
+        const element *p = first;                                                                  \
+        if (end - to <= 2) {                                                                       \
+          TFB_THREE_TWICE(k, l, m);                                                                \
+          TFB_THREE_TWICE(o, q, r);                                                                \
+          TFB_THREE_TWICE(u, v, w);                                                                \
+          to[0] = s0;                                                                              \
+          to[1] = s1;                                                                              \
+          break;                                                                                   \
+        }                                                                                          \
+        if (next == 1) {                                                                           \
+          TFB_THREE(element, k, l, m);                                                             \
+          TFB_THREE(element, o, q, r);                                                             \
+          TFB_THREE(element, u, v, w);                                                             \
+        } else {                                                                                   \
+          TFB_THREE_OF_TWO(element, k, l, m);                                                      \
+          TFB_THREE_OF_TWO(element, o, q, r);                                                      \
+          TFB_THREE_OF_TWO(element, u, v, w);                                                      \
+        }                                                                                          \
+        TFB_PUT_SUMS;                                                                              \
+      }                                                                                            \
+    }                                                                                              \
+  }                                                                                                \
+  static TFB_APART void of_5(const element *plane, const tfb_steps *steps, const element *taps,    \
+                             int32_t k_h, int32_t n, int32_t rows, uint32_t *sums) {               \
+    int32_t line = steps->line, next = steps->next;                                                \
+    for (; rows > 0; rows--, plane += steps->down, sums += n) {                                    \
+      const element *first = plane;                                                                \
+      uint32_t *to = sums, *end = sums + n;                                                        \
+      for (; to < end; to += 4, first += 4 * next) {                                               \
+        uint32_t s0 = start, s1 = s0, s2 = s0, s3 = s0;                                            \
+        const element *p = first, *w = taps, *last = taps + 5 * k_h;                               \
+        for (; w != last; w += 5, p += line) {                                                     \
+          if (next == 1) {                                                                         \
+            element a = p[0], b = p[1], c = p[2], d = p[3];                                        \
+            TFB_TAP(w[0], a, b, c, d);                                                             \
+            a = p[4];                                                                              \
+            TFB_TAP(w[1], b, c, d, a);                                                             \
+            b = p[5];                                                                              \
+            TFB_TAP(w[2], c, d, a, b);                                                             \
+            c = p[6];                                                                              \
+            TFB_TAP(w[3], d, a, b, c);                                                             \
+            d = p[7];                                                                              \
+            TFB_TAP(w[4], a, b, c, d);                                                             \
+          } else {                                                                                 \
+            element a = p[4], b = p[6], c = p[5], d = p[7];                                        \
+            TFB_TAP(w[0], p[0], p[2], a, b);                                                       \
+            TFB_TAP(w[2], p[2], a, b, p[8]);                                                       \
+            TFB_TAP(w[4], a, b, p[8], p[10]);                                                      \
+            TFB_TAP(w[1], p[1], p[3], c, d);                                                       \
+            TFB_TAP(w[3], p[3], c, d, p[9]);                                                       \
+          }                                                                                        \
+          TFB_LOADS_STAY;                                                                          \
+        }                                                                                          \
+        TFB_PUT_SUMS;                                                                              \
+      }                                                                                            \
+    }                                                                                              \
+  }                                                                                                \
+  static TFB_APART void of_any(const tfb_conv *op, const element *plane, const tfb_steps *steps,   \
+                               const element *taps, int32_t n, int32_t rows, uint32_t *sums) {     \
+    int32_t common = op->dilation_w == 1 && op->stride_w <= 2 ? op->k_w : 0;                       \
+    int32_t next = steps->next, ky, kx;                                                            \
+    if (common == 3 && op->k_h == 3) {                                                             \
+      of_3x3(plane, steps, taps, n, rows, sums);                                                   \
+      return;                                                                                      \
+    }                                                                                              \
+    if (common == 5) {                                                                             \
+      of_5(plane, steps, taps, op->k_h, n, rows, sums);                                            \
+      return;                                                                                      \
+    }                                                                                              \
+    for (; rows > 0; rows--, plane += steps->down, sums += n) {                                    \
+      const element *first = plane;                                                                \
+      uint32_t *to = sums, *end = sums + n;                                                        \
+      for (; to < end; to += 4, first += 4 * next) {                                               \
+        uint32_t s0 = start, s1 = s0, s2 = s0, s3 = s0;                                            \
+        const element *row = first, *w = taps;                                                     \
+        for (ky = op->k_h; ky > 0; ky--, row += steps->line) {                                     \
+          const element *p = row;                                                                  \
+          for (kx = op->k_w; kx > 0; kx--, p += op->dilation_w, w++) {                             \
+            TFB_TAP(*w, p[0], p[next], p[2 * next], p[3 * next]);                                  \
+          }                                                                                        \
+        }                                                                                          \
+        TFB_PUT_SUMS;                                                                              \
+      }                                                                                            \
+    }                                                                                              \
+  }
+TFB_SUMS(int8_t, 0, tfb_bytes_3x3, tfb_bytes_5, tfb_byte_sums)
+TFB_SUMS(uint32_t, TFB_TWO_OUTPUTS, tfb_words_3x3, tfb_words_5, tfb_word_sums)
+#undef TFB_TAP
+#undef TFB_THREE
+#undef TFB_THREE_AT
+#undef TFB_THREE_TWICE
+#undef TFB_THREE_OF_TWO
+#undef TFB_PUT_SUMS
+#undef TFB_SUMS
+
+static inline tfb_steps tfb_steps_of(const tfb_conv *op, int32_t width) {
+  tfb_steps steps;
+  steps.line = op->dilation_h * width;
+  steps.down = op->stride_h * width;
+  steps.next = op->stride_w;
+  return steps;
+}
+
+/* Stores n outputs in the upper half of a map and as many in the lower one, `lower` further. Where
+ * limits leave nothing below the zero point, how negative numbers are rounded does not show. */
+static TFB_APART void tfb_store_joined(const tfb_conv *op, const tfb_filter *filter,
+                                       const uint32_t *words, int32_t n, int8_t *out,
+                                       int32_t lower) {
+  uint32_t factor = (uint32_t)filter->factor, base = (uint32_t)filter->base;
+  int32_t exponent = filter->exponent, multiplier = filter->multiplier, next = op->out_c;
+  int32_t low = op->low, high = op->high, zero = op->out_zero, offset;
+  const uint32_t *end = words + n;
+  int8_t *second = out + lower;
+  base -= TFB_RAISED * factor;
+#define TFB_EACH(made)                                           \
+  for (; words != end; out += next, second += next) {            \
+    uint32_t both = *words++;                                    \
+    int32_t twice = (int32_t)((both >> 16) * factor + base);     \
+    *second = (int8_t)(made);                                    \
+    twice = (int32_t)((both & 0xffff) * factor + base);          \
+    *out = (int8_t)(made);                                       \
+  }
+#define TFB_PLUS(offset) (tfb_product_plus(twice, multiplier, offset) >> exponent)
+  if (exponent == 0 || exponent >= TFB_MOST_SHIFT) {
+    int32_t value;
+    TFB_EACH((value = tfb_product_of_twice(twice, multiplier),
+              tfb_clamp(tfb_rounded_shift(value, exponent) + zero, low, high)))
+    return;
+  }
+  offset = (zero * 2 + 1) * (1 << (exponent - 1));
+  if (tfb_rectifies(op)) {
+    TFB_EACH(tfb_rectified(twice, multiplier, offset, exponent, low, high))
+  } else if (low > -128 || high < 127) {
+    TFB_EACH(tfb_clamp(TFB_PLUS(offset + (twice >> 31)), low, high))
+  } else {
+    TFB_EACH(tfb_saturated(TFB_PLUS(offset + (twice >> 31))))
+  }
+#undef TFB_PLUS
+#undef TFB_EACH
+}
+
+/* All outputs of one filter, from a channel with its border. */
+static TFB_APART void tfb_joined_channel(const tfb_conv *op, const tfb_filter *filter,
+                                         const uint32_t *plane, int32_t width, const uint32_t *w,
+                                         int8_t *out) {
+  int32_t oy, ox, n = tfb_min(op->out_w, TFB_WORDS_KEPT), half = (op->out_h + 1) / 2;
+  int32_t lower = (op->out_h - half) * op->out_w * op->out_c;
+  int32_t rows = n == op->out_w ? TFB_WORDS_KEPT / n : 1;
+  uint32_t sums[TFB_WORDS_KEPT + 3];
+  tfb_steps steps = tfb_steps_of(op, width);
+  for (oy = 0; oy < half; oy += rows, plane += rows * steps.down) {
+    rows = tfb_min(rows, half - oy);
+    for (ox = 0; ox < op->out_w; ox += TFB_WORDS_KEPT) {
+      n = tfb_min(op->out_w - ox, TFB_WORDS_KEPT);
+      tfb_word_sums(op, plane + ox * steps.next, &steps, w, n, rows, sums);
+      tfb_store_joined(op, filter, sums, n * rows, out, lower);
+      out += n * rows * op->out_c;
+    }
+  }
+}
+
+/* Channel by channel. `scratch` holds a filter's codes as bytes and as words, and a channel. */
+static TFB_APART void tfb_joined_depthwise(const tfb_conv *op, const tfb_rows *rows,
+                                           const int8_t *in, int8_t *out, int8_t *scratch) {
+  int32_t multiple = op->out_c / op->in_c, taps = op->k_h * op->k_w, half = (op->out_h + 1) / 2;
+  int32_t lines = (half - 1) * op->stride_h + (op->k_h - 1) * op->dilation_h + 1, b, c, i;
+  int32_t width = (op->out_w - 1) * op->stride_w + (op->k_w - 1) * op->dilation_w + 1;
+  uint32_t *w = (uint32_t *)(void *)(scratch + ((taps + 3) & ~3)), *plane = w + taps;
+  for (i = 0; i < lines * width; i++) plane[i] = tfb_joint(op->in_zero, op->in_zero);
+  for (b = 0; b < op->batch; b++, in += op->in_h * op->in_w * op->in_c) {
+    tfb_stream stream = rows->stream;
+    for (c = 0; c < op->out_c; c++) {
+      const int8_t *codes = rows->row_of(rows->source, c, &stream, scratch, taps);
+      tfb_filter filter = tfb_filter_with(op, c, codes, taps);
+      for (i = 0; i < taps; i++) w[i] = (uint32_t)(codes[i] >> (8 - op->bits));
+      if (c % multiple == 0) {
+        tfb_joined_plane(op, in + c / multiple, lines, width, (op->out_h - half) * op->stride_h,
+                         plane);
+      }
+      tfb_joined_channel(op, &filter, plane, width, w,
+                         out + b * op->out_h * op->out_w * op->out_c + c);
+    }
+  }
+}
+#endif
+
 /* ---- Depthwise convolutions with Helium ---- */
 
 #if TFB_MVE
@@ -3385,17 +4294,10 @@ static inline void tfb_filters(const tfb_conv *op, tfb_line line, tfb_rows *rows
   }
 }
 
-/* CONV_2D; FULLY_CONNECTED as a 1x1 convolution over a row of samples. It is computed in blocks of so
- * many pairs of filters; `widen` is the function for the codes' width on cores with DSP instructions,
- * none for 8 bits. */
-#if TFB_DSP
-static TFB_APART void tfb_conv_2d(const tfb_conv *op, const int8_t *in, int8_t *out,
-                                  int8_t *scratch, int32_t pairs, tfb_widen_codes widen) {
-  tfb_rows rows = tfb_rows_of(op, tfb_plain_row, op);
-  rows.widen = widen;
-  tfb_blocks(op, &rows, in, out, scratch, pairs);
-}
-#else
+/* CONV_2D; FULLY_CONNECTED as a 1x1 convolution over a row of samples. It is computed in blocks
+ * of so many pairs of filters; `widen` is the function for the codes' width on cores with DSP
+ * instructions, none for 8 bits. */
+#if TFB_MVE
 static TFB_APART void tfb_conv_2d_in_blocks(const tfb_conv *op, const int8_t *in, int8_t *out,
                                             int8_t *scratch, int32_t pairs) {
   tfb_rows rows = tfb_rows_of(op, tfb_plain_row, op);
@@ -3403,11 +4305,19 @@ static TFB_APART void tfb_conv_2d_in_blocks(const tfb_conv *op, const int8_t *in
 }
 #define tfb_conv_2d(op, in, out, scratch, pairs, widen) \
   tfb_conv_2d_in_blocks(op, in, out, scratch, pairs)
+#else
+static TFB_APART void tfb_conv_2d(const tfb_conv *op, const int8_t *in, int8_t *out,
+                                  int8_t *scratch, int32_t pairs, tfb_widen_codes widen) {
+  tfb_rows rows = tfb_rows_of(op, tfb_plain_row, op);
+  rows.widen = widen;
+  tfb_blocks(op, &rows, in, out, scratch, pairs);
+}
 #endif
 
 /* Sums of a depthwise filter that are kept. */
 #define TFB_PLANE_CHUNK 32
 
+#if !TFB_DSP
 /* Copies a channel of an image into the rows of a plane, inside its border. */
 static TFB_APART void tfb_plane(const tfb_conv *op, const int8_t *channel, int32_t height,
                                 int32_t width, int8_t *plane) {
@@ -3416,8 +4326,13 @@ static TFB_APART void tfb_plane(const tfb_conv *op, const int8_t *channel, int32
   plane += op->pad_h * width + op->pad_w;
   for (; rows > 0; rows--, channel += op->in_w * next, plane += width) {
     const int8_t *pixel = channel;
-    int8_t *to = plane, *end = plane + columns;
-    for (; to != end; pixel += next) *to++ = *pixel;
+    int8_t *to = plane, *end = plane + columns, *last = end - 1;
+    for (; to < last; to += 2, pixel += next) {
+      to[0] = *pixel;
+      pixel += next;
+      to[1] = *pixel;
+    }
+    if (to != end) *to = *pixel;
   }
 }
 
@@ -3460,125 +4375,33 @@ static TFB_APART void tfb_one_tap(const tfb_conv *op, const tfb_filter *filter,
     tfb_store(op, filter, sums, n, out);
   }
 }
-#else
-/* The sum of one position with `rows` rows of a filter. */
-static inline int32_t tfb_plane_one(const int8_t *pixel, int32_t line, int32_t tap, const int8_t *w,
-                                    int32_t rows, int32_t columns) {
-  int32_t sum = 0, kx;
-  for (; rows > 0; rows--, pixel += line) {
-    const int8_t *p = pixel;
-    for (kx = columns; kx > 0; kx--, p += tap) sum += *p * *w++;
-  }
-  return sum;
-}
-
-/* The sums of four positions, `next` apart. */
-static inline void tfb_plane_four(const int8_t *pixel, int32_t next, int32_t line, int32_t tap,
-                                  const int8_t *w, int32_t rows, int32_t columns, int32_t *sums) {
-  int32_t s0 = 0, s1 = 0, s2 = 0, s3 = 0, kx;
-  for (; rows > 0; rows--, pixel += line) {
-    const int8_t *p = pixel;
-    for (kx = columns; kx > 0; kx--, p += tap) {
-      int32_t weight = *w++;
-      s0 += p[0] * weight;
-      s1 += p[next] * weight;
-      s2 += p[2 * next] * weight;
-      s3 += p[3 * next] * weight;
-    }
-  }
-  sums[0] = s0;
-  sums[1] = s1;
-  sums[2] = s2;
-  sums[3] = s3;
-}
-
-/* What a filter row makes of three numbers. */
-#define TFB_THREE(a, b, c) (p[0] * (a) + p[1] * (b) + p[2] * (c))
-
-/* The same for filters of 3x3 without dilation, whose numbers stay in registers. At stride 1 four
- * positions are made at a time, for which each number of the plane is loaded once. */
-static TFB_APART void tfb_plane_of_3x3(const int8_t *plane, int32_t width, const int8_t *w,
-                                      int32_t stride, int32_t down, int32_t n, int32_t rows,
-                                      int32_t *sums) {
-  int32_t a = w[0], b = w[1], c = w[2], d = w[3], e = w[4], f = w[5], g = w[6], h = w[7], i = w[8];
-  for (; rows > 0; rows--, plane += down) {
-    const int8_t *first = plane;
-    int32_t left = n;
-    for (; stride == 1 && left >= 4; left -= 4, first += 4, sums += 4) {
-      const int8_t *p = first;
-      int32_t s0, s1, s2, s3, x = p[2], y = p[3];
-      s0 = p[0] * a + p[1] * b + x * c;
-      s1 = p[1] * a + x * b + y * c;
-      s2 = x * a + y * b + p[4] * c;
-      s3 = y * a + p[4] * b + p[5] * c;
-      TFB_LOADS_STAY;
-      p += width, x = p[2], y = p[3];
-      s0 += p[0] * d + p[1] * e + x * f;
-      s1 += p[1] * d + x * e + y * f;
-      s2 += x * d + y * e + p[4] * f;
-      s3 += y * d + p[4] * e + p[5] * f;
-      TFB_LOADS_STAY;
-      p += width, x = p[2], y = p[3];
-      s0 += p[0] * g + p[1] * h + x * i;
-      s1 += p[1] * g + x * h + y * i;
-      s2 += x * g + y * h + p[4] * i;
-      s3 += y * g + p[4] * h + p[5] * i;
-      sums[0] = s0;
-      sums[1] = s1;
-      sums[2] = s2;
-      sums[3] = s3;
-    }
-    for (; left > 0; left--, first += stride) {
-      const int8_t *p = first;
-      int32_t sum = TFB_THREE(a, b, c);
-      p += width;
-      sum += TFB_THREE(d, e, f);
-      p += width;
-      *sums++ = sum + TFB_THREE(g, h, i);
-    }
-  }
-}
-#undef TFB_THREE
-
-/* The sums of n positions in each of some rows of outputs. Mostly four are made at a time: what is
- * too much lies behind the last, or is overwritten by the next row. */
-static TFB_APART void tfb_plane_sums(const tfb_conv *op, const int8_t *plane, int32_t width,
-                                     const int8_t *row, int32_t n, int32_t rows, int32_t *sums) {
-  int32_t tap = op->dilation_w, line = op->dilation_h * width, next = op->stride_w, i;
-  int32_t down = op->k_h, across = op->k_w;
-  if (down == 3 && across == 3 && tap == 1 && op->dilation_h == 1) {
-    tfb_plane_of_3x3(plane, width, row, next, op->stride_h * width, n, rows, sums);
-    return;
-  }
-  for (; rows > 0; rows--, plane += op->stride_h * width, sums += n) {
-    const int8_t *pixel = plane;
-    for (i = 0; i < n; i += 4, pixel += 4 * next) {
-      if (n - i == 1) {
-        sums[i] = tfb_plane_one(pixel, line, tap, row, down, across);
-      } else {
-        tfb_plane_four(pixel, next, line, tap, row, down, across, sums + i);
-      }
-    }
-  }
-}
 #endif
 
 /* All outputs of one filter, from a channel with its border. */
 static inline void tfb_depthwise_plane(const tfb_conv *op, const int8_t *plane, int32_t width,
                                        const tfb_filter *filter, int8_t *out) {
   int32_t n = tfb_min(op->out_w, TFB_PLANE_CHUNK), oy, ox, sums[TFB_PLANE_CHUNK + 3];
+#if TFB_JOINS
+  tfb_steps steps = tfb_steps_of(op, width);
+#endif
   int32_t rows = n == op->out_w ? TFB_PLANE_CHUNK / n : 1;
   for (oy = 0; oy < op->out_h; oy += rows) {
     const int8_t *row = plane + oy * op->stride_h * width;
     rows = tfb_min(rows, op->out_h - oy);
     for (ox = 0; ox < op->out_w; ox += TFB_PLANE_CHUNK) {
       n = tfb_min(op->out_w - ox, TFB_PLANE_CHUNK);
+#if TFB_JOINS
+      tfb_byte_sums(op, row + ox * op->stride_w, &steps, filter->row, n, rows, (uint32_t *)sums);
+#else
       tfb_plane_sums(op, row + ox * op->stride_w, width, filter->row, n, rows, sums);
+#endif
       tfb_store(op, filter, sums, n * rows, out);
       out += n * rows * op->out_c;
     }
   }
 }
+
+#endif
 
 /* DEPTHWISE_CONV_2D; output channel c reads input channel c / (out_c / in_c). Behind one filter,
  * `scratch` holds one channel with its border: every position sees a whole filter, in a run. */
@@ -3590,10 +4413,18 @@ static inline void tfb_depthwise_rows(const tfb_conv *op, tfb_rows *rows, const 
   int32_t multiple = op->out_c / op->in_c, taps = op->k_h * op->k_w, b, c;
   int32_t height = (op->out_h - 1) * op->stride_h + (op->k_h - 1) * op->dilation_h + 1;
   int32_t width = (op->out_w - 1) * op->stride_w + (op->k_w - 1) * op->dilation_w + 1;
+  int32_t one = taps * op->stride_h * op->stride_w == 1;
   int8_t *plane = scratch + ((taps + 3) & ~3);
 #if TFB_MVE
   if (tfb_in_sixteens(op)) {
     tfb_depthwise_in_sixteens(op, rows, in, out, scratch);
+    return;
+  }
+#endif
+#if TFB_JOINS
+  int32_t is_small = op->out_h * op->out_w < 16; /* two planes in one are more work than they save */
+  if (!one && !is_small && op->bits <= 4 && taps <= tfb_most_taps(op->bits)) {
+    tfb_joined_depthwise(op, rows, in, out, scratch);
     return;
   }
 #endif
@@ -3603,12 +4434,11 @@ static inline void tfb_depthwise_rows(const tfb_conv *op, tfb_rows *rows, const 
     for (c = 0; c < op->out_c; c++) {
       const int8_t *codes = rows->row_of(rows->source, c, &stream, scratch, taps);
       tfb_filter filter = tfb_filter_with(op, c, codes, taps);
-#if TFB_MVE
-      if (taps * op->stride_h * op->stride_w == 1) {
-        tfb_one_tap(op, &filter, in + c / multiple, out + b * op->out_h * op->out_w * op->out_c + c);
+      if (one) {
+        tfb_one_tap(op, &filter, in + c / multiple,
+                    out + b * op->out_h * op->out_w * op->out_c + c);
         continue;
       }
-#endif
       if (c % multiple == 0) tfb_plane(op, in + c / multiple, height, width, plane);
       tfb_depthwise_plane(op, plane, width, &filter,
                           out + b * op->out_h * op->out_w * op->out_c + c);
@@ -3753,6 +4583,35 @@ static inline void tfb_combine(const tfb_pair *parameters, tfb_pair_function fun
     }
   }
 }
+
+/* MUL for a shift below 0 and above -TFB_MOST_SHIFT, of operands that go on by one in the last
+ * axis. As in tfb_scale_down the sign before the product decides how it is rounded, and the
+ * offset of that rounding has the zero point in it. */
+#if !TFB_MVE
+static TFB_APART void tfb_mul_rows(const tfb_pair *op, const int8_t *a, const int8_t *b,
+                                   int8_t *out) {
+  int32_t zero_a = op->zero_a, zero_b = op->zero_b, multiplier = op->multiplier;
+  int32_t exponent = -op->shift, offset = (op->zero * 2 + 1) * (1 << (exponent - 1));
+  int32_t low = op->low, high = op->high, clipped = low > -128 || high < 127, i, j, k;
+  for (i = 0; i < op->size[0]; i++) {
+    for (j = 0; j < op->size[1]; j++) {
+      for (k = 0; k < op->size[2]; k++) {
+        const int8_t *p = a + i * op->step_a[0] + j * op->step_a[1] + k * op->step_a[2];
+        const int8_t *q = b + i * op->step_b[0] + j * op->step_b[1] + k * op->step_b[2];
+        const int8_t *end = p + op->size[3];
+        while (p != end) {
+          int32_t twice = (*p++ - zero_a) * (*q++ - zero_b) * 2;
+          twice = tfb_product_plus(twice, multiplier, offset + (twice >> 31)) >> exponent;
+          if (clipped) twice = tfb_clamp(twice, low, high);
+          *out++ = tfb_saturated(twice);
+        }
+      }
+    }
+  }
+}
+#else
+#define tfb_mul_rows(op, a, b, out) tfb_combine(op, tfb_mul_down, a, b, out)
+#endif
 
 /* ADD of n values each, the first with the larger scale: its factor is one half, without rounding.
  * As in tfb_scale_down the sign before a product decides how it is rounded, and the offset of the

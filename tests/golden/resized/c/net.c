@@ -35,9 +35,9 @@ static union {
 
 void net_run(const int8_t *input0, int8_t *output0) {
   /* CONV_2D: conv */
-  tfb_conv_2d(&op_0, input0, arena.bytes + 592, arena.bytes + 736, 2, 0);
+  tfb_conv_2d(&op_0, input0, arena.bytes + 576, arena.bytes + 720, 2, 0);
   /* RESIZE_BILINEAR: up */
-  tfb_resize_bilinear(&op_1, arena.bytes + 592, arena.bytes + 0);
+  tfb_resize_bilinear(&op_1, arena.bytes + 576, arena.bytes + 0);
   /* DEPTHWISE_CONV_2D: depthwise */
   tfb_depthwise(&op_2, arena.bytes + 0, arena.bytes + 576, arena.bytes + 976);
   /* MEAN: mean */

@@ -11,7 +11,7 @@
 #include <stdint.h>
 
 /* Bytes of static memory. */
-#define NET_ARENA_BYTES 1340
+#define NET_ARENA_BYTES 1372
 #define NET_INPUTS 1
 #define NET_OUTPUTS 1
 
