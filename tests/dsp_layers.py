@@ -165,7 +165,7 @@ def groups(bits):
 
 
 def scales(bits):
-    """Sums that are shifted left or not rounded twice, some or all of a layer's, and tiny scales."""
+    """Sums that are shifted left or not rounded twice, some or all of a layer, and tiny scales."""
     maker, random = Maker(), np.random.default_rng(bits)
     for factor in (1.5, 0.6, 0.3, 1e-8):
         for channels in (16, 19):
