@@ -1,6 +1,10 @@
 """Generated C on emulated processors computes what TFLM computes (make test-device)."""
 
 import dataclasses
+import functools
+import pathlib
+import shutil
+import subprocess
 
 import numpy as np
 import pytest
@@ -20,6 +24,7 @@ from tflite_tools.running import runtime
 from tflite_tools.schema.contents import load
 
 LOOPS = 1_000_000
+STRICT = ("-Wall", "-Wextra", "-Werror", "-Wpedantic", "-Wconversion")
 COUNTING = f"""#include "model.h"
 void model_run(const int8_t *input0, int8_t *output0) {{
   uint32_t count = {LOOPS};
@@ -202,19 +207,69 @@ def net():
     return keras.Model(image, layers.Dense(7, activation="softmax")(layers.Dense(30)(x)))
 
 
-@pytest.mark.device
-@pytest.mark.parametrize("bits", [2, 3, 4, 8])
-def test_a_net(bits):
+@functools.cache
+def quantized_net(bits):
+    """The file of that net, with weights of so many bits."""
     random = np.random.default_rng(0)
     images = random.normal(size=(32, 16, 16, 3)).astype(np.float32)
     quantized = tfbinreg.quantize_apply(net(), weight_bits=bits, calibration_data=images)
     tfbinreg.finalize(quantized, images)
-    model = load(tfbinreg.to_tflite(quantized))
-    sources, inputs, wanted = check(model, boards.CPUS, count=8)
+    return load(tfbinreg.to_tflite(quantized))
+
+
+@pytest.mark.device
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+def test_a_net(bits):
+    sources, inputs, wanted = check(model := quantized_net(bits), boards.CPUS, count=8)
     changed = {name: text.replace(".out_zero = ", ".out_zero = 30 + ")
                for name, text in sources.files.items()}  # fmt: skip
     made = boards.run(dataclasses.replace(sources, files=changed), model, inputs)
     assert np.any(made.outputs[0] != wanted[0])
+
+
+def built_by_clang(sources, cpu, flags, folder):
+    """The sources, and the flags with which the board's compiler takes the network from Clang."""
+    for name, text in sources.files.items():
+        (folder / name).write_text(text)
+    tools, own = boards.CPUS[cpu].tools, folder / "model.o"
+    specs = subprocess.check_output([tools.gcc, "-print-file-name=nano.specs"], text=True).strip()
+    include = pathlib.Path(specs).parents[1] / "include"
+    subprocess.run(
+        ["clang", "--target=arm-none-eabi", "-std=c99", *STRICT, "-isystem", include, *flags,
+         *tools.flags, *boards.CPUS[cpu].flags, "-c", folder / "model.c", "-o", own],
+        check=True,
+    )  # fmt: skip
+    nothing = {**sources.files, "model.c": "typedef int nothing;\n"}
+    return dataclasses.replace(sources, files=nothing), (*flags, str(own))
+
+
+@pytest.mark.device
+@pytest.mark.skipif(shutil.which("clang") is None, reason="Clang is not installed")
+@pytest.mark.parametrize("bits", [2, 3, 8])
+@pytest.mark.parametrize("cpu", ["cortex-m3", "cortex-m4", "cortex-m33", "cortex-m55"])
+def test_clang_computes_the_same(cpu, bits, tmp_path):
+    """Arm's own compiler is Clang, too."""
+    model = quantized_net(bits)
+    inputs = samples(model, 2)
+    wanted = runtime.run(model, inputs, runtime=runtime.TFLM).outputs
+    for level in ("-O1", "-O2", "-Os", "-O3"):
+        sources, flags = built_by_clang(generate.generate(model), cpu, (level,), tmp_path)
+        made = boards.run(sources, model, inputs, cpu=cpu, flags=flags)
+        np.testing.assert_array_equal(made.outputs[0], wanted[0], err_msg=level)
+
+
+@pytest.mark.device
+@pytest.mark.parametrize("cpu", ["cortex-m4", "cortex-a7"])
+def test_gcc_compiles_without_thumb(cpu, tmp_path):
+    """Cortex-A7 and the like have the DSP instructions, but others than Thumb-2's beside them."""
+    for name, text in generate.generate(quantized_net(2)).files.items():
+        (tmp_path / name).write_text(text)
+    state = "-marm" if cpu == "cortex-a7" else "-mthumb"
+    flags = ["-std=c99", *STRICT, "-O2", f"-mcpu={cpu}", state]
+    command = ["arm-none-eabi-gcc", *flags, "-c", "model.c", "-o", "model.o"]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    listing = subprocess.check_output(["arm-none-eabi-objdump", "-d", "model.o"], cwd=tmp_path)
+    assert b"smlad" in listing
 
 
 @pytest.mark.device

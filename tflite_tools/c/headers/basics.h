@@ -32,6 +32,15 @@
 #define TFB_APART inline
 #endif
 
+/* Where the compiler is GCC and makes Thumb-2, they are written by hand: compilers load and store
+ * word by word. They take nearly all registers, which Clang does not give. */
+#if defined(__GNUC__) && !defined(__clang__) && defined(__OPTIMIZE__) && defined(__thumb2__) && \
+    !defined(TFBINREG_EMULATE_DSP)
+#define TFB_BY_HAND 1
+#else
+#define TFB_BY_HAND 0
+#endif
+
 /* Those that are compiled anew for some of their arguments, unless code is to be small. */
 #if defined(__GNUC__) && defined(__OPTIMIZE__) && !defined(__OPTIMIZE_SIZE__)
 #define TFB_INSIDE inline __attribute__((always_inline))

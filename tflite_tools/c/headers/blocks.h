@@ -2,13 +2,6 @@
 
 #if TFB_DSP
 
-/* The two innermost loops are written by hand: compilers load and store word by word. */
-#if defined(__GNUC__) && defined(__OPTIMIZE__) && !defined(TFBINREG_EMULATE_DSP)
-#define TFB_BY_HAND 1
-#else
-#define TFB_BY_HAND 0
-#endif
-
 /* Puts two words; returns the place behind them. */
 static inline uint32_t *tfb_put_words(uint32_t *to, uint32_t first, uint32_t second) {
 #if TFB_BY_HAND

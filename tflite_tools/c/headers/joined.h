@@ -15,14 +15,8 @@
  * by 1 lower, and fits as well. */
 #define TFB_JOINED 0xffff807fu
 
-/* The tile is written by hand where the compiler has Thumb-2: it loads word by word otherwise. */
-#if defined(__GNUC__) && defined(__OPTIMIZE__) && defined(__thumb2__)
-#define TFB_BY_HAND 1
-#else
-#define TFB_BY_HAND 0
-#endif
-
-/* Where it is, codes of 8 bits and the inputs that they meet have a word each, and so have sums. */
+/* Where the tile is written by hand, codes of 8 bits and the inputs that they meet have a word each,
+ * and so have sums. */
 #if TFB_BY_HAND
 static inline int32_t tfb_most_taps(int32_t bits) {
   return bits == 8 ? INT32_MAX : 256 >> (bits - 1);

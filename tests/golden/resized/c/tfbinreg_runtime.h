@@ -35,6 +35,15 @@
 #define TFB_APART inline
 #endif
 
+/* Where the compiler is GCC and makes Thumb-2, they are written by hand: compilers load and store
+ * word by word. They take nearly all registers, which Clang does not give. */
+#if defined(__GNUC__) && !defined(__clang__) && defined(__OPTIMIZE__) && defined(__thumb2__) && \
+    !defined(TFBINREG_EMULATE_DSP)
+#define TFB_BY_HAND 1
+#else
+#define TFB_BY_HAND 0
+#endif
+
 /* Those that are compiled anew for some of their arguments, unless code is to be small. */
 #if defined(__GNUC__) && defined(__OPTIMIZE__) && !defined(__OPTIMIZE_SIZE__)
 #define TFB_INSIDE inline __attribute__((always_inline))
@@ -1012,13 +1021,6 @@ static inline void tfb_put_window(tfb_windows *windows, int32_t taps, int8_t *to
 
 #if TFB_DSP
 
-/* The two innermost loops are written by hand: compilers load and store word by word. */
-#if defined(__GNUC__) && defined(__OPTIMIZE__) && !defined(TFBINREG_EMULATE_DSP)
-#define TFB_BY_HAND 1
-#else
-#define TFB_BY_HAND 0
-#endif
-
 /* Puts two words; returns the place behind them. */
 static inline uint32_t *tfb_put_words(uint32_t *to, uint32_t first, uint32_t second) {
 #if TFB_BY_HAND
@@ -1598,14 +1600,8 @@ static inline void tfb_blocks(const tfb_conv *op, tfb_rows *rows, const int8_t *
  * by 1 lower, and fits as well. */
 #define TFB_JOINED 0xffff807fu
 
-/* The tile is written by hand where the compiler has Thumb-2: it loads word by word otherwise. */
-#if defined(__GNUC__) && defined(__OPTIMIZE__) && defined(__thumb2__)
-#define TFB_BY_HAND 1
-#else
-#define TFB_BY_HAND 0
-#endif
-
-/* Where it is, codes of 8 bits and the inputs that they meet have a word each, and so have sums. */
+/* Where the tile is written by hand, codes of 8 bits and the inputs that they meet have a word each,
+ * and so have sums. */
 #if TFB_BY_HAND
 static inline int32_t tfb_most_taps(int32_t bits) {
   return bits == 8 ? INT32_MAX : 256 >> (bits - 1);
