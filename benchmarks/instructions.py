@@ -39,11 +39,11 @@ def products(model: Model, op: Op) -> int:
     return math.prod(made) * math.prod(each)
 
 
-def noise(model: Model) -> list[np.ndarray]:
+def noise(model: Model, count: int = _SAMPLES) -> list[np.ndarray]:
     """Samples of int8 noise for every input."""
     random = np.random.default_rng(0)
     shapes = [model.main.tensors[index].shape for index in model.main.inputs]
-    return [random.integers(-128, 128, (_SAMPLES, *s[1:])).astype(np.int8) for s in shapes]
+    return [random.integers(-128, 128, (count, *s[1:])).astype(np.int8) for s in shapes]
 
 
 def row(name: str, bits: int, cpus: Sequence[str], folder: str | None) -> list[str]:

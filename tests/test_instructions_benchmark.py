@@ -1,5 +1,6 @@
 """What the benchmarks of generated C on emulated processors count, and what they call."""
 
+import dataclasses
 import importlib
 import pathlib
 
@@ -46,3 +47,19 @@ def test_sums_are_ratios_of_all_layers_and_of_each_kind(benchmark):
     layers = [("CONV_2D", "", 100, 150, 300), ("ADD", "", 0, 50, 100)]
     found = benchmark("cmsis_nn")._sums(layers)
     assert found == ["2.000", "4.000", "0.50", "0.50", "", "", "0.50"]
+
+
+@pytest.mark.device
+def test_outputs_that_differ_are_counted(benchmark, monkeypatch):
+    exact, model = benchmark("exact"), blocks(4)
+    [(count, wrong)] = exact.compared(model, 100, ["cortex-m4"])
+    assert count >= 100 and wrong == 0
+    whole = exact.generate.generate
+
+    def changed(model):
+        sources = whole(model)
+        text = sources.files["model.c"].replace(".out_zero = ", ".out_zero = 30 + ")
+        return dataclasses.replace(sources, files={**sources.files, "model.c": text})
+
+    monkeypatch.setattr(exact.generate, "generate", changed)
+    assert exact.compared(model, 100, ["cortex-m4"])[0][1] > 0
