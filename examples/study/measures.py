@@ -32,6 +32,12 @@ def accuracy(model: Any, part: Part) -> float:
     return 100 * right / len(images)
 
 
+def accuracies(model: Any, data: Data, report: bool) -> dict[str, float]:
+    """Of a model as it is, by part; that of the test rows only with `report`."""
+    parts = {"choice": data.choice, **({"test": data.test} if report else {})}
+    return {name: accuracy(model, part) for name, part in parts.items()}
+
+
 def final_accuracies(
     model: Any, data: Data, report: bool, as_trained: Sequence[Part]
 ) -> dict[str, dict[str, float]]:
@@ -49,22 +55,17 @@ def final_accuracies(
         report: whether the test rows may be looked at.
         as_trained: (inputs, classes) batches, augmented if training was.
     """
-    parts = {"choice": data.choice, **({"test": data.test} if report else {})}
-
-    def measured() -> dict[str, float]:
-        return {name: accuracy(model, part) for name, part in parts.items()}
-
-    found = {"moving": measured()}
+    found = {"moving": accuracies(model, data, report)}
     before = model.get_weights()
     ways = {"reestimated": as_trained, "reestimated_plain": list(_plain(data.train))}
     for name, batches in ways.items():
         inputs = [inputs for inputs, _ in batches]
         tfbinreg.reestimate_batch_norm(model, iter(inputs), batches=len(inputs))
-        found[name] = measured()
+        found[name] = accuracies(model, data, report)
         model.set_weights(before)
     if isinstance(model, tfbinreg.QuantizedModel):
         tfbinreg.finalize(model, list(as_trained), batches=len(as_trained))
-        found["deployed"] = measured()
+        found["deployed"] = accuracies(model, data, report)
     return found
 
 

@@ -20,6 +20,7 @@ from examples.study.files import load_arrays, save_arrays
 from examples.study.folders import Folders, read_result, write_result
 from examples.study.measures import (
     Measures,
+    accuracies,
     code_shares,
     final_accuracies,
     flash_bytes,
@@ -72,6 +73,8 @@ def run(row: Row, folders: Folders, data: Data) -> dict[str, Any]:
         as_trained = statistics_batches(data.train, row.seed, arm.epochs, arm.augment)
         final = {**final_accuracies(model, data, row.report, as_trained), **codes}
         if row.start is not None:
+            final["float"] = accuracies(_float_net(row.start, folders), data, row.report)
+        if row.start is not None:
             card["quantization"] = quantization(model, _notes(row, card))
             card["c_bytes"] = flash_bytes(model)
     checkpoint.count_time()
@@ -90,16 +93,21 @@ def run(row: Row, folders: Folders, data: Data) -> dict[str, Any]:
     return result
 
 
-def _quantized(row: Row, start: Row, folders: Folders, data: Data) -> Any:
+def _float_net(start: Row, folders: Folders) -> Any:
     path = folders.weights(start)
     if not path.exists():
         raise ValueError(f"The float net is missing: run {start.study} trains {start.key} first.")
     weights, result = load_arrays(path), read_result(folders, start)
     if result is not None and result["card"]["weights"] != weights_digest(weights):
         raise ValueError(f"{str(path)!r} holds other weights than the result beside it says.")
-    assert row.bits is not None
-    model = NETS[row.net]()
+    model = NETS[start.net]()
     model.set_weights(weights)
+    return model
+
+
+def _quantized(row: Row, start: Row, folders: Folders, data: Data) -> Any:
+    assert row.bits is not None
+    model = _float_net(start, folders)
     bits = {"weight_bits": row.bits[0], "activation_bits": row.bits[1]}
     recipe = tfbinreg.Recipe.from_data({**bits, **row.arm.recipe})
     samples = as_input(data.train[0][:CALIBRATION_ROWS])

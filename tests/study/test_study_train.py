@@ -79,7 +79,7 @@ def test_what_a_result_holds(whole):
     assert curves["near_level"][3] > curves["near_level"][1]
     final = result["final"]
     assert sum(final["codes"].values()) == pytest.approx(1.0, abs=1e-4)
-    for statistics in ("moving", "reestimated", "deployed"):
+    for statistics in ("moving", "reestimated", "deployed", "float"):
         assert list(final[statistics]) == ["choice"]
     assert final["moving"]["choice"] == curves["choice"][-1]
 
