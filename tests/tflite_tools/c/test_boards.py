@@ -245,14 +245,14 @@ def built_by_clang(sources, cpu, flags, folder):
 
 @pytest.mark.device
 @pytest.mark.skipif(shutil.which("clang") is None, reason="Clang is not installed")
-@pytest.mark.parametrize("bits", [2, 3, 8])
-@pytest.mark.parametrize("cpu", ["cortex-m3", "cortex-m4", "cortex-m33", "cortex-m55"])
+@pytest.mark.parametrize("bits", [2, 8])
+@pytest.mark.parametrize("cpu", ["cortex-m3", "cortex-m4", "cortex-m55"])
 def test_clang_computes_the_same(cpu, bits, tmp_path):
     """Arm's own compiler is Clang, too."""
     model = quantized_net(bits)
     inputs = samples(model, 2)
     wanted = runtime.run(model, inputs, runtime=runtime.TFLM).outputs
-    for level in ("-O1", "-O2", "-Os", "-O3"):
+    for level in ("-Os", "-O3"):
         sources, flags = built_by_clang(generate.generate(model), cpu, (level,), tmp_path)
         made = boards.run(sources, model, inputs, cpu=cpu, flags=flags)
         np.testing.assert_array_equal(made.outputs[0], wanted[0], err_msg=level)
