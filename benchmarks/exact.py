@@ -19,11 +19,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import device_nets
 import numpy as np
-from instructions import noise
+from instructions import noise, run_if_held
 from measure import table
 
 from tflite_tools.c import boards, generate
-from tflite_tools.c.host_run import CompilerError
 from tflite_tools.checks import isolate
 from tflite_tools.running import runtime
 from tflite_tools.schema.contents import Model
@@ -45,14 +44,11 @@ def compared(model: Model, values: int, cpus: Sequence[str]) -> list[tuple[int, 
     wanted = runtime.run(model, inputs, runtime=runtime.TFLM).outputs
     sources, found = generate.generate(model), []
     for cpu in cpus:
-        try:
-            made = boards.run(sources, model, inputs, cpu=cpu, time_limit=_LIMIT).outputs
-        except CompilerError as error:
-            if "does not fit" not in str(error):
-                raise
+        ran = run_if_held(sources, model, inputs, cpu, _LIMIT)
+        if ran is None:
             found.append(None)
             continue
-        pairs = list(zip(made, wanted, strict=True))
+        pairs = list(zip(ran.outputs, wanted, strict=True))
         wrong = sum(int(np.count_nonzero(ours != theirs)) for ours, theirs in pairs)
         found.append((sum(theirs.size for _, theirs in pairs), wrong))
     return found

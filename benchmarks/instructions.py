@@ -46,6 +46,22 @@ def noise(model: Model, count: int = _SAMPLES) -> list[np.ndarray]:
     return [random.integers(-128, 128, (count, *s[1:])).astype(np.int8) for s in shapes]
 
 
+def run_if_held(
+    sources: generate.Sources,
+    model: Model,
+    inputs: Sequence[np.ndarray],
+    cpu: str,
+    time_limit: float = 300.0,
+) -> boards.DeviceRun | None:
+    """As `boards.run`; None if the emulated board cannot hold the network."""
+    try:
+        return boards.run(sources, model, inputs, cpu=cpu, time_limit=time_limit)
+    except CompilerError as error:
+        if "does not fit" not in str(error):
+            raise
+        return None
+
+
 def row(name: str, bits: int, cpus: Sequence[str], folder: str | None) -> list[str]:
     """A net's figures; fails if the C does not compute what TFLM computes."""
     model = device_nets.file(name, bits, folder)
@@ -54,11 +70,8 @@ def row(name: str, bits: int, cpus: Sequence[str], folder: str | None) -> list[s
     count = sum(products(model, op) for op in model.main.ops)
     ratios = []
     for cpu in cpus:
-        try:
-            ran = boards.run(sources, model, inputs, cpu=cpu)
-        except CompilerError as error:
-            if "does not fit" not in str(error):
-                raise
+        ran = run_if_held(sources, model, inputs, cpu)
+        if ran is None:
             ratios.append("–")
             continue
         if not all(map(np.array_equal, ran.outputs, wanted)):
