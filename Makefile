@@ -54,8 +54,9 @@ device-tools: $(READY)
 	@$(BIN)/python -c 'import sys; from tflite_tools.c import boards; \
 	  sys.exit(" ".join(("Missing Debian packages:", *boards.missing())) if boards.missing() else 0)'
 
+# Nearly all are in one file and share little: dealt out one by one.
 test-device: device-tools
-	$(PYTEST) -m device
+	$(PYTEST) -m device --dist worksteal
 
 lint: $(READY)
 	$(BIN)/ruff check .
