@@ -58,7 +58,7 @@ def build(scope, *, small=False, optimizer=None, **options):
             layers.Dense(3, name="head"),
         ]
         model = keras.Sequential(parts[:1] + parts[2:] if small else parts)
-        recipe = tfbinreg.Recipe(weight_bits=2, activation_bits=4, **options)
+        recipe = tfbinreg.Recipe(weight_bits=2, activation_bits=4, step_rate=0.5, **options)
         model = tfbinreg.quantize_apply(model, recipe)
         for site in kernel_sites(model):
             if "solved" in site.variables:  # as after `solve`

@@ -19,7 +19,7 @@ class Arm:
         optimizer: "adam", or "sgd" with momentum 0.9.
         rate: learning rate of the first batch; a cosine takes it to zero.
         weight_decay: what a kernel loses per step, times the rate (decoupled); nothing else decays.
-        step_rate: factor of the rate for the learned steps.
+        step_rate: that of the recipe.
         augment: whether images are cropped and flipped at random.
         recipe: fields of `tfbinreg.Recipe`; the bits are the row's where it names none.
         flash: options of `tfbinreg.fit_flash_budget`, "limit" among them, which chooses bits for

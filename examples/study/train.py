@@ -29,7 +29,7 @@ from examples.study.measures import (
     weights_digest,
 )
 from examples.study.nets import NETS
-from examples.study.optimizers import make_optimizer, slow_down
+from examples.study.optimizers import make_optimizer
 from examples.study.table import Row
 
 CALIBRATION_ROWS = 512
@@ -109,7 +109,8 @@ def _quantized(row: Row, start: Row, folders: Folders, data: Data) -> Any:
     assert row.bits is not None
     model = _float_net(start, folders)
     bits = {"weight_bits": row.bits[0], "activation_bits": row.bits[1]}
-    recipe = tfbinreg.Recipe.from_data({**bits, **row.arm.recipe})
+    fields = {**bits, "step_rate": row.arm.step_rate, **row.arm.recipe}
+    recipe = tfbinreg.Recipe.from_data(fields)
     samples = as_input(data.train[0][:CALIBRATION_ROWS])
     if row.arm.flash is not None:
         options = {**row.arm.flash, "recipe": recipe, "verbose": 0}
@@ -121,8 +122,6 @@ def _fit(model: Any, row: Row, data: Data, checkpoint: Checkpoint) -> None:
     arm = row.arm
     steps = len(data.train[0]) // arm.batch
     optimizer = make_optimizer(arm, steps * arm.epochs)
-    if row.bits is not None:
-        slow_down(optimizer, model.step_variables, arm.step_rate)
     model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
     if arm.distill is not None:
         tfbinreg.distill(model, **arm.distill)

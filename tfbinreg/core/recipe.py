@@ -143,6 +143,10 @@ class Recipe:
             are then the same integers there as in the int8 file, which makes both compute the same
             bits, with coarser biases in both.
         weight_start: where the weight steps start: "mse", "lsq" or "range" (`start_step`).
+        step_rate: factor, 0 to 1, by which `fit` moves the learned steps and offsets
+            (`step_variables`) more slowly than the optimizer would; 0 keeps them as calibrated.
+            Adam moves a number by its rate, whatever its gradient's size. What it is worth:
+            docs/study.md.
         method: name of the method that quantizes weights and activations.
         penalties: names of the penalties that are added to the loss, each at strength 0 until a
             callback (`BinRegularization`, `PenaltySchedule`) raises it.
@@ -173,6 +177,7 @@ class Recipe:
     bias_bits: int | None = None
     stored_bits: int = 8
     weight_start: str = "mse"
+    step_rate: float = 1.0
     method: str = LSQ
     penalties: tuple[str, ...] = (BIN_REGULARIZATION,)
     updates: tuple[str, ...] = ()
@@ -208,6 +213,8 @@ class Recipe:
             raise ValueError(
                 f"weight_start must be one of {', '.join(STARTS)}, got {self.weight_start!r}."
             )
+        if not 0.0 <= self.step_rate <= 1.0:
+            raise ValueError(f"step_rate must be a number from 0 to 1, got {self.step_rate!r}.")
         check_target(self.target)
         for field in ("penalties", "updates"):
             names = getattr(self, field)

@@ -21,7 +21,7 @@ from tfbinreg.methods.trace_facts import shapes_only
 from tfbinreg.training.integer_inference import IntegerInference
 from tfbinreg.training.model_config import quantization_config, saved_recipe
 from tfbinreg.training.penalties import Penalty
-from tfbinreg.training.step_holding import hold
+from tfbinreg.training.step_holding import hold, slow_down
 from tfbinreg.training.traced_function import TracedFunction
 from tfbinreg.training.training_progress import curvature_of, with_own_callbacks
 from tfbinreg.training.weight_files import check_bits, record_bits
@@ -301,7 +301,7 @@ class QuantizedModel(_compat.Functional):
 
     def train_step(self, data: Any) -> Any:
         if not self.updates and self.code_changes is None:
-            return self._step_holding_step(data)
+            return self._restrained_step(data)
         updates = WeightUpdates(
             kernel_sites(self),
             self.updates,
@@ -311,17 +311,20 @@ class QuantizedModel(_compat.Functional):
             changes=self.code_changes,
         )
         end = updates.begin()
-        logs = self._step_holding_step(data)
+        logs = self._restrained_step(data)
         end()
         self.training_progress.assign_add(self.progress_per_step)
         return logs
 
-    def _step_holding_step(self, data: Any) -> Any:
-        if not self._can_hold_steps:
-            return self._plain_step(data)
-        end = hold(self.step_variables, self.steps_held)
+    def _restrained_step(self, data: Any) -> Any:
+        ends = []
+        if self.recipe.step_rate != 1.0:
+            ends.append(slow_down(self.step_variables, self.recipe.step_rate))
+        if self._can_hold_steps:
+            ends.append(hold(self.step_variables, self.steps_held))
         logs = self._plain_step(data)
-        end()
+        for end in ends:
+            end()
         return logs
 
     def _plain_step(self, data: Any) -> Any:

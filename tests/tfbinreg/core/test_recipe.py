@@ -32,6 +32,7 @@ RECIPES = st.builds(
     unsigned_input=FLAGS,
     per_channel=st.booleans(),
     learned_offset=st.booleans(),
+    step_rate=st.floats(0.0, 1.0),
     float_activations=st.booleans(),
     rules=st.lists(RULES, max_size=3),
 )
@@ -53,6 +54,12 @@ def test_json_is_plain_data():
 def test_a_single_rule_is_no_sequence():
     with pytest.raises(ValueError, match="rules must be a sequence of Rules"):
         Recipe(rules=Rule(layer="head", weight_bits=8))
+
+
+@pytest.mark.parametrize("rate", [-0.1, 1.5, float("nan")])
+def test_the_rate_of_the_steps_is_from_0_to_1(rate):
+    with pytest.raises(ValueError, match=f"step_rate must be a number from 0 to 1, got {rate}"):
+        Recipe(step_rate=rate)
 
 
 def test_numpy_bits_are_bits():

@@ -65,6 +65,27 @@ def test_steps_stay_usable_whatever_the_optimizer_does(rate):
         assert site.grid().scale > 0
 
 
+@pytest.mark.parametrize("rate", [0.0, 0.125])
+@pytest.mark.parametrize("make", [keras.optimizers.Adam, keras.optimizers.SGD])
+def test_steps_move_at_their_own_rate(make, rate):
+    """After a batch they have moved by the factor, and the weights as without it."""
+    moved = {}
+    for own in (1.0, rate):
+        recipe = tfbinreg.Recipe(weight_bits=2, activation_bits=4, step_rate=own)
+        model, inputs, targets = build(recipe)
+        before = [step.numpy() for step in model.step_variables]
+        model.compile(make(0.01), "mse")
+        model.fit(inputs, targets, batch_size=len(inputs), verbose=0)
+        after = [step.numpy() for step in model.step_variables]
+        ids = {id(step) for step in model.step_variables}
+        others = [v.numpy() for v in model.trainable_variables if id(v) not in ids]
+        moved[own] = np.subtract(after, before), others
+    assert np.all(moved[1.0][0] != 0) and len(before) == 6
+    np.testing.assert_allclose(moved[rate][0], rate * moved[1.0][0], rtol=1e-4, atol=1e-8)
+    for slow, plain in zip(moved[rate][1], moved[1.0][1], strict=True):
+        np.testing.assert_array_equal(slow, plain)
+
+
 def test_recipe_and_options_are_part_of_the_configuration():
     rules = (tfbinreg.Rule(layer="dense.*", weight_bits=5),)
     options = {"bin_regularization": {"detach_step": False, "scale_free": True}}
