@@ -56,7 +56,9 @@ def _method(study: Study) -> str:
         f"`difference` is from `{study.baseline}` on the same seeds, with its 95 % interval "
         "(Student's t of the paired differences, n - 1 degrees of freedom, not corrected for the "
         "number of arms; – for fewer than two seeds); bold where it excludes zero. The columns say "
-        "which normalization statistics are used."
+        "which normalization statistics are used. `near level` is the share of weights within 0.1 "
+        "step of their level at the end, in percent; `error` is the mean squared distance from "
+        "the levels, in steps."
     )
 
 
@@ -67,10 +69,11 @@ def _table(study: Study, arms: dict[str, Results], kinds: Sequence[str]) -> str:
         "n",
         *(f"{kind} | difference" for kind in kinds),
         "near level",
+        "error",
         "bytes",
         "s / epoch",
     ]
-    count = 5 + 2 * len(kinds)
+    count = 6 + 2 * len(kinds)
     lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * count]
     for name, results in arms.items():
         if not results:
@@ -82,7 +85,12 @@ def _table(study: Study, arms: dict[str, Results], kinds: Sequence[str]) -> str:
             cells.append(_plain(mean_of(list(values.values())) if values else None))
             same = name == study.baseline
             cells.append("" if same else _difference(paired_difference(values, baseline)))
-        cells += [_last(results, "near_level"), _bytes(results), _seconds(results)]
+        near, error = _last(results, "near_level"), _last(results, "error")
+        cells += [
+            "" if near is None else f"{100 * near:.1f}",
+            "" if error is None else f"{error:.3f}",
+        ]
+        cells += [_bytes(results), _seconds(results)]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -109,11 +117,11 @@ def _difference(value: Mean | None) -> str:
     return f"**{text}**" if value.excludes_zero else text
 
 
-def _last(results: Results, curve: str) -> str:
-    """The mean of a curve's last value, in percent."""
+def _last(results: Results, curve: str) -> float | None:
+    """The mean of a curve's last value."""
     curves = [result["curves"].get(curve) for result in results.values()]
     values = [values[-1] for values in curves if values]
-    return f"{100 * mean_of(values).mean:.1f}" if values else ""
+    return mean_of(values).mean if values else None
 
 
 def _bytes(results: Results) -> str:

@@ -36,6 +36,7 @@ def made_up(tmp_path):
             "deployed": {"choice": 0.0, "test": value + 2},
         }
         curves = {"choice": [10.0, 20.0, value], "near_level": [0.2, 0.25]}
+        curves |= {"error": [0.1, 0.05], "flips": [0.01, 0.002]}
         write_result(folders, row, {"card": card, "final": final, "curves": curves})
     return study, folders
 
@@ -52,7 +53,7 @@ def test_means_and_paired_differences(made_up):
     cells = line_of(text, "sgd")
     assert cells[3] == "**-10.00 (-10.00 to -10.00)**"
     assert [cells[place] for place in (4, 6, 8)] == [f"{mean}.00 ± 2.00" for mean in (51, 53, 54)]
-    assert cells[-3:] == ["25.0", "1,002", "6.0"]
+    assert cells[-4:] == ["25.0", "0.050", "1,002", "6.0"]
     assert line_of(text, "br")[-2] == ""
     assert "test rows" in text and "95 %" in text and "not corrected" in text
 
@@ -79,6 +80,8 @@ def test_pictures(made_up, tmp_path):
     assert [path.name for path in paths] == [
         "smoke-probe-w2a2-curves.png",
         "smoke-probe-w2a2-differences.png",
+        "smoke-probe-w2a2-bins.png",
+        "smoke-probe-w2a2-errors.png",
     ]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in paths)
 
