@@ -23,9 +23,13 @@ def test_paper(float_net):
     assert 3 in bits(unsigned)
 
 
-def test_best_is_the_papers_bits_with_channels_and_freezing(float_net, images, labels):
-    model = tfbinreg.quantize_apply(float_net, recipes.best(2), calibration_data=images)
+@pytest.mark.parametrize("activation_bits, rate", [(None, 1.0), (8, 0.1)])
+def test_best_is_for_channels_with_freezing(float_net, images, labels, activation_bits, rate):
+    recipe = recipes.best(2, activation_bits=activation_bits)
+    assert recipe.step_rate == rate
+    model = tfbinreg.quantize_apply(float_net, recipe, calibration_data=images)
     assert bits(kernel_sites(model)) == {2, 8}
+    assert min(bits(activation_sites(model))) == (activation_bits or 2)
     assert all(site.quantizer.axis is not None for site in kernel_sites(model))
     model.compile(keras.optimizers.Adam(0.003), "sparse_categorical_crossentropy")
     model.fit(images, labels, verbose=0)
