@@ -1,11 +1,12 @@
-"""Generated C beside CMSIS-NN: instructions of every layer that both have, on emulated boards.
+"""Generated C compared with CMSIS-NN: instructions of each common layer, on emulated boards.
 
     python benchmarks/cmsis_nn.py --cmsis_nn DIR [--nets ...] [--bits ...] [--cpus ...]
 
-DIR is a checkout of https://github.com/ARM-software/CMSIS-NN; nothing of it is kept. Its int8
+DIR is a checkout of https://github.com/ARM-software/CMSIS-NN; no part of it is stored. Its int8
 kernels (convolution, depthwise convolution, dense layer, addition) are built with -O3 and run on
-the canonical int8 file's weights, each layer on int8 noise; layers whose outputs are not TFLM's are
-named and left out. The C is built with -O2 and counted as a whole net. --layers prints each layer.
+the canonical int8 file's weights, each layer on int8 noise. Layers whose outputs differ from TFLM's
+are named and left out. The C is built with -O2 and counted as a whole net. --layers prints each
+layer.
 """
 
 from __future__ import annotations
@@ -240,7 +241,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--nets", nargs="+", default=list(device_nets.NETS))
     parser.add_argument("--bits", nargs="+", type=int, default=[2, 8])
     parser.add_argument("--cpus", nargs="+", choices=boards.CPUS, default=list(CPUS))
-    parser.add_argument("--folder", metavar="DIR", help="keep the nets here, and take them from it")
+    parser.add_argument("--folder", metavar="DIR", help="save the nets here and reuse them")
     parser.add_argument("--layers", action="store_true", help="print every layer")
     options = parser.parse_args(arguments)
     rows = []

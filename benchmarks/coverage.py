@@ -1,12 +1,12 @@
 """Which networks can be quantized, converted and trusted: one row per network and setting.
 
-`--list FILE` takes nets of other packages instead, which need not be installed for the rest
-(`other_nets.json`).
+`--list FILE` uses nets from other packages instead (`other_nets.json`); nothing else needs these
+packages.
 
 For each: `quantize_apply`, five training steps, save and load, convert, verify, compare LiteRT,
-TFLM and generated C with the model, number by number. Nets that are refused get a table of the
-layers that are. The weights are random and batch normalization knows the data. The inputs are
-smooth: of noise, which looks alike to a convolution everywhere, all outputs would be the same.
+TFLM and generated C with the model, number by number. Refused nets get a table of the refused
+layers. The weights are random and batch normalization is adapted to the data. The inputs are
+smooth: noise looks the same to a convolution everywhere, so all outputs would be the same.
 """
 
 from __future__ import annotations
@@ -274,15 +274,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table; 1 if a network failed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--list", metavar="FILE", help="nets of other packages (zoo.listed)")
-    parser.add_argument("--nets", nargs="+", help="those alone")
+    parser.add_argument("--nets", nargs="+", help="only these networks")
     parser.add_argument(
-        "--keras", nargs="+", choices=KERASES, help="those alone; a list says its own"
+        "--keras", nargs="+", choices=KERASES, help="only these; --list sets its own"
     )
     parser.add_argument("--bits", nargs="+", choices=BITS, default=list(BITS))
-    parser.add_argument("--samples", type=int, default=100, help="inputs that are compared")
-    parser.add_argument("--jobs", type=int, default=1, help="networks at a time (default 1)")
+    parser.add_argument("--samples", type=int, default=100, help="number of compared inputs")
+    parser.add_argument("--jobs", type=int, default=1, help="parallel networks (default 1)")
     parser.add_argument(
-        "--json", metavar="FILE", help="keep the rows here; a run that was stopped goes on from it"
+        "--json", metavar="FILE", help="save the rows here; a stopped run continues from them"
     )
     parser.add_argument("--of", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)

@@ -1,6 +1,6 @@
 """The nets whose generated C is counted on emulated processors: random weights at any width.
 
-Neither instructions nor bytes depend on what the weights are, but for the width that holds them.
+Neither instructions nor bytes depend on the values of the weights, only on their width.
 """
 
 from __future__ import annotations

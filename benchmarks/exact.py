@@ -2,9 +2,10 @@
 
     python benchmarks/exact.py [--nets ...] [--bits ...] [--cpus ...] [--values 1000000]
 
-Every operator of the nets of device_nets.py alone, on int8 noise, on each emulated processor: so
-many outputs are compared, and those that differ are counted. A dash is a net whose operators an
-emulated board cannot hold. --folder keeps the files of the nets. Ends with 1 if an output differs.
+Runs every operator of the nets in device_nets.py by itself, on int8 noise, on each emulated
+processor. At least --values outputs are compared, and those that differ are counted. A dash marks a
+net whose operators do not fit an emulated board. --folder saves the files of the nets. Exits with 1
+if an output differs.
 """
 
 from __future__ import annotations
@@ -63,9 +64,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--bits", nargs="+", type=int, default=list(device_nets.BITS))
     parser.add_argument("--cpus", nargs="+", choices=boards.CPUS, default=list(CPUS))
     parser.add_argument(
-        "--values", type=int, default=1_000_000, help="outputs to compare, at least"
+        "--values", type=int, default=1_000_000, help="minimum number of outputs to compare"
     )
-    parser.add_argument("--folder", metavar="DIR", help="keep the nets here, and take them from it")
+    parser.add_argument("--folder", metavar="DIR", help="save the nets here and reuse them")
     options = parser.parse_args(arguments)
     wrong, rows = 0, []
     for name in options.nets:

@@ -4,21 +4,21 @@
                                    [--arms sgd-0.02 adam-0.001] [--seeds 0 1 2]
     python benchmarks/first_try.py --table
 
-DIR holds cifar10.npz, mlperf_tiny_resnet8.h5 and fashion_mnist.npz. A run takes 4,800 training rows
-for three epochs in batches of 64: one to two minutes on a slow core. So it shows which way of
-training gets far in 225 steps, and not where a long one ends. Each finished run adds a line to
---results, and runs that are there are left out, so a run that was stopped goes on.
+DIR contains cifar10.npz, mlperf_tiny_resnet8.h5 and fashion_mnist.npz. A run trains on 4,800 rows
+for three epochs in batches of 64: one to two minutes on a slow core. It shows which way of training
+gets far in 225 steps, not where a long training ends. Each finished run adds a line to --results,
+and runs that are already there are skipped, so a stopped run can be continued.
 
 Settings are chosen by `choice` (CIFAR-10 rows 35,000-36,999; rows 55,000-56,999 of Fashion-MNIST's
 training set), `test` is reported (CIFAR-10 rows 40,000-42,499; the first 2,500 test images of
-Fashion-MNIST). ResNet-8 was published trained on all 50,000 rows, so its figures compare runs and
-are no test accuracy. The depthwise net is trained in float once and kept in --cache_dir.
+Fashion-MNIST). The published ResNet-8 was trained on all 50,000 rows, so its figures compare runs
+and are not test accuracy. The depthwise net is trained in float once and kept in --cache_dir.
 
-An arm is OPTIMIZER-RATE[-s=SCALE][-start=START]: `adam-0.001-s=10-start=mse`. The rate falls to
+An arm is OPTIMIZER-RATE[-s=SCALE][-start=START]: `adam-0.001-s=10-start=mse`. The rate decays to
 zero with a cosine. With SCALE, Adam changes a learned step by the rate * SCALE * its size, not by
-the rate; START is the recipe's `weight_start`. "float" and "start" train nothing: the float net,
-and the quantized net before training. To compare two versions of the code, put the older one in
-PYTHONPATH and name it with --code.
+the rate. START is the recipe's `weight_start`. "float" and "start" train nothing: they are the
+float net, and the quantized net before training. To compare two versions of the code, put the older
+one in PYTHONPATH and name it with --code.
 """
 
 from __future__ import annotations
@@ -246,7 +246,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--data_dir", default=".")
     parser.add_argument("--cache_dir", default="runs/first_try")
     parser.add_argument("--results", default="benchmarks/first_try.jsonl")
-    parser.add_argument("--code", default="after", help="the version of the code")
+    parser.add_argument("--code", default="after", help="name of the code version")
     parser.add_argument("--nets", nargs="+", default=NETS, choices=NETS)
     parser.add_argument("--bits", nargs="+", default=["2,2", "2,8", "4,8"])
     parser.add_argument("--arms", nargs="+", default=["sgd-0.02", "adam-0.001"])

@@ -1,10 +1,10 @@
-"""What each format takes, and whether it computes what the canonical file computes.
+"""The size of each format, and whether it computes what the canonical file computes.
 
     python benchmarks/formats.py --data_dir DIR [--nets ...] [--settings ...] [--json FILE]
 
-For every net and setting: the canonical int8 file, INT4, tables (LUT), both slim, and C. DIR holds
-fashion_mnist.npz, cifar10.npz and mlperf_tiny_resnet8.h5. Rows are kept in --json as they are made;
-a run that was stopped goes on from it. Progress goes to stderr, Markdown to stdout.
+For every net and setting: the canonical int8 file, INT4, tables (LUT), both slim, and C. DIR
+contains fashion_mnist.npz, cifar10.npz and mlperf_tiny_resnet8.h5. Rows are saved in --json as they
+are finished; a stopped run continues from there. Progress goes to stderr, Markdown to stdout.
 """
 
 from __future__ import annotations
@@ -208,10 +208,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data_dir", required=True)
     parser.add_argument("--nets", nargs="+", choices=NETS, default=list(NETS))
     parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS))
-    parser.add_argument("--epochs", type=int, default=2, help="of each training (default 2)")
-    parser.add_argument("--limit", type=int, help="most rows to train on (default: all)")
-    parser.add_argument("--json", metavar="FILE", help="keep the rows here, and go on from them")
-    parser.add_argument("--output_dir", metavar="DIR", help="keep the trained nets here")
+    parser.add_argument("--epochs", type=int, default=2, help="epochs of each training (default 2)")
+    parser.add_argument("--limit", type=int, help="maximum number of training rows (default: all)")
+    parser.add_argument("--json", metavar="FILE", help="save the rows here, and continue from them")
+    parser.add_argument("--output_dir", metavar="DIR", help="save the trained nets here")
     parser.add_argument("--of", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.of:

@@ -1,12 +1,13 @@
-"""Bits that BSQ finds on ResNet-8, and what is left of the accuracy, by the penalty's strength.
+"""Bits that BSQ finds on ResNet-8, and the remaining accuracy, by the penalty's strength.
 
     python benchmarks/found_bits.py --data_dir DIR [--strengths 1 2] [--epochs 9] [--rows 2400]
                                     [--json FILE]
 
-The published float net and the rows of first_try.py, W8A8 at the start, SGD 0.02 with momentum 0.9
-and a cosine to zero, batches of 64; planes are trimmed every 4 epochs and fixed after two thirds.
-Bits are means over the weights, with the sign and without. The file is converted, and its codes are
-compared with the model's. Finished rows are kept in --json, so a run that was stopped goes on.
+It uses the published float net and the rows of first_try.py, W8A8 at the start, SGD 0.02 with
+momentum 0.9 and cosine decay to zero, and batches of 64. Planes are trimmed every 4 epochs and
+fixed after two thirds. Bits are means over the weights, with and without the sign. The file is
+converted, and its codes are compared with the model's. Finished rows are saved in --json, so a
+stopped run can be continued.
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--strengths", nargs="+", default=["1", "2"])
     parser.add_argument("--epochs", default="9")
     parser.add_argument("--rows", default="2400")
-    parser.add_argument("--json", metavar="FILE", help="keep the rows here, and go on from them")
+    parser.add_argument("--json", metavar="FILE", help="save the rows here, and continue from them")
     parser.add_argument("--of", nargs=3, help=argparse.SUPPRESS)
     return parser.parse_args(arguments)
 

@@ -3,9 +3,9 @@
     python benchmarks/instructions.py [--nets ...] [--bits ...] [--cpus ...] [--steps]
 
 The nets of device_nets.py at 2, 3, 4 and 8 bits. Instructions of one inference are counted in QEMU
-at -O2, and divided by the multiplications of the layers with weights; outputs are compared with
-TFLM's. A dash is a net that an emulated board cannot hold. --steps prints every operator, --folder
-keeps the files of the nets.
+at -O2 and divided by the multiplications of the layers with weights. Outputs are compared with
+TFLM's. A dash marks a net that does not fit an emulated board. --steps prints every operator,
+--folder saves the files of the nets.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--nets", nargs="+", default=list(device_nets.NETS))
     parser.add_argument("--bits", nargs="+", type=int, default=list(device_nets.BITS))
     parser.add_argument("--cpus", nargs="+", choices=boards.CPUS, default=list(CPUS))
-    parser.add_argument("--folder", metavar="DIR", help="keep the nets here, and take them from it")
+    parser.add_argument("--folder", metavar="DIR", help="save the nets here and reuse them")
     parser.add_argument("--steps", action="store_true", help="print every operator")
     options = parser.parse_args(arguments)
     cells = [(name, bits) for name in options.nets for bits in options.bits]

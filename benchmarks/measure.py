@@ -1,4 +1,4 @@
-"""What timing benchmarks share: medians, paired ratios, tables and a description of the machine."""
+"""Shared code of timing benchmarks: medians, paired ratios, tables, a machine description."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What methods cost in memory: peak of a training process, bytes of variables, time of a step.
+"""The memory that methods need: peak of a training process, bytes of variables, time per step.
 
-Every run is a process of its own; the methods take turns, and a ratio compares two runs of a round.
+Each run is a separate process; the methods take turns, and a ratio compares two runs of a round.
 """
 
 from __future__ import annotations
@@ -147,8 +147,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", choices=NETS, default="resnet8", help="default resnet8")
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
-    parser.add_argument("--runs", type=int, default=3, help="of each variant (default 3)")
-    parser.add_argument("--steps", type=int, default=5, help="of training (default 5)")
+    parser.add_argument("--runs", type=int, default=3, help="runs of each variant (default 3)")
+    parser.add_argument("--steps", type=int, default=5, help="training steps (default 5)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything to FILE")
     parser.add_argument("--of", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args(arguments)

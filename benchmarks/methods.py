@@ -1,14 +1,14 @@
-"""Every method on two trained nets, by a recipe alone: from the float net to a file that is right.
+"""Every method on two trained nets, with only a recipe: from the float net to a correct file.
 
     python benchmarks/methods.py --data_dir DIR [--methods ...] [--nets resnet8 dscnn] [--bits 2,8]
                                  [--seeds 0 1 2] [--epochs 3] [--json FILE]
 
 Nets, rows and the length of the training are those of first_try.py: 4,800 rows, three epochs in
-batches of 64, Adam 0.001 with a cosine to zero, for all methods alike; `--epochs 0` leaves the
-training out, for what solvers do alone. Each row is trained, saved, loaded, finalized and
-converted. Then codes in the file are compared with the model's, and the outputs of LiteRT, TFLM and
-the generated C on 100 test images with the model finalized for each: all numbers that differ are
-counted.
+batches of 64, Adam 0.001 with cosine decay to zero, for all methods; `--epochs 0` skips the
+training, to show what solvers do alone. Each row is trained, saved, loaded, finalized and
+converted. Then the codes in the file are compared with the model's, and the outputs of LiteRT, TFLM
+and the generated C on 100 test images with the model finalized for each. All numbers that differ
+are counted.
 """
 
 from __future__ import annotations
@@ -198,7 +198,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--bits", nargs="+", default=["2,8"])
     parser.add_argument("--seeds", nargs="+", default=["0"])
     parser.add_argument("--epochs", nargs="+", default=["3"])
-    parser.add_argument("--json", metavar="FILE", help="keep the rows here, and go on from them")
+    parser.add_argument("--json", metavar="FILE", help="save the rows here, and continue from them")
     parser.add_argument("--of", nargs=5, help=argparse.SUPPRESS)
     return parser.parse_args(arguments)
 

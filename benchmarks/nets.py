@@ -1,4 +1,4 @@
-"""The two networks the benchmarks train, with their input shapes and batch sizes."""
+"""The two networks that the benchmarks train, with their input shapes and batch sizes."""
 
 from __future__ import annotations
 

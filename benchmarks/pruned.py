@@ -1,8 +1,8 @@
 """Generated C of pruned nets, with and without the channels that it leaves out.
 
-A small net with depthwise, 1x1 and 3x3 'same' convolutions and two additions; every kernel loses
-the same share of its channels before it is quantized, at 4 bits, untrained: neither figure depends
-on the other weights. Needs what `make test-device` needs.
+A small net with depthwise, 1x1 and 3x3 'same' convolutions and two additions. Every kernel loses
+the same share of its channels before it is quantized to 4 bits. The net is not trained, because
+neither figure depends on the other weights. Has the requirements of `make test-device`.
 """
 
 from __future__ import annotations

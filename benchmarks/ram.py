@@ -1,11 +1,11 @@
-"""Memory for activations against time: what strips of rows save, and what they cost.
+"""Activation memory against time: what strips of rows save, and what they cost.
 
     python benchmarks/ram.py [--nets ...] [--bits 2] [--cpu cortex-m4] [--shares 0.9 0.75 ...]
                              [--folder DIR]
 
-The nets of device_nets.py, as `convert --format c` writes them and with a RAM budget of some shares
-of that. Instructions of one inference are counted in QEMU at -O2. Outputs are compared with TFLM's.
-A share that no strips reach is said to be refused. --folder keeps the files of the nets.
+The nets of device_nets.py, as `convert --format c` writes them, and with RAM budgets that are
+shares of that. Instructions of one inference are counted in QEMU at -O2. Outputs are compared with
+TFLM's. A share that no strips reach is listed as refused. --folder saves the files of the nets.
 """
 
 from __future__ import annotations

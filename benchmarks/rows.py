@@ -1,4 +1,4 @@
-"""Tables that are made row by row: each in a process of its own, and kept as it is made."""
+"""Tables that are built row by row: each row in a separate process, and saved when finished."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Generated C where scales are powers of two, beside C with learned scales: instructions, bytes.
+"""Generated C with power-of-two scales compared with learned scales: instructions, bytes.
 
-One small net, quantized by `hardware_friendly(4)` and by the same recipe with LSQ; untrained, for
-neither figure depends on the weights. Needs what `make test-device` needs.
+One small net, quantized with `hardware_friendly(4)` and with the same recipe with LSQ. It is not
+trained, because neither figure depends on the weights. Has the requirements of `make test-device`.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""Constants of three bytes a channel: what they save in generated C, and what they cost.
+"""Constants of three bytes per channel: what they save in generated C, and what they cost.
 
     python benchmarks/short_constants.py [--nets ...] [--bits 2] [--cpu cortex-m4] [--folder DIR]
     python benchmarks/short_constants.py --data_dir DIR [--cache_dir DIR] [--seeds 0 1 2]
 
-The first prints bytes and instructions of the nets of device_nets.py; every output is compared with
-TFLM's. The second trains the nets of first_try.py as methods.py does, finalizes each with and
-without, and counts the test images that get another class.
+The first command prints bytes and instructions of the nets in device_nets.py; every output is
+compared with TFLM's. The second trains the nets of first_try.py as methods.py does, finalizes each
+with and without short constants, and counts the test images whose class changes.
 """
 
 from __future__ import annotations

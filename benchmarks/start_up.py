@@ -1,6 +1,6 @@
-"""Time from quantizing a model to the end of its first training step, and the peak of memory.
+"""Time from quantizing a model to the end of its first training step, and peak memory.
 
-Every run is a process of its own; the kinds take turns, and a ratio compares two runs of one round.
+Each run is a separate process; the kinds take turns, and a ratio compares two runs of one round.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def rows(name: str, runs: dict[str, list[dict[str, float]]]) -> list[tuple[str, 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
-    parser.add_argument("--runs", type=int, default=3, help="of each kind (default 3)")
+    parser.add_argument("--runs", type=int, default=3, help="runs of each kind (default 3)")
     parser.add_argument("--of", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.of:

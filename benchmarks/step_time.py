@@ -1,6 +1,6 @@
 """Time of one training step: float, tfmot, LSQ, with penalties, other methods or a teacher.
 
-All variants live in one process and take turns, so that noise of the machine hits all alike; a
+All variants run in one process and take turns, so that machine noise affects all of them equally. A
 ratio compares two variants within each round and is the median over rounds.
 """
 
@@ -269,7 +269,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--model", choices=[*NETS, "all"], default="all", help="which network")
     parser.add_argument("--rounds", type=_positive, default=21, help="rounds (default 21)")
     parser.add_argument("--steps", type=_positive, default=9, help="steps per round (default 9)")
-    parser.add_argument("--warmup", type=_positive, default=5, help="steps before (default 5)")
+    parser.add_argument("--warmup", type=_positive, default=5, help="untimed steps (default 5)")
     parser.add_argument(
         "--variants",
         nargs="+",

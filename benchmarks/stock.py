@@ -1,4 +1,4 @@
-"""The stock TFLiteConverter on the same network, with placeholder numbers, to compare with."""
+"""The stock TFLiteConverter on the same network, with placeholder numbers, for comparison."""
 
 from __future__ import annotations
 

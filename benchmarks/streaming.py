@@ -1,12 +1,12 @@
-"""Sequences frame by frame against whole windows: instructions and memory of generated C.
+"""Sequences frame by frame compared with whole windows: instructions and memory of generated C.
 
     python benchmarks/streaming.py [--nets ...] [--bits 2 8] [--cpu cortex-m4] [--folder DIR]
 
 Two nets that spot keywords in 49 frames of 10 coefficients, as MLPerf Tiny's does: causal dilated
 convolutions with residual sums, depthwise separable ones in one of them, and a mean over the newest
 49 rows. Instructions of one inference over the window, and of a frame with `--streaming`, are
-counted in QEMU at -O2; memory is the arena with the window, and the arena with state and frame.
-Outputs are compared with TFLM's. --folder keeps the files of the nets.
+counted in QEMU at -O2. Memory is the arena with the window, and the arena with state and frame.
+Outputs are compared with TFLM's. --folder saves the files of the nets.
 """
 
 from __future__ import annotations

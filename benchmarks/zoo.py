@@ -1,4 +1,4 @@
-"""The networks people bring, with random weights, in tf_keras or Keras 3."""
+"""The networks that people use, with random weights, in tf_keras or Keras 3."""
 
 from __future__ import annotations
 

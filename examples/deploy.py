@@ -1,4 +1,4 @@
-"""What the converted file of a model does on real images."""
+"""How the converted file of a model performs on real images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What follows a detector: its numbers become boxes, of which the best stay, and are marked.
+"""The steps after a detector: its numbers become boxes, and the best boxes are kept and scored.
 
 `detector_c/boxes.c` finds the same boxes, bit for bit: all numbers are float32, and computed in
 the same order.

@@ -1,12 +1,12 @@
-"""A small detector with weights of few bits, from drawn images to a verified file and C.
+"""A small detector with low-bit weights, from drawn images to a verified file and C.
 
     python examples/detector.py [--output_dir detector_output] [--seeds 3] [--bits 4]
 
-Trains a network in the manner of YOLO on discs, squares and triangles (`shapes.py`): a grid of
-8 x 8 cells, and for each cell the distances to the edges of a box and a score for each class, as
-two outputs. Trains it further with weights of `--bits` bits and activations of 8, converts it,
-verifies the file, and marks all three by mean average precision on images that none has seen. The
-boxes are found outside of the network (`detections.py`; in C: `detector_c`).
+Trains a YOLO-style network on discs, squares and triangles (`shapes.py`): a grid of 8 x 8 cells,
+and for each cell the distances to the edges of a box and a score for each class, as two outputs.
+Then trains it further with `--bits`-bit weights and 8-bit activations, converts it, verifies the
+file, and reports the mean average precision of all three on unseen images. The boxes are found
+outside the network (`detections.py`; in C: `detector_c`).
 """
 
 from __future__ import annotations
@@ -170,20 +170,20 @@ def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--output_dir", default="detector_output")
-    parser.add_argument("--bits", type=int, default=4, choices=range(2, 9), help="of weights")
+    parser.add_argument("--bits", type=int, default=4, choices=range(2, 9), help="weight bits")
     parser.add_argument(
         "--one_output",
         metavar="PIXELS",
         type=int,
         default=0,
-        help="to compare: both on one grid, distances in so many pixels a cell",
+        help="to compare: both on one grid, distances in this many pixels per cell",
     )
     for name, default, about in (
-        ("seeds", 3, "how many"),
-        ("images", 2000, "to train on"),
-        ("held_out", 500, "images to mark with"),
-        ("float_epochs", 20, "of the float net"),
-        ("epochs", 8, "with few bits"),
+        ("seeds", 3, "number of seeds"),
+        ("images", 2000, "training images"),
+        ("held_out", 500, "evaluation images"),
+        ("float_epochs", 20, "epochs of the float net"),
+        ("epochs", 8, "epochs at low bits"),
     ):
         parser.add_argument(f"--{name}", type=int, default=default, help=about)
     options = parser.parse_args(arguments)

@@ -1,11 +1,11 @@
-"""The whole way in a minute or two: a digit classifier with 2-bit weights, verified in its file.
+"""The whole workflow in a minute or two: a digit classifier with 2-bit weights and a verified file.
 
     python examples/digits.py [--output_dir demo_output] [--seeds 3]
 
 Trains a small float CNN on scikit-learn's digits (1,797 images of 8x8), then the same net with
-2-bit weights and 8-bit activations: plain LSQ, and LSQ with bin regularization switched on halfway,
-each with several seeds, for one seed's difference is luck. Saves, reloads, converts, verifies, and
-draws what the regularization does to the weights.
+2-bit weights and 8-bit activations: plain LSQ, and LSQ with bin regularization switched on halfway.
+Each is trained with several seeds, because the difference with one seed is luck. Saves, reloads,
+converts, verifies, and plots what the regularization does to the weights.
 """
 
 from __future__ import annotations
@@ -166,7 +166,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--output_dir", default="demo_output")
-    parser.add_argument("--seeds", type=int, default=3, help="how many")
+    parser.add_argument("--seeds", type=int, default=3, help="number of seeds")
     options = parser.parse_args()
     if options.seeds < 1:
         parser.error("--seeds must be at least 1")

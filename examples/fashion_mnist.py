@@ -1,12 +1,12 @@
-"""LSQ against LSQ + bin regularization on Fashion-MNIST with a small MobileNetV2-like net.
+"""LSQ compared with LSQ + bin regularization on Fashion-MNIST with a small MobileNetV2-like net.
 
     python examples/fashion_mnist.py --seeds 0 1 2 [--data_dir DIR] [--output_dir runs/fashion]
 
 Trains a float net per seed, then W2A2 and W2A8 nets: plain LSQ, and LSQ + BR with the step detached
 and attached. The three share the epochs before the switch, which are the same bit for bit. Finished
-parts are kept in --output_dir, so a run that was stopped goes on where it was. The table shows test
-accuracy after BN re-estimation (mean and standard deviation over seeds), and what the converted
-file does on the test images.
+parts are saved in --output_dir, so a stopped run continues where it was. The table shows test
+accuracy after BN re-estimation (mean and standard deviation over seeds), and how the converted file
+performs on the test images.
 """
 
 from __future__ import annotations

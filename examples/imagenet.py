@@ -2,12 +2,12 @@
 
     python examples/imagenet.py --data_dir DIR --model resnet18 --float_model float.keras --bits 2
 
-DIR holds train/<class>/ and val/<class>/ folders of images; --tfds imagenet2012 takes a data set of
-tensorflow_datasets instead. Without --float_model the net starts from random weights, after
+DIR contains train/<class>/ and val/<class>/ folders of images; --tfds imagenet2012 uses a dataset
+of tensorflow_datasets instead. Without --float_model the net starts from random weights, after
 --float_epochs of float training. Defaults are the papers': 90 epochs, SGD 0.9, rate 0.01 with
 cosine decay, weight decay 1e-4, 5e-5, 2.5e-5 at 4, 3, 2 bits on the weights only, bin
-regularization of strength 0.5 from epoch 30 on. A killed run goes on where it was. Any number of
-devices: --strategy mirrored, or multi_worker with TF_CONFIG set on each worker.
+regularization of strength 0.5 from epoch 30 on. A killed run continues where it was. For several
+devices use --strategy mirrored, or multi_worker with TF_CONFIG set on each worker.
 """
 
 from __future__ import annotations
@@ -81,15 +81,15 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data_dir", help="folder with train/ and val/, or that of --tfds")
-    parser.add_argument("--tfds", metavar="NAME", help="data set of tensorflow_datasets")
+    parser.add_argument("--data_dir", help="folder with train/ and val/, or the folder of --tfds")
+    parser.add_argument("--tfds", metavar="NAME", help="dataset of tensorflow_datasets")
     parser.add_argument(
         "--model", choices=["resnet18", "mobilenet_v2", "mobilenet_v3_small"], default="resnet18"
     )
     parser.add_argument("--float_model", metavar="FILE", help="trained float model")
     parser.add_argument("--float_epochs", type=int, default=0)
-    parser.add_argument("--bits", type=int, default=2, help="of weights and activations")
-    parser.add_argument("--activation_bits", type=int, help="if other than --bits")
+    parser.add_argument("--bits", type=int, default=2, help="weight and activation bits")
+    parser.add_argument("--activation_bits", type=int, help="if different from --bits")
     parser.add_argument("--image_size", type=int, default=224)
     parser.add_argument("--batch_size", type=int, default=256, help="over all devices")
     parser.add_argument("--epochs", type=int, default=90)

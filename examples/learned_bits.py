@@ -2,11 +2,11 @@
 
     python examples/learned_bits.py [--data_dir DIR] [--seeds 0 1 2] [--strength 0.2]
 
-The paper's claim (Lee et al., ICCV 2021): bits that are learned do better than the same bits given
-from the beginning. For each seed a small float net is quantized four times and trained as long:
-with gates that learn the bits of the hidden kernels, at most four; by a rule for each layer with
-these bits and the same method without gates; and with all hidden kernels at 4 and at 2 bits. The
-table shows bits per weight and test accuracy.
+The paper's claim (Lee et al., ICCV 2021): learned bits do better than the same bits set from the
+beginning. For each seed a small float net is quantized four times and trained equally long: with
+gates that learn the bits of the hidden kernels, at most four; by a rule for each layer with these
+bits and the same method without gates; and with all hidden kernels at 4 and at 2 bits. The table
+shows bits per weight and test accuracy.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data_dir", help="folder with fashion_mnist.npz; default: downloads it")
+    parser.add_argument("--data_dir", help="folder with fashion_mnist.npz (default: download)")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--rows", type=int, default=20000, help="training rows to use")
     parser.add_argument("--float_epochs", type=int, default=4)

@@ -4,21 +4,22 @@
                                   [--ways uniform layer ...] [--results FILE]
     python examples/mixed_bits.py --table
 
-DIR holds mlperf_tiny_resnet8.h5 (mlcommons/tiny, Apache-2.0) and, unless tf_keras downloads it,
-cifar10.npz. For each budget and seed every way of choosing bits is trained alike, from the
-published float net, on some of the rows 0-39,999: Adam from 0.001, or SGD from 0.02 for bit
-planes, with a cosine to zero. All kernels are free, the first and the last too; activations have 8
-bits. Sizes are those of weights and constants in the generated C; the table says which do not fit.
+DIR contains mlperf_tiny_resnet8.h5 (mlcommons/tiny, Apache-2.0) and, unless tf_keras downloads it,
+cifar10.npz. For each budget and seed, every way of choosing bits is trained in the same way, from
+the published float net, on some of the rows 0-39,999: Adam from 0.001, or SGD from 0.02 for bit
+planes, with cosine decay to zero. All kernels are free, including the first and the last;
+activations have 8 bits. Sizes are those of weights and constants in the generated C; the table
+shows which do not fit.
 
 - uniform: the largest width that fits, the same for all kernels.
-- layer, channel: bits are chosen before training, as `convert --flash_budget` does. unpruned: of
-  channels too, with at least 1 bit for each.
-- dropbits, bsq: bits are learned, and `FlashBudgetSchedule` steers them into the budget.
+- layer, channel: bits are chosen before training, as `convert --flash_budget` does. unpruned: also
+  for channels, with at least 1 bit for each.
+- dropbits, bsq: bits are learned, and `FlashBudgetSchedule` brings them within the budget.
 
-Each finished run adds a line to --results, and runs that are there are left out, so a run that was
-stopped goes on. --table prints what is there and draws bytes against accuracy. The published net
-was trained on the images that are reported too: ways can be compared, but no accuracy here is a
-test accuracy.
+Each finished run adds a line to --results, and runs that are already there are skipped, so a
+stopped run can be continued. --table prints the existing results and plots accuracy over bytes. The
+published net was also trained on the images that are reported: the ways can be compared, but no
+accuracy here is a test accuracy.
 """
 
 from __future__ import annotations
@@ -260,7 +261,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--results", default="mixed_bits.jsonl")
     parser.add_argument("--picture", default="mixed_bits.png")
-    parser.add_argument("--table", action="store_true", help="print what is there, train nothing")
+    parser.add_argument("--table", action="store_true", help="print existing results only")
     options = parser.parse_args(arguments)
     if not options.table:
         if options.data_dir is None:

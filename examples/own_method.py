@@ -2,8 +2,9 @@
 
     python examples/own_method.py
 
-A quantizer is a class with the methods of `UniformWeightQuantizer`; `LSQWeightQuantizer` lends all
-but the changed formula. Registered, both parts go by name through recipes, saving and files.
+A quantizer is a class with the methods of `UniformWeightQuantizer`; `LSQWeightQuantizer` provides
+all of them except the changed formula. Once registered, both parts work by name in recipes, saving
+and files.
 """
 
 import dataclasses

@@ -2,10 +2,10 @@
 
     python examples/resnet8_cifar10.py --data_dir DIR [--output_dir runs/resnet8]
 
-DIR holds mlperf_tiny_resnet8.h5 (mlcommons/tiny, Apache-2.0) and, unless tf_keras downloads it,
-cifar10.npz. Trains LSQ + BR for a little on rows 0-39,999 and reports on rows 40,000-49,999
+DIR contains mlperf_tiny_resnet8.h5 (mlcommons/tiny, Apache-2.0) and, unless tf_keras downloads it,
+cifar10.npz. Trains LSQ + BR briefly on rows 0-39,999 and reports on rows 40,000-49,999
 (data_batch_5). The published net was trained on all 50,000 rows, so its accuracy here, and what
-fine-tuning keeps of it, is no test accuracy: the run checks codes and agreement.
+fine-tuning keeps of it, is not a test accuracy: the run checks codes and agreement.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Pictures of a training: bins of kernels, steps over the epochs, bytes against accuracy.
+"""Plots of a training: bins of kernels, steps over the epochs, accuracy over bytes.
 
-Each function draws into a figure of its own and returns it: `figure.savefig("bins.png")`. In a
-notebook the figure is shown, after `%matplotlib inline`, as the last value of a cell. Needs
-matplotlib (`pip install 'tfbinreg[plot]'`), whose backend stays as it is.
+Each function draws a new figure and returns it: `figure.savefig("bins.png")`. In a notebook, after
+`%matplotlib inline`, the figure is shown as the last value of a cell. Requires matplotlib
+(`pip install 'tfbinreg[plot]'`), whose backend is not changed.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ _BARS_A_STEP, _BARS_OF_MANY = 30, 100  # of grids with few levels and with many
 def bins(model: Any, layers: Sequence[str] | None = None) -> Any:
     """Draw kernels in units of their steps as histograms, with their levels as dotted lines.
 
-    Weights further out than 1.5 steps beyond the outermost level are drawn there. Where training
-    gathers weights at their levels, the bars stand at the lines.
+    Weights more than 1.5 steps beyond the outermost level are drawn at that distance. Where
+    training gathers weights at their levels, the bars are at the lines.
 
     Args:
         model: from `quantize_apply` or `load_model`.
-        layers: names of the kernels' layers; None for those of fewer than 8 bits, or for all if
+        layers: names of the kernels' layers; None for kernels of fewer than 8 bits, or for all if
             there are none.
 
     Returns:
@@ -65,16 +65,16 @@ def steps(history: Any, layers: Sequence[str] | None = None) -> Any:
     """Draw the steps of kernels and activations over the epochs.
 
     Args:
-        history: what `fit` has returned, with the callback `QuantizerLog(steps=True)`; or its
+        history: the History that `fit` returns with the callback `QuantizerLog(steps=True)`, or its
             dict.
-        layers: names; None for all.
+        layers: names of layers; None for all.
 
     Returns:
         A matplotlib Figure.
 
     Raises:
         ImportError: if matplotlib is not installed.
-        ValueError: if the history has no steps, or not those of a layer.
+        ValueError: if the history has no steps, or none for a given layer.
     """
     figure_class = _figure_class()
     logged: Mapping[str, Sequence[float]] = getattr(history, "history", history)
@@ -99,11 +99,11 @@ def steps(history: Any, layers: Sequence[str] | None = None) -> Any:
 
 
 def pareto(results: Iterable[Result], *, limit: float | None = None) -> Any:
-    """Draw bytes and accuracy of several models, and a line through those that none betters.
+    """Draw bytes and accuracy of several models, and a line through the Pareto front.
 
     Args:
         results: name, bytes and accuracy (0 to 1) of each model.
-        limit: bytes that there are, drawn as a line.
+        limit: available bytes, drawn as a line.
 
     Returns:
         A matplotlib Figure.
@@ -136,7 +136,7 @@ def pareto(results: Iterable[Result], *, limit: float | None = None) -> Any:
 
 
 def pareto_front(results: Iterable[Result]) -> list[Result]:
-    """The models that no other one betters, by bytes: each is more accurate than all smaller ones.
+    """The models on the Pareto front, by bytes: each is more accurate than all smaller ones.
 
     Args:
         results: as for `pareto`.
@@ -167,7 +167,7 @@ def _chosen(sites: Sequence[Site], layers: Sequence[str] | None) -> list[Site]:
 
 
 def _known(layers: Sequence[str] | None, names: Sequence[str]) -> list[str]:
-    """The names that were asked for, all of which there must be."""
+    """The requested names, all of which must exist."""
     if layers is None:
         return list(names)
     asked = [layers] if isinstance(layers, str) else list(layers)
@@ -191,7 +191,7 @@ def _draw_bins(axis: Any, site: Site) -> None:
 
 
 def _levels(grid: Grid) -> list[int]:
-    """The codes of a grid; of channels that differ, those of any."""
+    """The codes of a grid; if channels differ, those of any channel."""
     if grid.levels is not None:
         return list(grid.levels)
     if grid.channel_levels is not None:

@@ -6,7 +6,7 @@ from tfbinreg.core.recipe import Recipe
 
 
 def default() -> Recipe:
-    """W4A8, for microcontrollers: activations of 8 bits cost an int8 runtime nothing."""
+    """W4A8, for microcontrollers: 8-bit activations cost an int8 runtime nothing."""
     return Recipe()
 
 
@@ -25,11 +25,11 @@ def best(bits: int, *, activation_bits: int | None = None) -> Recipe:
     activations of 8 bits, the learned steps also move at a tenth of the optimizer's rate, which did
     not help with activations of 2 bits.
 
-    It was chosen on rows that no result is reported on, for one depthwise net at W2A2 and W2A8 in
-    10,500 steps; other bits and lengths were not tried. Train with Adam from 0.003 and a cosine to
-    zero, and give `finalize` batches as in training, which gains more than the method. Freezing
-    counts how often codes change: in fewer than a few thousand steps
-    `with_options("freezing", momentum=0.02)` lets it act at all.
+    It was chosen on rows that no reported result uses, for one depthwise net at W2A2 and W2A8 in
+    10,500 steps. Other bits and lengths were not tried. Train with Adam from 0.003 with cosine
+    decay to zero, and give `finalize` batches as in training, which matters more than the method.
+    Freezing counts how often codes change: in fewer than a few thousand steps it acts only with
+    `with_options("freezing", momentum=0.02)`.
 
     Args:
         bits: of the weights.
@@ -47,15 +47,15 @@ def best(bits: int, *, activation_bits: int | None = None) -> Recipe:
 
 
 def hardware_friendly(bits: int) -> Recipe:
-    """What fixed-point hardware wants (Han et al., ICCV 2021, section 3.8 and table 9): TQT, whose
-    scales are powers of two, weights and unsigned activations at `bits` in the first and last layer
-    too, biases of 8 bits, both inputs and the output of every addition on a grid, normalizations
-    folded into the kernels while training. That section of the paper is known from others' notes.
+    """What fixed-point hardware needs (Han et al., ICCV 2021, section 3.8 and table 9): TQT, whose
+    scales are powers of two; weights and unsigned activations at `bits`, also in the first and last
+    layer; 8-bit biases; both inputs and the output of every addition on a grid; and normalizations
+    folded into the kernels during training. That section of the paper is known from others' notes.
 
-    Until `FreezeBatchNorm` freezes the statistics, training normalizes by those of the batch (see
+    Until `FreezeBatchNorm` freezes the statistics, training normalizes with those of the batch (see
     `FoldedKernel`). Model inputs, outputs and signed activations stay at 8 bits: int8 kernels clip
-    an activation of fewer bits to what a ReLU leaves, and no signed range has that form. A
-    normalization with no kernel to be folded into keeps its 32-bit bias. Generated C requantizes by
+    an activation of fewer bits to the range of a ReLU, and no signed range has that form. A
+    normalization without a kernel to fold into keeps its 32-bit bias. Generated C requantizes with
     shifts alone. `dataclasses.replace(recipe, method="lsq")` learns steps of any size.
     """
     return Recipe(

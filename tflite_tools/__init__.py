@@ -1,4 +1,4 @@
-"""Convert, verify and inspect integer TFLite models. Imports TensorFlow only to convert."""
+"""Convert, verify and inspect integer TFLite models. Imports TensorFlow only for conversion."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _MODULES = {"c_bytes": "tflite_tools.from_keras.c_bytes", "read_codes": "tflite_
 
 
 def __getattr__(name: str) -> Any:
-    """A function when it is asked for: the help of the commands needs none of its imports."""
+    """Imports a function when it is first used: the commands' help needs none of its imports."""
     if name in _MODULES:
         return getattr(importlib.import_module(_MODULES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -21,10 +21,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m examples.study", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    run = _command(commands, "run", "make the runs of a study that are not done", run_study)
+    run = _command(commands, "run", "make the unfinished runs of a study", run_study)
     _add_folders(run)
-    run.add_argument("--jobs", type=int, default=1, help="runs at a time, one core each")
-    run.add_argument("--only", default="", help="regular expression in the keys of the runs")
+    run.add_argument("--jobs", type=int, default=1, help="parallel runs, one core each")
+    run.add_argument("--only", default="", help="regular expression to search for in run keys")
     run.add_argument("--pause_file", type=Path, help="while it exists, runs are stopped")
     row = _command(commands, "row", "make one run in this process, even if it is done", run_row)
     row.add_argument("key", help="as `list` shows it")
@@ -34,7 +34,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     rows.add_argument("--results", type=Path, default=RESULTS)
     report = _command(commands, "report", "tables and pictures of the finished runs", report_study)
     report.add_argument("--results", type=Path, default=RESULTS)
-    report.add_argument("--output", type=Path, help="folder for the pictures; none without")
+    report.add_argument("--output", type=Path, help="folder for pictures (default: no pictures)")
     return parser.parse_args(arguments)
 
 
@@ -48,7 +48,7 @@ def _command(
 
 
 def _add_folders(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--data_dir", type=Path, required=True, help="holds cifar10.npz")
+    command.add_argument("--data_dir", type=Path, required=True, help="folder with cifar10.npz")
     command.add_argument("--results", type=Path, default=RESULTS)
     command.add_argument("--cache", type=Path, default=CACHE, help="checkpoints, final weights")
 

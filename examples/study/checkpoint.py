@@ -1,4 +1,4 @@
-"""A run's state on disk after each epoch, so that a killed run goes on to the same end."""
+"""A run's state on disk after each epoch, so that a killed run continues to the same result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a result was made with: the code, the libraries, the kind of machine."""
+"""What a result was produced with: the code, the libraries, the kind of machine."""
 
 from __future__ import annotations
 

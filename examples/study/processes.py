@@ -1,4 +1,4 @@
-"""Many runs: each in a process of its own, a few at a time, stopped while a file says so."""
+"""Many runs: each in a separate process, a few at a time, paused while a file exists."""
 
 from __future__ import annotations
 

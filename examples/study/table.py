@@ -1,4 +1,4 @@
-"""A study as data: arms x nets x bits x seeds, and the rows it stands for."""
+"""A study as data: arms x nets x bits x seeds, and the rows that follow from it."""
 
 from __future__ import annotations
 

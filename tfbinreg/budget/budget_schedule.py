@@ -29,41 +29,41 @@ def _is_number(value: Any) -> bool:
 
 
 class FlashBudgetSchedule(keras.callbacks.Callback):
-    """Steers the penalty of a method that learns bits so that the packed weights fit into a budget.
+    """Controls the penalty of a method that learns bits so that the packed weights fit a budget.
 
-    Several times in each epoch the packed bytes B are compared with a target T, which falls at
-    equal ratios from what they are when training begins to `limit` at `until`, and stays there:
+    Several times in each epoch, the packed bytes B are compared with a target T. T falls at equal
+    ratios from the bytes at the start of training to `limit` at `until`, and stays there:
 
         strength <- strength * (B / T)^(gain / looks)
 
-    at most by a factor of 100 in a fifth of the training. So bytes above the target raise the
-    strength, and bytes below the limit lower it: accuracy is not given away for nothing. In between
-    it stays: bits that fall early mostly stop early, and a strength that was lowered meanwhile
-    would not bring the rest. From `until` on it grows as fast as it may while the bytes are above
-    the limit, however little: bits fall by whole layers.
-    `packed_bytes` and `<penalty>_strength` are in the logs. When training ends above the limit, a
-    `QuantizationWarning` says by how much.
+    by at most a factor of 100 in a fifth of the training. So bytes above the target raise the
+    strength, and bytes below the limit lower it, so that no accuracy is lost needlessly. In between
+    the strength does not change: bits that fall early usually stop falling early, and with a
+    strength that was lowered in the meantime the rest would not fall. From `until` on, while the
+    bytes are above the limit by any amount, the strength grows as fast as it may: bits fall by
+    whole layers. `packed_bytes` and `<penalty>_strength` are in the logs. If training ends above
+    the limit, a `QuantizationWarning` reports by how much.
 
-    B is an estimate, to which what `count` finds beyond it is added: `count` is called when
-    training begins and after each epoch. `tflite_tools.c_bytes` counts what the C really takes, of
-    a model with open sizes as `lambda model: c_bytes(model, input_shape=...)`.
+    B is an estimate plus the difference that `count` has found: `count` is called when training
+    begins and after each epoch. `tflite_tools.c_bytes` counts the actual bytes of the C code; for a
+    model with open sizes use `lambda model: c_bytes(model, input_shape=...)`.
 
-    What it began with is not saved with the model: a training that is resumed has its target fall
-    from the bytes that it is resumed with.
+    The bytes at the start are not saved with the model: if a training is resumed, its target falls
+    from the bytes at that point.
 
     Args:
         penalty: name of the method whose penalty takes bits away.
         limit: bytes for packed weights and the constants of their channels.
-        until: the part of the epochs after which the limit is to be kept.
-        gain: how fast the strength answers.
-        looks: how often in an epoch the bytes are looked at. Where Keras does not know the steps
-            of an epoch before it ends, they are looked at then only.
-        count: bytes of the quantized model as it is; None for the estimate alone.
+        until: the fraction of the epochs after which the limit has to be met.
+        gain: how fast the strength responds.
+        looks: how many times per epoch the bytes are checked. Where Keras does not know the number
+            of steps before an epoch ends, they are checked only at its end.
+        count: bytes of the quantized model in its current state; None for the estimate alone.
 
     Raises:
-        ValueError: for an argument outside its range; when training begins, for a model without the
-            penalty, whose penalty has no strength to start from, or that is to be counted and is
-            not calibrated.
+        ValueError: for an argument outside its range; when training begins, for a model that does
+            not have the penalty, whose penalty has no strength to start from, or that is not
+            calibrated although `count` is given.
     """
 
     def __init__(
@@ -125,7 +125,7 @@ class FlashBudgetSchedule(keras.callbacks.Callback):
         return max(1, (self.params or {}).get("epochs", 1))
 
     def target(self, epoch: float) -> float:
-        """Bytes that are wanted when so many epochs are done, whole ones and parts of one."""
+        """The target in bytes after this many epochs, which may be fractional."""
         part = epoch / (self.until * self._epochs)
         if part >= 1.0:
             return self.limit  # exactly: a product may differ in its last digit
@@ -168,7 +168,7 @@ class FlashBudgetSchedule(keras.callbacks.Callback):
         return estimate + self._beyond
 
     def _steer(self, now: int, looked: int) -> None:
-        """Change the strength by what the bytes are after so many of an epoch's looks."""
+        """Change the strength according to the bytes, after `looked` of an epoch's looks."""
         part = (looked - self._looked) / self.looks  # of an epoch since the last one
         self._looked = looked
         target = self.target(self._epoch + looked / self.looks)

@@ -1,4 +1,4 @@
-"""How far a model's outputs move when one channel of a kernel at a time has fewer bits."""
+"""How far a model's outputs move when one kernel channel at a time has fewer bits."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ _SEED = 0
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class ChannelSensitivity:
-    """What fewer bits for one channel do.
+    """The effect of fewer bits for one channel.
 
     Attributes:
         layer: name of the layer.
         parameters: size of its kernel.
-        channels: how many have bits of their own.
-        outputs: output channels: of a depthwise layer, channels times multiplier.
-        moved: by width, how far the outputs move when this channel alone has it, float64,
-            (channels,): mean squared difference over the variance of the outputs, as the gradient
-            tells it.
-        fixed: the bits that a rule of the recipe gives the layer, None if it may be chosen.
+        channels: how many channels have their own bits.
+        outputs: output channels; for a depthwise layer, channels times multiplier.
+        moved: by width, how far the outputs move when this channel alone has that width, float64,
+            (channels,): mean squared difference over the variance of the outputs, as estimated from
+            the gradient.
+        fixed: the bits that a rule of the recipe sets for the layer; None if they can be chosen.
     """
 
     layer: str
@@ -55,26 +55,26 @@ def channel_sensitivities(
 ) -> tuple[ChannelSensitivity, ...]:
     """Estimate every channel of every kernel at each of some widths, from gradients.
 
-    With J the derivative of the outputs for a channel's weights, at 8 bits everywhere, and d their
-    change when they are quantized with the step of least squared error, the outputs change by J d,
-    and for random signs r
+    Let J be the derivative of the outputs with respect to a channel's weights, at 8 bits
+    everywhere, and d the change of the weights when they are quantized with the step of least
+    squared error. Then the outputs change by J d, and for random signs r
 
         |J d|^2 = E_r (d . J^T r)^2
 
-    which a pass backwards gives for all channels and widths at once. It is right for small d, and
-    an order of importance for a channel that is pruned.
+    which one backward pass gives for all channels and widths at once. It is accurate for small d.
+    For a pruned channel it only ranks importance.
 
     Args:
-        model: as for `quantize_apply`; it is left alone.
+        model: as for `quantize_apply`; it is not changed.
         calibration_data: as for `quantize_apply`.
-        recipe: as for `sensitivities`; it must be of a method that has channels of these bits.
-        widths: bits, of those from 0 to 8.
+        recipe: as for `sensitivities`; its method must support channels of these bits.
+        widths: bits to estimate, from 0 to 8.
         projections: random signs for each batch. The relative error of a channel is about
             sqrt(2 / (batches * projections)).
-        advance: is told of each batch.
+        advance: is called for each batch.
 
     Raises:
-        ValueError: as `quantize_apply`.
+        ValueError: as for `quantize_apply`.
     """
     recipe = Recipe.from_data(recipe)
     eight = dataclasses.replace(recipe, weight_bits=8, first_last_bits=None, per_channel=True)
@@ -110,8 +110,9 @@ def _rows(site: Site, kernel: np.ndarray) -> np.ndarray:
 
 
 def _changes(site: Site, widths: Sequence[int]) -> np.ndarray:
-    """How each width changes the kernel, (widths, channels, weights): what is latent is quantized,
-    and a factor between both is divided out."""
+    """How each width changes the kernel, (widths, channels, weights): the latent kernel is
+    quantized, and a factor between both is divided out.
+    """
     latent = np.asarray(site.latent)
     axis = site.quantizer.axis % latent.ndim
     factor = np.broadcast_to(np.asarray(site.layer.latent_factor()), latent.shape)
@@ -140,8 +141,9 @@ def _projected(
     projections: int,
     advance: Advance,
 ) -> tuple[list[np.ndarray], int, float]:
-    """Sums of squares of d . J^T r, (widths, channels) for each kernel; how many numbers the
-    outputs have, and their variance."""
+    """Sums of squares of d . J^T r, (widths, channels) for each kernel; also the number of outputs
+    and their variance.
+    """
     signs = np.random.default_rng(_SEED)
     squares = [np.zeros(change.shape[:2]) for change in changes]
     kernels = [site.kernel for site in sites]

@@ -1,4 +1,4 @@
-"""The choice of widths that costs least within a budget of bytes. NumPy only."""
+"""The choice of widths with the lowest cost within a budget of bytes. NumPy only."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ _HIGHEST_PRICE = 1e200
 
 
 def cheapest(options: Sequence[Sequence[tuple[int, int, float]]], limit: int) -> tuple[int, ...]:
-    """One (width, bytes, cost) of each item with the least sum of costs within `limit` bytes.
+    """One (width, bytes, cost) per item with the lowest total cost within `limit` bytes.
 
-    A frontier of partial choices of which none is better in both bytes and cost than another. It is
-    thinned out where it grows beyond what matters; the smallest choice always stays. For some dozen
-    items.
+    Keeps a frontier of partial choices, none of which is better than another in both bytes and
+    cost. The frontier is thinned out where it grows beyond what matters; the smallest choice always
+    stays. Suitable for a few dozen items.
 
     Returns:
         the width of each item.
@@ -40,15 +40,15 @@ def cheapest(options: Sequence[Sequence[tuple[int, int, float]]], limit: int) ->
 
 
 def cheapest_of_many(costs: np.ndarray, sizes: np.ndarray, limit: float) -> np.ndarray:
-    """The same for hundreds of items, up to one item's bytes from the best.
+    """The same for hundreds of items, within one item's bytes of the best.
 
-    The least of cost + price * size for each item, at the lowest price of a byte with which all
-    fits; what is left is then spent on the items that gain most per byte.
+    Takes the least cost + price * size for each item, at the lowest price per byte at which
+    everything fits. The remaining bytes are then spent on the items that gain most per byte.
 
     Args:
-        costs: float64, (items, options); inf for what an item cannot have.
+        costs: float64, (items, options); inf for options that an item cannot have.
         sizes: the same shape.
-        limit: of the sum of sizes; the smallest options fit.
+        limit: limit of the sum of sizes; the smallest options fit.
 
     Returns:
         the option of each item, int, (items,).
@@ -71,7 +71,7 @@ def cheapest_of_many(costs: np.ndarray, sizes: np.ndarray, limit: float) -> np.n
 
 
 def _spend(costs: np.ndarray, sizes: np.ndarray, choice: np.ndarray, limit: float) -> np.ndarray:
-    """Improve single items while that fits, the largest gain per byte first."""
+    """Improve single items while they fit, the largest gain per byte first."""
     every, choice = np.arange(len(costs)), choice.copy()
     left = limit - float(np.sum(sizes[every, choice]))
     while True:

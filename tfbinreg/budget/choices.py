@@ -1,4 +1,4 @@
-"""What was chosen for a flash budget: bits for each kernel or channel, and the recipe of them."""
+"""The choice for a flash budget: bits for each kernel or channel, and the recipe with them."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from tfbinreg.core.recipe import Recipe, Rule
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LayerChoice:
-    """What was chosen for a kernel and why.
+    """The choice for a kernel, and the reason.
 
     Attributes:
         layer: name of the layer.
         parameters: size of its kernel.
-        bits: the chosen width, or that of each channel, 0 for one that is pruned.
-        bytes: of the packed kernel and the constants of its channels.
-        sensitivity: by width, how far the outputs move when this kernel alone has it: mean squared
-            difference over the variance of the outputs. By channels it is an estimate.
+        bits: the chosen width, or that of each channel, 0 for a pruned channel.
+        bytes: bytes of the packed kernel and the constants of its channels.
+        sensitivity: by width, how far the outputs move when this kernel alone has that width: mean
+            squared difference over the variance of the outputs. For channels it is an estimate.
         moved: the same at the chosen bits.
-        fixed: whether a rule of the recipe had decided before.
+        fixed: whether a rule of the recipe had already set the bits.
     """
 
     layer: str
@@ -35,16 +35,16 @@ class LayerChoice:
 
     @property
     def fewest(self) -> int:
-        """Bits of the kernel, or of the channel that has fewest."""
+        """Bits of the kernel, or of the channel with the fewest."""
         return self.bits if isinstance(self.bits, int) else min(self.bits)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FlashBudget:
-    """Bits per layer that fit into a budget. `print` shows them as a table.
+    """Bits per layer that fit a budget. `print` shows them as a table.
 
     Attributes:
-        recipe: to quantize and train with.
+        recipe: the recipe to quantize and train with.
         layers: the choices in layer order.
         limit: the budget in bytes.
     """
@@ -60,12 +60,12 @@ class FlashBudget:
 
     @property
     def squeezed(self) -> tuple[str, ...]:
-        """The layers that got fewer than 8 bits, or some of whose channels did."""
+        """The layers with fewer than 8 bits, at least in some channels."""
         return tuple(c.layer for c in self.layers if c.fewest < MAX_BITS and not c.fixed)
 
     @property
     def moved(self) -> float:
-        """How far the outputs move, the layers taken to be independent."""
+        """How far the outputs move, assuming that the layers are independent."""
         return sum(choice.moved for choice in self.layers)
 
     def __str__(self) -> str:
@@ -74,8 +74,8 @@ class FlashBudget:
     def table(self) -> str:
         """The choices as text, a line for each layer.
 
-        What fewer bits of a layer alone move is the mean squared difference of the outputs, as a
-        share of their variance (`Sensitivity.moved`).
+        The effect of fewer bits in one layer alone is the mean squared difference of the outputs,
+        as a share of their variance (`Sensitivity.moved`).
         """
         free = (choice.sensitivity for choice in self.layers if not choice.fixed)
         widths = sorted({width for own in free for width in own} - {MAX_BITS})
@@ -97,7 +97,7 @@ class FlashBudget:
 
 
 def with_bits(recipe: Recipe, choices: Sequence[LayerChoice]) -> Recipe:
-    """The recipe with rules for the bits of the kernels that no rule had decided before."""
+    """The recipe with added rules for the bits of the kernels that no rule had set."""
     free = {choice.layer: choice.bits for choice in choices if not choice.fixed}
     return dataclasses.replace(recipe, rules=(*recipe.rules, *bit_rules(free)))
 
@@ -106,7 +106,7 @@ def bit_rules(bits: Mapping[str, WeightBits]) -> tuple[Rule, ...]:
     """A rule for each width, and one for each kernel whose channels differ.
 
     Args:
-        bits: of each kernel, by the name of its layer.
+        bits: bits of each kernel, by layer name.
     """
     return tuple(
         Rule(

@@ -1,4 +1,4 @@
-"""Bits per layer or channel such that the packed weights fit into flash, from sensitivities."""
+"""Bits per layer or channel that let the packed weights fit into flash, from sensitivities."""
 
 from __future__ import annotations
 
@@ -37,21 +37,21 @@ def fit_flash_budget(
 ) -> FlashBudget:
     """Choose bits for each kernel, or each channel, so that the packed weights fit.
 
-    The sum of what each kernel or channel alone does to the outputs, which takes them to be
-    independent, is made as small as the budget allows. Nothing is trained: quantize with the
-    resulting recipe and train.
+    The effects of each kernel or channel on the outputs are assumed to be independent, and their
+    sum is minimized within the budget. Nothing is trained: quantize with the resulting recipe and
+    train.
 
     Args:
         model: as for `quantize_apply`.
         limit: bytes for packed weights and the constants of their channels; a runtime's code and
-            the activations come on top.
-        calibration_data: as for `quantize_apply`; the more, the better the sensitivities.
-        recipe: everything but the weight bits, in any form that `quantize_apply` takes; layers
+            the activations are extra.
+        calibration_data: as for `quantize_apply`; more data gives better sensitivities.
+        recipe: everything except the weight bits, in any form that `quantize_apply` accepts; layers
             whose weight bits a rule sets keep them.
         granularity: "layer" chooses bits for each kernel, as measured
             (`sensitivity.sensitivities`). "channel" chooses them for each channel, as estimated
-            (`channel_sensitivity.channel_sensitivities`), and leaves each kernel at least one
-            channel; 0 prunes a channel, which then takes no bytes.
+            (`channel_sensitivity.channel_sensitivities`), and keeps at least one channel in each
+            kernel; 0 bits prune a channel, which then takes no bytes.
         widths: the bits to choose from: 1 to 8 for kernels, None for 2, 3, 4 and 8; 0 to 8 for
             channels, None for 0, 1, 2, 3, 4 and 8.
         verbose: 1 shows a progress bar on a terminal; 0 nothing.
@@ -60,7 +60,8 @@ def fit_flash_budget(
         The choice, with the recipe to train with.
 
     Raises:
-        ValueError: if not even the fewest bits for every free layer fit, or as `quantize_apply`.
+        ValueError: if even the fewest bits for every free layer do not fit, or as for
+            `quantize_apply`.
     """
     recipe = Recipe.from_data(recipe)
     chosen = way(granularity, widths)
@@ -76,7 +77,7 @@ class Way:
     Attributes:
         measure: (model, calibration data, recipe=..., advance=...) -> sensitivities.
         choose: (sensitivities, limit in bytes, recipe=...) -> the choice.
-        least_bytes: sensitivities -> the least that `choose` can reach, estimated.
+        least_bytes: sensitivities -> the fewest bytes that `choose` can reach, estimated.
     """
 
     measure: Callable[..., Sequence[Any]]
@@ -85,10 +86,10 @@ class Way:
 
 
 def way(granularity: str = LAYER, widths: Sequence[int] | None = None) -> Way:
-    """The way of `fit_flash_budget` for its granularity and widths.
+    """The `Way` of `fit_flash_budget` for its granularity and widths.
 
     Raises:
-        ValueError: for another granularity, or widths that it does not have.
+        ValueError: for another granularity, or widths that it does not support.
     """
     if granularity not in (LAYER, CHANNEL):
         raise ValueError(f"granularity must be {LAYER!r} or {CHANNEL!r}, got {granularity!r}.")
@@ -110,7 +111,7 @@ def choose(layers: Sequence[Sensitivity], limit: int, *, recipe: RecipeData = No
     Args:
         layers: as measured, in layer order.
         limit: bytes for packed weights and the constants of their channels, estimated.
-        recipe: the one that was measured with.
+        recipe: the recipe that was used for measuring.
 
     Raises:
         ValueError: if even two bits for every free layer do not fit.
@@ -144,13 +145,14 @@ def choose(layers: Sequence[Sensitivity], limit: int, *, recipe: RecipeData = No
 
 
 def least_bytes(layers: Sequence[Sensitivity]) -> int:
-    """The least that `choose` can reach, estimated."""
+    """The fewest bytes that `choose` can reach, estimated."""
     return sum(_bytes(layer, min(layer.moved)) for layer in layers)
 
 
 def least_channel_bytes(layers: Sequence[ChannelSensitivity]) -> int:
-    """The least that `choose_channels` can reach, estimated: the narrowest widths, where these
-    prune one channel of each kernel with the next ones."""
+    """The fewest bytes that `choose_channels` can reach, estimated: the narrowest widths; where
+    these prune, one channel of each kernel has the next width.
+    """
     total = 0
     for layer in layers:
         if layer.fixed is not None:
@@ -172,15 +174,15 @@ def largest(layers: Sequence[Sensitivity | ChannelSensitivity]) -> str:
 def choose_channels(
     layers: Sequence[ChannelSensitivity], limit: int, *, recipe: RecipeData = None
 ) -> FlashBudget:
-    """The bits of channels with which the outputs move least within `limit` bytes.
+    """The channel bits with which the outputs move least within `limit` bytes.
 
     Args:
         layers: as estimated, in layer order.
         limit: as for `choose`.
-        recipe: the one that was estimated with.
+        recipe: the recipe that was used for estimating.
 
     Raises:
-        ValueError: if not even one channel of one bit for every free layer fits.
+        ValueError: if even one channel of one bit for every free layer does not fit.
     """
     free = [layer for layer in layers if layer.fixed is None]
     taken = sum(_channel_bytes(layer, layer.fixed) for layer in layers if layer.fixed is not None)
@@ -230,7 +232,7 @@ def _channel_choice(layer: ChannelSensitivity, bits: Any) -> LayerChoice:
 
 
 def _channel_size(layer: ChannelSensitivity, width: int) -> float:
-    """Bytes of a channel; with none of a channel that is pruned."""
+    """Bytes of a channel; none for a pruned channel."""
     weights, outputs = layer.parameters / layer.channels, layer.outputs / layer.channels
     return weights * width / 8.0 + (outputs * CHANNEL_BYTES if width else 0.0)
 

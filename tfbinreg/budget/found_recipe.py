@@ -1,4 +1,4 @@
-"""The recipe of the bits that a training has found."""
+"""The recipe with the bits that a training has found."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from tfbinreg.methods.lsq import LSQ
 
 
 def found_recipe(model: Any, *, method: str = LSQ.name) -> Recipe:
-    """The recipe that gives every kernel the bits it has in `model`, where a method has found them.
+    """The recipe that gives every kernel the bits that a method has found for it in `model`.
 
-    It is for training the float model anew at these bits, by a method that keeps them:
+    Use it to train the float model again at these bits, with a method that keeps them:
 
         recipe = tfbinreg.found_recipe(q_model)
         again = tfbinreg.quantize_apply(model, recipe, calibration_data=images)
 
     Args:
         model: a model from `quantize_apply`, trained with a method that learns bits.
-        method: name of the method of all layers, also of those for which a rule named another.
+        method: name of the method for all layers, including those for which a rule named another.
 
     Returns:
-        The model's recipe with `method`, and behind its rules one for each width and one for each
-        kernel whose channels differ.
+        The model's recipe with `method`, and after its rules one rule for each width and one for
+        each kernel whose channels differ.
 
     Raises:
         ValueError: if the model is not quantized, or a kernel has no grid.

@@ -1,4 +1,4 @@
-"""What the packed weights of a quantized model take, as its bits are now."""
+"""The size of the packed weights of a quantized model at its current bits."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ CHANNEL_BYTES = 6
 def packed_bytes(model: Any) -> int:
     """Bytes of the packed weights and of the constants of their channels, estimated.
 
-    A pruned channel takes none; what other kernels save that no longer read it is not counted.
+    A pruned channel takes none. The bytes saved in other kernels that no longer read it are not
+    counted.
 
     Args:
-        model: a quantized one.
+        model: a quantized model.
 
     Raises:
         ValueError: if it is not quantized, or has a kernel without a grid.

@@ -22,18 +22,18 @@ WIDTHS = (2, 3, 4, 8)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sensitivity:
-    """What fewer bits for one kernel do.
+    """The effect of fewer bits for one kernel.
 
     Attributes:
         layer: name of the layer.
         parameters: size of its kernel.
         channels: its output channels.
-        moved: by width, how far the outputs move when this kernel alone has it: mean squared
-            difference over the variance of the outputs. Of a fixed one, its width alone, where
-            channels differ that of the widest.
+        moved: by width, how far the outputs move when this kernel alone has that width: mean
+            squared difference over the variance of the outputs. For a fixed kernel, its width only;
+            where channels differ, the widest one's.
         fixed: whether a rule of the recipe decides the width.
-        code_bits: by width, the bits that all codes of the kernel take where a method's grids have
-            bits of their own; other widths take `parameters` times the width.
+        code_bits: by width, the bits that all codes of the kernel take, if a method's grids have
+            their own bits; other widths take `parameters` times the width.
     """
 
     layer: str
@@ -54,20 +54,21 @@ def sensitivities(
 ) -> tuple[Sensitivity, ...]:
     """Measure every kernel of a model at each of some widths.
 
-    Each kernel in turn is given each width, with the step of least squared error (one for each
-    channel where the recipe says so) and everything else at 8 bits, and the model's outputs are
-    compared with those at 8 bits throughout. A kernel that trains folded is measured folded.
+    Each kernel in turn is set to each width, with the step of least squared error (one for each
+    channel where the recipe says so) and everything else at 8 bits. The model's outputs are
+    compared with those at 8 bits throughout. A kernel that is folded in training is measured
+    folded.
 
     Args:
-        model: as for `quantize_apply`; it is left alone.
-        calibration_data: as for `quantize_apply`; the more, the better the measures.
-        recipe: everything but the weight bits, in any form that `quantize_apply` takes; layers
+        model: as for `quantize_apply`; it is not changed.
+        calibration_data: as for `quantize_apply`; more data gives better measurements.
+        recipe: everything except the weight bits, in any form that `quantize_apply` accepts; layers
             whose weight bits a rule sets keep them.
-        widths: bits, of those from 1 to 8.
-        advance: is told of each kernel.
+        widths: bits to measure, from 1 to 8.
+        advance: is called for each kernel.
 
     Raises:
-        ValueError: as `quantize_apply`.
+        ValueError: as for `quantize_apply`.
     """
     recipe = Recipe.from_data(recipe)
     eight = dataclasses.replace(recipe, weight_bits=max(WIDTHS), first_last_bits=None)
@@ -125,8 +126,9 @@ def _moved(model: Any, batches: Sequence[Any], expected: np.ndarray) -> float:
 
 @contextlib.contextmanager
 def at_width(site: Site, bits: int) -> Iterator[Any]:
-    """Scope in which a kernel has these bits and the best step for them; no weight changes. Gives
-    the quantizer."""
+    """Scope in which a kernel has these bits and the best step for them; yields the quantizer. No
+    weight changes.
+    """
     kernels = site.layer.kernels
     (own,) = kernels
     before = {name: variable.numpy() for name, variable in own.variables.items()}
@@ -143,7 +145,7 @@ def at_width(site: Site, bits: int) -> Iterator[Any]:
 
 
 def _start_best(site: Site, quantizer: Any) -> None:
-    """Start a kernel's grid at the least squared error; one of zeros is right as it is."""
+    """Start a kernel's grid at the least squared error; a kernel of zeros is right as it is."""
     latent = np.asarray(site.latent)
     if np.any(latent):
         quantizer.initialize(site.variables, latent, "mse")

@@ -45,9 +45,10 @@ def fold(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Multiply each channel's scale by |factor| and its codes by the sign of factor.
 
-    A channel whose weights cannot move the output by a noticeable part of a level gets codes of
-    zero and a coarser scale, if its factor or its offset would need an enormous bias otherwise. A
-    pruned channel gets that scale too: what a method has left in place of its own may be anything.
+    If a channel's weights cannot move the output by a noticeable part of a level, and its factor or
+    offset would otherwise need an enormous bias, it gets codes of zero and a coarser scale. A
+    pruned channel gets that scale too, because the scale that a method has left there can be
+    anything.
 
     Args:
         rows: codes, (weights per channel, output channels).

@@ -1,7 +1,7 @@
 """`Grid`: the integer grid a tensor is quantized to. NumPy only.
 
-After training nothing but grids, latent values and codes is passed on: freezing, export,
-statistics and reports never ask which method found the step.
+After training, only grids, latent values and codes are passed on: freezing, export, statistics and
+reports do not depend on the method that found the step.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ def check_bits(bits: object, what: str = "bits", least: int = MIN_BITS) -> int:
 
 
 def check_weight_bits(bits: object, what: str = "weight bits") -> WeightBits:
-    """Return the bits of a kernel as an int in [0, 8], or as a tuple of them.
+    """Return the bits of a kernel as an int in [0, 8], or as a tuple of such ints.
 
     Raises:
-        ValueError: if `bits` is neither such an integer nor a sequence of at least one.
+        ValueError: if `bits` is neither such an integer nor a non-empty sequence of them.
     """
     if not isinstance(bits, (list, tuple, np.ndarray)):
         return check_bits(bits, what, least=0)
@@ -48,13 +48,14 @@ def check_weight_bits(bits: object, what: str = "weight bits") -> WeightBits:
 
 
 def widest(bits: WeightBits) -> int:
-    """The bits of a grid for channels with bits of their own: the most, and 1 if all are pruned;
-    of one number, that."""
+    """The bits of a grid whose channels have their own bits: the largest, or 1 if all are pruned. A
+    single number is returned as it is.
+    """
     return bits if isinstance(bits, int) else max(1, *bits)
 
 
 def bits_text(bits: WeightBits) -> str:
-    """The bits of a kernel in words: "4", "2-8", "0-4, 12 pruned"."""
+    """The bits of a kernel as text: "4", "2-8", "0-4, 12 pruned"."""
     if isinstance(bits, int):
         return str(bits)
     pruned = bits.count(0)
@@ -82,7 +83,8 @@ def weight_code_range(bits: int) -> tuple[int, int]:
 def channel_range(bits: int) -> tuple[int, int]:
     """Smallest and largest weight code of a channel that has its own bits, 0 to 8.
 
-    0 bits: the channel is pruned, its only code is 0. 1 bit: its codes are -1 and 1, without 0.
+    At 0 bits the channel is pruned, and its only code is 0. At 1 bit its codes are -1 and 1,
+    without 0.
     """
     return (-bits, bits) if bits < MIN_BITS else weight_code_range(bits)
 
@@ -90,10 +92,10 @@ def channel_range(bits: int) -> tuple[int, int]:
 def prescale(qmin: int, qmax: int, stored_bits: int = MAX_BITS) -> int:
     """Factor P by which weight codes from `qmin` to `qmax` are multiplied when they are stored.
 
-    The largest power of two with which they fit int8: 32, 16, 8 for 2, 3, 4 bits, 1 at 8 bits. The
-    values code * P with scale / P are the same numbers; the int32 bias grid becomes P times finer
-    and the runtimes' first rounding P times less coarse. With `stored_bits` of 4, codes that INT4
-    holds stay inside it.
+    The largest power of two for which they fit int8: 32, 16, 8 for 2, 3, 4 bits, 1 at 8 bits. The
+    values code * P with scale / P are the same numbers, but the int32 bias grid becomes P times
+    finer and the runtimes' first rounding P times less coarse. With `stored_bits` of 4, codes that
+    fit INT4 stay within it.
     """
     small = stored_bits < MAX_BITS and _INT4[0] <= qmin and qmax <= _INT4[1]
     low, high = _INT4 if small else _INT8
@@ -106,17 +108,17 @@ def nearest_codes(ratio: np.ndarray, qmin: int, qmax: int) -> np.ndarray:
 
 
 def nearest_levels(ratio: np.ndarray, levels: Sequence[int]) -> np.ndarray:
-    """The nearest of sorted `levels`, the upper of two that are as near; int32."""
+    """The nearest of sorted `levels`, the upper one if two are equally near; int32."""
     own = np.asarray(levels, np.int32)
     middles = ((own[1:] + own[:-1]) / 2.0).astype(np.float32)
     return own[np.searchsorted(middles, ratio, side="right")]
 
 
 def stored_zero_point(qmax: Any) -> Any:
-    """The int8 value of code 0 in an activation tensor: 127 - qmax, of an int or a tensor.
+    """The int8 value of code 0 in an activation tensor: 127 - qmax, for an int or a tensor.
 
-    The int8 container's upper end is then the largest code, so saturation clips from above and a
-    fused ReLU from below: b-bit activations at no cost.
+    The upper end of int8 is then the largest code, so saturation clips from above and a fused ReLU
+    from below: b-bit activations come at no cost.
     """
     return 127 - qmax
 
@@ -125,7 +127,7 @@ def _codebook(levels: Sequence[int]) -> tuple[int, ...]:
     """Levels as ints.
 
     Raises:
-        ValueError: if they are no codebook.
+        ValueError: if they are not a codebook.
     """
     own = tuple(int(level) for level in levels)
     if len(own) < 2 or any(a >= b for a, b in itertools.pairwise(own)):
@@ -136,7 +138,7 @@ def _codebook(levels: Sequence[int]) -> tuple[int, ...]:
 
 
 def _index_bits(levels: Sequence[int]) -> int:
-    """The bits that number the levels of a codebook; 0 for one."""
+    """The bits needed to number the levels of a codebook; 0 for a single level."""
     return max(0, len(levels) - 1).bit_length()
 
 
@@ -145,19 +147,19 @@ class Grid:
     """An integer grid: value = code * scale with code in [qmin, qmax].
 
     Attributes:
-        bits: width of the codes, 2 to 8; of a codebook the bits that number its levels, 1 to 8; of
-            several those of the longest.
+        bits: width of the codes, 2 to 8. For a codebook, the bits that number its levels, 1 to 8;
+            for several codebooks, those of the longest.
         signed: whether negative codes exist.
         scale: float32, positive; shape () per tensor or (channels,) per channel. The learned step.
         qmin: smallest code.
         qmax: largest code.
         axis: channel axis of the tensor for a per-channel scale, None per tensor.
-        levels: the codes there are, ascending, for weights whose levels are not evenly spaced: a
-            codebook. One-bit weights have (-1, 1). None for all from `qmin` to `qmax`.
+        levels: the available codes, ascending, for weights whose levels are not evenly spaced: a
+            codebook. One-bit weights have (-1, 1). None for all codes from `qmin` to `qmax`.
         channel_bits: the bits of each channel, 0 to `bits`, for weights whose channels differ: the
-            codes of each lie in its `channel_range`. None if they do not differ.
-        channel_levels: a codebook for each channel, (0,) for a pruned one. None if they share one,
-            or their levels are evenly spaced.
+            codes of each channel lie in its `channel_range`. None if the channels do not differ.
+        channel_levels: a codebook for each channel, (0,) for a pruned channel. None if the channels
+            share one codebook, or their levels are evenly spaced.
     """
 
     bits: int
@@ -196,7 +198,7 @@ class Grid:
 
     @classmethod
     def codebooks(cls, levels: Sequence[Sequence[int]], scale: Any, axis: int) -> Grid:
-        """The grid of weights with a codebook for each channel; that of a pruned one is (0,)."""
+        """The grid of weights with a codebook per channel; that of a pruned channel is (0,)."""
         own = tuple(tuple(int(level) for level in channel) for channel in levels)
         every = [level for channel in own for level in channel] or [0]
         bits = max(1, *map(_index_bits, own), 1)
@@ -240,14 +242,14 @@ class Grid:
 
     @property
     def level_count(self) -> int:
-        """How many codes the grid has; of codebooks per channel, the longest one."""
+        """How many codes the grid has; with codebooks per channel, the length of the longest."""
         if self.channel_levels is not None:
             return max(map(len, self.channel_levels))
         return self.qmax - self.qmin + 1 if self.levels is None else len(self.levels)
 
     @property
     def widths(self) -> tuple[int, ...] | None:
-        """The bits of each channel, 0 for a pruned one; None if the channels share `bits`."""
+        """The bits of each channel, 0 for a pruned channel; None if the channels share `bits`."""
         if self.channel_levels is not None:
             return tuple(map(_index_bits, self.channel_levels))
         return self.channel_bits
@@ -276,7 +278,7 @@ class Grid:
         return self.scale.reshape(shape)
 
     def codes(self, values: np.ndarray) -> np.ndarray:
-        """Codes of `values`, int32, in their shape: nearest to value / scale, halves upwards."""
+        """Codes of `values`, int32, in their shape: nearest to value / scale, halves rounded up."""
         values = np.asarray(values, np.float32)
         ratio = values / self.broadcast_scale(values.ndim)
         if self.levels is not None:
@@ -314,7 +316,7 @@ class CodedTensor:
         codes: int8, in the layout of the Keras kernel.
         scale: float32, () per tensor or (channels,) per output channel.
         zero_point: 0 for weights.
-        bits: width the codes were trained at.
+        bits: the width that the codes were trained at.
     """
 
     codes: np.ndarray

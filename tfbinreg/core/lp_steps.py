@@ -1,8 +1,8 @@
 """The step with the least mean |Q(x) - x|^p of a tensor, for several p at once. NumPy only.
 
-Nahshan et al., "Loss Aware Post-training Quantization" (arXiv 1911.07190): a small p cares for the
-many small numbers, a large one for the few that are clipped. The error is not convex in the step:
-with few levels it has a minimum wherever many numbers meet a level.
+Nahshan et al., "Loss Aware Post-training Quantization" (arXiv 1911.07190): a small p favors the
+many small numbers, a large p the few that are clipped. The error is not convex in the step: with
+few levels it has a minimum wherever many numbers meet a level.
 """
 
 from __future__ import annotations
@@ -33,12 +33,13 @@ def lp_steps(
 
     Steps at ratios of 1.04 are tried, from a hundredth of the step that covers the whole range (or
     from where the grid ends at half the mean of |x|) to the largest number itself, above which the
-    error only grows. The three best valleys are refined. What is found is the least error up to
-    valleys narrower than 4 %. Of very many numbers the candidates are tried on 4,096, the refined
-    ones on 16,384: the largest, and of the others, in order, evenly spaced ones that count more.
+    error only grows. The three best valleys are refined. The result is the least error, except for
+    valleys narrower than 4 %. If there are very many numbers, the candidates are tried on 4,096 of
+    them and the refined ones on 16,384: the largest and, from the others in order, evenly spaced
+    ones with a higher weight.
 
     Args:
-        values: any shape. With `qmin` of 0 negative numbers are taken for 0: the grid is a ReLU.
+        values: any shape. With `qmin` of 0, negative numbers count as 0: the grid is a ReLU.
         qmin: smallest code, at most 0.
         qmax: largest code, positive.
         powers: every p, positive.
@@ -48,7 +49,7 @@ def lp_steps(
         float64, (powers,) or (powers, channels). 0 where all numbers are zero.
 
     Raises:
-        ValueError: if there are no numbers, or one is not finite.
+        ValueError: if there are no numbers, or any is not finite.
     """
     rows = np.asarray(values, np.float64)
     if rows.size == 0 or not np.all(np.isfinite(rows)):
@@ -76,7 +77,8 @@ def lp_error(
         qmin: smallest code.
         qmax: largest code.
         powers: every p.
-        weights: of the numbers in the mean, (numbers,), with a sum of 1; None if all are alike.
+        weights: weights of the numbers in the mean, (numbers,), with a sum of 1; None for equal
+            weights.
     """
     if weights is None:
         weights = np.full(values.shape[1], 1.0 / values.shape[1])
@@ -107,7 +109,7 @@ def _search(rows: np.ndarray, qmin: int, qmax: int, powers: np.ndarray) -> np.nd
 def _thinned(rows: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     """About `count` of the numbers, and their weights in a mean.
 
-    A large p looks at the largest numbers of each row, so an eighth of the sample are those.
+    A large p depends on the largest numbers of each row, so these make up an eighth of the sample.
     """
     size = rows.shape[1]
     own = max(16, count // len(rows))

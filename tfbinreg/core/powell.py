@@ -16,11 +16,11 @@ _HALVINGS = 2  # of the bracket around the least value on a line
 
 @dataclasses.dataclass(frozen=True)
 class Vertex:
-    """Where a parabola through some points is least.
+    """The minimum of a parabola through some points.
 
     Attributes:
         place: inside the range of the points.
-        problem: why it is the best of the points instead; "" if it is the vertex.
+        problem: why it is the best of the points instead of the vertex; "" if it is the vertex.
     """
 
     place: float
@@ -34,7 +34,7 @@ def parabola_vertex(
 
     Args:
         places: at least three different numbers.
-        values: at each of them. Those that are not finite are left out.
+        values: the values there. Those that are not finite are left out.
 
     Returns:
         -b / 2a if a > 0. The place of the least value if the parabola is not convex or fewer than
@@ -62,14 +62,14 @@ def parabola_vertex(
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Minimum:
-    """What `powell` has found.
+    """The result of `powell`.
 
     Attributes:
-        point: the best of all points that were tried, the start among them.
-        value: there.
+        point: the best of all points that were tried, including the start.
+        value: the function's value there.
         evaluations: how often the function was called.
-        iterations: passes through all directions that were finished.
-        spent: whether it ended because there were no more evaluations.
+        iterations: completed passes through all directions.
+        spent: whether it ended because the evaluations were used up.
     """
 
     point: np.ndarray
@@ -80,7 +80,7 @@ class Minimum:
 
 
 class _SpentError(Exception):
-    """There are no more evaluations."""
+    """The evaluations are used up."""
 
 
 class _Counted:
@@ -112,20 +112,20 @@ def powell(
 ) -> Minimum:
     """Powell's direction-set method inside a cube, made for functions with small jumps.
 
-    Each iteration minimizes along every direction in turn, first the axes; then, on Powell's
-    condition, the line from where the iteration began to where it ended replaces the direction that
-    gained most. On a line the points at +-width are tried, then others twice as far while that is
-    lower, a parabola's vertex and the halves of the bracket around the least. A point that is not
-    lower is never accepted, so no iteration ends above where it began. The width halves with each
+    Each iteration minimizes along every direction in turn, first the axes. Then, if Powell's
+    condition holds, the line from the start to the end of the iteration replaces the direction that
+    gained most. On a line the points at +-width are tried, then others twice as far while the value
+    falls, then a parabola's vertex and the halves of the bracket around the minimum. A point that
+    is not lower is never accepted, so no iteration ends above its start. The width halves with each
     iteration.
 
     Args:
-        function: of a point, deterministic.
+        function: a deterministic function of a point.
         start: (n,), inside the cube.
         bound: the cube is [-bound, bound]^n.
-        width: of the first steps along a direction of length 1.
-        iterations: at most; it ends sooner if one gains nothing.
-        most_evaluations: of the function.
+        width: width of the first steps along a direction of length 1.
+        iterations: maximum number; it ends sooner if an iteration gains nothing.
+        most_evaluations: maximum number of function calls.
     """
     counted = _Counted(function, most_evaluations)
     point, done, spent = np.asarray(start, np.float64), 0, False
@@ -200,15 +200,16 @@ def _line(
 
 
 def _limits(point: np.ndarray, direction: np.ndarray, bound: float) -> tuple[float, float]:
-    """From where to where a line lies in the cube."""
+    """The range in which a line lies inside the cube."""
     moving = direction != 0
     ends = np.stack([(-bound - point[moving]), (bound - point[moving])]) / direction[moving]
     return float(ends.min(axis=0).max()), float(ends.max(axis=0).min())
 
 
 def _vertex_between(left: float, best: float, right: float, tried: dict[float, float]) -> float:
-    """The vertex of the parabola through three places; the middle of the larger part if they are
-    two, or their values infinite."""
+    """The vertex of the parabola through three places; the middle of the larger part if there are
+    only two, or their values are infinite.
+    """
     if left < best < right and np.isfinite(tried[left] + tried[right]):
         rise_left = (tried[left] - tried[best]) * (right - best)
         rise_right = (tried[right] - tried[best]) * (best - left)

@@ -14,10 +14,10 @@ class Problem:
     """Why a layer cannot be quantized, and what to do about it.
 
     Attributes:
-        layer: its name in the user's model.
+        layer: name of the layer in the user's model.
         what: what is wrong.
         remedy: what helps.
-        kind: its class, or what the operation is called; "" of anything else.
+        kind: class of the layer, or name of the operation; "" for anything else.
     """
 
     layer: str
@@ -30,7 +30,7 @@ class Problem:
 
 
 class RefusedError(ValueError):
-    """What cannot be done, for all reasons at once.
+    """Raised when something cannot be done; it holds all reasons at once.
 
     Attributes:
         problems: the reasons, one per layer and fault.
@@ -42,7 +42,7 @@ class RefusedError(ValueError):
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many layers of each kind are refused, the most frequent first."""
+        """How many layers of each kind have a problem, the most frequent first."""
         return counts(self.problems)
 
 
@@ -58,10 +58,10 @@ def counts_text(found: Mapping[str, int]) -> str:
 
 
 def raise_problems(problems: Iterable[Problem], doing: str) -> None:
-    """Raise one RefusedError that lists all `problems`; do nothing if there are none.
+    """Raise one RefusedError that lists all `problems`; does nothing if there are none.
 
-    Layers with the same problem share a line. Of several layers, the last line has the number of
-    each kind.
+    Layers with the same problem share a line. If there are several layers, the last line has the
+    number of each kind.
     """
     problems = tuple(problems)
     layers: dict[tuple[str, str], list[str]] = {}
@@ -78,7 +78,7 @@ def raise_problems(problems: Iterable[Problem], doing: str) -> None:
 
 
 def _listed(names: Iterable[str]) -> str:
-    """Names, each once, the first of many."""
+    """Names, each once; of many, only the first."""
     unique = list(dict.fromkeys(names))
     more = f" and {len(unique) - _LISTED} more" if len(unique) > _LISTED else ""
     return ", ".join(unique[:_LISTED]) + more

@@ -1,7 +1,7 @@
 """`Recipe`: how many bits each layer gets, as plain data.
 
-Ordered rules select layers by name or class; of the rules that match a layer, the last one that
-sets a field wins. A recipe travels with the model and with the file made from it.
+Ordered rules select layers by name or class; if several rules match a layer, the last one that sets
+a field wins. A recipe is saved with the model and in the file made from it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ BIN_REGULARIZATION = "bin_regularization"  # the penalty that every model has
 
 
 def _set_bits(owner: Any, field: str, what: str, least: int = MIN_BITS) -> None:
-    """Check the bits in a frozen dataclass, and keep them as an int that JSON knows."""
+    """Check the bits in a frozen dataclass, and store them as an int that JSON supports."""
     object.__setattr__(owner, field, check_bits(getattr(owner, field), what, least))
 
 
@@ -35,8 +35,8 @@ def check_penalty_weights(
     """Raise ValueError unless the factors of penalties are finite and not negative.
 
     Args:
-        bin_weight: that of the bin regularization, None where nothing is said of it.
-        penalty_weights: those of any penalties, by name.
+        bin_weight: factor of the bin regularization, None if not set.
+        penalty_weights: factors of any penalties, by name.
     """
     given = dict(penalty_weights or {})
     named = {f"penalty_weights[{name!r}]": weight for name, weight in given.items()}
@@ -49,22 +49,23 @@ def check_penalty_weights(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Rule:
-    """Settings for the layers it matches; None leaves a setting as it was.
+    """Settings for the layers it matches; None leaves a setting unchanged.
 
     Attributes:
         layer: regular expression that must match the whole layer name.
-        kind: class name of the layer ("Conv2D", "Add", ...), None for any.
-        weight_bits: 0 to 8: 1 leaves a weight its sign, 0 prunes the layer: its kernel is 0 and
-            trains no more. Or a sequence of them, one for each output channel; of a depthwise
-            kernel, one for each input channel, whose outputs share it. The kernel then has a step
-            per channel.
+        kind: class name of the layer ("Conv2D", "Add", ...); None for any class.
+        weight_bits: 0 to 8. 1 keeps only the sign of a weight; 0 prunes the layer: its kernel is 0
+            and is no longer trained. A sequence gives one number for each output channel; for a
+            depthwise kernel, one for each input channel, whose outputs share it. The kernel then
+            has a step per channel.
         activation_bits: bits of the layer's output grid, 2 to 8.
         per_channel: whether the kernel has a step per output channel.
         learned_offset: whether the layer's output may have a learned offset (LSQ+).
-        bin_weight: factor of the kernel's part in the bin regularization; 0 leaves it out.
-        penalty_weights: the same for any penalty, by its name.
-        method: name of the method that quantizes kernel and output.
-        skip: whether kernel and output stay float. Such a model trains but cannot be converted.
+        bin_weight: factor of the kernel's part in the bin regularization; 0 excludes the kernel.
+        penalty_weights: the same for any penalty, by name.
+        method: name of the method that quantizes the kernel and the output.
+        skip: whether the kernel and the output stay float. Such a model can be trained but not
+            converted.
     """
 
     layer: str = ".*"
@@ -93,13 +94,13 @@ class Rule:
         check_penalty_weights(self.bin_weight, self.penalty_weights)
 
     def matches(self, name: str, kind: str) -> bool:
-        """Whether the rule speaks of the layer `name` of class `kind`."""
+        """Whether the rule applies to the layer `name` of class `kind`."""
         return self.kind in (None, kind) and re.fullmatch(self.layer, name) is not None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LayerSettings:
-    """What rules or an annotation say of a layer; None where they do not speak of a field."""
+    """What rules or an annotation set for a layer; None for fields that they do not set."""
 
     weight_bits: WeightBits | None
     activation_bits: int | None
@@ -122,46 +123,46 @@ class Recipe:
     """Bits for a whole model.
 
     Attributes:
-        weight_bits: bits of every kernel but the first and the last, 1 to 8. Rules can also prune,
-            and give channels bits of their own.
-        activation_bits: bits of the unsigned activations (after ReLU-like layers).
+        weight_bits: bits of every kernel except the first and the last, 1 to 8. Rules can also
+            prune, and give channels their own bits.
+        activation_bits: bits of unsigned activations (after ReLU-like layers).
         signed_activation_bits: bits of signed activations (linear outputs, sums without ReLU).
         first_last_bits: bits of the first and last kernels and of the last one's input (the LSQ
             convention); None treats them like the others.
         input_bits: bits of the model's inputs.
         output_bits: bits of the model's outputs.
-        unsigned_input: whether the inputs have no negative values; None lets `quantize_apply` see
-            it from the calibration data, and means signed without any.
-        per_channel: one step per output channel instead of per tensor.
-        learned_offset: whether signed activations that reach far on the positive side only (swish,
+        unsigned_input: whether the inputs have no negative values; None lets `quantize_apply`
+            determine it from the calibration data, and means signed without such data.
+        per_channel: whether kernels have one step per output channel instead of one per tensor.
+        learned_offset: whether signed activations that extend far on the positive side only (swish,
             leaky ReLU, ...) get a grid with a learned offset (LSQ+) instead of a symmetric one.
-        fold_batch_norm: whether normalizations behind a kernel are folded into it while training
-            as well (`FoldedKernel`), so that the folded kernel has one step.
+        fold_batch_norm: whether normalizations after a kernel are folded into it during training
+            already (`FoldedKernel`), so that the folded kernel has one step.
         bias_bits: bits of the biases, 2 to 8, as multiples of a power of two of the accumulator's
-            unit; None for 32. Needs `fold_batch_norm`.
-        stored_bits: 8, or 4 for models that are deployed as INT4 files: kernels of 4 bits and fewer
-            are then the same integers there as in the int8 file, which makes both compute the same
-            bits, with coarser biases in both.
+            unit; None for 32. Requires `fold_batch_norm`.
+        stored_bits: 8, or 4 for models that are deployed as INT4 files. With 4, kernels of 4 bits
+            and fewer are the same integers in the INT4 file as in the int8 file, so both compute
+            the same bits, with coarser biases in both.
         weight_start: where the weight steps start: "mse", "lsq" or "range" (`start_step`).
         step_rate: factor, 0 to 1, by which `fit` moves the learned steps and offsets
             (`step_variables`) more slowly than the optimizer would; 0 keeps them as calibrated.
-            Adam moves a number by its rate, whatever its gradient's size. What it is worth:
-            docs/study.md.
+            Adam moves a number by its rate, regardless of the size of its gradient. For the effect
+            on accuracy see docs/study.md.
         method: name of the method that quantizes weights and activations.
         penalties: names of the penalties that are added to the loss, each at strength 0 until a
             callback (`BinRegularization`, `PenaltySchedule`) raises it.
         updates: names of the methods that act on the kernels after each step of the optimizer,
             in this order: "freezing", "trs".
-        solver: name of the method that `tfbinreg.solve` runs; None for `method`, if it solves
-            something.
-        options: options of methods by their names, for instance
+        solver: name of the method that `tfbinreg.solve` runs; None for `method`, if it has a
+            solver.
+        options: options of methods by method name, for instance
             {"bin_regularization": {"detach_step": False}}.
-        float_activations: whether activations stay float, for studies of weights alone; such a
-            model trains but cannot be converted.
+        float_activations: whether activations stay float, for studies of weights alone. Such a
+            model can be trained but not converted.
         target: whose integers inference follows after `finalize`, bit for bit: "litert"
             (LiteRT with XNNPACK, which rounds once) or "tflm" (TFLM, CMSIS-NN and the generated C,
             which round twice).
-        rules: exceptions, applied in order; they win over everything above.
+        rules: exceptions, applied in order; they override everything above.
     """
 
     weight_bits: int = 4
@@ -235,9 +236,9 @@ class Recipe:
         return hash(self.to_json())
 
     def settings(self, *layers: tuple[str, str]) -> LayerSettings:
-        """What the rules say of layers that are fused into one, given as (name, class) pairs.
+        """What the rules set for layers that are fused into one, given as (name, class) pairs.
 
-        A rule that matches one of them speaks of all.
+        A rule that matches one of them applies to all.
         """
         merged: dict[str, Any] = {
             "weight_bits": None,
@@ -257,7 +258,7 @@ class Recipe:
         return LayerSettings(**merged)
 
     def unmatched(self, layers: list[tuple[str, str]]) -> list[Rule]:
-        """The rules that match none of the (name, class) pairs: most likely a typing error."""
+        """The rules that match none of the (name, class) pairs: most likely a typo."""
         return [rule for rule in self.rules if not any(rule.matches(*layer) for layer in layers)]
 
     def to_json(self) -> str:
@@ -269,7 +270,7 @@ class Recipe:
         """Read `to_json` text.
 
         Raises:
-            ValueError: if the text is no JSON object of these fields.
+            ValueError: if the text is not a JSON object with these fields.
         """
         try:
             return cls._from_fields(json.loads(text))
@@ -278,15 +279,15 @@ class Recipe:
 
     @classmethod
     def from_data(cls, source: RecipeData) -> Recipe:
-        """A recipe in any form that users write one down.
+        """A recipe from any form in which users can write one.
 
         Args:
             source: a Recipe, a dict of its fields, JSON text, or the path of a JSON file; None for
-                a recipe of defaults.
+                the default recipe.
 
         Raises:
             TypeError: if it is none of these.
-            ValueError: if there is no such file, or not a recipe in it.
+            ValueError: if the file does not exist or does not contain a recipe.
         """
         if source is None:
             return cls()
@@ -321,7 +322,7 @@ class Recipe:
 
 
 def _check_fields(cls: Any, given: Mapping[str, Any]) -> None:
-    """Raise ValueError for a name that is no field, with the one that may have been meant."""
+    """Raise ValueError for a name that is not a field, and suggest the closest one."""
     fields = [field.name for field in dataclasses.fields(cls)]
     for name in given:
         if name not in fields:

@@ -1,7 +1,7 @@
-"""Whose integers a model computes with once it is finalized.
+"""Which runtime's integers a model computes with once it is finalized.
 
 "tflm" is what microcontrollers run: TFLM, CMSIS-NN and the generated C round a sum twice. "litert"
-is LiteRT with XNNPACK on phones and desks, which rounds once.
+is LiteRT with XNNPACK on phones and desktops, which rounds once.
 """
 
 from __future__ import annotations

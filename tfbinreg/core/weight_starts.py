@@ -20,8 +20,8 @@ def start_step(
     """The step a kernel starts from, for the codes [qmin, qmax].
 
     - "lsq": 2 mean|w| / sqrt(qmax) (Esser et al., LSQ, ICLR 2020, section 2.1). It suits few
-      levels: at 8 bits it spans some 20 means, and most codes are never used.
-    - "range": the smallest step with which no weight clips, max(max w / qmax, min w / qmin).
+      levels: at 8 bits it spans about 20 means, and most codes are never used.
+    - "range": the smallest step at which no weight is clipped, max(max w / qmax, min w / qmin).
     - "mse": the step with the least mean squared quantization error: the best of 80 steps at equal
       ratios, refined by s = <w, q> / <q, q> with q the codes at s, which never raises the error.
       For normal weights at 2 bits it is about 1.05 standard deviations ("lsq": 1.6).
@@ -34,8 +34,8 @@ def start_step(
         how: a key of `STARTS`.
 
     Returns:
-        float32, shape () or (channels,). A channel of zeros takes the mean of the others; 0 if
-        every weight is zero, NaN if one is not finite.
+        float32, shape () or (channels,). A channel of zeros gets the mean of the other channels; 0
+        if every weight is zero, NaN if any is not finite.
     """
     return _steps(kernel, axis, lambda rows: STARTS[how](rows, qmin, qmax))
 
@@ -43,10 +43,10 @@ def start_step(
 def start_step_of_bits(
     kernel: np.ndarray, bits: WeightBits, axis: int | None = None, *, how: str
 ) -> np.ndarray:
-    """`start_step` where weights may have one bit, and channels bits of their own.
+    """`start_step` for weights of one bit too, and for channels with their own bits.
 
-    At 1 bit a step is mean|w|, whatever `how` says: with it s * sign(w) has the least squared error
-    (Rastegari et al., XNOR-Net, ECCV 2016, section 3.1, per channel there).
+    At 1 bit the step is mean|w|, regardless of `how`: with it, s * sign(w) has the least squared
+    error (Rastegari et al., XNOR-Net, ECCV 2016, section 3.1, per channel there).
 
     Args:
         kernel: as for `start_step`.
@@ -55,8 +55,9 @@ def start_step_of_bits(
         how: as for `start_step`.
 
     Returns:
-        As `start_step`. A pruned channel, and channels of zeros without another of their bits, take
-        the mean of the others; 1 if all channels are pruned, whose step means nothing.
+        Like `start_step`. A pruned channel, and a channel of zeros without another channel of its
+        bits, gets the mean of the others; 1 if all channels are pruned, where the step has no
+        meaning.
     """
     if bits == 1:
         return _steps(kernel, axis, lambda rows: np.mean(np.abs(rows), axis=1))

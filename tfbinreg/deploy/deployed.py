@@ -18,7 +18,7 @@ class Deployed(IntegerModel):
         model: a trained model from `quantize_apply`.
 
     Raises:
-        ValueError: if it has no exact integer form, as `freeze` and `IntegerModel`.
+        ValueError: if it has no exact integer form (see `freeze` and `IntegerModel`).
     """
 
     def __init__(self, model: Any) -> None:

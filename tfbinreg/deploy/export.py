@@ -33,27 +33,27 @@ def to_tflite(
     bits, recipe, library versions, SHA-256 of the codes), a quantization card (`quantization_card`)
     and a signature with the names of the model's inputs and outputs.
 
-    A model that was not finalized is converted with a `QuantizationWarning`.
+    Converting a model that was not finalized issues a `QuantizationWarning`.
 
     Args:
         model: a trained model from `quantize_apply`.
         input_type: "int8", or "float32" for a file that quantizes its inputs itself.
         output_type: "int8", or "float32" for a file that dequantizes its outputs itself; None for
             the input type.
-        input_shape: for a model that leaves sizes of its inputs open, the sizes of a sample; for
-            several inputs a list of them, or a dict by their names. The model itself stays open.
-        notes: texts for the card that only you know, by name: "data", "labels" (real or none),
-            "checkpoint" (which float model), "epochs", "training", "baseline" (the float model's
-            accuracy), "accuracy".
+        input_shape: for a model with open input sizes, the sizes of a sample; for several inputs, a
+            list of them or a dict by input name. The model itself stays open.
+        notes: texts for the card that only you can provide, by name: "data", "labels" (real or
+            none), "checkpoint" (which float model), "epochs", "training", "baseline" (the float
+            model's accuracy), "accuracy".
 
     Returns:
         The file's bytes; inputs and outputs have batch size 1.
 
     Raises:
-        ValueError: if the model has no exact integer form, listing every layer that stands in the
-            way, a type or a note's name is unknown, or a size is open and not given.
-        RuntimeError: if the file, read back, is not what was frozen, or LiteRT computes something
-            else with it.
+        ValueError: if the model has no exact integer form (the message lists every layer that
+            prevents it), a type or a note's name is unknown, or an open size is not given.
+        RuntimeError: if the file, read back, differs from what was frozen, or LiteRT computes
+            something else with it.
     """
     output_type = input_type if output_type is None else output_type
     require_quantized(model)

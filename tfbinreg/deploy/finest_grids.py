@@ -1,8 +1,7 @@
-"""How close together an operation's outputs may lie, for LiteRT to compute them.
+"""How fine the grid of an operation's outputs can be for LiteRT to compute them.
 
-A step can come to be far smaller than what it is computed from allows: where a normalization has
-nothing but a constant to stretch, a few small numbers go through a hard swish, or a difference is
-of equal tensors.
+A step can become far smaller than its inputs allow: if a normalization only scales a constant, if a
+few small numbers go through a hard swish, or if equal tensors are subtracted.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What models that version 0.1.0 finalized compute: LiteRT's integers, some operations as in Keras.
 
-They go on predicting what they did.
+They keep predicting what they did.
 """
 
 from __future__ import annotations

@@ -30,12 +30,12 @@ from tfbinreg.version import __version__
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Frozen:
-    """A frozen graph and where it comes from, for `finalize`.
+    """A frozen graph and its origins, for `finalize`.
 
     Attributes:
         graph: plain values.
-        offsets: index of an operation with a kernel -> the variables behind its bias.
-        grid_layers: index of an operation -> the `QuantizeActivation` that its outputs' grid is of.
+        offsets: index of an operation with a kernel -> the variables that its bias comes from.
+        grid_layers: index of an operation -> the `QuantizeActivation` that holds its outputs' grid.
     """
 
     graph: FrozenGraph
@@ -52,11 +52,11 @@ def freeze(
         model: a trained model from `quantize_apply`.
         input_shape: sizes for inputs that the model leaves open (`open_sizes.InputShape`);
             None leaves them open.
-        short_constants: see `finalize`; None for what the model was finalized with.
+        short_constants: see `finalize`; None for the setting that the model was finalized with.
 
     Raises:
-        ValueError: if the model is not quantized, or listing by layer name everything that has no
-            exact integer form.
+        ValueError: if the model is not quantized, or has parts without an exact integer form; the
+            message lists them by layer name.
     """
     return freeze_with_offsets(
         model, input_shape=input_shape, short_constants=short_constants
@@ -144,10 +144,11 @@ def integer_codes(model: Any) -> dict[str, CodedTensor]:
 
     Returns:
         Layer name -> `CodedTensor`, codes in the Keras kernel layout. Scales include a folded
-        BatchNormalization; a negative gamma negates its channel's codes, a zero one zeroes them.
+        BatchNormalization. A negative gamma negates its channel's codes; a gamma of zero sets them
+        to zero.
 
     Raises:
-        ValueError: as `freeze`.
+        ValueError: as for `freeze`.
     """
     return {
         name: CodedTensor(kernel.codes, kernel.scale, 0, kernel.bits)

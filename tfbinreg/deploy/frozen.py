@@ -1,7 +1,7 @@
 """The border between training and file: a quantized model as plain values. NumPy only.
 
-Before it lie Keras layers and variables, after it numbers: the file, the integer model and every
-check are made from a `FrozenGraph` alone.
+Before it there are Keras layers and variables, after it only numbers: the file, the integer model
+and every check are made from a `FrozenGraph` alone.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class FrozenOp:
         shape: of the output, without the batch axis; None for an unknown size.
         attributes: strides, padding and the like: `Kind.attributes` of the layer.
         relu: whether a ReLU is fused.
-        relu_limit: the largest output of that ReLU, None if the grid alone limits it.
+        relu_limit: the largest output of that ReLU; None if only the grid limits it.
         kernel: weights, if it has any.
     """
 
@@ -98,13 +98,13 @@ class FrozenGraph:
         ops: the operations.
         inputs: indices of the operations that are the model's inputs, in the model's order.
         outputs: indices of those whose results are its outputs, in order; all different.
-        input_names: what the user calls the inputs.
-        output_names: what the user calls the outputs.
+        input_names: the user's names of the inputs.
+        output_names: the user's names of the outputs.
         recipe: the recipe as a JSON object.
         versions: of the libraries that the model was trained with, by name.
-        notes: what the user adds to the quantization card (`tflite_tools.schema.card.NOTES`).
-        target: whose integers the model follows.
-        finalized: whether it does so already; None if that is not known.
+        notes: the user's additions to the quantization card (`tflite_tools.schema.card.NOTES`).
+        target: the runtime whose integers the model follows.
+        finalized: whether it already does so; None if that is not known.
     """
 
     ops: tuple[FrozenOp, ...]
@@ -161,7 +161,7 @@ class FrozenGraph:
         """Read what `to_bytes` has written.
 
         Raises:
-            ValueError: if the bytes are damaged, or hold something else.
+            ValueError: if the bytes are damaged, or contain something else.
         """
         try:
             with np.load(io.BytesIO(data), allow_pickle=False) as arrays:

@@ -25,7 +25,7 @@ class IntegerModel:
 
     Args:
         graph: all of it on grids.
-        arithmetic: whose integers: `ARITHMETICS` has them by the names of the targets.
+        arithmetic: the runtime's arithmetic, from `ARITHMETICS` by target name.
 
     Raises:
         ValueError: naming every operation that has no exact form.
@@ -69,7 +69,7 @@ class IntegerModel:
         return tf.cast(codes * grid_of(self.graph.ops[index]).scale, inputs[0].dtype)
 
     def _codes(self, inputs: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-        """What every operation makes."""
+        """The result of every operation."""
         given = dict(zip(self.graph.inputs, inputs, strict=True))
         codes: list[tf.Tensor] = []
         for index, (op, step) in enumerate(zip(self.graph.ops, self._steps, strict=True)):

@@ -1,8 +1,8 @@
 """Integer operations as the runtimes compute them: what LiteRT and TFLM have in common.
 
 Every operation is prepared once, from its grids alone, and becomes a function of tensors. Between
-operations lie codes: whole numbers in float32, zero for zero, as `Grid` has them (the stored int8
-value less its zero point). Results need not be clipped to int8.
+operations there are codes: whole numbers in float32, with 0 for zero, as in `Grid` (the stored int8
+value minus its zero point). Results need not be clipped to int8.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class InexactError(ValueError):
     """An operation whose numbers in a runtime are not known.
 
     Args:
-        what: is the matter with it.
-        remedy: what to do.
+        what: what is wrong with it.
+        remedy: what to do about it.
     """
 
     def __init__(self, what: str, remedy: str) -> None:

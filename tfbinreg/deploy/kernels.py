@@ -1,4 +1,4 @@
-"""The deployed kernel of an operation: codes, scales and bias, with what follows it folded in."""
+"""The deployed kernel of an operation: codes, scales and bias, with later layers folded in."""
 
 from __future__ import annotations
 

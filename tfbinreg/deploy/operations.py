@@ -1,4 +1,4 @@
-"""The operations of a quantized model and the layers each comes from; kernels come later."""
+"""The operations of a quantized model and the layers they come from; kernels are added later."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _POOL = "MaxPooling2D"
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Offsets:
-    """The variables that a kernel's bias is made of.
+    """The variables that a kernel's bias is computed from.
 
     Attributes:
         bias: added before the normalizations, None if there is none.
@@ -36,7 +36,7 @@ class Offsets:
 
     @property
     def last(self) -> Any:
-        """The last normalization, else the bias: what is moved when a bias is rounded."""
+        """The last normalization, else the bias: it is moved when a bias is rounded."""
         return self.norms[-1] if self.norms else self.bias
 
     def folded(self, channels: int) -> Affine:
@@ -74,7 +74,7 @@ class Operations:
         operations: all of them.
         inputs: indices of those that are the model's inputs, in the model's order.
         outputs: indices of those whose results are its outputs, in order; all different.
-        problems: what has no exact integer form. If there are any, the rest is of no use.
+        problems: what has no exact integer form. If there are any, the rest cannot be used.
     """
 
     operations: tuple[Operation, ...]
@@ -124,7 +124,7 @@ class _Walk:
             self._add(node, inner.name, name)
 
     def _keeps_shape(self, node: Node, name: str) -> bool:
-        """Whether a node only reshapes, to the shape that is there already."""
+        """Whether a node only reshapes, to the shape that it already has."""
         if KINDS[name].op != "RESHAPE":
             return False
         return None not in node.shape and self._op(self.op_of[node.inputs[0]]).shape == node.shape

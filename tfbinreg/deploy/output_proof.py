@@ -18,9 +18,9 @@ _SAMPLES = 4
 def prove_outputs(data: bytes, graph: FrozenGraph) -> None:
     """Run a few seeded inputs, drawn from all codes of the input grids, in both.
 
-    Whatever the target of the model, LiteRT is at hand, and the integer model knows its rounding.
-    A graph with an operation whose rounding in LiteRT is not known is not run: every part of its
-    file has been compared.
+    LiteRT is used regardless of the model's target, because it is available and the integer model
+    knows its rounding. A graph with an operation whose rounding in LiteRT is not known is not run:
+    every part of its file has been compared.
 
     Args:
         data: a file that `proof.prove` has found to hold the graph.

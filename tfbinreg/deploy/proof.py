@@ -1,6 +1,6 @@
 """The proof that a file is what was frozen: everything in it, read back from its bytes.
 
-It shares nothing with the writer but the table of operators. No TensorFlow.
+It shares nothing with the writer except the table of operators. No TensorFlow.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ _EDGE_OPS = ("QUANTIZE", "DEQUANTIZE")
 def prove(data: bytes, graph: FrozenGraph) -> None:
     """Compare a file with the frozen graph it was written from.
 
-    Compared are, of every operation: the operator, its options and parameters, where its inputs
-    come from, the shape, scale and zero point of its output, codes, scales and biases of its
-    kernel; and the file's inputs, outputs and their names. LiteRT has to accept the file.
+    For every operation it compares the operator, its options and parameters, where its inputs come
+    from, the shape, scale and zero point of its output, and the codes, scales and biases of its
+    kernel. It also compares the file's inputs, outputs and their names. LiteRT has to accept the
+    file.
 
     Raises:
         RuntimeError: listing what differs, or with LiteRT's own words.
@@ -185,7 +186,7 @@ class _Proof:
         yield from self._same(f"zero point of the {what}", set(found.zero_point.tolist()), {0})
 
     def _count(self) -> Iterator[str]:
-        """Nothing in the file that was not frozen."""
+        """Check that the file contains nothing that was not frozen."""
         inner = [op for op in self.file.ops if op.name not in _EDGE_OPS]
         frozen = sum(
             (op.kind != "InputLayer")

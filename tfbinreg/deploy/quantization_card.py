@@ -14,7 +14,7 @@ from tflite_tools.schema.card import NOT_RECORDED, NOTES
 
 
 def quantization_card(graph: FrozenGraph) -> dict[str, Any]:
-    """What was chosen in quantizing a model, as JSON values."""
+    """The choices made in quantizing a model, as JSON values."""
     recipe = graph.recipe
     solver = {"solver": recipe["solver"]} if recipe.get("solver") else {}
     return {
@@ -95,7 +95,7 @@ def _by_bits(kernel: FrozenKernel) -> list[tuple[int, int]]:
 
 
 def _told_bits(kernel: FrozenKernel) -> int | str:
-    """The bits, in words where channels differ: "0-4, 12 pruned"."""
+    """The bits, as text where channels differ: "0-4, 12 pruned"."""
     return kernel.bits if kernel.channel_bits is None else bits_text(kernel.channel_bits)
 
 
@@ -131,7 +131,7 @@ def _peak(graph: FrozenGraph, sizes: Sequence[float]) -> float:
 
 
 def _ends(graph: FrozenGraph) -> tuple[list[str], list[str]]:
-    """Names of the kernels with no other before them, and of those with none behind."""
+    """Names of the kernels with no other before them, and of those with none after."""
     has_kernel = [op.kernel is not None and op.kernel.trained for op in graph.ops]
     behind = [False] * len(graph.ops)  # whether a kernel is among what it is made from
     for index, op in enumerate(graph.ops):

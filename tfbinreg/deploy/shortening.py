@@ -1,8 +1,8 @@
-"""Scales and biases of kernels that generated C can store in three bytes a channel.
+"""Scales and biases of kernels that generated C can store in three bytes per channel.
 
 Each scale moves to a near one whose factor has few digits, each bias to a near multiple
-(`tflite_tools.arithmetic.short_constants` has the form). A scale moves by some thousandths, a bias
-by at most an eighth of an output level. A layer that does not fit into the form stays as it is.
+(`tflite_tools.arithmetic.short_constants` has the form). A scale moves by a few thousandths, a bias
+by at most an eighth of an output level. A layer that does not fit the form is not changed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _CHANGES = sorted(range(-8, 9), key=abs)  # of a factor's code, until one is rig
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Constants:
-    """What a kernel's sums become outputs by.
+    """The constants that turn a kernel's sums into outputs.
 
     Attributes:
         scale: of the weights, float32, (channels,).
@@ -45,7 +45,7 @@ def shortened(
     source: Grid,
     target: Grid,
 ) -> Constants | None:
-    """A kernel's scale and bias for three bytes a channel; None if it has no such form.
+    """A kernel's scale and bias for three bytes per channel; None if it has no such form.
 
     Args:
         op: without its kernel.
@@ -78,8 +78,10 @@ def shortened(
 
 
 def _holds_zero_points(op: FrozenOp, size: tuple[int, ...]) -> bool:
-    """Whether C can take off the biases what the input's zero point makes of the weights, which
-    saves time: where a filter never sees a border, and in depthwise layers, which are given one."""
+    """Whether C can subtract the effect of the input's zero point on the weights from the biases,
+    which saves time: where a filter never sees a border, and in depthwise layers, which are given
+    one.
+    """
     if op.kind == "Conv2D":
         return op.attributes["padding"] == "valid" or size[:2] == (1, 1)
     return op.kind in (*DEPTHWISE, "Dense")

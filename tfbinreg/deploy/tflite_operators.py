@@ -31,7 +31,7 @@ class Operator:
         version: of the operator.
         options: the schema's table of its options without the ending "Options".
         fields: of that table, by the schema's names.
-        parameters: constants behind its inputs, by name: int32, or int8 on the grid of its output.
+        parameters: constants after its inputs, by name: int32, or int8 on the grid of its output.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Any Keras model, rewritten to a plain functional model.
+"""Any Keras model, rewritten as a plain functional model.
 
 Knows both Kerases; must not know bits, recipes or methods.
 """

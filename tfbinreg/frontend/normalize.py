@@ -1,8 +1,8 @@
 """Any supported Keras model -> an equivalent plain functional tf_keras model of simple layers.
 
-Nested models are flattened, operations on tensors and fused activations become layers of their
-own, one-dimensional layers two-dimensional ones and constants `ChannelAffine`s, so that everything
-after meets few layer kinds.
+Nested models are flattened. Operations on tensors and fused activations become separate layers,
+one-dimensional layers become two-dimensional ones, and constants become `ChannelAffine`s, so that
+everything after this meets few layer kinds.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _NOISE = 4.0
 
 
 def normalize(model: Any) -> tuple[Any, dict[str, str]]:
-    """Rewrite `model` to simple layers with the same outputs.
+    """Rewrite `model` as simple layers with the same outputs.
 
     Args:
         model: a built Sequential or Functional model of tf_keras or Keras 3.
@@ -42,7 +42,7 @@ def normalize(model: Any) -> tuple[Any, dict[str, str]]:
 
     Raises:
         ValueError: listing every layer that is not supported; or if the outputs of the two models
-            differ by more than 1e-5 of the largest (2e-2 if layers compute in 16 bits).
+            differ by more than 1e-5 of the largest output (2e-2 if layers compute in 16 bits).
     """
     program = read(model)
     builder = Builder([step.name for step in program.steps])
@@ -132,7 +132,7 @@ def _kind(step: Step) -> str:
 
 
 def _weight_problems(step: Step) -> list[tuple[str, str]]:
-    """Weights that no training can start from."""
+    """Weights that training cannot start from."""
     problems = []
     for name, weight in zip(step.weight_names, step.weights, strict=True):
         if not np.all(np.isfinite(weight)):
@@ -143,7 +143,7 @@ def _weight_problems(step: Step) -> list[tuple[str, str]]:
 
 
 def _check_equal(model: Any, normal: Any, nesting: Any) -> None:
-    """Both models give the same outputs for seeded inputs, as far as float32 can tell.
+    """Check that both models give the same outputs for seeded inputs, within float32 precision.
 
     `nesting` is the form in which both take their inputs.
     """

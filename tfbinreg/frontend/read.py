@@ -1,4 +1,4 @@
-"""Any Keras model -> `Program`: nested models inlined, every call a step of its own."""
+"""Any Keras model -> `Program`: nested models are inlined, every call is a separate step."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ def register_layer(layer_class: type) -> Callable[[Rewrite], Rewrite]:
     Returns:
         A decorator for a function `rewrite(layer, *inputs) -> outputs` that builds the same
         computation from supported tf_keras layers on symbolic tensors, gives these layers the
-        weights of `layer`, and returns one tensor. The names of the new layers are prefixed with
-        the layer's where they are taken.
+        weights of `layer`, and returns one tensor. If the name of a new layer is already taken, it
+        is prefixed with the layer's name.
     """
 
     def remember(rewrite: Rewrite) -> Rewrite:

@@ -20,14 +20,16 @@ class LSQQuantizeConfig(_compat.QuantizeConfig):
     """LSQ, or another method, for one layer; for tfmot's `quantize_annotate_layer`.
 
     Args:
-        weight_bits: 0 to 8, or one for each channel, as of `Rule`; None for the recipe's.
-        activation_bits: bits of the layer's output, 2 to 8, None for the recipe's.
-        per_channel: one step per output channel of the kernel, None for what the recipe says.
-        learned_offset: whether the layer's output may have a learned offset, None as the recipe.
-        bin_weight: factor of the kernel's part in the bin regularization, None for 1.
-        penalty_weights: the same for any penalty, by its name.
-        method: name of the method that quantizes the layer, None for the recipe's.
-        options: the method's options, by their names.
+        weight_bits: 0 to 8, or one number for each channel, as in `Rule`; None for the recipe's.
+        activation_bits: bits of the layer's output, 2 to 8; None for the recipe's.
+        per_channel: whether the kernel has one step per output channel; None for the recipe's
+            setting.
+        learned_offset: whether the layer's output may have a learned offset; None for the recipe's
+            setting.
+        bin_weight: factor of the kernel's part in the bin regularization; None for 1.
+        penalty_weights: the same for any penalty, by name.
+        method: name of the method that quantizes the layer; None for the recipe's.
+        options: the method's options, by name.
     """
 
     def __init__(

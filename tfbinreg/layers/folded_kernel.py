@@ -45,21 +45,22 @@ class BiasCodes:
 
 @_compat.register
 class FoldedKernel(BoundLayer, QuantizedKernel):
-    """Runs a layer whose kernel is quantized with the normalizations behind it folded in.
+    """Runs a layer whose kernel is quantized with the normalizations after it folded in.
 
-    With K and C the factor and the offset, per output channel, that the normalizations make of the
-    layer's outputs at their moving statistics, inference computes exactly what is deployed,
+    Let K and C be the factor and the offset, per output channel, that the normalizations apply to
+    the layer's outputs at their moving statistics. Then inference computes exactly what is
+    deployed,
 
         y = conv(x, Q(w K)) + Q(C)
 
     with one step for the whole folded kernel (or one per channel). While the statistics are not
-    frozen, training normalizes by those of the batch, of the float convolution conv(x, w), and
-    keeps the moving ones up to date (the correction of Krishnamoorthi, arXiv 1806.08342):
+    frozen, training normalizes with the batch statistics of the float convolution conv(x, w) and
+    keeps the moving statistics up to date (the correction of Krishnamoorthi, arXiv 1806.08342):
 
         y = conv(x, Q(w K)) sigma / sigma_batch + Q(C_batch)
 
-    Once frozen (`statistics_frozen` is 1; see `FreezeBatchNorm`) training computes what inference
-    does. Gradients reach w, gamma and beta through the folded kernel and bias.
+    Once they are frozen (`statistics_frozen` is 1; see `FreezeBatchNorm`), training computes what
+    inference does. Gradients reach w, gamma and beta through the folded kernel and bias.
 
     A bias of `bias_bits` bits is a code times 2^k times the accumulator's unit (input scale *
     kernel scale / pre-scale), with the smallest k >= 0 that fits the layer's largest bias.
@@ -67,11 +68,11 @@ class FoldedKernel(BoundLayer, QuantizedKernel):
     Args:
         layer: the layer, without bias and activation.
         quantize_config: for its kernel.
-        norms: BatchNormalization and ChannelAffine layers, in the order they act; none of them is
-            called.
+        norms: BatchNormalization and ChannelAffine layers, in the order in which they act; none of
+            them is called.
         use_bias: whether a bias is added before the normalizations.
         bias_bits: 8, or None for a bias of 32 bits, which `finalize` rounds.
-        source: name of the `QuantizeActivation` on whose grid its inputs lie.
+        source: name of the `QuantizeActivation` whose grid its inputs are on.
     """
 
     def __init__(
@@ -120,14 +121,14 @@ class FoldedKernel(BoundLayer, QuantizedKernel):
         return others[:-1] + norms + others[-1:]  # statistics_frozen is last
 
     def set_layer_weights(self, weights: Sequence[np.ndarray]) -> None:
-        """Take the weights of the layer as it was: kernel and, if it had one, bias."""
+        """Take over the weights of the original layer: kernel and, if it had one, bias."""
         self.kernels[0].weight.assign(weights[0])
         if self.bias is not None:
             self.bias.assign(weights[1])
 
     @property
     def batch_norms(self) -> list[Any]:
-        """Those of its normalizations that have statistics."""
+        """Its normalizations that have statistics."""
         return [norm for norm in self.norms if not isinstance(norm, ChannelAffine)]
 
     def latent(self, kernel: tf.Variable, attached: bool = True) -> tf.Tensor:
@@ -153,7 +154,7 @@ class FoldedKernel(BoundLayer, QuantizedKernel):
         Args:
             inputs: any float tensor.
             training: whether in training.
-            by_batch: whether to take the statistics of the batch at inference too.
+            by_batch: whether to use the statistics of the batch at inference too.
         """
         (own,) = self.kernels
         with _compat.float32_variables():
@@ -215,7 +216,7 @@ class FoldedKernel(BoundLayer, QuantizedKernel):
         return Affine(tf.ones(self.channels), bias)
 
     def _normalize_by_batch(self, inputs: Any, kernel: Any) -> tuple[tf.Tensor, tf.Tensor]:
-        """sigma / sigma_batch and C_batch; moves the moving statistics on."""
+        """sigma / sigma_batch and C_batch; updates the moving statistics."""
         outputs = tf.cast(self._run(inputs, tf.convert_to_tensor(kernel)), tf.float32)
         mean, variance = tf.nn.moments(outputs, list(range(len(outputs.shape) - 1)))
         so_far, ratio = self._before_norms(), tf.ones(self.channels)

@@ -1,4 +1,4 @@
-"""The Keras layers a quantized model is made of: a kernel wrapper and activation grids."""
+"""The Keras layers of a quantized model: a kernel wrapper and activation grids."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _short_name(weight: tf.Variable) -> str:
 
 
 class BoundLayer:
-    """A layer that computes with the grid its inputs lie on.
+    """A layer that computes with the grid its inputs are on.
 
     Attributes:
         source: name of the `QuantizeActivation` that put them there.
@@ -32,7 +32,7 @@ class BoundLayer:
     _source: Any = None
 
     def bind(self, source: QuantizeActivation) -> None:
-        """Tell it the layer called `source`, once the model is built."""
+        """Bind it to the layer named `source`, once the model is built."""
         # Not self._source = ...: Keras would count the other layer's weights as this one's.
         object.__setattr__(self, "_source", source)
 
@@ -56,17 +56,17 @@ class QuantizedKernel(_compat.QuantizeWrapper):
     """Runs a layer with its kernel quantized by the wrapped `QuantizeConfig`.
 
     tfmot's `QuantizeWrapperV2` lists the inner layer's weights before a layer that comes from a
-    config has built them, so a loaded model orders its weights otherwise and neither `load_model`
-    nor `load_weights` works with trainable quantizer variables. This subclass, which tfmot's
-    `quantize_apply` passes through untouched, builds the inner layer first and leaves the layer's
-    own kernel attribute as it found it.
+    config has built them. A loaded model therefore orders its weights differently, and neither
+    `load_model` nor `load_weights` works with trainable quantizer variables. This subclass, which
+    tfmot's `quantize_apply` passes through untouched, builds the inner layer first and leaves the
+    layer's own kernel attribute as it found it.
     """
 
     made_with: Recipe | None = None
     kernels: list[LatentKernel]
 
     def remember(self, recipe: Recipe) -> None:
-        """Keep what the model was made with, for a model that is cloned from its layers."""
+        """Store the recipe of the model, for models that are cloned from its layers."""
         self.made_with = recipe
 
     def build(self, input_shape: Any) -> None:
@@ -101,31 +101,33 @@ class QuantizedKernel(_compat.QuantizeWrapper):
 
     @property
     def trainable_weights(self) -> list[tf.Variable]:
-        """None of them in a frozen layer, whose step then rests like its kernel."""
+        """None in a frozen layer, whose step is then fixed like its kernel."""
         return super().trainable_weights if self.trainable else []
 
     @property
     def non_trainable_weights(self) -> list[tf.Variable]:
-        """In an order that keeps `weights` as they are when something is frozen: .h5 files hold
-        weights by position."""
+        """In an order that keeps `weights` unchanged when something is frozen, because .h5 files
+        store weights by position.
+        """
         if self.trainable:
             return super().non_trainable_weights
         return self.layer.weights + self._trainable_weights + self._non_trainable_weights
 
     def latent(self, kernel: tf.Variable, attached: bool = True) -> Any:
-        """What of a kernel is quantized: here the kernel itself, but for pruned channels, which are
-        0: neither penalties nor statistics see weights that do nothing.
+        """The part of a kernel that is quantized: here the kernel itself, with pruned channels set
+        to 0, so that penalties and statistics do not see weights without effect.
 
         Args:
             kernel: the trained variable.
-            attached: whether a factor it is multiplied by gets a gradient.
+            attached: whether a factor that multiplies it gets a gradient.
         """
         alive = self.alive()
         return kernel if alive is None else kernel * alive
 
     def latent_factor(self) -> Any:
-        """What a kernel is multiplied by to become latent weights, broadcastable: 1.0, or 0.0 in
-        pruned channels."""
+        """What turns a kernel into latent weights, as a broadcastable factor: 1.0, or 0.0 in pruned
+        channels.
+        """
         alive = self.alive()
         return 1.0 if alive is None else alive
 
@@ -134,8 +136,9 @@ class QuantizedKernel(_compat.QuantizeWrapper):
         return tf.reduce_max(tf.square(self.latent_factor()))
 
     def alive(self) -> tf.Tensor | None:
-        """1.0 for each channel of the kernel and 0.0 for pruned ones, broadcastable against it;
-        None if none is pruned."""
+        """1.0 for each channel of the kernel and 0.0 for pruned ones, broadcastable to it; None if
+        no channel is pruned.
+        """
         (own,) = self.kernels
         bits = getattr(own.quantizer, "channel_bits", None)
         if bits is None or all(bits):
@@ -145,7 +148,7 @@ class QuantizedKernel(_compat.QuantizeWrapper):
         return tf.reshape(tf.constant(np.sign(bits), tf.float32), shape)
 
     def initialize_steps(self, start: str = "mse") -> None:
-        """Set the steps from the kernel as it is now; `start` as `Recipe.weight_start`."""
+        """Set the steps from the current kernel; `start` as in `Recipe.weight_start`."""
         for own in self.kernels:
             own.quantizer.initialize(own.variables, self.latent(own.weight).numpy(), start)
 
@@ -157,8 +160,8 @@ class QuantizedKernel(_compat.QuantizeWrapper):
 class QuantizeActivation(keras.layers.Layer):
     """Puts a tensor on the grid its quantizer learns.
 
-    A layer of its own, rather than an output quantizer inside a wrapper, so that several tensors
-    can share one grid by calling the same layer (pooling in, pooling out).
+    It is a separate layer, rather than an output quantizer inside a wrapper, so that several
+    tensors can share one grid by calling the same layer (pooling in, pooling out).
 
     Args:
         quantizer: a tfmot `Quantizer` with `settle`.
@@ -189,9 +192,9 @@ class QuantizeActivation(keras.layers.Layer):
         Args:
             inputs: any float tensor.
             training: whether in training.
-            member: the number of this tensor among those that share the grid and were not on it
+            member: the index of this tensor among those that share the grid and were not on it
                 before; None if it is made from such tensors, by pooling or a ReLU.
-            averaged: whether it holds means of numbers on this very grid.
+            averaged: whether it holds means of numbers on this same grid.
         """
         if shapes_suffice() and not tf.executing_eagerly():
             return tf.identity(inputs)
@@ -202,13 +205,13 @@ class QuantizeActivation(keras.layers.Layer):
         return self.quantizer(inputs, training, weights=self.grid_variables, member=member)
 
     def observe_with(self, observer: Observer | None) -> None:
-        """Show eager passes' values to an observer before they are quantized; None ends it."""
+        """Show the values of eager passes to an observer before quantization; None stops this."""
         # Not self._observer = ...: Keras would track it.
         object.__setattr__(self, "_observer", observer)
 
     @property
     def is_ready(self) -> Any:
-        """Whether the grid is known: prescribed, or set by data. A bool or a scalar tensor."""
+        """Whether the grid is known: prescribed, or set from data. A bool or a scalar tensor."""
         return exceeds(self.grid_variables["initialized"], 0) if self.grid_variables else True
 
     def stored_grid(self) -> tuple[tf.Tensor, tf.Tensor]:
@@ -236,12 +239,12 @@ class QuantizeActivation(keras.layers.Layer):
 
 @_compat.register
 class QuantizedHardSwish(BoundLayer, QuantizeActivation):
-    """Hard swish onto a learned grid; at inference with the runtimes' own integer arithmetic.
+    """Hard swish onto a learned grid; at inference it uses the runtimes' own integer arithmetic.
 
     Args:
         quantizer: as for `QuantizeActivation`.
-        operation: name of the float layer it takes the place of.
-        source: name of the `QuantizeActivation` on whose grid its inputs lie.
+        operation: name of the float layer that it replaces.
+        source: name of the `QuantizeActivation` whose grid its inputs are on.
     """
 
     def __init__(self, quantizer: Any, operation: str, source: str, **kwargs: Any) -> None:
@@ -267,7 +270,7 @@ class QuantizedHardSwish(BoundLayer, QuantizeActivation):
         return tf.cond(ready, lambda: self._exact(inputs, source), lambda: smooth)
 
     def _exact(self, inputs: tf.Tensor, source: QuantizeActivation) -> tf.Tensor:
-        """The int8 kernel's outputs for `inputs`, which lie on the grid of `source`."""
+        """The int8 kernel's outputs for `inputs`, which are on the grid of `source`."""
         (scale, zero_point), (out_scale, out_zero_point) = source.stored_grid(), self.stored_grid()
         table = hard_swish_table(scale, zero_point, out_scale, out_zero_point)
         values = tf.cast(inputs, tf.float32)

@@ -35,13 +35,14 @@ class Site:
 
     @property
     def latent(self) -> Any:
-        """The numbers that are quantized: the kernel, with the normalizations behind it if they
-        are folded during training. None for an activation."""
+        """The numbers that are quantized: the kernel, with the normalizations after it if they are
+        folded during training. None for an activation.
+        """
         return None if self.kernel is None else self.layer.latent(self.kernel)
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The kernel's; () of an activation."""
+        """The kernel's shape; () for an activation."""
         return () if self.kernel is None else tuple(self.kernel.shape)
 
     @property
@@ -73,7 +74,7 @@ class Site:
 
         Raises:
             ValueError: if the kernel or its step is not finite, this is an activation, or the
-                quantizer makes codes that its grid does not have.
+                quantizer produces codes that its grid does not have.
         """
         latent = self.latent
         if latent is None:

@@ -1,12 +1,12 @@
-"""ALQ: kernels as sums of a few coordinates with signs, without float weights behind them.
+"""ALQ: kernels as sums of a few signed coordinates, without underlying float weights.
 
 Qu, Zhou, Cheng and Thiele, "Adaptive Loss-aware Quantization for Multi-bit Networks", CVPR 2020.
-The body of the paper could not be read: the method is as in the authors' released code, in its
-mathematics. Two things there are done otherwise here, as they must be meant: importances are taken
-of the coordinates that are left, and a negative coordinate turns its basis round. Of the paper's
-groups there are output channels alone, which files have scales for. The paper prunes at every step
-of an epoch of its own, here a round's coordinates are pruned at once, between epochs; activations
-are float there and LSQ's here.
+The body of the paper could not be read: the mathematics of the method follow the authors' released
+code. Two things are done differently here, as they must be intended: importances are taken of the
+remaining coordinates, and a negative coordinate reverses its basis. Of the paper's groups only
+output channels are supported, which files have scales for. The paper prunes at every step of a
+separate epoch; here a round's coordinates are pruned at once, between epochs. Activations are float
+there and LSQ's here.
 """
 
 from __future__ import annotations
@@ -33,17 +33,18 @@ from tfbinreg.methods.lsq_quantizers import LSQWeightQuantizer
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AlqOptions:
-    """How bases and coordinates take turns, and how many coordinates are pruned.
+    """How bases and coordinates alternate, and how many coordinates are pruned.
 
     Attributes:
-        basis_epochs: of a round, in which bases are optimized, and coordinates solved for.
-        coordinate_epochs: of a round, in which the optimizer moves the coordinates, after those.
-        rounds: before each of the epochs that follow them, coordinates are pruned.
-        pruned: share of all coordinates that are gone after the last round; the same number goes
-            after each.
-        shortlist: most that a layer loses at once of those that are left.
+        basis_epochs: epochs of a round in which bases are optimized and coordinates solved for.
+        coordinate_epochs: the epochs of a round after those, in which the optimizer moves the
+            coordinates.
+        rounds: number of rounds; coordinates are pruned before each of the epochs that follow them.
+        pruned: share of all coordinates that are pruned after the last round; the same number is
+            pruned after each.
+        shortlist: the largest share of its remaining coordinates that a layer loses at once.
         straight_through: after the rounds, weights stay where the optimizer moves them, and levels
-            follow. False lets rounds without pruning go on.
+            follow. False continues with rounds without pruning.
 
     Raises:
         ValueError: for a value outside its range.
@@ -79,7 +80,7 @@ def phase(epoch: int, options: AlqOptions) -> int:
 
 
 def pruned_by(epoch: int, options: AlqOptions) -> float:
-    """The share of all coordinates that shall be gone when an epoch begins; 0 within a round."""
+    """The target share of pruned coordinates when an epoch begins; 0 within a round."""
     rounds, place = divmod(epoch, options.basis_epochs + options.coordinate_epochs)
     if place or not 0 < rounds <= options.rounds:
         return 0.0
@@ -87,7 +88,7 @@ def pruned_by(epoch: int, options: AlqOptions) -> float:
 
 
 def between_epochs(kernels: Sequence[KernelBetweenEpochs], epoch: int, options: AlqOptions) -> None:
-    """Prune what matters least in all kernels together, and begin a phase.
+    """Prune the least important coordinates of all kernels together, and begin a phase.
 
     Raises:
         ValueError: for an optimizer that keeps no mean squares of gradients.

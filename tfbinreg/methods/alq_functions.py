@@ -1,4 +1,4 @@
-"""ALQ's multi-bit weights as functions of tensors; the source is told in `alq`.
+"""ALQ's multi-bit weights as functions of tensors; for the source see `alq`.
 
 The weights of a group, one output channel, are sums of its coordinates with signs, w = sum_i
 a_i b_i with a_i > 0 and b_i of -1 or 1. A pruned coordinate is 0. Weights are rows here, (groups,
@@ -26,7 +26,7 @@ class Levels(NamedTuple):
 
     Attributes:
         values: float32, (groups, 2^count), ascending.
-        signs: int32, in their shape: the row of `sign_table` that each is made with.
+        signs: int32, in their shape: the row of `sign_table` that gives each level.
     """
 
     values: tf.Tensor
@@ -34,7 +34,7 @@ class Levels(NamedTuple):
 
 
 def sign_table(count: int) -> np.ndarray:
-    """All ways to give `count` coordinates signs, float32, (2^count, count)."""
+    """All sign combinations of `count` coordinates, float32, (2^count, count)."""
     rows = np.arange(2**count)[:, None]
     return (1.0 - 2.0 * (rows >> np.arange(count) & 1)).astype(np.float32)
 
@@ -47,7 +47,7 @@ def levels_of(parts: tf.Tensor) -> Levels:
 
 
 def snapped(coordinates: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Coordinates as whole multiples of a scale that int8 has room for, a_i = m_i s.
+    """Coordinates as whole multiples of a scale that fit int8, a_i = m_i s.
 
     s = sum(a) / 127. The m_i are a_i / s, rounded down but for those with the largest remainders,
     so that they sum to 127: the outermost level is kept, and no level moves by more than
@@ -75,7 +75,7 @@ def snapped(coordinates: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def nearest(rows: tf.Tensor, levels: Levels) -> tf.Tensor:
-    """For each weight the place of the nearest level, int32; of two as near, the upper one."""
+    """For each weight the index of the nearest level, int32; the upper one of two equally near."""
     middles = (levels.values[:, 1:] + levels.values[:, :-1]) / 2.0
     return tf.searchsorted(middles, rows, side="right")
 
@@ -140,8 +140,8 @@ def solved(
     """The coordinates with the least sum_j H_j (t_j - w_j)^2 for the bases as they are.
 
     With t = w - g / H that is the paper's a = -(B H B^T)^-1 B (g - H w). A ten-thousandth of the
-    mean diagonal holds on to the coordinates there were, which never raises the sum. Those that
-    are pruned stay so. A solution may be negative.
+    mean diagonal holds on to the coordinates there were, which never raises the sum. Pruned
+    coordinates stay pruned. A solution may be negative.
 
     Args:
         targets: t, float32, (groups, weights).
@@ -168,7 +168,7 @@ def solved(
 
 
 def absorbed(coordinates: tf.Tensor, live: tf.Tensor) -> tf.Tensor:
-    """Coordinates without their signs, which their bases take: the weights stay as they are.
+    """Coordinates without their signs, which move into their bases: the weights do not change.
 
     Args:
         coordinates: float32, of any sign.
@@ -189,7 +189,7 @@ def step_bases(
         coordinates: float32, (groups, count), not negative.
 
     Returns:
-        The coordinates and the weights, with the signs that negative solutions have turned round.
+        The coordinates and the weights, with the signs that negative solutions have reversed.
     """
     signs = signs_of(targets, coordinates)
     own = solved(targets, curvature, coordinates, signs)
@@ -199,7 +199,7 @@ def step_bases(
 def step_coordinates(
     rows: tf.Tensor, moved: tf.Tensor, coordinates: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Coordinates that an optimizer has moved, and the weights with the bases there were.
+    """Coordinates that an optimizer has moved, and the weights with the previous bases.
 
     Args:
         rows: the weights before, float32, (groups, weights).
@@ -207,7 +207,7 @@ def step_coordinates(
         coordinates: those before it, not negative.
 
     Returns:
-        As `step_bases`.
+        As for `step_bases`.
     """
     live = coordinates != 0.0
     own = tf.where(live, moved, 0.0)

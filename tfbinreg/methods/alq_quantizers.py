@@ -1,4 +1,4 @@
-"""ALQ's tfmot `Quantizer` for kernels; the source is told in `alq`."""
+"""ALQ's tfmot `Quantizer` for kernels; for the source see `alq`."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ class ALQWeightQuantizer(UniformWeightQuantizer):
     Training computes with the coordinates as a file holds them (`alq_functions.snapped`).
 
     Args:
-        bits: 1 to 7, or for each channel 0, which prunes it, to 7.
+        bits: 1 to 7, or one number from 0 to 7 for each channel; 0 prunes the channel.
         axis: channel axis of the kernel.
-        prunes: whether it keeps account of what each coordinate is worth.
-        start: the kernel whose sketch the coordinates start from when they are built; no part of
+        prunes: whether it tracks the importance of each coordinate.
+        start: the kernel whose sketch the coordinates start from when they are built; not part of
             the config.
     """
 
@@ -102,7 +102,7 @@ class ALQWeightQuantizer(UniformWeightQuantizer):
         return dataclasses.replace(grid, qmin=self.qmin, qmax=self.qmax)
 
     def initialize(self, variables: Variables, kernel: np.ndarray, start: str = "mse") -> None:
-        """Set the coordinates by a sketch of the kernel; `start` does not matter.
+        """Set the coordinates by a sketch of the kernel; `start` has no effect.
 
         Raises:
             ValueError: if every weight is zero, or one is not finite.
@@ -119,12 +119,12 @@ class ALQWeightQuantizer(UniformWeightQuantizer):
         self._set(variables, variables["coordinates"] * ratio[:, None])
 
     def begin(self, variables: Variables, phase: int) -> None:
-        """Begin a phase, with the coordinates as they are, whoever has set them."""
+        """Begin a phase, with the current coordinates, regardless of what set them."""
         variables["last"].assign(variables["coordinates"])
         variables["phase"].assign(phase)
 
     def prune(self, variables: Variables, mask: np.ndarray) -> None:
-        """Prune coordinates; at the next step each weight takes the nearest level there is."""
+        """Prune coordinates; at the next step each weight takes the nearest remaining level."""
         self._set(variables, np.where(mask, 0.0, variables["coordinates"].numpy()))
 
     def __call__(self, inputs: Any, training: Any, weights: Variables, **kwargs: Any) -> tf.Tensor:

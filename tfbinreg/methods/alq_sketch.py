@@ -14,9 +14,9 @@ _ENOUGH = 1e-6
 def sketch(rows: np.ndarray, counts: Any) -> np.ndarray:
     """Coordinates by structured sketching, float64, (groups, the largest of `counts`).
 
-    Again and again the signs of what is missing become one more basis, and all coordinates are
-    fitted anew by least squares, so the squared error falls with each basis. A group that is
-    matched needs no more, and keeps zeros for the rest; so does a group of zeros.
+    Repeatedly, the signs of the residual become one more basis, and all coordinates are refitted by
+    least squares, so the squared error falls with each basis. A group that is matched exactly needs
+    no more, and keeps zeros for the rest; so does a group of zeros.
 
     Args:
         rows: weights, (groups, weights).
@@ -39,7 +39,7 @@ def sketch(rows: np.ndarray, counts: Any) -> np.ndarray:
 
 
 def importance(coordinates: np.ndarray, pull: np.ndarray, stiffness: np.ndarray) -> np.ndarray:
-    """What the loss is expected to gain without each coordinate, -g a + H a^2 / 2.
+    """The expected increase of the loss without each coordinate, -g a + H a^2 / 2.
 
     Args:
         coordinates: a, (groups, count).
@@ -54,8 +54,8 @@ def least_important(
 ) -> list[np.ndarray]:
     """Which `count` coordinates of several layers matter least, as masks.
 
-    Each layer names the least important `shortlist` of those that are left, rounded down; of all
-    that are named the least important are taken, fewer if not so many are named.
+    Each layer proposes the least important `shortlist` of its remaining coordinates, rounded down.
+    Of all proposed coordinates the least important are taken, or fewer if not enough are proposed.
 
     Args:
         importances: of each layer's coordinates, (groups, coordinates).

@@ -33,9 +33,9 @@ def bin_regularization(
 ) -> tf.Tensor:
     """Sum over bins of the mean squared distance between a bin's weights and its level.
 
-    Bin i holds the V_i weights whose code is q_i (clipped weights belong to the outer bins). The
-    paper's sum of (mean - q_i s)^2 and the (biased) variance of each bin is, by the bias-variance
-    identity, sum_i mean_{w in bin i} (w - q_i s)^2, which one pass with a count per bin gives:
+    Bin i holds the V_i weights whose code is q_i (clipped weights belong to the outer bins). By the
+    bias-variance identity, the paper's sum of (mean - q_i s)^2 and the (biased) variance of each
+    bin is sum_i mean_{w in bin i} (w - q_i s)^2, which one pass with a count per bin gives:
 
         L      = sum_i (1 / V_i) sum_{w in bin i} (w - q_i s)^2
         dL/dw  = 2 (w - q_i s) / V_i
@@ -43,52 +43,54 @@ def bin_regularization(
 
     Empty bins add nothing; a bin of one weight adds (w - q_i s)^2. Computed in float32.
 
-    At a strength lambda this has the curvature 2 lambda / V_i for a weight of bin i: with a
-    learning rate eta, plain gradient descent overshoots where V_i < 2 lambda eta and diverges where
+    At a strength lambda, the curvature for a weight of bin i is 2 lambda / V_i. With a learning
+    rate eta, plain gradient descent overshoots where V_i < 2 lambda eta and diverges where
     V_i < lambda eta. `damping` is added to each V_i. With damping = 2 lambda eta the penalty is the
     Moreau envelope of the paper's, whose parameter is the learning rate: the step
 
         w - eta lambda dL/dw = (V_i w + 2 lambda eta q_i s) / (V_i + 2 lambda eta)
 
-    is the proximal (implicit) step of the paper's penalty. It ends between the weight and its level
-    whatever the strength; the curvature is below 1 / eta, at which momentum, also Nesterov's, is
-    stable too. At the paper's strength of 0.5 and rate of 0.01 the damping is a hundredth of a
-    weight. Source: Parikh and Boyd, Proximal Algorithms (2014), sections 3.1 and 4.1.
+    is the proximal (implicit) step of the paper's penalty. It ends between the weight and its
+    level, regardless of the strength. The curvature is below 1 / eta, at which momentum, including
+    Nesterov's, is stable too. At the paper's strength of 0.5 and rate of 0.01 the damping is a
+    hundredth of a weight. Source: Parikh and Boyd, Proximal Algorithms (2014), sections 3.1 and
+    4.1.
 
     Args:
         weights: latent (unquantized) weights, any shape and float dtype.
         step: shape (), or (channels,) with `axis`; used as max(|step|, 1e-9).
         qmin: smallest code.
         qmax: largest code.
-        axis: channel axis, perhaps negative, for a step per channel. Bins are then formed per
-            channel, and L is the mean over channels, so that a weight is pulled about as hard as
-            with one step.
-        detach_step: whether the step gets no gradient from the penalty. The paper lets it have one;
+        axis: channel axis, which may be negative, for a step per channel. Bins are then formed per
+            channel, and L is the mean over channels, so that a weight is pulled about as strongly
+            as with one step.
+        detach_step: whether the step gets no gradient from the penalty. In the paper it gets one;
             at low strength that shrinks the step until weights clip.
         scale_free: divide by step^2 (no gradient through the divisor), so that scaling weights and
-            step together leaves the penalty alone. The pull on a lone weight of a bin then has the
-            curvature 2 / step^2: plain SGD without damping diverges unless
-            strength * learning_rate < step^2. With damping the pull is bounded as without this
-            option; the value is not: weights that a shrinking step leaves beyond the outermost
+            step together does not change the penalty. The pull on a single weight in a bin then has
+            the curvature 2 / step^2: plain SGD without damping diverges unless
+            strength * learning_rate < step^2. With damping the pull is bounded, as without this
+            option. The value is not: weights that a shrinking step leaves beyond the outermost
             level add the square of their distance in steps.
-        damping: scalar >= 0 added to the number of weights of each bin: 0, the paper's formula, or
-            twice strength times learning rate. With `axis` it is shared out over the channels, with
-            `scale_free` divided by step^2, so that the same number bounds the curvature. The
+        damping: scalar >= 0 added to the number of weights in each bin: 0, the paper's formula, or
+            twice strength times learning rate. With `axis` it is divided among the channels, with
+            `scale_free` it is divided by step^2, so that the same number bounds the curvature. The
             gradient of an attached step is divided by 1 + damping * d2L/ds2 / 2.
-        nearest: weights / step -> their codes, if not all from `qmin` to `qmax` are levels
+        nearest: weights / step -> their codes, if not all codes from `qmin` to `qmax` are levels
             (`GridTensors.nearest`).
-        min_count: bins of fewer weights have no variance part: they add (mean - q_i s)^2 only, and
-            move as one. The variance of one weight is 0, so that 1 and 2 are the same. The paper's
+        min_count: bins with fewer weights have no variance part: they add only (mean - q_i s)^2,
+            and move as one. The variance of one weight is 0, so 1 and 2 are the same. The paper's
             number is not known to us.
-        normalization: "bin", the paper's, or "global": all weights count alike, L is divided by
-            their number instead of the V_i. That is the mean squared quantization error (`msqe`).
+        normalization: "bin", as in the paper, or "global": all weights count equally, and L is
+            divided by their number instead of the V_i. That is the mean squared quantization error
+            (`msqe`).
 
     Returns:
         float32 scalar.
 
     Raises:
-        ValueError: if the range does not satisfy qmin <= 0 < qmax, there is no such axis or
-            normalization, or min_count is below 1.
+        ValueError: if the range does not satisfy qmin <= 0 < qmax, if there is no such axis or
+            normalization, or if min_count is below 1.
     """
     options = _Options(detach_step, scale_free, damping, min_count, normalization)
     weights, step = (tf.cast(tf.convert_to_tensor(v), tf.float32) for v in (weights, step))
@@ -211,13 +213,15 @@ class BinOptions:
     """How the bin regularization of a model is computed.
 
     Attributes:
-        detach_step: whether the steps get no gradient from it (`bin_regularization`).
-        scale_free: whether it is divided by the step squared (`bin_regularization`).
-        bounded_pull: whether no strength can make a weight overshoot its level: the damping of
-            `bin_regularization` follows the strength and the learning rate of the optimizer the
-            model is compiled with. The factor of a folded normalization gets no gradient then, for
-            it sums the pulls of a whole channel. False is the paper's formula.
-        min_count: weights from which on a bin has a variance part (`bin_regularization`).
+        detach_step: whether the steps get no gradient from the penalty (`bin_regularization`).
+        scale_free: whether the penalty is divided by the step squared (`bin_regularization`).
+        bounded_pull: whether to prevent any strength from making a weight overshoot its level: the
+            damping of `bin_regularization` follows the strength and the learning rate of the
+            optimizer that the model is compiled with. The factor of a folded normalization then
+            gets no gradient, because it sums the pulls of a whole channel. False is the paper's
+            formula.
+        min_count: smallest number of weights for which a bin has a variance part
+            (`bin_regularization`).
         normalization: "bin" or "global" (`bin_regularization`).
     """
 

@@ -1,4 +1,4 @@
-"""BSQ: bits of each kernel are trained, and trimmed where a group lasso has emptied them.
+"""BSQ: the bits of each kernel are trained, and trimmed where a group lasso has emptied them.
 
 Yang, Duan, Chen and Li, "BSQ: Exploring Bit-Level Sparsity for Mixed-Precision Neural Network
 Quantization", ICLR 2021. The body of the paper could not be read; planes, gradients, penalty and
@@ -36,13 +36,13 @@ from tfbinreg.methods.lsq import LSQ, LsqOptions
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BsqOptions:
-    """How hard bits are pressed, and for how long.
+    """How strongly bits are penalized, and for how long.
 
     Attributes:
-        strength: of the penalty. A `PenaltySchedule("bsq", ...)` may say otherwise.
+        strength: of the penalty. A `PenaltySchedule("bsq", ...)` can override it.
         every: epochs between two re-quantizations, counted from epoch 0.
-        planes_until: share of the epochs of `fit` after which the bits are those that were found,
-            and weights train on their grid; 1.0 for never.
+        planes_until: fraction of the epochs of `fit` after which the bits are fixed and weights
+            train on their grid; 1.0 for never.
 
     Raises:
         ValueError: for a value outside its range.
@@ -77,9 +77,9 @@ def bit_penalty(view: KernelView, options: BsqOptions) -> tf.Tensor:
 def requantize_kernels(
     kernels: Sequence[KernelBetweenEpochs], epoch: int, options: BsqOptions
 ) -> None:
-    """Re-quantize and trim every so many epochs, the last time when the planes become fixed.
+    """Re-quantize and trim every few epochs, for the last time when the planes become fixed.
 
-    Kernels whose weights have all become 0 keep one plane, and are warned of.
+    Kernels whose weights have all become 0 keep one plane, with a warning.
 
     Raises:
         ValueError: naming kernels that are not finite.

@@ -1,4 +1,4 @@
-"""BSQ's bit planes as functions and a tfmot `Quantizer`; the source is told in `bsq`."""
+"""BSQ's bit planes as functions and a tfmot `Quantizer`; for the source see `bsq`."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ def plane_quantize(
         dL/ds   = sum(g q)                                   sum(g (q - r)) inside once fixed
         dL/dw   = g where |r| < 2^N - 1, else 0
 
-    The weights' own gradient trains them once the planes are fixed. Before, a step's weights are
-    made of the planes: then only the optimizer's averages take note of it.
+    The weights' own gradient trains them once the planes are fixed. Before that, the weights of a
+    step are computed from the planes, so their gradient only enters the optimizer's averages.
 
     Args:
         latent: w, float32.
@@ -108,7 +108,8 @@ def exact_planes(codes: tf.Tensor, powers: tf.Tensor) -> tf.Tensor:
 
 @_compat.register
 class BSQWeightQuantizer(UniformWeightQuantizer):
-    """BSQ for a kernel, one scale per tensor or per output channel, one number of bits for all.
+    """BSQ for a kernel, with one scale per tensor or per output channel and the same bits
+    throughout.
 
     Variables: `planes`, p and n of up to bits - 1 places, of which `count` are live from `lowest`
     on; the others are 0. A live plane adds 2^k (p_k - n_k) steps to a weight, k counted from
@@ -116,9 +117,9 @@ class BSQWeightQuantizer(UniformWeightQuantizer):
     others are trimmed: no number changes. `fixed` is 1 once the planes have found the bits.
 
     Args:
-        bits: the most that a code may have, with its sign, 2 to 8.
+        bits: the most that a code may have, including its sign, 2 to 8.
         axis: channel axis of the kernel for a scale per channel, None for one scale.
-        start: as of `LSQWeightQuantizer`: its largest weight is on the outermost level.
+        start: as for `LSQWeightQuantizer`: its largest weight is on the outermost level.
     """
 
     acts_after_steps = True
@@ -194,7 +195,7 @@ class BSQWeightQuantizer(UniformWeightQuantizer):
         variables["scale"].assign(np.asarray(step, np.float32) * np.float32(unit))
 
     def initialize(self, variables: Variables, kernel: np.ndarray, start: str = "mse") -> None:
-        """Set scale and planes from the actual weights, with all places live.
+        """Set scale and planes from the current weights, with all places live.
 
         Raises:
             ValueError: if every weight is zero, or the step would not be finite.
@@ -226,7 +227,7 @@ class BSQWeightQuantizer(UniformWeightQuantizer):
         return tf.where(step.variables["fixed"] > 0, step.kernel, own)
 
     def requantize(self, variables: Variables, latent: np.ndarray, fix: bool) -> np.ndarray:
-        """Make the planes exact bits again and leave out those that are 0 everywhere, at both ends.
+        """Make the planes exact bits again and drop those that are 0 everywhere, at both ends.
 
         Codes that have outgrown the live planes get one more, unless all places are taken: then
         they stay on the outermost level.
@@ -237,7 +238,7 @@ class BSQWeightQuantizer(UniformWeightQuantizer):
             fix: whether the planes have found the bits.
 
         Returns:
-            The weights on the grid, float32: what they were quantized to, but for those that had
+            The weights on the grid, float32: what they were quantized to, except for those that had
             outgrown it.
         """
         variables["count"].assign(self.places)

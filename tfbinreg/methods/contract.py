@@ -1,7 +1,7 @@
-"""What a method is made of.
+"""The parts of a method.
 
-A method is a value made of functions, in one file of this room, named in `roster`. Nothing else in
-the package changes when one is added.
+A method is a value that consists of functions, in one file of this room, listed in `roster`. Adding
+one changes nothing else in the package.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ _OPTION_TYPES: tuple[tuple[type, Any, str], ...] = (
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class GridTensors:
-    """A grid as it is learned so far, inside a graph: levels are code * scale.
+    """A grid as learned so far, inside a graph: levels are code * scale.
 
     Attributes:
         scale: float32, positive, () or (channels,).
-        qmin: smallest code that any channel may get, of weights an int, else perhaps a scalar
-            tensor. Where training finds the bits, what it may come to.
+        qmin: smallest code that any channel may get; an int for weights, otherwise it can be a
+            scalar tensor. Where training finds the bits, the smallest code that can result.
         qmax: largest code.
-        axis: channel axis of the tensor for a scale per channel, None for one scale.
-        nearest: tensor / scale -> nearest codes, both float32, where the codes are not all from
-            `qmin` to `qmax`: of a codebook (`lsq_functions.nearest_levels`) or of channels with
-            bits of their own.
-        bits: of the codes as learned so far, where `qmin` and `qmax` do not tell: a number, or one
-            for each channel along `axis`, 0 for one that is pruned.
+        axis: channel axis of the tensor for a scale per channel; None for one scale.
+        nearest: tensor / scale -> nearest codes, both float32, if the codes are not all from `qmin`
+            to `qmax`: for a codebook (`lsq_functions.nearest_levels`) or for channels with their
+            own bits.
+        bits: bits of the codes as learned so far, if `qmin` and `qmax` do not determine them: one
+            number, or one for each channel along `axis`, 0 for a pruned channel.
     """
 
     scale: tf.Tensor
@@ -54,23 +54,23 @@ class GridTensors:
     bits: Any = None
 
     def broadcast_scale(self, rank: int) -> tf.Tensor:
-        """The scale, shaped to broadcast against a tensor of `rank` dimensions."""
+        """The scale, shaped to broadcast to a tensor of `rank` dimensions."""
         return self._broadcast(self.scale, rank)
 
     def broadcast_bits(self, rank: int) -> tf.Tensor:
-        """The bits of the codes, likewise, float32: 0 where channels are pruned."""
+        """The bits of the codes, in the same shape, float32: 0 where channels are pruned."""
         return self._broadcast(self._own_bits(), rank)
 
     def share(self, most_bits: int = MAX_BITS) -> tf.Tensor:
-        """The share of the weights that are not pruned and have no more bits, float32, ()."""
+        """The share of weights that are not pruned and have at most `most_bits`, float32, ()."""
         return tf.reduce_mean(_counts(self._own_bits(), most_bits))
 
     def mean(self, values: tf.Tensor, most_bits: int = MAX_BITS) -> tf.Tensor:
-        """The mean over the weights of `share`, float32, (); 0 if there are none.
+        """The mean over the weights that `share` counts, float32, (); 0 if there are none.
 
         Args:
-            values: one for each weight, float32, or what broadcasts to that.
-            most_bits: see there.
+            values: one for each weight, float32, or broadcastable to that shape.
+            most_bits: see `share`.
         """
         counts = _counts(self.broadcast_bits(len(values.shape)), most_bits)
         if self._own_bits().shape.rank:
@@ -110,18 +110,19 @@ class KernelView:
     """A quantized kernel as a penalty sees it.
 
     Attributes:
-        name: of its layer.
+        name: name of its layer.
         latent: the float numbers that are quantized, float32: the kernel, or the kernel with the
-            normalizations behind it folded in.
-        grid: the grid they are quantized on.
+            normalizations after it folded in.
+        grid: the grid that they are quantized on.
         reach: learning rate times strength, times the largest square of d latent / d kernel,
             float32, (): how far a gradient of 1 moves a latent weight in one step of plain gradient
-            descent. 0 if that is not known, of a model that is not compiled.
-        channels: output channels of the layer; of a depthwise one, channels times multiplier.
-        kernels: how many kernels the penalty is summed over: those with a penalty weight.
-        weights: how many weights these have.
+            descent. 0 if that is not known, because the model is not compiled.
+        channels: output channels of the layer; for a depthwise layer, channels times multiplier.
+        kernels: number of kernels that the penalty is summed over: those with a penalty weight.
+        weights: number of weights in these kernels.
         parameters: the trained variables of its quantizer, by name, as tensors to differentiate
-            for. Only a penalty that comes with its quantizers has them (`Method.strength`).
+            with respect to. Only a penalty that comes with its quantizers has them
+            (`Method.strength`).
     """
 
     name: str
@@ -136,24 +137,24 @@ class KernelView:
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class KernelStep:
-    """What a step of the optimizer has done to a quantized kernel, as an update sees it.
+    """The effect of an optimizer step on a quantized kernel, as an update sees it.
 
     Attributes:
-        name: of its layer.
+        name: name of its layer.
         before: the kernel before the step, float32.
         kernel: the kernel after it.
-        factor: by which a kernel is multiplied before it is quantized, broadcastable: that of
+        factor: the factor that multiplies a kernel before it is quantized, broadcastable: that of
             folded normalizations, 1.0 without any, 0.0 in pruned channels.
         codes_before: codes of the kernel before the step, whole numbers in float32.
-        grid: the grid after it.
+        grid: the grid after the step.
         rate: the learning rate of the step, float32, ().
-        progress: how much of the training is over, from 0 to 1, float32, ().
-        variables: the quantizer's, which a quantizer may set.
-        curvature: gives the square root of the gradients' mean squares as the optimizer has them,
-            which Adam divides by, float32, in the kernel's shape: a diagonal estimate of the
+        progress: the fraction of the training that is done, from 0 to 1, float32, ().
+        variables: the quantizer's variables, which a quantizer may set.
+        curvature: returns the square root of the gradients' mean squares as the optimizer keeps
+            them, which Adam divides by, float32, in the kernel's shape: a diagonal estimate of the
             curvature of the loss. Raises ValueError for an optimizer that keeps none.
-        quantized: latent weights -> their codes, whole numbers in float32, as the quantizer makes
-            them; None if these are the nearest levels of the grid.
+        quantized: latent weights -> their codes, whole numbers in float32, as the quantizer
+            computes them; None if they are the nearest levels of the grid.
     """
 
     name: str
@@ -185,20 +186,20 @@ class KernelStep:
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class KernelBetweenEpochs:
-    """A kernel between two epochs, when a method may make something else of it.
+    """A kernel between two epochs, when a method may change it.
 
     Attributes:
-        name: of its layer.
-        quantizer: as the method made it.
-        variables: the quantizer's.
+        name: name of its layer.
+        quantizer: the quantizer that the method made.
+        variables: the quantizer's variables.
         kernel: the trained variable.
         latent: the float numbers that are quantized, float32, in the kernel's shape.
-        curvature: as of `KernelStep`, of the step before.
-        restart: lets what the optimizer keeps of the kernel and of the quantizer's variables start
-            at zero: for when they have been set to something else. With mean_squares=False what
-            Adam divides by stays: it corrects averages by its count of all steps, and from zero the
-            next steps would be several times too long.
-        progress: how much of `fit` is over, from 0 to 1.
+        curvature: as in `KernelStep`, for the last step.
+        restart: resets to zero what the optimizer keeps for the kernel and for the quantizer's
+            variables, for when they have been set to something else. With mean_squares=False, what
+            Adam divides by is kept: Adam corrects averages by its count of all steps, and from zero
+            the next steps would be several times too long.
+        progress: the fraction of `fit` that is done, from 0 to 1.
     """
 
     name: str
@@ -216,18 +217,18 @@ State: TypeAlias = Mapping[str, Any]  # numbers by name: arrays to start from, t
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class KernelSpec:
-    """What a plan wants of a kernel's quantizer.
+    """What a plan requires of a kernel's quantizer.
 
     Attributes:
-        bits: 1 to 8, the most of its channels. A method whose grids have a codebook or learned bits
-            may settle others.
-        channel_bits: the bits of each channel along `axis`, 0 to 8, 0 for one that is pruned; None
-            if all have `bits`.
-        axis: channel axis of the kernel for a scale per channel, None for one scale.
+        bits: 1 to 8, the most among its channels. A method whose grids have a codebook or learned
+            bits may settle on others.
+        channel_bits: the bits of each channel along `axis`, 0 to 8, 0 for a pruned channel; None if
+            all have `bits`.
+        axis: channel axis of the kernel for a scale per channel; None for one scale.
         channel_axis: channel axis of the kernel in either case, for methods that group channels.
-        channels: how many there are along it.
-        start: the float kernel, for quantizers that tfmot builds, which is told only its shape;
-            None if the kernel is given to `initialize` later.
+        channels: number of channels along it.
+        start: the float kernel, for quantizers that tfmot builds, because tfmot passes only the
+            shape; None if the kernel is passed to `initialize` later.
     """
 
     bits: int
@@ -247,8 +248,9 @@ class KernelSpec:
         channels: int,
         start: Any = None,
     ) -> KernelSpec:
-        """That of a kernel with these bits, as `core.recipe.Rule` has them: 0 is that number for
-        each channel, and one number for all channels is their `bits`."""
+        """The spec of a kernel with these bits, in the form of `core.recipe.Rule`: 0 becomes that
+        number for each channel, and one number shared by all channels becomes their `bits`.
+        """
         own = (0,) * channels if bits == 0 else bits
         if own == (widest(own),) * channels:
             own, per_channel = widest(own), True
@@ -265,18 +267,18 @@ class KernelSpec:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GridSpec:
-    """What a plan wants of an activation's quantizer.
+    """What a plan requires of an activation's quantizer.
 
     Attributes:
         bits: 2 to 8.
         signed: whether there are negative codes.
-        offset: whether the tensor reaches far on the positive side only, and may have an offset.
-        upper_limit: the largest level to start with, 6.0 after a ReLU6; None without a limit.
+        offset: whether the tensor extends far on the positive side only, and may have an offset.
+        upper_limit: the largest level at the start, 6.0 after a ReLU6; None without a limit.
         from_range: whether to start from max|v|.
-        fixed: whether to stay there, as model inputs do.
-        unnormalized: name of the first layer that gives numbers of other means and variances than 0
-            and 1: what is no BatchNormalization, or one with gamma or beta. None if all numbers
-            come from those without.
+        fixed: whether the grid then stays fixed, as for model inputs.
+        unnormalized: name of the first layer whose numbers have other means and variances than 0
+            and 1: anything but a BatchNormalization, or one with gamma or beta. None if all numbers
+            come from BatchNormalizations without gamma and beta.
     """
 
     bits: int
@@ -290,13 +292,13 @@ class GridSpec:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class About:
-    """What the table of methods says of one.
+    """A method's row in the table of methods.
 
     Attributes:
-        what: it is, in a line.
+        what: what the method is, in one line.
         trains: what it trains or moves.
-        bits: of the kernels it is made for.
-        granularity: of the scales it gives, or of what it looks at.
+        bits: bits of the kernels it is made for.
+        granularity: granularity of the scales it produces, or of what it looks at.
         paper: authors and year.
     """
 
@@ -312,40 +314,43 @@ class Method:
     """A published algorithm.
 
     Attributes:
-        name: by which recipes know it.
-        options: frozen dataclass of its options, each with a default; JSON numbers, strings, bools.
-        weights: (spec, options) -> quantizer of a kernel, a `UniformWeightQuantizer` or what has
-            its methods. None if it quantizes no weights.
-        kernel_bits: bits of the kernels that `weights` can quantize, of those from 1 to 8.
-        channel_bits: bits that channels of one kernel can have beside each other, of those from 0
-            to 8; none if all have the same. With 0 it prunes channels: their quantized weights are
-            0, and no gradient passes them.
-        kernel_problem: (spec, options) -> why a kernel cannot be quantized for another reason than
-            its bits, or None. None if all can.
-        activations: (spec, options) -> quantizer of an activation, likewise.
+        name: the name that recipes use for it.
+        options: frozen dataclass of its options, each with a default; JSON numbers, strings and
+            bools.
+        weights: (spec, options) -> quantizer of a kernel, a `UniformWeightQuantizer` or an object
+            with its methods. None if it quantizes no weights.
+        kernel_bits: the kernel bits that `weights` supports, from 1 to 8.
+        channel_bits: the bits, from 0 to 8, that different channels of one kernel can have; empty
+            if all channels have the same. If 0 is among them, the method prunes channels: their
+            quantized weights are 0, and no gradient passes through them.
+        kernel_problem: (spec, options) -> why a kernel cannot be quantized for a reason other than
+            its bits, or None. None if all kernels can be.
+        activations: (spec, options) -> quantizer of an activation. None if it quantizes no
+            activations.
         grid_problem: (spec, options) -> why an activation cannot be quantized, or None. None if all
-            can.
-        penalty: (view, options) -> float32 scalar, differentiable for the latent weights and the
-            scale: a kernel's part in the loss, before the strength. None if it adds none.
-        strength: options -> what the penalty is multiplied by until a schedule says otherwise. Such
-            a penalty comes with the method's `weights`: recipes need not name it, and it speaks of
-            the kernels that the method quantizes. None for a penalty of any kernels, whose strength
-            is 0 until then.
-        trains_norms: options -> whether the penalty's gradient also reaches normalizations that
-            are folded into a kernel, where it sums the pulls of a whole channel. None for never.
-        update: (step, state, options) -> the kernel as it shall be after a step of the optimizer,
-            and the state after it: the same names, shapes and dtypes. None if it leaves that to
-            the optimizer.
-        state: (shape of a kernel, options) -> arrays an update's state starts from, by name. They
-            are saved with the model. None for none.
-        holds_steps: options -> whether an update keeps the kernels' steps as they are. None for no.
-        between_epochs: (kernels, epoch, options) makes something else of the kernels that the
-            method quantizes, before each epoch of `fit`, which are counted from 0. None for none.
-        folds: whether its kernels may be trained with normalizations folded in.
+            activations can be.
+        penalty: (view, options) -> float32 scalar, differentiable with respect to the latent
+            weights and the scale: a kernel's part in the loss, before the strength. None if it adds
+            none.
+        strength: options -> the factor of the penalty until a schedule sets another. Such a penalty
+            comes with the method's `weights`: recipes need not name it, and it applies to the
+            kernels that the method quantizes. None for a penalty on any kernels, whose strength is
+            0 until then.
+        trains_norms: options -> whether the penalty's gradient also reaches normalizations that are
+            folded into a kernel, where it sums the pulls of a whole channel. None for never.
+        update: (step, state, options) -> the kernel after a step of the optimizer, and the new
+            state: the same names, shapes and dtypes. None if the method leaves this to the
+            optimizer.
+        state: (shape of a kernel, options) -> the arrays that an update's state starts from, by
+            name. They are saved with the model. None for no state.
+        holds_steps: options -> whether an update keeps the kernels' steps fixed. None for no.
+        between_epochs: (kernels, epoch, options) changes the kernels that the method quantizes
+            before each epoch of `fit`; epochs are counted from 0. None for no change.
+        folds: whether its kernels can be trained with normalizations folded in.
         fit: (view, options) -> what it did: a solver, which `tfbinreg.solve` runs on a calibrated
-            model between `quantize_apply` and training. It sees some hundred samples through the
-            view, and changes the model through it. None if it solves nothing.
-        needs_labels: whether `fit` needs the loss, and with it labels and a compiled model.
+            model between `quantize_apply` and training. It sees a few hundred samples through the
+            view, and changes the model through it. None if the method has no solver.
+        needs_labels: whether `fit` needs the loss, and therefore labels and a compiled model.
         pulls_to_levels: whether the penalty moves weights towards their levels, so that its pull
             can be measured (`PenaltySchedule`, strength "auto").
         about: its row in the table of methods; None leaves it out.
@@ -373,11 +378,11 @@ class Method:
     about: About | None = None
 
     def read_options(self, given: Mapping[str, Any]) -> Any:
-        """The options with the fields that are `given`.
+        """The options with the `given` fields set.
 
         Raises:
-            ValueError: naming the fields it does not have, whose values are of another type than
-                their defaults, or whose values it refuses.
+            ValueError: naming the given fields that do not exist, whose values have a different
+                type from their defaults, or whose values are rejected.
         """
         kinds = _option_kinds(self.options)
         known = list(kinds)
@@ -398,8 +403,9 @@ class Method:
 
 
 def _option_kinds(options: Any) -> dict[str, tuple[type, bool]]:
-    """For each option the type of its default and whether it may be None; where None is the
-    default, the one type that its annotation names beside it, else `object`."""
+    """For each option the type of its default and whether it may be None; where the default is
+    None, the other type in its annotation if there is exactly one, else `object`.
+    """
     kinds = {field.name: (type(field.default), False) for field in dataclasses.fields(options)}
     for name in [field.name for field in dataclasses.fields(options) if field.default is None]:
         named = typing.get_args(typing.get_type_hints(options)[name])
@@ -410,7 +416,7 @@ def _option_kinds(options: Any) -> dict[str, tuple[type, bool]]:
 
 
 def _expected(kind: tuple[type, bool], value: Any) -> str | None:
-    """What an option of this kind should be, if `value` is something else."""
+    """What an option of this kind should be, if `value` does not match."""
     own, may_be_none = kind
     if may_be_none and value is None:
         return None

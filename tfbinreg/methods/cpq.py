@@ -1,10 +1,10 @@
 """CPQ: the mode of a categorical distribution over the grid; DropBits; learned bits.
 
 Lee, Yun, Hwang and Yang, "Cluster-Promoting Quantization with Bit-Drop for Minimizing Network
-Quantization Loss", ICCV 2021 (arXiv 2109.02100). The body of the paper could not be read. What is
-implemented is a reading made of its abstract, of a note on it and of Relaxed Quantization (Louizos
-et al., ICLR 2019), from which the distribution comes. Activations of more than 4 bits are LSQ's
-here: among so many levels an expected value moves as the numbers do, at several times the cost.
+Quantization Loss", ICCV 2021 (arXiv 2109.02100). The body of the paper could not be read. The
+implementation is a reading based on its abstract, a note on it and Relaxed Quantization (Louizos et
+al., ICLR 2019), from which the distribution comes. Activations of more than 4 bits are LSQ's here:
+among so many levels an expected value moves as the numbers do, at several times the cost.
 """
 
 from __future__ import annotations
@@ -36,25 +36,26 @@ _FEW_BITS, _WIDE, _NARROW, _OF_CHOSEN = 4, 1.0 / 2.0, 1.0 / 6.0, 1.0 / 3.0
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CpqOptions:
-    """How gradients are made, and what is dropped.
+    """How gradients are computed, and what is dropped.
 
     Attributes:
-        backward: "multiclass_ste" or "expected_value" (`cpq_quantize`), of weights.
-        activation_backward: the same of activations, which are CPQ's up to 4 bits and LSQ's above.
+        backward: "multiclass_ste" or "expected_value" (`cpq_quantize`), for weights.
+        activation_backward: the same for activations, which are CPQ's up to 4 bits and LSQ's above.
         width: where the width of the kernels' distributions starts, in steps; None for 1/3 with
             "multiclass_ste", and with "expected_value" for 1/6 up to 4 bits and 1/2 above.
-        activation_width: where that of activations starts.
+        activation_width: where the width for activations starts.
         drop_bits: whether bit levels of kernels are dropped at random in training (DropBits).
-        keep: probability that the gate of a level is open at first.
+        keep: probability that the gate of a level is open at the start.
         gain: log alpha of a gate is the trained variable times this: Adam's steps have the size of
             the learning rate, and log alpha has to go from 0.6 to -2.4 until a gate is closed.
-        most_bits: kernels of more bits have no gates, and those of 2 bits have no level to drop.
-        strength: of the penalty, the expected number of open gates of a weight, on average; 0 lets
-            the loss alone train the gates, and inference drop nothing. With any other the bits of
-            the open gates are what is learned and deployed.
-        granularity: "layer" or "channel": what has gates, and so bits, of its own. Channels that
-            have them have steps of their own too.
-        seed: of the draws.
+        most_bits: kernels with more bits have no gates, and kernels of 2 bits have no level to
+            drop.
+        strength: strength of the penalty, the expected number of open gates of a weight, on
+            average. With 0 the loss alone trains the gates, and inference drops nothing. With any
+            other strength, the bits of the open gates are learned and deployed.
+        granularity: "layer" or "channel": what has its own gates and therefore its own bits.
+            Channels with their own gates also have their own steps.
+        seed: seed of the draws.
 
     Raises:
         ValueError: for a value outside its range, or a strength without `drop_bits`.
@@ -143,12 +144,12 @@ def open_gates(view: KernelView, options: CpqOptions) -> tf.Tensor:
     """The expected number of open gates of a weight: the kernel's part of the mean over weights.
 
     With P(z > 0) of each gate of the kernel (`drop_bits.open_probability`), averaged over the
-    channels if they have gates of their own:
+    channels if they have their own gates:
 
         L = (weights of the kernel / weights of all kernels) * sum over its gates of P(z > 0)
 
-    Each gate counts by itself, as in the L0 penalty; how many levels are there also depends on the
-    gates within.
+    Each gate counts by itself, as in the L0 penalty; how many levels there are also depends on the
+    inner gates.
     """
     gates = view.parameters.get(GATES)
     if gates is None:

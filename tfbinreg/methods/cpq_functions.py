@@ -1,7 +1,7 @@
 """CPQ's categorical distribution over a grid, as one differentiable function.
 
 Lee, Yun, Hwang and Yang, "Cluster-Promoting Quantization with Bit-Drop for Minimizing Network
-Quantization Loss", ICCV 2021 (arXiv 2109.02100); `cpq` says what of it could be read.
+Quantization Loss", ICCV 2021 (arXiv 2109.02100); `cpq` states what of it could be read.
 """
 
 from __future__ import annotations
@@ -69,12 +69,12 @@ def cpq_quantize(
         inputs: any float tensor; computed in float32 and cast back.
         step: its absolute value is a, at least 1e-9; shape (), or (channels,) with `axis`.
         log_width: log s, in the step's shape; s is at least 1e-9.
-        ranges: smallest and largest code of the grids that lie one within the other, innermost
-            first; the last is the whole grid.
+        ranges: smallest and largest code of the nested grids, innermost first; the last is the
+            whole grid.
         backward: "multiclass_ste" or "expected_value".
-        grad_scale: by which the gradients of `step` and `log_width` are multiplied.
+        grad_scale: factor of the gradients of `step` and `log_width`.
         axis: channel axis of `inputs` for a step per channel.
-        gates: Z of the ranges but the first, float32, 0 to 1 and never rising, (ranges - 1,), or
+        gates: Z of all ranges except the first, float32, 0 to 1 and never rising, (ranges - 1,), or
             (ranges - 1, channels) with `axis`; None for ones.
 
     Returns:

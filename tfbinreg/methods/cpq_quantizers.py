@@ -1,4 +1,4 @@
-"""tfmot `Quantizer` objects of CPQ and DropBits; the source is told in `cpq`."""
+"""tfmot `Quantizer` objects of CPQ and DropBits; for the source see `cpq`."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ _SEEDS = 2**31
 class CPQWeightQuantizer(LSQWeightQuantizer):
     """CPQ for a kernel, one step and one width of the distribution per tensor or channel.
 
-    Both are LSQ's kind of variables: the gradients are multiplied by 1 / sqrt(N qmax), the step
-    acts by its absolute value, and of the width the logarithm is trained, so both stay positive.
+    Both variables are handled as in LSQ: the gradients are multiplied by 1 / sqrt(N qmax). The step
+    acts by its absolute value and the logarithm of the width is trained, so both stay positive.
 
     Args:
-        bits, axis: as of `LSQWeightQuantizer`.
-        backward: as of `cpq_quantize`.
+        bits, axis: as for `LSQWeightQuantizer`.
+        backward: as for `cpq_quantize`.
         width: where the width starts, in steps.
     """
 
@@ -81,7 +81,8 @@ class CPQWeightQuantizer(LSQWeightQuantizer):
 
     def figures(self, latent: tf.Tensor, variables: Variables) -> dict[str, float]:
         """`opposed`: the share of weights whose step, by their own gradient, goes against that of
-        their quantized values: all with dq/dx < 0."""
+        their quantized values: all with dq/dx < 0.
+        """
         latent = tf.convert_to_tensor(latent)
         with tf.GradientTape() as tape:
             tape.watch(latent)
@@ -96,16 +97,16 @@ class CPQWeightQuantizer(LSQWeightQuantizer):
 class DropBitsWeightQuantizer(CPQWeightQuantizer):
     """CPQ for a kernel whose bit levels are dropped at random in training passes (`drop_bits`).
 
-    The draws of a pass are decided by a seed, the layer's name and the number of the pass, which
-    are saved with the model: a training that goes on draws what it would have drawn, and replicas
-    draw the same. The first pass drops nothing. Inference has no chance in it: all levels, or if
-    bits are learned those whose gates are open then.
+    The draws of a pass are determined by a seed, the layer's name and the number of the pass, which
+    are saved with the model. A resumed training therefore draws what it would have drawn, and
+    replicas draw the same. The first pass drops nothing. Inference is not random: it uses all
+    levels or, if bits are learned, those whose gates are then open.
 
     Args:
-        bits, axis, backward, width: as of `CPQWeightQuantizer`.
-        by_channel: whether each channel of `axis` has gates of its own.
+        bits, axis, backward, width: as for `CPQWeightQuantizer`.
+        by_channel: whether each channel of `axis` has its own gates.
         learns_bits: whether inference drops levels too.
-        keep: probability that a gate is open at first.
+        keep: probability that a gate is open at the start.
         gain: log alpha of a gate is the trained variable times this.
         seed: of the draws.
     """
@@ -187,7 +188,7 @@ class DropBitsWeightQuantizer(CPQWeightQuantizer):
         }
 
     def _gates(self, variables: Variables) -> tf.Tensor:
-        """Log alpha of as many gates as the bits have: the variables may be those of more bits."""
+        """Log alpha of as many gates as the bits have: the variables can have more."""
         return self.gain * tf.convert_to_tensor(variables[GATES])[: self.bits - MIN_BITS]
 
 
@@ -195,11 +196,11 @@ class DropBitsWeightQuantizer(CPQWeightQuantizer):
 class CPQActivationQuantizer(LSQActivationQuantizer):
     """CPQ for an activation, one step and one width per tensor; started like LSQ's.
 
-    An unsigned grid starts at 0 and contains the ReLU before it.
+    An unsigned grid starts at 0 and includes the ReLU before it.
 
     Args:
-        bits, signed, upper_limit, from_range, fixed: as of `UniformActivationQuantizer`.
-        backward, width: as of `CPQWeightQuantizer`.
+        bits, signed, upper_limit, from_range, fixed: as for `UniformActivationQuantizer`.
+        backward, width: as for `CPQWeightQuantizer`.
     """
 
     parameters = ("step", _WIDTH)

@@ -1,4 +1,4 @@
-"""Oscillation dampening: a pull onto the levels that leaves clipped weights alone.
+"""Oscillation dampening: a pull onto the levels that does not affect clipped weights.
 
 Nagel et al., "Overcoming Oscillations in Quantization-Aware Training", ICML 2022 (arXiv
 2203.11086), section 4.1; the reduction is that of the authors' code.
@@ -19,7 +19,7 @@ class DampeningOptions:
 
 
 def dampening(view: KernelView, options: DampeningOptions) -> tf.Tensor:
-    """The squared distances of weights from their levels: means of channels, summed.
+    """The squared distances of weights from their levels: channel means, summed.
 
     With q the code of a weight w, s the step, [n, p] the codes' range, C output channels (of a
     depthwise kernel: channels times multiplier) and N weights:

@@ -1,12 +1,12 @@
-"""DropBits: the bit levels of a grid behind random gates, which may learn how many bits it needs.
+"""DropBits: random gates on the bit levels of a grid, which can learn how many bits it needs.
 
 Lee et al., ICCV 2021 (arXiv 2109.02100); the gates are the hard-concrete ones of Louizos, Welling
 and Kingma, "Learning Sparse Neural Networks through L0 Regularization", ICLR 2018 (arXiv
 1712.01312), equations 10 to 13, with their constants.
 
-The grids of 2 bits to all bits lie one within the other, at the same step, and there is a gate for
-each but the first. Its levels are there as far as its own gate and those of all grids within are
-open, so no grid has holes: gates are multiplied from the innermost on.
+The grids of 2 bits to all bits are nested, at the same step, and each except the first has a gate.
+The levels of a grid are available as far as its own gate and those of all inner grids are open, so
+no grid has holes: gates are multiplied from the innermost on.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Iterative freezing: weights that keep oscillating between two levels are held on one of them.
 
 Nagel et al., "Overcoming Oscillations in Quantization-Aware Training", ICML 2022, section 4.2, as
-in the authors' code; constants and the start of the averages are theirs too.
+in the authors' code, from which the constants and the start of the averages also come.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ class FreezingOptions:
 
     Attributes:
         momentum: share of the newest step in the moving averages of oscillations and codes. A
-            single oscillation is worth this much, so it has to be well below the thresholds.
+            single oscillation contributes this much, so it has to be well below the thresholds.
         first_threshold: frequency of oscillations, in changes per step, above which a weight is
             frozen when freezing begins.
         last_threshold: the same at the end of training; in between it falls as a cosine.
-        begin: part of the training before which nothing is frozen.
-        most_bits: kernels, and channels, of more bits are left alone: their weights change codes
+        begin: fraction of the training before which nothing is frozen.
+        most_bits: kernels, and channels, with more bits are left alone: their weights change codes
             all the time.
 
     Raises:
@@ -54,7 +54,7 @@ class FreezingOptions:
 
 
 def freeze(step: KernelStep, state: State, options: FreezingOptions) -> tuple[tf.Tensor, State]:
-    """Hold the weights that oscillate too often on the level where they have been most.
+    """Hold weights that oscillate too often on the level where they have been most often.
 
     With q the code of a weight after the step, q' before it, d the direction of its last change, m
     the momentum and T the threshold:
@@ -65,13 +65,13 @@ def freeze(step: KernelStep, state: State, options: FreezingOptions) -> tuple[tf
         f > T:  the code is the one nearest to a from now on
 
     A weight without a change so far has no direction, so its first change is no oscillation. A
-    frozen weight is code * scale after each step, whatever the step of its grid becomes.
+    frozen weight is code * scale after each step, regardless of how the step of its grid changes.
 
     Args:
         step: what the optimizer did.
         state: `frequency` and `average`, float32, `direction`, int8, and `frozen`, int8, with the
             code of a frozen weight in `code`, int8; all of the kernel's shape.
-        options: see there.
+        options: see `FreezingOptions`.
     """
     codes = step.codes
     moved = codes - step.codes_before

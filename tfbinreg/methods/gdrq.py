@@ -1,11 +1,11 @@
-"""GDRQ: thresholds taken from the mean of the numbers, which reshape what is trained to be uniform.
+"""GDRQ: thresholds taken from the mean of the numbers, which make the trained numbers uniform.
 
 Yu et al., "Low-bit Quantization Needs Good Distribution", CVPRW 2020 (arXiv 1908.01477). The body
-of the paper could not be read. What is implemented is a reading made of its abstract, of its figure
-5 (which settles the step) and of others' code and notes: Scale-Clip with T = k mean|x|, one
-threshold per group of output channels, moving averages for activations. Known only from this
-package are the range of grids of many bits, see `GDRQActivationQuantizer`, the ratios that
-"least_loss" tries, and the use of T / (2^b - 1) for the step of unsigned activations.
+of the paper could not be read. The implementation is a reading based on its abstract, its figure 5
+(which determines the step) and others' code and notes: Scale-Clip with T = k mean|x|, one threshold
+per group of output channels, moving averages for activations. Known only from this package are the
+range of grids of many bits, see `GDRQActivationQuantizer`, the ratios that "least_loss" tries, and
+the use of T / (2^b - 1) for the step of unsigned activations.
 """
 
 from __future__ import annotations
@@ -30,18 +30,19 @@ class GdrqOptions:
     """Where thresholds come from.
 
     Attributes:
-        k_weights: threshold of a kernel in means of |w|. At 2 a uniform distribution stays as it
-            is, below the weights collapse towards zero, well above they stay bell-shaped.
-        k_activations: the same of an activation; zeros count in the mean.
-        groups: how many groups of consecutive output channels a kernel has, each with a threshold
-            of its own; 1 is per tensor, None as `per_channel` of the recipe says. A kernel with
+        k_weights: threshold of a kernel in means of |w|. At 2 a uniform distribution does not
+            change; below 2 the weights collapse towards zero, well above 2 they stay bell-shaped.
+        k_activations: the same for an activation; zeros count in the mean.
+        groups: how many groups of consecutive output channels a kernel has, each with its own
+            threshold; 1 is per tensor, None follows `per_channel` of the recipe. A kernel with
             `per_channel` is not grouped.
-        group_size: in place of `groups`, the channels in a group.
-        alpha: "scale_clip" takes T = k mean|w| in each forward pass; "least_loss" the threshold of
-            the least quantized loss, searched every `search_every` training passes. Of weights.
-        search_every: see there.
-        clip: "forward" clips where weights are quantized; "latent" clips the trained weights
-            themselves, too, after each step of the optimizer in `fit`.
+        group_size: instead of `groups`, the channels in a group.
+        alpha: for weights: "scale_clip" takes T = k mean|w| in each forward pass; "least_loss"
+            takes the threshold of the least quantized loss, searched every `search_every` training
+            passes.
+        search_every: see `alpha`.
+        clip: "forward" clips where weights are quantized; "latent" also clips the trained weights
+            themselves after each step of the optimizer in `fit`.
         masked: whether weights beyond the threshold get no gradient.
         momentum: share of the newest batch in the moving averages of activations.
 
@@ -98,7 +99,7 @@ def _weights(spec: KernelSpec, options: GdrqOptions) -> GDRQWeightQuantizer:
 
 
 def _kernel_problem(spec: KernelSpec, options: GdrqOptions) -> str | None:
-    """Why the channels of a kernel without a threshold for each cannot be grouped."""
+    """Why the channels of a kernel without per-channel thresholds cannot be grouped."""
     if spec.axis is not None:
         return None
     return group_problem(spec.channels, options.groups, options.group_size)

@@ -1,4 +1,4 @@
-"""GDRQ's Scale-Clip as functions and tfmot `Quantizer` objects; the source is told in `gdrq`."""
+"""GDRQ's Scale-Clip as functions and tfmot `Quantizer` objects; for the source see `gdrq`."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def clip_quantize(
         qmin: smallest code.
         qmax: largest code.
         reach: the threshold in steps.
-        masked: whether what lies beyond the threshold gets no gradient.
+        masked: whether numbers beyond the threshold get no gradient.
     """
     inputs = tf.convert_to_tensor(inputs)
     scale = tf.stop_gradient(scale)
@@ -55,7 +55,7 @@ def clip_quantize(
 def least_loss_threshold(rows: tf.Tensor, qmin: int, qmax: int) -> tf.Tensor:
     """The thresholds of the least quantized loss sum|w - q(w)| / sum|w| (p = 1), one per row.
 
-    Tried are 64 thresholds at equal ratios from half the mean of |w| to its maximum.
+    It tries 64 thresholds at equal ratios from half the mean of |w| to its maximum.
 
     Args:
         rows: float32, (groups, weights).
@@ -92,16 +92,15 @@ def group_problem(channels: int, groups: int | None, group_size: int | None) -> 
 class GDRQWeightQuantizer(UniformWeightQuantizer):
     """GDRQ for a kernel, one threshold per tensor or per group of output channels.
 
-    Each training pass computes the threshold anew, from the weights that it quantizes, and keeps
-    the step in a variable that inference, `grid_now` and `settle` use. A group of zeros keeps the
-    step it has.
+    Each training pass recomputes the threshold from the weights that it quantizes, and stores the
+    step in a variable that inference, `grid_now` and `settle` use. A group of zeros keeps its step.
 
     Args:
         bits: 2 to 8.
         axis: channel axis of the kernel for a step per channel, None for one step.
         group_size: consecutive channels that share a step.
-        groups: in place of it, how many groups there are; 1 channel per group without either.
-        k, alpha, search_every, clip, masked: as of `GdrqOptions`.
+        groups: instead of it, the number of groups; 1 channel per group without either.
+        k, alpha, search_every, clip, masked: as for `GdrqOptions`.
     """
 
     def __init__(
@@ -144,7 +143,7 @@ class GDRQWeightQuantizer(UniformWeightQuantizer):
         variables["step"].assign(step)
 
     def initialize(self, variables: Variables, kernel: np.ndarray, start: str = "mse") -> None:
-        """Set the step to that of the kernel; `start` does not matter.
+        """Set the step to that of the kernel; `start` has no effect.
 
         Raises:
             ValueError: if every weight is zero, or the step would not be finite.
@@ -220,11 +219,11 @@ class GDRQWeightQuantizer(UniformWeightQuantizer):
 class GDRQActivationQuantizer(StatisticActivationQuantizer):
     """GDRQ for an activation: T is a moving average over batches, a <- a + m (T - a).
 
-    T = k mean|a| of a batch. Grids that start from the range of the data, of more than 4 bits or of
-    model outputs, follow max|a| in its place: with levels enough, a few means would clip what costs
-    nothing to keep. Model inputs stay where they started. The largest level of an unsigned grid is
-    T, so its step is T / (2^b - 1); that of a signed grid is T / 2^(b-1). An unsigned grid contains
-    the ReLU before it.
+    T = k mean|a| of a batch. Grids that start from the range of the data, with more than 4 bits or
+    for model outputs, follow max|a| instead: with enough levels, a few means would clip numbers
+    that cost nothing to keep. Model inputs stay where they started. The largest level of an
+    unsigned grid is T, so its step is T / (2^b - 1); that of a signed grid is T / 2^(b-1). An
+    unsigned grid includes the ReLU before it.
 
     Args:
         bits, signed, upper_limit, from_range, fixed: as of `UniformActivationQuantizer`.
@@ -272,7 +271,7 @@ class GDRQActivationQuantizer(StatisticActivationQuantizer):
         return clip_quantize(values, scale, self.qmin, self.qmax, self.reach, True)
 
     def follow(self, inputs: tf.Tensor, weights: Variables, member: int) -> None:
-        """Take note of a tensor; the first of a batch moves the step towards the batch before."""
+        """Observe a tensor; the first of a batch moves the step towards the previous batch."""
         if self.fixed:
             return
         step, seen = (tf.convert_to_tensor(weights[name]) for name in self.parameters)

@@ -22,8 +22,8 @@ class KureOptions:
     """How the penalty is computed.
 
     Attributes:
-        target: the kurtosis that costs nothing, above 1, the least there is. 1.8 is that of a
-            uniform distribution, which minds least what step it is quantized with.
+        target: the kurtosis with zero penalty, above 1, the smallest possible one. 1.8 is that of a
+            uniform distribution, which is least sensitive to the step it is quantized with.
     """
 
     target: float = 1.8
@@ -43,13 +43,13 @@ def kurtosis_error(view: KernelView, options: KureOptions) -> tf.Tensor:
         dK/dw  = (4 / N d) (z^3 - mean(z^3) - K z)
 
     The sum over the kernels is the paper's mean over the layers, so that a strength of 1 is the
-    paper's; kernels with a penalty weight of 0 are not counted, which is how first and last layers
-    are left out as in the paper. d divides by N; the authors' code by N - 1, which makes K smaller
-    by (1 - 1 / N)^2. A kernel has one kurtosis, also with a step per channel; weights of pruned
-    channels do not count. That of a constant kernel is not defined: it adds nothing.
+    paper's. Kernels with a penalty weight of 0 are not counted; first and last layers are left out
+    in this way, as in the paper. d divides by N; the authors' code by N - 1, which makes K smaller
+    by (1 - 1 / N)^2. A kernel has one kurtosis, even with a step per channel; weights of pruned
+    channels do not count. The kurtosis of a constant kernel is not defined: it adds nothing.
 
     It spreads weights evenly, while bin regularization, dampening and msqe gather them at levels:
-    the paper uses it before quantization. To combine them is to have them work against each other.
+    the paper uses it before quantization. If they are combined, they work against each other.
     """
     mean = view.grid.mean
     centred = view.latent - mean(view.latent)

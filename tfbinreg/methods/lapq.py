@@ -1,39 +1,41 @@
-"""LAPQ: steps of all tensors together that lower the loss on some labelled samples; no training.
+"""LAPQ: steps of all tensors together that lower the loss on a few labelled samples; no training.
 
 Nahshan et al., "Loss Aware Post-training Quantization" (arXiv 1911.07190). At 4 bits and fewer the
 best step of one tensor depends on those of the others, so steps that are chosen one by one are not
-the best together. The body of the paper could not be read; what is implemented follows the authors'
+the best together. The body of the paper could not be read; the implementation follows the authors'
 released code:
 
 1. For each p on a grid from 2 to 4, every tensor gets the step with the least mean |Q(x) - x|^p
    (`lp_steps`), and the loss is measured.
-2. A parabola is laid through loss(p); the steps of its vertex p* are measured too, and the best so
-   far is the start. If the parabola is not convex, p* is the best p of the grid.
+2. A parabola is fitted to loss(p); the steps of its vertex p* are measured too, and the best so far
+   is the start. If the parabola is not convex, p* is the best p of the grid.
 3. Powell's method (`powell`) moves all steps.
 
-What differs from that code:
+Differences from that code:
 
 - Levels are those of the model's grids, two's complement codes with zero. The code has 2^b levels
   without zero, which no integer kernel has.
-- It leaves out the first and the last convolution and ReLU, which it does not quantize. Here they
-  are quantized: `first_last` says whether first and last kernels, inputs and outputs take part.
-  Hidden activations always do.
+- The code leaves out the first and the last convolution and ReLU, which it does not quantize. Here
+  they are quantized: `first_last` sets whether first and last kernels, inputs and outputs take
+  part. Hidden activations always do.
 - Powell's variables are the logarithms of the steps' factors, and its line search never accepts a
-  higher loss, which the bounded one of SciPy does.
+  higher loss, unlike SciPy's bounded one.
 - Kernels with a step per channel get the Lp step of each channel; Powell moves all of them by one
   factor.
-- The mean error of quantized weights is taken off the biases, not off the weights, which would
-  leave their grid. With D = Q(w) - w, the rows of D being inputs, it is for each output channel
+- The mean error of quantized weights is subtracted from the biases, not from the weights, which
+  would leave their grid. With D = Q(w) - w, the rows of D being inputs, it is for each output
+  channel
 
       delta_bias = -sum_i E[x_i] D_i
 
   which is the released code's -mean(D) * E[sum_i x_i] if all inputs have the same mean. The mean
   output of a layer is then that of its float kernel.
-- Normalizations that are not folded take the statistics of each batch while Powell searches, and
-  those of the quantized model afterwards, as in calibration. Statistics of other steps would make
-  every other step look worse. They set the means of their inputs, whose kernels get no delta_bias.
+- Normalizations that are not folded use the statistics of each batch while Powell searches, and
+  those of the quantized model afterwards, as in calibration. Statistics measured at certain steps
+  would make all other steps look worse. These normalizations set the means of their inputs, whose
+  kernels get no delta_bias.
 
-No part ends with a higher loss than it began with, as the best state that was measured is kept.
+No part ends with a higher loss than it began with, because the best measured state is kept.
 """
 
 from __future__ import annotations
@@ -58,14 +60,14 @@ _SECONDS = 5.0  # between two lines of progress
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LapqOptions:
-    """How long LAPQ searches, and for what.
+    """How long and what LAPQ searches.
 
     Attributes:
-        p_count: how many p from 2 to 4 are tried, at least 3.
-        powell_iterations: passes through all steps, at most; 0 leaves Powell out.
-        max_evaluations: of the loss by Powell, at most.
+        p_count: number of p from 2 to 4 that are tried, at least 3.
+        powell_iterations: maximum number of passes through all steps; 0 skips Powell's method.
+        max_evaluations: maximum number of loss evaluations in Powell's method.
         reach: the largest factor by which Powell changes a step, up or down.
-        bias_correction: whether the mean error of quantized weights is taken off the biases.
+        bias_correction: whether the mean error of quantized weights is subtracted from the biases.
         first_last: whether first and last kernels, inputs and outputs take part.
 
     Raises:
@@ -92,7 +94,7 @@ class LapqOptions:
 
 
 class _Progress:
-    """Tells how far a phase is: a line at most every few seconds, a progress bar each time.
+    """Reports the progress of a phase: a line at most every few seconds, a progress bar each time.
 
     Args:
         view: which prints.
@@ -196,8 +198,8 @@ _Phase = Callable[[SolverView, Search, LapqOptions], str]
 def _fit(view: SolverView, options: LapqOptions) -> Sequence[Solved]:
     """Lower the loss.
 
-    However it ends, by Ctrl-C for instance, the model is left in the best state that was measured,
-    at first as it was.
+    However it ends, for instance by Ctrl-C, the model is left in the best measured state, which is
+    initially its own.
     """
     search = Search(view, options.bias_correction, options.first_last)
     phases: list[tuple[str, _Phase]] = [("steps", _lp_phase)]
@@ -226,7 +228,7 @@ def _fit(view: SolverView, options: LapqOptions) -> Sequence[Solved]:
 
 
 def _recalled(view: SolverView, search: Search, name: str) -> str | None:
-    """Go to what an earlier run found in a phase; what it said, None if there is nothing."""
+    """Restore an earlier run's result of a phase; returns its message, None if there is none."""
     kept = view.recall(name)
     if kept is None:
         return None

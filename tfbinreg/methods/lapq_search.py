@@ -1,4 +1,4 @@
-"""What LAPQ does to a model: it sets steps, corrects biases, and keeps the best state."""
+"""LAPQ's changes to a model: it sets steps, corrects biases, and keeps the best state."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ def correct_biases(view: SolverView) -> None:
 
 
 def corrected_kernels(view: SolverView) -> list[SolverKernel]:
-    """Those whose mean outputs are set by a bias, and not by a normalization."""
+    """Kernels whose mean outputs are set by a bias, and not by a normalization."""
     return [k for k in view.kernels if k.shift is not None and not k.is_normalized]
 
 
 class Search:
-    """A model whose steps are moved, and the best of its states that were measured.
+    """A model whose steps are moved, and the best of its measured states.
 
     Args:
         view: of the model.
@@ -151,7 +151,7 @@ class Search:
                 self._means = {}
 
     def correct(self) -> None:
-        """Correct the biases anew, from what the layers are given at the best steps."""
+        """Correct the biases again, from the layers' inputs at the best steps."""
         scales = self.scales
         self._means = {}
         self.place(scales)

@@ -1,8 +1,8 @@
 """LSQ: steps learned by their own gradient; the default method.
 
 Esser et al., "Learned Step Size Quantization", ICLR 2020 (arXiv 1902.08153): `lsq_functions` has
-the formula and its gradient. Activations that reach far on the positive side only get an offset
-that is learned too (LSQ+, `lsq_plus`).
+the formula and its gradient. Activations that extend far on the positive side only also get a
+learned offset (LSQ+, `lsq_plus`).
 """
 
 from __future__ import annotations

@@ -24,31 +24,32 @@ _FEW_BITS = 4
 
 
 def effective_step(step: tf.Tensor) -> tf.Tensor:
-    """The step the quantizers really use, max(|step|, 1e-9), in float32."""
+    """The step that the quantizers actually use, max(|step|, 1e-9), in float32."""
     return tf.maximum(tf.abs(tf.cast(step, tf.float32)), STEP_FLOOR)
 
 
 def nearest_codes(ratio: tf.Tensor, qmin: Any, qmax: Any) -> tf.Tensor:
-    """clip(ratio) rounded half up, as `core.grid.nearest_codes`."""
+    """clip(ratio) rounded half up, like `core.grid.nearest_codes`."""
     return tf.floor(tf.clip_by_value(ratio, qmin, qmax) + 0.5)
 
 
 def nearest_levels(ratio: tf.Tensor, levels: Sequence[int]) -> tf.Tensor:
-    """The nearest of sorted `levels`, the upper of two that are as near, in the dtype of `ratio`,
-    as `core.grid.nearest_levels`."""
+    """The nearest of sorted `levels`, the upper one if two are equally near, in the dtype of
+    `ratio`, like `core.grid.nearest_levels`.
+    """
     own = tf.constant(levels, ratio.dtype)
     places = tf.searchsorted((own[1:] + own[:-1]) / 2.0, tf.reshape(ratio, [-1]), side="right")
     return tf.reshape(tf.gather(own, places), tf.shape(ratio))
 
 
 def nearest_by_bits(ratio: tf.Tensor, bits: WeightBits, axis: int | None = None) -> tf.Tensor:
-    """The nearest codes of kernels of 1 bit, or of channels with bits of their own, in the dtype of
-    `ratio`, as those of `core.grid.Grid`.
+    """The nearest codes for kernels of 1 bit, or for channels with their own bits, in the dtype of
+    `ratio`, like those of `core.grid.Grid`.
 
     Args:
         ratio: weights / step.
         bits: 1 to 8, or 0 to 8 for each channel along `axis`. At 1 bit the codes are -1 and 1, and
-            that of 0 is 1, as halves round up.
+            the code of 0 is 1, as halves round up.
         axis: the channel axis.
     """
     own, low, high = _bits_and_ends(bits, axis, ratio)
@@ -62,7 +63,7 @@ def nearest_by_bits(ratio: tf.Tensor, bits: WeightBits, axis: int | None = None)
 def _bits_and_ends(
     bits: WeightBits, axis: int | None, ratio: tf.Tensor
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The bits, the smallest and the largest code, shaped to broadcast against `ratio`."""
+    """The bits, the smallest and the largest code, shaped to broadcast to `ratio`."""
     own = np.atleast_1d(bits)
     shape = [1] * len(ratio.shape)
     if axis is not None:
@@ -83,7 +84,7 @@ def channel_axis(axis: int, rank: int) -> int:
 
 
 def other_axes(axis: int | None, rank: int) -> list[int] | None:
-    """All axes but `axis`; None, which means all of them, without one."""
+    """All axes except `axis`; without an axis None, which means all of them."""
     if axis is None:
         return None
     own = channel_axis(axis, rank)
@@ -96,7 +97,7 @@ def initial_step(values: tf.Tensor, qmax: int, axis: int | None = None) -> tf.Te
     Args:
         values: the tensor to be quantized.
         qmax: largest code.
-        axis: channel axis for one step per channel, None for one step; may be negative.
+        axis: channel axis for one step per channel; None for one step; may be negative.
 
     Returns:
         Shape () or (channels,). Zero where all values are zero; callers must handle that.
@@ -110,8 +111,9 @@ def gradient_scale(count: int, qmax: int) -> float:
     """The paper's step gradient factor g = 1 / sqrt(N * qmax) (section 2.2).
 
     Args:
-        count: N, how many numbers share the step: the elements of a weight tensor, of one channel
-            for per-channel steps, or the features of one sample (batch excluded) for activations.
+        count: N, how many numbers share the step: the elements of a weight tensor, the elements of
+            one channel for per-channel steps, or the features of one sample (batch excluded) for
+            activations.
         qmax: largest code.
     """
     return 1.0 / math.sqrt(max(1, count) * qmax)
@@ -133,9 +135,9 @@ def lsq_quantize(
         dv_hat/ds = round(r) - r if qmin < r < qmax, qmin if r <= qmin, qmax if r >= qmax
 
     and the gradient of `step` is grad_scale * sum(dL/dv_hat * dv_hat/ds), negated where `step` is
-    negative. With qmin = 0 the function contains the ReLU. Per-tensor float32 grids run on
-    TensorFlow's fused fake-quant kernels, in which values closer to the clipping point than four
-    units in the last place count as clipped.
+    negative. With qmin = 0 the function includes the ReLU. Per-tensor float32 grids run on
+    TensorFlow's fused fake-quant kernels, in which values less than four units in the last place
+    from the clipping point count as clipped.
 
     Args:
         inputs: any float tensor; float16 and bfloat16 are quantized in float32 and cast back.
@@ -173,18 +175,18 @@ def lsq_quantize_bits(
     grad_scale: Any = 1.0,
     axis: int | None = None,
 ) -> tf.Tensor:
-    """`lsq_quantize` of weights of 1 bit, or of channels with bits of their own.
+    """`lsq_quantize` for weights of 1 bit, or for channels with their own bits.
 
-    Channels of 2 to 8 bits are as there. At 1 bit, with r = w / s:
+    Channels of 2 to 8 bits are quantized as there. At 1 bit, with r = w / s:
 
         w_hat       = s sign(r), sign(0) = 1
         dw_hat/dw   = 1 if |r| < 1 else 0
         dw_hat/ds   = sign(r) - r if |r| < 1 else sign(r)
 
     which are LSQ's gradients (Esser et al., equations 3 and 5) for qmin = -1, qmax = 1 and a code
-    that is the sign: the derivative of rounding is taken as 1 inside the range, that of the sign
-    likewise. It is the straight-through estimator of binarized networks (Hubara et al., NeurIPS
-    2016), whose range is 1 where it is s here. LSQ's paper stops at 2 bits: this is our extension.
+    that is the sign: inside the range, the derivatives of rounding and of the sign are both taken
+    as 1. It is the straight-through estimator of binarized networks (Hubara et al., NeurIPS 2016),
+    whose range is 1 where it is s here. LSQ's paper stops at 2 bits: this is our extension.
 
     At 0 bits w_hat = 0, and so are all gradients.
 
@@ -223,8 +225,8 @@ def lsq_plus_quantize(
     initialization", CVPRW 2020 (arXiv 2004.09576).
 
     With s = max(|step|, 1e-9), n = 2^bits - 1 and the zero point Z = clip(round(-offset / s), 0, n)
-    the levels are (code - Z) * s for codes 0 to n. The paper adds a real offset to the levels;
-    rounding it to a whole number of steps makes zero a level, which padding and TFLite need.
+    the levels are (code - Z) * s for codes 0 to n. The paper adds a real offset to the levels.
+    Rounding it to a whole number of steps makes zero a level, which padding and TFLite require.
     Gradients (the paper's, with v the value and c its code):
 
         dv_hat/dv      = 1 inside the grid, else 0
@@ -275,7 +277,7 @@ def effective_zero_point(scale: tf.Tensor, offset: tf.Tensor, bits: int) -> tf.T
 
 
 def _fake_quant_width(qmin: int, qmax: int) -> tuple[int | None, bool]:
-    """(num_bits, narrow_range) of the fake-quant kernel with these codes, (None, _) if none."""
+    """(num_bits, narrow_range) of the fake-quant kernel with these codes; (None, _) without one."""
     span = qmax - qmin
     for narrow in (False, True):
         width = (span + 1 + narrow).bit_length() - 1
@@ -299,8 +301,9 @@ def _quantize_elementwise(
     axis: int | None,
     nearest: Callable[[tf.Tensor], tf.Tensor] | None = None,
 ) -> tf.Tensor:
-    """The formula word for word: any range, any float dtype, per tensor or per channel; ranges and
-    codes of channels may differ."""
+    """The formula as written: any range, any float dtype, per tensor or per channel; ranges and
+    codes of channels may differ.
+    """
     rank = len(inputs.shape)
     others = other_axes(axis, rank)
     shape = [] if others is None else [1 if d in others else -1 for d in range(rank)]

@@ -1,4 +1,4 @@
-"""LSQ+: a learned offset beside the learned step.
+"""LSQ+: a learned offset in addition to the learned step.
 
 Bhalgat et al., "LSQ+: Improving low-bit quantization through learnable offsets and better
 initialization", CVPRW 2020 (arXiv 2004.09576).
@@ -22,7 +22,7 @@ from tfbinreg.methods.uniform import Parameters, Variables, is_usable
 
 @_compat.register
 class LSQPlusActivationQuantizer(LSQActivationQuantizer):
-    """LSQ+ for an activation: a learned offset as well, for swish-like outputs.
+    """LSQ+ for an activation: it also learns an offset, for swish-like outputs.
 
     Starts from the range of the data (arXiv 2004.09576, section 3.3, min-max): the step is
     (max - min) / (2^b - 1) and the offset the minimum, both with zero inside the range.
@@ -53,7 +53,7 @@ class LSQPlusActivationQuantizer(LSQActivationQuantizer):
         return GridTensors(step, -zero_point, self.qmax - zero_point)
 
     def observe(self, inputs: tf.Tensor) -> tf.Tensor:
-        """How far one batch reaches below and above zero, shape (2,)."""
+        """How far one batch extends below and above zero, shape (2,)."""
         values = tf.cast(inputs, tf.float32)
         reach = [-tf.reduce_min(values), tf.reduce_max(values)]
         return tf.maximum(tf.stack(reach), 0.0)

@@ -30,19 +30,19 @@ from tfbinreg.methods.uniform_activations import UniformActivationQuantizer
 class LSQWeightQuantizer(UniformWeightQuantizer):
     """Signed LSQ for a kernel, one step per tensor or per output channel.
 
-    The step's gradient factor is 1 / sqrt(N * qmax) with N the number of weights that share it:
-    the whole tensor, or one channel of it. Kernels of 1 bit and channels with bits of their own are
+    The step's gradient factor is 1 / sqrt(N * qmax) with N the number of weights that share it: the
+    whole tensor, or one channel of it. Kernels of 1 bit and channels with their own bits are
     quantized by `lsq_functions.lsq_quantize_bits`.
 
     Args:
-        bits: 1 to 8, or for each channel along `axis` 0, which prunes it, to 8.
-        axis: channel axis of the kernel for a step per channel, None for one step; may be
-            negative.
-        start: the kernel whose values the step variable starts from when it is built, None for a
-            step of 1. tfmot tells a quantizer only the kernel's shape. No part of the config.
+        bits: 1 to 8, or one number from 0 to 8 for each channel along `axis`; 0 prunes the channel.
+        axis: channel axis of the kernel for a step per channel; None for one step; may be negative.
+        start: the kernel whose values the step variable starts from when it is built; None for a
+            step of 1. tfmot passes only the kernel's shape to a quantizer. It is not part of the
+            config.
 
     Raises:
-        ValueError: for other bits, or bits per channel without an axis.
+        ValueError: for other bits, or for bits per channel without an axis.
     """
 
     def __init__(self, bits: WeightBits, axis: int | None = None, start: Any = None) -> None:
@@ -58,7 +58,7 @@ class LSQWeightQuantizer(UniformWeightQuantizer):
 
     @property
     def _is_uniform(self) -> bool:
-        """Whether all codes from qmin to qmax are those of each channel."""
+        """Whether every channel has all codes from qmin to qmax."""
         return self.channel_bits is None and self.bits > 1
 
     @property
@@ -127,7 +127,7 @@ class LSQWeightQuantizer(UniformWeightQuantizer):
         )
 
     def _largest_codes(self) -> np.ndarray:
-        """The largest code, of each channel where they differ; 1 of a pruned one."""
+        """The largest code, per channel where they differ; 1 for a pruned channel."""
         if self.channel_bits is None:
             return np.array(self.qmax)
         return np.array([channel_range(max(1, bits))[1] for bits in self.channel_bits])
@@ -141,7 +141,7 @@ class LSQActivationQuantizer(UniformActivationQuantizer):
     """LSQ for an activation, one step per tensor, set by calibration or by the first batch.
 
     The step's gradient factor is 1 / sqrt(N * qmax) with N the features of one sample: the batch
-    size does not change how fast a step learns. Arguments as of `UniformActivationQuantizer`.
+    size does not change how fast a step learns. Arguments as for `UniformActivationQuantizer`.
     """
 
     parameters: tuple[str, ...] = ("step",)

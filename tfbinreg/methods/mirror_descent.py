@@ -4,7 +4,7 @@ Ajanthan, Gupta, Torr, Hartley and Dokania, "Mirror Descent View for Neural Netw
 AISTATS 2021 (arXiv 1910.08237). The body of the paper could not be read: the projections, the
 updates and the rates of the sharpening are those of the authors' released code. Scales, the start
 from a trained net, the last part of the training with hard weights and the optimizer's freedom are
-this package's own; in the paper nothing has a scale, biases are quantized too, activations are
+this package's own; in the paper nothing has a scale, biases are also quantized, activations are
 float, and training starts from random weights.
 """
 
@@ -30,7 +30,7 @@ from tfbinreg.methods.mirror_quantizers import (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MirrorDescentOptions:
-    """How kernels of one and two bits are trained; those of more bits are LSQ's.
+    """How kernels of one and two bits are trained; kernels of more bits use LSQ.
 
     With the weights w, their scale s, the loss L and the sharpness beta, the layer computes with
 
@@ -52,11 +52,11 @@ class MirrorDescentOptions:
         stable: whether beta sharpens the projection; otherwise it lengthens the steps.
         scaling: "learned" trains the scale as LSQ does, "fixed" leaves it where calibration starts
             it, "one" is the paper's scale of 1: a normalization has to follow.
-        first_beta: sharpness at the beginning; 1 is the paper's.
-        last_beta: at the end, reached at equal ratios. 2e4 is the paper's 1.02 for each 200 of
-            100,000 steps.
-        hard_from: the part of the training after which weights are their codes and gradients pass
-            straight through, so that normalizations and steps end up with what is deployed.
+        first_beta: sharpness at the start; 1 is the paper's.
+        last_beta: sharpness at the end, reached at equal ratios. 2e4 is the paper's 1.02 for each
+            200 of 100,000 steps.
+        hard_from: the fraction of the training after which weights are their codes and gradients
+            pass straight through, so that normalizations and steps adapt to what is deployed.
 
     Raises:
         ValueError: for a value outside its range.

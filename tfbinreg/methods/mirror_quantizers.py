@@ -77,13 +77,13 @@ class MirrorWeightQuantizer(LSQWeightQuantizer):
 
     The variable `beta`, saved with the model, is the sharpness of the projection, 0 once weights
     are codes, as they always are at inference. With "softmax" the variable `dual` holds a number
-    for each level of each weight, and is what is trained; the kernel follows it, as the level of
-    the largest times the scale.
+    for each level of each weight and is trained; the kernel follows it, as the level with the
+    largest number times the scale.
 
     Args:
         bits: 1 for levels -1 and 1, 2 for -1, 0 and 1.
         axis: channel axis of the kernel for a scale per channel, None for one scale.
-        form, stable, scaling, first_beta, last_beta, hard_from: as `MirrorDescentOptions`.
+        form, stable, scaling, first_beta, last_beta, hard_from: as for `MirrorDescentOptions`.
     """
 
     acts_after_steps = True
@@ -110,7 +110,7 @@ class MirrorWeightQuantizer(LSQWeightQuantizer):
 
     @property
     def levels(self) -> tuple[int, ...]:
-        """The codes there are."""
+        """The available codes."""
         return LEVELS[self.bits]
 
     def build(self, tensor_shape: Any, name: str, layer: Any) -> Variables:
@@ -185,7 +185,7 @@ class MirrorWeightQuantizer(LSQWeightQuantizer):
         return tf.where(beta > HARD, project(dual, sharpness, self.levels), codes)
 
     def after_step(self, step: KernelStep) -> tf.Tensor:
-        """Move the duals on, and sharpen the projection."""
+        """Update the duals, and sharpen the projection."""
         beta = tf.convert_to_tensor(step.variables["beta"])
         kernel = step.kernel
         if self.form == SOFTMAX:
@@ -197,7 +197,7 @@ class MirrorWeightQuantizer(LSQWeightQuantizer):
         return kernel
 
     def beta_at(self, progress: Any) -> tf.Tensor:
-        """The sharpness after a part of the training, float32, ()."""
+        """The sharpness at a point of the training, float32, ()."""
         if self.hard_from == 0.0:
             return tf.constant(HARD)
         part = progress / self.hard_from
@@ -205,7 +205,7 @@ class MirrorWeightQuantizer(LSQWeightQuantizer):
         return tf.where(progress >= self.hard_from, HARD, soft)
 
     def _follow(self, step: KernelStep, beta: tf.Tensor) -> tf.Tensor:
-        """The kernel that the duals stand for."""
+        """The kernel that the duals represent."""
         dual = tf.convert_to_tensor(step.variables["dual"])
         if not self.stable:
             before = step.variables["before"]

@@ -22,7 +22,7 @@ class MsqeOptions:
     """How the penalty is computed.
 
     Attributes:
-        detach_step: whether the steps get no gradient from it.
+        detach_step: whether the steps get no gradient from the penalty.
         scale_free: whether distances are divided by the step (no gradient through the divisor).
         learned_strength: whether the strength is the paper's learned one (`mean_squared_error`).
     """
@@ -41,8 +41,9 @@ def mean_squared_error(view: KernelView, options: MsqeOptions) -> tf.Tensor:
         dL/dw  = 2 (w - q s) / N
         dL/ds  = -(2 / N) sum q (w - q s),  0 with `detach_step`
 
-    Codes are constants for the gradient. Bin regularization divides by the weights of each bin,
-    this by all weights, so that sparse bins are not pulled harder.
+    Codes are constants for the gradient. Bin regularization divides by the number of weights in
+    each bin, this penalty by the number of all weights, so that sparse bins are not pulled more
+    strongly.
 
     The paper trains E + a R - c log a, with the task's loss E, the error R and a learned strength
     a. `learned_strength` puts a where that is least for the present weights, a = c / R, so that it

@@ -33,14 +33,14 @@ _methods: dict[str, Method] = {
 
 
 def register_method(method: Method) -> None:
-    """Let recipes name a method of your own.
+    """Register a method of your own, so that recipes can name it.
 
     Args:
-        method: its name must be new.
+        method: a method with a new name.
 
     Raises:
         TypeError: if it is not a `Method`.
-        ValueError: if there is one of that name already.
+        ValueError: if a method of that name already exists.
     """
     if not isinstance(method, Method):
         raise TypeError(f"A Method is expected, got {type(method).__name__}.")
@@ -49,7 +49,7 @@ def register_method(method: Method) -> None:
 
 
 def find(name: str, part: str) -> Method:
-    """The method of this name, which must have the `part`, a field of `Method`.
+    """The method of this name; it must have the `part`, a field of `Method`.
 
     Raises:
         ValueError: listing the methods that have it.
@@ -65,7 +65,7 @@ def find(name: str, part: str) -> Method:
 
 
 def check_methods(recipe: Recipe) -> None:
-    """Raise ValueError if a recipe names a method or an option that there is not."""
+    """Raise ValueError if a recipe names a method or an option that does not exist."""
     for name in (recipe.method, *(rule.method for rule in recipe.rules)):
         if name is not None:
             find(name, "weights")
@@ -87,14 +87,15 @@ def check_methods(recipe: Recipe) -> None:
 
 
 def weight_quantizer(name: str, spec: KernelSpec, options: Mapping[str, Any] | None) -> Any:
-    """The quantizer of a kernel by the method of this name, with options as a recipe gives them."""
+    """The quantizer of a kernel by the method of this name, with options in a recipe's form."""
     method: Any = find(name, "weights")
     return method.weights(spec, method.read_options(options or {}))
 
 
 def bits_problem(name: str, spec: KernelSpec) -> str | None:
-    """Why the method of this name has no kernels of these bits; None if it has, or if there is no
-    such method."""
+    """Why the method of this name does not support kernels of these bits; None if it does, or if
+    there is no such method.
+    """
     method = _methods.get(name)
     if method is None:
         return None
@@ -113,8 +114,9 @@ def bits_problem(name: str, spec: KernelSpec) -> str | None:
 
 
 def kernel_problem(name: str, spec: KernelSpec, options: Mapping[str, Any] | None) -> str | None:
-    """Why the method of this name cannot quantize a kernel for another reason than its bits; None
-    if it can, or if there is no such method."""
+    """Why the method of this name cannot quantize a kernel, for a reason other than its bits; None
+    if it can, or if there is no such method.
+    """
     method = _methods.get(name)
     if method is None or method.kernel_problem is None:
         return None
@@ -144,19 +146,19 @@ def activation_quantizer(name: str, spec: GridSpec, options: Mapping[str, Any] |
 
 
 def options_of(recipe: Recipe, method: Method) -> Any:
-    """A method's options as a recipe gives them."""
+    """A method's options in a recipe."""
     return method.read_options(recipe.options.get(method.name, {}))
 
 
 def penalties_of(recipe: Recipe) -> tuple[str, ...]:
-    """Names of the penalties in the loss: a recipe's own, and those that come with its methods."""
+    """Names of the penalties in the loss: the recipe's own, and those of its methods."""
     methods = (recipe.method, *(rule.method for rule in recipe.rules))
     own = [name for name in methods if name in _methods and _methods[name].strength is not None]
     return tuple(dict.fromkeys((*recipe.penalties, *own)))
 
 
 def solver_of(recipe: Recipe) -> Method:
-    """The method whose `fit` a recipe asks for: its solver, else its method.
+    """The method whose `fit` a recipe uses: its solver, else its method.
 
     Raises:
         ValueError: if neither has one.
@@ -176,8 +178,9 @@ def methods() -> list[Method]:
 
 
 def with_part(part: str) -> list[str]:
-    """Names of the methods that a recipe can give for a part. A penalty that comes with a method's
-    own quantizers is not one by itself."""
+    """Names of the methods that a recipe can name for a part. A penalty that comes with a method's
+    own quantizers is not one of them.
+    """
     return [
         name
         for name, method in _methods.items()

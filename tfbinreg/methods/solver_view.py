@@ -11,16 +11,16 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class Behind:
-    """What acts on the outputs of a kernel up to the grid behind it, channel by channel.
+    """What acts on the outputs of a kernel up to the next grid, channel by channel.
 
-    With u the sum of products of a row of inputs and the latent kernel, the output there is
+    With u the sum of products of a row of inputs and the latent kernel, the output on that grid is
     clip(factor u + offset, low, high), rounded to the grid.
 
     Attributes:
-        factor: float64, (groups, outputs): that of normalizations which are not folded.
+        factor: float64, (groups, outputs): factor of the normalizations that are not folded.
         offset: float64, (groups, outputs): bias and normalizations.
-        low: smallest number there, 0.0 of an unsigned grid; -inf if nothing clips.
-        high: largest.
+        low: smallest number on the grid, 0.0 for an unsigned grid; -inf if nothing clips.
+        high: largest number on the grid.
     """
 
     factor: np.ndarray
@@ -33,30 +33,30 @@ class Behind:
 class SolverKernel:
     """A quantized kernel.
 
-    Rows are its layer written as matrix products: a group of channels computes, at each place of
-    each sample, one row of inputs times its part of the kernel. A depthwise layer has a group for
-    each input channel, a Conv2D its groups, others one.
+    Rows express its layer as matrix products: at each place of each sample, a group of channels
+    computes one row of inputs times its part of the kernel. A depthwise layer has a group for each
+    input channel, a Conv2D has its groups, other layers have one.
 
     Attributes:
-        name: of its layer.
-        quantizer: as its method made it.
-        variables: the quantizer's.
-        latent: what is quantized, float32, in the kernel's shape: the kernel, or the kernel with
-            the normalizations behind it folded in.
-        set_latent: sets the kernel so that `latent` becomes this.
-        scale: of its grid, float32, () or (channels,).
-        set_scale: sets the step so that `scale` becomes this, or what is nearest to it.
+        name: name of its layer.
+        quantizer: the quantizer that its method made.
+        variables: the quantizer's variables.
+        latent: the numbers that are quantized, float32, in the kernel's shape: the kernel, or the
+            kernel with the normalizations after it folded in.
+        set_latent: sets the kernel so that `latent` takes this value.
+        scale: scale of its grid, float32, () or (channels,).
+        set_scale: sets the step so that `scale` takes this value, or the nearest possible one.
         shift: adds a number to each output channel's sum of products with `latent`, (channels,),
-            through the bias or the mean of the normalization behind it; None if it has neither.
+            through the bias or the mean of the normalization after it; None if it has neither.
         to_rows: kernel -> (groups, inputs, outputs).
-        from_rows: the other way.
-        inputs: the rows of inputs that the model, as it is now, gives the layer at sampled places,
-            float32, (groups, rows, inputs).
-        mean_inputs: the mean of all rows, not of sampled ones, float64, (groups, inputs).
-        behind: what follows, as it is now.
-        is_edge: whether it is a first or last one: no kernel lies before it, or none behind.
-        is_normalized: whether `settle_norms` sets the mean of its outputs: a normalization that is
-            not folded lies behind.
+        from_rows: the inverse.
+        inputs: the layer's input rows in the current model, at sampled places, float32, (groups,
+            rows, inputs).
+        mean_inputs: the mean of all rows, not only sampled ones, float64, (groups, inputs).
+        behind: what currently follows it.
+        is_edge: whether it is a first or last kernel: no kernel comes before it, or none after.
+        is_normalized: whether `settle_norms` sets the mean of its outputs: it is followed by a
+            normalization that is not folded.
     """
 
     name: str
@@ -81,12 +81,12 @@ class SolverGrid:
     """An activation grid.
 
     Attributes:
-        name: of the grid's layer.
-        quantizer: as its method made it.
-        variables: the quantizer's.
+        name: name of the grid's layer.
+        quantizer: the quantizer that its method made.
+        variables: the quantizer's variables.
         scale: float32, ().
         set_scale: sets the scale; an offset of the grid grows with it.
-        is_edge: whether it is that of an input, or no kernel lies behind it.
+        is_edge: whether it is the grid of an input, or no kernel comes after it.
     """
 
     name: str
@@ -98,7 +98,7 @@ class SolverGrid:
 
 
 def unseen(share: float, text: str) -> None:
-    """Progress that nobody is to see."""
+    """Ignores progress."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -106,24 +106,24 @@ class SolverView:
     """A calibrated model and its samples.
 
     Attributes:
-        kernels: the quantized kernels, in the order in which data passes them.
-        grids: the activation grids, without those that a runtime prescribes.
-        loss: mean loss over the samples of the quantized model as it is now, without penalties.
-            Only of methods that need labels.
-        batch_loss: the same while normalizations that are not folded take the statistics of each
+        kernels: the quantized kernels, in the order in which data passes through them.
+        grids: the activation grids, except those that a runtime prescribes.
+        loss: mean loss of the current quantized model over the samples, without penalties. Only for
+            methods that need labels.
+        batch_loss: the same while normalizations that are not folded use the statistics of each
             batch: about what `loss` gives after `settle_norms`, in one pass.
-        settle_norms: sets their moving statistics to those of the model as it is now, as
-            calibration does.
-        snapshot: keeps all of the model's variables; what it returns sets them again.
-        outputs: numbers on the grid behind each kernel, by its name, (groups, rows, outputs), at
-            the places that `SolverKernel.inputs` samples, as the model is now.
-        grid_values: (count) -> up to so many of the numbers that reach each grid before they are
+        settle_norms: sets their moving statistics to those of the current model, as calibration
+            does.
+        snapshot: saves all of the model's variables; calling what it returns restores them.
+        outputs: numbers on the grid after each kernel, by its name, (groups, rows, outputs), at the
+            places that `SolverKernel.inputs` samples, in the current model.
+        grid_values: (count) -> up to this many of the numbers that reach each grid before they are
             rounded, by its name, float32, flat.
-        tell: prints a line of progress, if the user wants it.
-        recall: what `keep` wrote of a part in an earlier run from the same start; None if nothing.
-        keep: writes arrays of a finished part to the checkpoint, if there is one.
-        advance: takes the share of the work that is done, 0 to 1, and what is being done, for a
-            progress bar.
+        tell: prints a line of progress, if the user enabled it.
+        recall: what `keep` saved for a part in an earlier run from the same start; None if nothing.
+        keep: saves arrays of a finished part to the checkpoint, if there is one.
+        advance: called with the share of the work that is done, 0 to 1, and what is being done, for
+            a progress bar.
     """
 
     kernels: Sequence[SolverKernel]
@@ -142,12 +142,12 @@ class SolverView:
 
 @dataclasses.dataclass(frozen=True)
 class Solved:
-    """What a solver did to a part of a model.
+    """The effect of a solver on a part of a model.
 
     Attributes:
-        name: of the part, such as a layer.
-        before: what is minimized, before.
-        after: the same afterwards.
+        name: name of the part, such as a layer.
+        before: the minimized quantity, before.
+        after: the same, after.
     """
 
     name: str

@@ -2,9 +2,9 @@
 
 Jain, Gural, Wu and Dick, "Trained Quantization Thresholds for Accurate and Efficient Fixed-Point
 Inference of Deep Neural Networks" (arXiv 1903.08066), equations 4 to 8, as the authors' released
-code has them. Ours differs in three things: halves round up, as everywhere in this package, so that
-the file holds the trained codes; a threshold starts from the scale that the recipe's start value
-gives, rounded to the nearest power of two, where the paper starts weights from three standard
+code has them. Our version differs in three points: halves round up, as everywhere in this package,
+so that the file holds the trained codes; a threshold starts from the scale that the recipe's start
+value gives, rounded to the nearest power of two, where the paper starts weights from three standard
 deviations; and a kernel may have a threshold per channel.
 """
 
@@ -31,7 +31,7 @@ _LARGEST_EXPONENT = 100
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TqtOptions:
-    """TQT has no options: rates belong to the optimizer."""
+    """TQT has no options: learning rates belong to the optimizer."""
 
 
 def power_of_two_scale(log2_threshold: tf.Tensor, qmax: int) -> tf.Tensor:
@@ -100,7 +100,7 @@ class TQTWeightQuantizer(UniformWeightQuantizer):
 
     Args:
         bits: 2 to 8.
-        axis: channel axis of the kernel for a threshold per channel, None for one.
+        axis: channel axis of the kernel for a threshold per channel; None for one threshold.
     """
 
     def __init__(self, bits: int, axis: int | None = None) -> None:

@@ -3,8 +3,8 @@
 Lee et al., "Scheduling Weight Transitions for Quantization-Aware Training", ICCV 2025 (arXiv
 2404.19248), section 3.3. The learning rate says little about how many codes change: few weights lie
 near the edge of a bin, and those that do change by a whole level. So the rate of the weights is
-steered by what is counted. Two things differ from the paper, for the method works with any
-quantizer and optimizer here: levels keep their learned scale, which the paper absorbs into
+controlled by the counted changes. Two things differ from the paper, because the method works with
+any quantizer and optimizer here: levels keep their learned scale, which the paper absorbs into
 normalizations, and the optimizer's step is scaled as a whole, with its weight decay.
 """
 
@@ -23,17 +23,17 @@ _STARTS = {"share": 0.0, "own_rate": -1.0, "gain": 0.0}
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrsOptions:
-    """How many codes shall change.
+    """How many codes should change.
 
     Attributes:
-        rate: the paper's lambda: at the start rate * sqrt(bits) of a kernel's codes shall change
+        rate: the paper's lambda: at the start, rate * sqrt(bits) of a kernel's codes should change
             in a step. From there the share falls to 0 as half a cosine over the training.
-        momentum: of the moving average of the share that did change.
+        momentum: momentum of the moving average of the share that did change.
         gain: eta, how far the weights' rate moves per difference of the shares; 0 takes the
             learning rate of the first step.
-        hold_steps: whether the kernels' steps stay as they are, which is nearer to the paper: there
-            normalizations learn the scale. Learned steps did better by five points at W2A2.
-        most_bits: kernels, and channels, of more bits are left to the optimizer.
+        hold_steps: whether the kernels' steps stay fixed, which is closer to the paper, where
+            normalizations learn the scale. Learned steps were better by five points at W2A2.
+        most_bits: kernels, and channels, with more bits are left to the optimizer.
 
     Raises:
         ValueError: for a number outside its range.
@@ -59,7 +59,7 @@ class TrsOptions:
 def schedule_transitions(
     step: KernelStep, state: State, options: TrsOptions
 ) -> tuple[tf.Tensor, State]:
-    """Scale an optimizer's step of a kernel so that the wanted share of its codes changes.
+    """Scale the optimizer's step of a kernel so that the target share of its codes changes.
 
     With b the bits and p the progress of training:
 
@@ -69,13 +69,14 @@ def schedule_transitions(
         R  = rate sqrt(b) (1 + cos(pi p)) / 2
         U <- max(0, U + gain (R - K))           for the next step; it starts at the learning rate
 
-    Of a kernel whose channels have bits of their own, sqrt(b) is a mean over its weights. Channels
-    of more bits than `most_bits` are left to the optimizer; these and pruned ones do not count.
+    For a kernel whose channels have their own bits, sqrt(b) is a mean over its weights. Channels
+    with more bits than `most_bits` are left to the optimizer; these and pruned channels do not
+    count.
 
     Args:
         step: what the optimizer did.
         state: `share` K, `own_rate` U (negative before the first step) and `gain`; float32, ().
-        options: see there.
+        options: see `TrsOptions`.
     """
     first = state["own_rate"] < 0.0
     own_rate = tf.where(first, step.rate, state["own_rate"])

@@ -42,19 +42,19 @@ _FEW_BITS = 4  # up to here activations are TSQ's
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TsqOptions:
-    """Where the activation levels come from, and how the kernels are looked for.
+    """Where the activation levels come from, and how the kernels are searched.
 
     Attributes:
-        sparsity: share of the numbers at a grid, negative ones included, that shall become 0.
-        constants: "data" takes dead zone and step from the calibration data; "paper" 0.32 and
-            0.6487, which are those of normal numbers with variance 1 at 2 bits: every grid of up
-            to 4 bits has to lie behind a BatchNormalization without gamma and beta.
-        dead_zone: "half" lets it end at half the step, as files hold it; "free" keeps the one of
-            the sparsity or the paper, for studies: such a model trains but cannot be converted.
-        first_eta: how much outputs count beside targets at the beginning of step 2.
+        sparsity: target share of the numbers at a grid, including negative ones, that become 0.
+        constants: "data" takes dead zone and step from the calibration data; "paper" uses 0.32 and
+            0.6487, the values for normal numbers with variance 1 at 2 bits: every grid of up to 4
+            bits has to follow a BatchNormalization without gamma and beta.
+        dead_zone: "half" ends it at half the step, as files store it; "free" keeps the one from the
+            sparsity or the paper, for studies: such a model can be trained but not converted.
+        first_eta: weight of the outputs relative to the targets at the beginning of step 2.
         last_eta: the same at its end.
-        etas: how many values it takes on the way, at equal ratios.
-        rounds: of scales, codes and targets at each.
+        etas: number of values from the first to the last, at equal ratios.
+        rounds: rounds of scales, codes and targets at each value.
 
     Raises:
         ValueError: for a value outside its range.
@@ -90,11 +90,11 @@ class TsqOptions:
 def solve_kernels(view: SolverView, options: TsqOptions) -> list[Solved]:
     """TSQ's step 2: kernels one after the other, so that each gives the codes of the net of step 1.
 
-    Each layer gets the inputs that the quantized layers before it give, and shall compute what lay
-    on the grid behind it before any kernel was quantized (`LayerSolver`). Kernels of other methods
-    stay as they are. The numbers that are reported are sums of squared errors over those of the
-    targets, of the start and of what was found, never larger. The latent weights stay near the
-    float ones, in the bins of their codes (`within_bins`).
+    Each layer gets the inputs that the quantized layers before it produce, and should compute what
+    was on the grid after it before any kernel was quantized (`LayerSolver`). Kernels of other
+    methods are not changed. The reported numbers are sums of squared errors divided by the sums of
+    squares of the targets, for the start and for the result, which is never larger. The latent
+    weights stay near the float ones, in the bins of their codes (`within_bins`).
 
     Args:
         view: of the model.
@@ -157,7 +157,7 @@ def _solve(kernel: SolverKernel, targets: np.ndarray, options: TsqOptions) -> di
 
 
 def _some_scale(coded: Coded) -> float:
-    """A positive scale for channels of zeros, which any holds: the mean of the others, or 1."""
+    """A positive scale for channels of zeros, where any will do: the mean of the others, or 1."""
     live = coded.scale[coded.scale > 0.0]
     return float(np.mean(live)) if live.size else 1.0
 
@@ -168,7 +168,7 @@ def _weights(spec: KernelSpec, options: TsqOptions) -> TSQWeightQuantizer:
 
 
 def _activations(spec: GridSpec, options: TsqOptions) -> Any:
-    """TSQ's levels for few bits behind a ReLU; LSQ's for others, of which the paper has none."""
+    """TSQ's levels for few bits after a ReLU; LSQ's for others, which the paper does not have."""
     if not _is_sparse(spec):
         return LSQ.activations(spec, LsqOptions())  # type: ignore[misc]
     return TSQActivationQuantizer(

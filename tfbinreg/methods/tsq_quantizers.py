@@ -1,4 +1,4 @@
-"""TSQ's grids as functions and tfmot `Quantizer` objects; the source is told in `tsq`."""
+"""TSQ's grids as functions and tfmot `Quantizer` objects; for the source see `tsq`."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def sparse_codes(ratio: tf.Tensor, zero_to: Any, qmax: int) -> tf.Tensor:
 def sparse_quantize(
     inputs: tf.Tensor, step: tf.Tensor, dead_zone: tf.Tensor | None, qmax: int
 ) -> tf.Tensor:
-    """Quantize to few levels of which most numbers take 0 (TSQ's step 1).
+    """Quantize to a few levels, where most numbers become 0 (TSQ's step 1).
 
     With the step D and the dead zone eps, Q(x) = 0 for x <= eps, else D times the nearest code from
     1 to qmax. Without a dead zone of its own, eps is D / 2, and x = D / 2 gets the code 1: plain
@@ -71,8 +71,8 @@ def sparse_start(values: tf.Tensor, sparsity: float, qmax: int) -> tf.Tensor:
 
     eps is the `sparsity` quantile, at least 0, and D the step with the least squared error of the
     numbers from there on, which take the codes 1 to qmax: the best of 64 at equal ratios, then of
-    64 around it, refined by D = sum x q / sum q^2 with their codes q. Of many numbers 32,768 are
-    drawn, always the same.
+    64 around it, refined by D = sum x q / sum q^2 with their codes q. If there are more numbers,
+    32,768 are drawn, always the same.
     """
     values = tf.reshape(tf.cast(values, tf.float32), [-1])
     size = tf.size(values)
@@ -184,14 +184,14 @@ class TSQWeightQuantizer(LSQWeightQuantizer):
 class TSQActivationQuantizer(StatisticActivationQuantizer):
     """TSQ for an activation: levels 0, D, 2 D, ..., set by calibration and not trained.
 
-    An unsigned grid of few levels which contains the ReLU before it.
+    An unsigned grid of few levels that includes the ReLU before it.
 
     Args:
         bits: 2 to 8.
         upper_limit: as of `UniformActivationQuantizer`.
-        sparsity: share of the numbers that shall be 0, of which the dead zone and the step are made
+        sparsity: target share of zeros, from which the dead zone and the step are computed
             (`sparse_start`).
-        constants: "paper" takes the paper's D and eps instead.
+        constants: "paper" uses the paper's D and eps instead.
         dead_zone: "half" sets eps to D / 2, which files hold exactly, "free" keeps it.
     """
 
@@ -248,7 +248,7 @@ class TSQActivationQuantizer(StatisticActivationQuantizer):
         """The grid.
 
         Raises:
-            ValueError: if it was never started, or has a dead zone that no integer grid has.
+            ValueError: if it was never started, or has a dead zone that no integer grid can have.
         """
         if self.dead_zone == FREE:
             step, zero_to = (float(variables[part].numpy()) for part in self.parameters)

@@ -1,8 +1,8 @@
-"""What the quantizers of evenly spaced levels share.
+"""What the quantizers with evenly spaced levels have in common.
 
-A quantizer is a tfmot `Quantizer`: it holds hyper-parameters only, its variables belong to the
-layer that builds it. After training `settle` turns the variables into a `Grid`, the only thing the
-exporter knows.
+A quantizer is a tfmot `Quantizer`: it holds only hyper-parameters; its variables belong to the
+layer that builds it. After training, `settle` turns the variables into a `Grid`, which is all that
+the exporter knows.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Parameters = Mapping[str, Any]  # the variables that a grid is made of, or their
 
 
 class UniformQuantizer(_compat.Quantizer):
-    """Evenly spaced levels code * scale; subclasses say what the scale is learned as."""
+    """Evenly spaced levels code * scale; subclasses define how the scale is learned."""
 
     bits: int
     signed: bool
@@ -32,7 +32,7 @@ class UniformQuantizer(_compat.Quantizer):
     qmax: int
 
     def scale(self, parameters: Parameters) -> tf.Tensor:
-        """The scale that the variables stand for, positive, float32, () or (channels,)."""
+        """The scale that the variables represent, positive, float32, () or (channels,)."""
         raise NotImplementedError
 
     def grid_now(self, variables: Variables) -> GridTensors:
@@ -40,7 +40,9 @@ class UniformQuantizer(_compat.Quantizer):
         return GridTensors(self.scale(variables), self.qmin, self.qmax, self.axis)
 
     def show_as_used(self, variables: Variables) -> None:
-        """Set the variables to what is used of them, where that differs; the grid stays."""
+        """Set the variables to the values that are used, where they differ; the grid does not
+        change.
+        """
 
     def settle(self, variables: Variables, name: str) -> Grid:
         """The grid the tensor was trained on.
@@ -98,7 +100,7 @@ class UniformWeightQuantizer(UniformQuantizer):
 
     Attributes:
         acts_after_steps: whether it changes the kernel after each step of the optimizer.
-        channel_bits: the bits of each channel along its axis, None if they share `bits`. Channels
+        channel_bits: the bits of each channel along its axis; None if they share `bits`. Channels
             of 0 bits are pruned.
     """
 
@@ -106,11 +108,11 @@ class UniformWeightQuantizer(UniformQuantizer):
     channel_bits: tuple[int, ...] | None = None
 
     def after_step(self, step: KernelStep) -> tf.Tensor:
-        """The kernel as it shall be after a step of the optimizer."""
+        """The kernel after a step of the optimizer."""
         raise NotImplementedError
 
     def initialize(self, variables: Variables, kernel: np.ndarray, start: str = "mse") -> None:
-        """Set the variables from the actual weights; see `start_step` for the ways to `start`.
+        """Set the variables from the current weights; see `start_step` for the choices of `start`.
 
         Raises:
             ValueError: if every weight is zero, or the step would not be finite.
@@ -125,15 +127,15 @@ class UniformWeightQuantizer(UniformQuantizer):
         return start_step(kernel, self.qmin, self.qmax, self.axis, how=how)
 
     def start_from(self, variables: Variables, step: np.ndarray) -> None:
-        """Set the variables so that the scale is `step`, or what is nearest to it."""
+        """Set the variables so that the scale is `step`, or the nearest possible value."""
         raise NotImplementedError
 
     def figures(self, latent: tf.Tensor, variables: Variables) -> dict[str, float]:
-        """What logs tell of a kernel besides its bits, by name: averages over its weights."""
+        """What logs report for a kernel besides its bits, by name: averages over its weights."""
         return {}
 
     def codes(self, kernel: Any, variables: Variables) -> np.ndarray:
-        """The trained codes of `kernel`, int32, from the op the training graph runs."""
+        """The trained codes of `kernel`, int32, from the op that the training graph runs."""
         return self.codes_now(tf.convert_to_tensor(kernel), variables).numpy().astype(np.int32)
 
     def codes_now(self, latent: tf.Tensor, variables: Variables) -> tf.Tensor:

@@ -19,18 +19,18 @@ _TIE_NUDGE = 2.0**-10
 class UniformActivationQuantizer(UniformQuantizer):
     """A `UniformQuantizer` for an activation, started by calibration or by the first batch.
 
-    The `initialized` variable records that it was started, is saved with the model and works inside
-    graphs and replicas. Inference never writes it. A first batch without any positive (or finite)
-    value leaves it unset. An unsigned quantizer contains the ReLU before it.
+    The `initialized` variable records that it was started. It is saved with the model and works
+    inside graphs and replicas. Inference never writes it. A first batch without any positive (or
+    finite) value leaves it unset. An unsigned quantizer includes the ReLU before it.
 
     Args:
         bits: 2 to 8.
         signed: codes [-2^(b-1), 2^(b-1) - 1] if True, else [0, 2^b - 1].
-        upper_limit: the start value's largest level, 6.0 after a ReLU6; what is learned then takes
-            the place of the fixed limit.
+        upper_limit: the largest level at the start, 6.0 after a ReLU6; the learned limit then
+            replaces the fixed one.
         from_range: for model outputs: the grid starts from max|v|.
-        fixed: for model inputs: the grid starts from max|v| of the first data seen and is not
-            trained, so a device quantizes its images as the calibration data says.
+        fixed: for model inputs: the grid starts from max|v| of the first data and is not trained,
+            so a device quantizes its images as the calibration data determines.
     """
 
     # The variables that the grid is made of.
@@ -59,7 +59,7 @@ class UniformActivationQuantizer(UniformQuantizer):
         return {**self.add_parameters(layer, name), "initialized": initialized}
 
     def add_parameters(self, layer: Any, name: str) -> Variables:
-        """Make the variables called `parameters`."""
+        """Create the variables called `parameters`."""
         raise NotImplementedError
 
     def quantize(self, inputs: tf.Tensor, parameters: Parameters) -> tf.Tensor:
@@ -67,10 +67,10 @@ class UniformActivationQuantizer(UniformQuantizer):
         raise NotImplementedError
 
     def observe(self, inputs: tf.Tensor) -> tf.Tensor:
-        """What one batch says of the grid: a scale to start from; 0 or NaN if it says nothing.
+        """The scale that one batch suggests for the start; 0 or NaN if it suggests none.
 
         LSQ's start value 2 * mean|v| / sqrt(qmax) (section 2.1), or max|v| / qmax with
-        `from_range`: the former serves few levels; at 8 bits it spans far more than the data.
+        `from_range`: the former suits few levels; at 8 bits it spans far more than the data.
         """
         values = tf.cast(inputs, tf.float32)
         if not self.signed:
@@ -88,14 +88,14 @@ class UniformActivationQuantizer(UniformQuantizer):
         raise NotImplementedError
 
     def follow(self, inputs: tf.Tensor, weights: Variables, member: int) -> None:
-        """Take note of the tensor number `member` of a training batch; by default, nothing."""
+        """Observe tensor number `member` of a training batch; does nothing by default."""
 
     def covered(self, parameters: Parameters) -> tf.Tensor:
-        """The estimate that the present parameters come from."""
+        """The estimate that the current parameters come from."""
         raise NotImplementedError
 
     def spanning(self, low: Any, high: Any) -> Any:
-        """The estimate of a grid from `low` to `high`; without an offset `high` decides."""
+        """The estimate for a grid from `low` to `high`; without an offset, `high` decides."""
         return high / self.qmax
 
     def stored_grid(self, variables: Variables) -> tuple[tf.Tensor, tf.Tensor]:
@@ -111,8 +111,9 @@ class UniformActivationQuantizer(UniformQuantizer):
         member: int | None = 0,
         **kwargs: Any,
     ) -> tf.Tensor:
-        """Quantize `inputs`, the tensor number `member` of those on this grid; None for a tensor
-        made from them, which says nothing new about the range."""
+        """Quantize `inputs`, tensor number `member` of those on this grid; None for a tensor made
+        from them, which adds nothing about the range.
+        """
         variables = {name: weights[name] for name in self.parameters}
         parameters: Any = variables
         if training:
@@ -170,7 +171,7 @@ class UniformActivationQuantizer(UniformQuantizer):
         store(self.gathered(estimate))
 
     def gathered(self, estimate: tf.Tensor) -> tf.Tensor:
-        """What the replicas of a strategy have estimated, as one; outside of one, `estimate`."""
+        """The combined estimate of the replicas of a strategy; `estimate` without a strategy."""
         replica = tf.distribute.get_replica_context()
         if replica is None or not tf.distribute.has_strategy():
             return estimate
@@ -197,9 +198,9 @@ class UniformActivationQuantizer(UniformQuantizer):
 
 
 class Observer:
-    """What eager passes over some batches say of a grid; each sets it anew.
+    """Collects what eager passes over some batches show about a grid; each pass sets it again.
 
-    Of several tensors on one grid in a batch the widest counts.
+    If several tensors of a batch are on one grid, the widest counts.
 
     Args:
         quantizer: of the grid.
@@ -217,7 +218,7 @@ class Observer:
         self._is_first = True
 
     def see(self, inputs: tf.Tensor) -> None:
-        """Take note of a tensor's values."""
+        """Observe a tensor's values."""
         quantizer = self._quantizer
         estimate = quantizer.observe(inputs)
         if not np.all(np.isfinite(estimate)):
@@ -237,7 +238,7 @@ class Observer:
 
 
 def break_ties(inputs: tf.Tensor, step: tf.Tensor, zero_point: tf.Tensor) -> tf.Tensor:
-    """Move means of grid values that lie half-way between levels to the side runtimes take.
+    """Move means of grid values that lie halfway between levels to the side that runtimes round to.
 
     LiteRT and TFLM average the stored int8 values, code + zero point, and round halves away from
     zero; which way that is depends on the zero point. Nothing but exact halves changes its level,
@@ -255,7 +256,7 @@ def break_ties(inputs: tf.Tensor, step: tf.Tensor, zero_point: tf.Tensor) -> tf.
 
 
 class StatisticActivationQuantizer(UniformActivationQuantizer):
-    """One whose parameters are statistics of the data: variables that are not trained.
+    """A quantizer whose parameters are statistics of the data: variables that are not trained.
 
     `parameters` has "step", the scale.
     """

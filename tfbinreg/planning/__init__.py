@@ -1,4 +1,4 @@
-"""What each layer gets and why, decided before anything is touched.
+"""What each layer gets and why, decided before anything is changed.
 
 Knows graphs and recipes; must not build layers.
 """

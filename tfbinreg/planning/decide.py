@@ -1,4 +1,4 @@
-"""Decide, before anything is touched, what happens to each layer and why."""
+"""Decide, before anything is changed, what happens to each layer and why."""
 
 from __future__ import annotations
 
@@ -68,8 +68,7 @@ def _kernel_problems(kernel: KernelPlan, name: str, recipe: Recipe) -> Iterator[
 
 
 def _severed(plan: Plan) -> Iterator[Problem]:
-    """The layers whose pruning leaves no way from the inputs to some output, a last one's among
-    them."""
+    """The layers, also last ones, whose pruning leaves no path from the inputs to some output."""
     graph = plan.graph
     pruned = {kernel.node for kernel in plan.kernels.values() if kernel.is_pruned}
     alive = _reached(graph, pruned)
@@ -88,7 +87,7 @@ def _unused_inputs(graph: Graph) -> Iterator[Problem]:
 
 
 def _reached(graph: Graph, stops: set[int]) -> set[int]:
-    """The nodes to which inputs have a way around some nodes."""
+    """The nodes that inputs can reach without passing through the nodes in `stops`."""
     found = set(graph.inputs)
     for node in graph.nodes:
         if found.intersection(node.inputs) and node.index not in stops:

@@ -46,11 +46,11 @@ class _Bits:
 
 
 def grid_plans(sharing: Sharing, wishes: Wishes, kernels: Collection[int]) -> dict[int, GridPlan]:
-    """The plans of the grids that are wanted, by the last nodes of the operations on them.
+    """The plans of the required grids, by the last nodes of the operations on them.
 
     Args:
         sharing: which operations share a grid.
-        wishes: what is said of their layers.
+        wishes: the wishes for their layers.
         kernels: the nodes of the kernels that are quantized.
     """
     places = _places(sharing, wishes.recipe)
@@ -156,7 +156,7 @@ def _bits(sharing: Sharing, wishes: Wishes, tail: int, places: _Places) -> _Bits
 
 
 def _common_limit(sharing: Sharing, tails: Iterable[int]) -> float | None:
-    """The upper limit of all tensors on a grid, None if they have none, or several."""
+    """The upper limit of all tensors on a grid; None if they have none, or different ones."""
     limits = {
         relu_limit(sharing.node(tail).layer) if sharing.role(tail) is Role.RELU else None
         for tail in tails

@@ -1,4 +1,4 @@
-"""Which tensors lie on one grid."""
+"""Which tensors share a grid."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from tfbinreg.network.layer_kinds import KINDS, Kind, Role
 class Sharing:
     """The operations of a model, each of which ends on a grid, and the grids that are one.
 
-    A grid is known by its leader: of the operations that end on it the last node of the first.
+    A grid is identified by its leader: the last node of the first operation that ends on it.
 
     Attributes:
         graph: of a normalized model.
         chains: the operations.
-        leaders: node -> the leader of the grid that its output lies on.
+        leaders: node -> the leader of the grid that its output is on.
         groups: leader -> the last nodes of the operations that end on its grid, in order.
     """
 
@@ -41,7 +41,7 @@ class Sharing:
         return self.kind(index).role
 
     def sources(self, index: int) -> list[int]:
-        """The leaders of the grids that the inputs of a layer lie on."""
+        """The leaders of the grids that the inputs of a layer are on."""
         return [self.leaders[producer] for producer in self.graph.nodes[index].inputs]
 
     def is_input(self, tail: int) -> bool:
@@ -50,7 +50,7 @@ class Sharing:
 
 
 def share_grids(graph: Graph) -> Sharing:
-    """See `Sharing`: what is joined shares a grid, and what moves numbers about keeps it."""
+    """See `Sharing`: joined tensors share a grid, and layers that only move numbers keep it."""
     chains = fused_chains(graph)
     owners: dict[int, int] = {}  # node -> the operation on whose grid its output lies
     joined: dict[int, int] = {}  # operation -> an earlier one whose grid it shares

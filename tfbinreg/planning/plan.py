@@ -1,4 +1,4 @@
-"""What happens to each layer and why: the result of `decide`, printable as a table."""
+"""What happens to each layer and why: the result of `decide`, which prints as a table."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ class KernelPlan:
 
     Attributes:
         node: the layer's index in the graph.
-        spec: what is wanted of its quantizer.
+        spec: the requirements on its quantizer.
         parameters: size of the kernel.
         norms: indices of the normalizations that are folded into it while training; None if it
             trains without them.
-        bias_bits: bits of its bias, None for 32.
-        bin_weight: factor of its part in the bin regularization, None for 1.
-        penalty_weights: the same for any penalty, by its name.
+        bias_bits: bits of its bias; None for 32.
+        bin_weight: factor of its part in the bin regularization; None for 1.
+        penalty_weights: the same for any penalty, by name.
         method: name of the method that quantizes it.
     """
 
@@ -46,17 +46,17 @@ class KernelPlan:
 
     @property
     def axis(self) -> int | None:
-        """Channel axis of its steps, None for one step."""
+        """Channel axis of its steps; None for one step."""
         return self.spec.axis
 
     @property
     def is_pruned(self) -> bool:
-        """Whether all of its channels are."""
+        """Whether all of its channels are pruned."""
         return self.spec.channel_bits is not None and not any(self.spec.channel_bits)
 
     @property
     def packed_bytes(self) -> int:
-        """What its codes take."""
+        """The bytes that its codes take."""
         own = self.spec.channel_bits or (self.spec.bits,)
         return -(-self.parameters * sum(own) // (8 * len(own)))
 
@@ -75,8 +75,8 @@ class GridPlan:
         fixed: whether it is the grid of a model input, which is not trained.
         prescribed: whether the runtime prescribes it, as for a sigmoid.
         method: name of the method that quantizes to it.
-        unnormalized: as of `GridSpec`.
-        reason: why these bits.
+        unnormalized: as in `GridSpec`.
+        reason: why it has these bits.
     """
 
     nodes: tuple[int, ...]
@@ -93,7 +93,7 @@ class GridPlan:
 
     @property
     def spec(self) -> GridSpec:
-        """What is wanted of its quantizer."""
+        """The requirements on its quantizer."""
         return GridSpec(
             bits=self.bits,
             signed=self.signed,
@@ -117,8 +117,8 @@ class Plan:
         grids: the activation grids by the node indices of the tensors on them.
         skipped: the layers that a rule leaves float.
         same_grid: for each node that keeps or re-enters a grid, the node that owns it.
-        problems: everything that stands in the way; empty if the model can be quantized.
-        coarse: what loses most of its levels beside far larger numbers; needs calibration data.
+        problems: everything that prevents quantization; empty if the model can be quantized.
+        coarse: what loses most of its levels next to far larger numbers; requires calibration data.
     """
 
     graph: Graph
@@ -132,7 +132,7 @@ class Plan:
 
     @property
     def absorbed(self) -> frozenset[int]:
-        """ReLU nodes that become part of the unsigned grid behind them."""
+        """ReLU nodes that become part of the unsigned grid after them."""
         return frozenset(
             tail
             for tail, grid in self.grids.items()
@@ -142,9 +142,10 @@ class Plan:
         )
 
     def rows(self) -> list[dict[str, Any]]:
-        """One dict per call of a layer: layer, kind, weight_bits (a text where channels differ:
-        "0-4, 12 pruned"), activation_bits, grid, parameters, bytes (both 0 where a layer is called
-        again), note."""
+        """One dict per layer call: layer, kind, weight_bits (a text where channels differ: "0-4, 12
+        pruned"), activation_bits, grid, parameters, bytes (both 0 if the layer was called before),
+        note.
+        """
         tail_of = {index: tail for tail, chain in self.chains.items() for index in chain}
         return [self._row(node, tail_of.get(node.index)) for node in self.graph.nodes]
 

@@ -1,4 +1,4 @@
-"""On which grids numbers can be negative, and on which they reach far on the positive side only."""
+"""The grids with negative numbers, and those whose numbers extend far only on the positive side."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def signed_grids(sharing: Sharing, *, unsigned_input: bool | None) -> frozenset[
 
 
 def lopsided_grids(sharing: Sharing, signed: AbstractSet[int]) -> frozenset[int]:
-    """Those of the signed grids all of whose tensors reach far on the positive side only.
+    """The signed grids all of whose tensors extend far only on the positive side.
 
     Args:
         sharing: the grids.

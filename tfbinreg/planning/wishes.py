@@ -1,4 +1,4 @@
-"""What rules and annotations say of each layer."""
+"""What rules and annotations set for each layer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tfbinreg.network.graph import Graph
 
 @dataclasses.dataclass(frozen=True)
 class Wishes:
-    """What is wanted of the layers of a model.
+    """The wishes for the layers of a model.
 
     Attributes:
         graph: of the model.
@@ -25,8 +25,7 @@ class Wishes:
     annotated: Mapping[str, LayerSettings | None] | None = None
 
     def settings(self, chain: Iterable[int]) -> LayerSettings:
-        """Rules for layers that are one operation, then its annotations; of several the last
-        wins."""
+        """Rules for layers that are one operation, then its annotations; the last one wins."""
         nodes = [self.graph.nodes[index] for index in chain]
         merged = self.recipe.settings(*[(node.name, node.kind) for node in nodes])
         for node in nodes:
@@ -43,6 +42,6 @@ class Wishes:
         return self.annotated is None or self.graph.nodes[index].name in self.annotated
 
     def methods(self, chains: Iterable[Iterable[int]]) -> list[str]:
-        """The methods that are wanted for operations, each once."""
+        """The methods requested for operations, each once."""
         wanted = [self.settings(chain).method or self.recipe.method for chain in chains]
         return list(dict.fromkeys(wanted))

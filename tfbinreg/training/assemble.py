@@ -70,7 +70,7 @@ class _Placer:
         return output
 
     def _namesake(self, tail: int) -> Node:
-        """The layer after which the grid behind `tail` is called: an input, or the last one."""
+        """The layer that names the grid after `tail`: an input, or the last one."""
         head = self.plan.graph.nodes[self.plan.chains[tail][0]]
         is_input = KINDS[head.kind].role is Role.INPUT
         return head if is_input else self.plan.graph.nodes[tail]
@@ -110,7 +110,7 @@ class _Placer:
         return layer
 
     def _is_exact(self, node: Node) -> bool:
-        """Whether a node is a hard swish between learned grids of which the second is its own."""
+        """Whether a node is a hard swish between learned grids, the second of which is its own."""
         grid = self.plan.grids.get(node.index)
         if node.kind != "HardSwish" or grid is None or len(grid.nodes) > 1:
             return False

@@ -1,7 +1,7 @@
-"""Batch-normalization statistics measured anew.
+"""Re-estimation of batch-normalization statistics.
 
 At low bits the running averages lag behind weights whose codes flip from step to step, which costs
-points in evaluation (Nagel et al., ICML 2022, section 3).
+accuracy points in evaluation (Nagel et al., ICML 2022, section 3).
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ keras = _compat.keras
 def reestimate_batch_norm(model: Any, data: Any, *, batches: int = 50) -> None:
     """Replace every BatchNormalization's moving statistics by averages over training batches.
 
-    Each batch is normalized by its own statistics, as in training, and its means and variances are
-    averaged with equal weight; nothing is dropped, no noise is added, no weight changes. Batches of
-    some 100 samples or more give good variances. They should be what `fit` was given: weights that
-    were trained on augmented images are used to the statistics of those. So layers of the model
-    that augment images act here as in training. Normalizations that are folded while training are
-    left alone: their statistics are part of the trained codes.
+    Each batch is normalized with its own statistics, as in training, and the means and variances
+    are averaged with equal weight. Nothing is dropped, no noise is added, and no weight changes.
+    Batches of about 100 samples or more give good variances. Use the batches that `fit` was given:
+    weights trained on augmented images expect the statistics of augmented images. For this reason,
+    layers of the model that augment images act here as in training. Normalizations that are folded
+    during training are left alone: their statistics are part of the trained codes.
 
     Args:
         model: the model, quantized or not; its moving means and variances are set.
-        data: training inputs in batches: a tf.data.Dataset or an iterable, labels are dropped; an
-            array is cut into batches of 64.
+        data: training inputs in batches: a tf.data.Dataset or an iterable. Labels are dropped. An
+            array is split into batches of 64.
         batches: how many batches to use.
 
     Raises:
-        ValueError: if the data is empty, of an unknown form or of other shapes than the inputs, or
-            gives statistics that are not finite; nothing is changed then.
+        ValueError: if the data is empty, has an unknown form or shapes that differ from the inputs,
+            or gives statistics that are not finite. In that case nothing is changed.
     """
     Reestimation(model).run(data, batches)
 
@@ -51,7 +51,7 @@ class Reestimation:
         self._statistics = BatchStatistics(model, augmented=True)
 
     def run(self, data: Any, batches: int, *, advance: Advance = quietly) -> None:
-        """As `reestimate_batch_norm`; `advance` is told of each batch."""
+        """Like `reestimate_batch_norm`; `advance` is called for each batch."""
 
         def checked() -> Iterator[Any]:
             found = itertools.islice(input_batches(data), batches)
@@ -67,10 +67,10 @@ class BatchNormReestimation(keras.callbacks.Callback):
     """Runs `reestimate_batch_norm` before each validation, and once more when training ends.
 
     Args:
-        data: training inputs, as for `reestimate_batch_norm`; iterated anew each time.
+        data: training inputs, as for `reestimate_batch_norm`; iterated again each time.
         batches: how many batches to use.
-        before_validation: whether to run before each epoch's validation as well, so that the
-            validation metrics are those of the final model.
+        before_validation: whether to run before each epoch's validation too, so that the validation
+            metrics are those of the final model.
     """
 
     def __init__(self, data: Any, *, batches: int = 50, before_validation: bool = True) -> None:
@@ -100,17 +100,18 @@ class BatchNormReestimation(keras.callbacks.Callback):
 class FreezeBatchNorm(keras.callbacks.Callback):
     """Freezes the statistics of folded normalizations (`recipes.hardware_friendly`) at an epoch.
 
-    Before it training normalizes by the statistics of each batch, from it on by the moving ones, as
-    inference does and the device will. Freeze late, when the moving statistics have settled, and
-    leave some epochs for the weights to adapt; nothing is traced again. A training too short to
-    reach the epoch gets a `QuantizationWarning`.
+    Before that epoch, training normalizes with the statistics of each batch; from then on with the
+    moving statistics, as inference does and the device will. Freeze late, when the moving
+    statistics have settled, and leave some epochs for the weights to adapt. Nothing is retraced. If
+    training is too short to reach the epoch, a `QuantizationWarning` is issued.
 
     Args:
         epoch: first epoch, counted from 0, with frozen statistics. It is compared with the epoch
-            number Keras reports, so resuming ends up in the right state.
+            number that Keras reports, so a resumed training is in the right state.
 
     Raises:
-        ValueError: if `epoch` is negative; when training begins, if the model folds none.
+        ValueError: if `epoch` is negative; when training begins, if the model has no folded
+            normalizations.
     """
 
     def __init__(self, epoch: int) -> None:

@@ -1,7 +1,7 @@
 """A pass through a model whose normalizations take the statistics of the batch, as in training.
 
 Nothing else is as in training: nothing is dropped, no noise is added, no variable changes. Only
-augmentation may act.
+augmentation can be active.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ class BatchStatistics:
     """Runs a model on the statistics of each batch.
 
     Args:
-        model: the model, quantized or not. A subclassed one, and models inside it, whose layers
-            cannot be told apart from here, run as in training.
-        folded: whether normalizations that are folded into kernels take them too.
-        augmented: whether layers that vary images in training do it here.
+        model: the model, quantized or not. Subclassed models, also inside another model, run as in
+            training: their layers cannot be distinguished from here.
+        folded: whether normalizations that are folded into kernels use them too.
+        augmented: whether layers that augment images in training do so here.
     """
 
     def __init__(self, model: Any, *, folded: bool = True, augmented: bool = False) -> None:
@@ -56,8 +56,9 @@ class BatchStatistics:
 
     @contextlib.contextmanager
     def momentum(self, momentum: float) -> Iterator[None]:
-        """Scope in which a batch moves the moving statistics with this momentum; afterwards they
-        and the momenta are what they were."""
+        """Scope in which a batch updates the moving statistics with this momentum; afterwards they
+        and the momenta are restored.
+        """
         momenta, self._measures = [norm.momentum for norm in self.norms], momentum == 0.0
         moving = [v for norm in self.norms for v in (norm.moving_mean, norm.moving_variance)]
         before = [variable.numpy() for variable in moving]
@@ -79,12 +80,12 @@ class BatchStatistics:
 
         Args:
             batches: model inputs.
-            traced: whether to run as a graph, which pays for many batches.
-            folded: whether those of folded ones too, which changes the codes that are trained.
+            traced: whether to run as a graph, which pays off for many batches.
+            folded: whether to include folded normalizations, which changes the trained codes.
 
         Raises:
-            ValueError: if there are no batches, or the statistics would not be finite; nothing is
-                changed then.
+            ValueError: if there are no batches, or the statistics would not be finite. In that case
+                nothing is changed.
         """
         norms = self.norms if folded else self.norms[: self._unfolded]
         moving = [v for norm in norms for v in (norm.moving_mean, norm.moving_variance)]
@@ -113,7 +114,7 @@ class BatchStatistics:
 
         Args:
             inputs: a batch of model inputs.
-            observer: shown every layer call's output.
+            observer: receives the output of every layer call.
         """
         if self._graph is None:
             return tf.nest.flatten(self._model(inputs, training=True))
@@ -123,8 +124,9 @@ class BatchStatistics:
         return [tensors[index] for index in self._graph.outputs]
 
     def _mode(self, layer: Any) -> dict[str, bool]:
-        """The training argument: true for what takes the statistics of the batch, but for kernels,
-        as the passes of their quantizers would count."""
+        """The training argument: true for layers that use the statistics of the batch, except
+        kernels, because the passes of their quantizers would count.
+        """
         acts = isinstance(layer, self._by_batch) or (self._augmented and varies_images(layer))
         self._calls[layer] += 1
         if self._measures and isinstance(layer, keras.layers.BatchNormalization):

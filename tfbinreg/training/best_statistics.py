@@ -1,8 +1,8 @@
 """Which batch-normalization statistics a finalized model keeps: those of training, or new ones.
 
-Re-estimated statistics are mostly better at low bits, but not always: where many values of a
+At low bits, re-estimated statistics are usually better, but not always: where many values of a
 channel lie on a rounding threshold, the smallest change of its mean moves all of them by a level.
-So both are tried, on the given training data.
+So both are tried on the given training data.
 """
 
 from __future__ import annotations
@@ -44,21 +44,21 @@ def choose_statistics(
 ) -> StatisticsChoice | None:
     """Re-estimate batch normalization, and keep the better of the new and the old statistics.
 
-    Given labels, better is the higher accuracy, of equal ones the smaller loss; without, the
-    outputs that are nearer to those with the statistics of each batch.
+    With labels, the better ones have the higher accuracy or, at equal accuracy, the smaller loss.
+    Without labels, the better ones give outputs closer to those with the statistics of each batch.
 
     Args:
         model: a trained model from `quantize_apply`; its moving statistics may change.
         data: as for `finalize`.
-        batches: how many of them to use.
-        integer_model: makes the integer model of `model` as it is at the time.
-        advance: is told what is being done.
+        batches: how many batches to use.
+        integer_model: makes the integer model of `model` in its current state.
+        advance: is called with what is being done.
 
     Returns:
         What was found; None if the model has no statistics of its own.
 
     Raises:
-        ValueError: as `reestimate_batch_norm`, or if nothing can be made of the labels.
+        ValueError: as `reestimate_batch_norm`, or if the labels cannot be used.
     """
     norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
     if not norms:
@@ -80,7 +80,7 @@ def choose_statistics(
 
 
 def _or_none(integer_model: Callable[[], IntegerModel]) -> IntegerModel | None:
-    """The integer model with the statistics of training, None if it has none with them."""
+    """The integer model with the statistics of training; None if there is none."""
     try:
         return integer_model()
     except ValueError:
@@ -88,7 +88,7 @@ def _or_none(integer_model: Callable[[], IntegerModel]) -> IntegerModel | None:
 
 
 def rewindable(data: Any, batches: int) -> Any:
-    """Data that can be gone through several times: of an iterator, the batches that are used."""
+    """Data that can be iterated several times: of an iterator, the batches that are used."""
     return list(itertools.islice(data, batches)) if isinstance(data, Iterator) else data
 
 
@@ -181,14 +181,14 @@ def channels_on_thresholds(
 ) -> tuple[ThresholdChannel, ...]:
     """The channels of low-bit activations of which many values lie on a rounding threshold.
 
-    Such a value takes one level or the other by the last digits of a bias: a new mean, a different
-    runtime or a little noise moves all of them. Mostly it is a constant background of the images.
+    The last digits of a bias decide which level such a value takes: a new mean, a different runtime
+    or a little noise moves all of them. Usually the cause is a constant background of the images.
 
     Args:
         model: the model as it is deployed, its biases rounded.
         data: as for `finalize`.
-        batches: how many of them to use.
-        advance: is told what is being done.
+        batches: how many batches to use.
+        advance: is called with what is being done.
     """
     graph = trace(model)
     grids = {site.name: site.grid() for site in activation_sites(model)}

@@ -10,10 +10,10 @@ from tfbinreg.core.recipe import BIN_REGULARIZATION, Recipe
 
 
 def with_bin_options(recipe: Recipe, given: Mapping[str, Any]) -> Recipe:
-    """The recipe with options of the bin regularization that were given beside it.
+    """The recipe with the options of the bin regularization that were passed separately.
 
     Warns:
-        DeprecationWarning: if there are any, saying what to write.
+        DeprecationWarning: if there are any, showing what to write instead.
     """
     if not given:
         return recipe

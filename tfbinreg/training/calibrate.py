@@ -26,7 +26,7 @@ LABELS = "labels"  # of an .npz file, which are no input
 
 
 def in_batches(arrays: Any) -> Iterator[Any]:
-    """Arrays in any structure, cut into batches of 64 along their first axis."""
+    """Arrays in any structure, split into batches of 64 along their first axis."""
     for start in range(0, len(tf.nest.flatten(arrays)[0]), BATCH_SIZE):
         rows = slice(start, start + BATCH_SIZE)
         yield tf.nest.map_structure(operator.itemgetter(rows), arrays)
@@ -38,11 +38,10 @@ def labelled_batches(data: Any) -> Iterator[tuple[Any, Any]]:
     Args:
         data: an array, a list or dict of arrays (one per input), a tuple of inputs and labels, a
             tf.data.Dataset, or an iterable (also a list) of batches of inputs or of tuples of
-            inputs and labels. Arrays are cut into batches of 64.
+            inputs and labels. Arrays are split into batches of 64.
 
     Raises:
-        ValueError: if the data is of none of these forms, or has other numbers of inputs and of
-            labels.
+        ValueError: if the data has none of these forms, or the numbers of inputs and labels differ.
     """
     arrays = isinstance(data, list) and data and all(isinstance(p, np.ndarray) for p in data)
     if isinstance(data, tuple) and len(data) == 2:
@@ -69,10 +68,10 @@ def input_batches(data: Any) -> Iterator[Any]:
 
 
 def check_batch(batch: Any, inputs: Sequence[Any]) -> None:
-    """Check that a batch has the shapes of a model's inputs, but for axes of length 1 at the end.
+    """Check that a batch has the shapes of a model's inputs, except for trailing axes of length 1.
 
     Args:
-        batch: an array, a list of arrays, or a dictionary of them by the inputs' names.
+        batch: an array, a list of arrays, or a dictionary of arrays by input name.
         inputs: `model.inputs`.
 
     Raises:
@@ -95,17 +94,17 @@ def check_batch(batch: Any, inputs: Sequence[Any]) -> None:
 
 
 def sample_batches(data: Any, inputs: Sequence[Any] | None = None) -> list[Any]:
-    """The first 512 samples of `data`, in batches of 64 or somewhat more.
+    """The first 512 samples of `data`, in batches of 64 or slightly more.
 
     Args:
         data: see `input_batches`; also (inputs, labels), whose labels are dropped, a list of
-            batches, or the path of an .npy file (one input) or an .npz file (an array by each
-            input's name).
-        inputs: `model.inputs`, whose shapes they must have; None does not check that.
+            batches, or the path of an .npy file (one input) or an .npz file (one array per input
+            name).
+        inputs: `model.inputs`, whose shapes the samples must have; None skips this check.
 
     Raises:
-        ValueError: if there are none, or they hold NaN or infinite values, or no numbers, or only
-            zeros, or do not fit `inputs`.
+        ValueError: if there are no samples, or they contain NaN or infinite values, are not
+            numbers, are all zeros, or do not fit `inputs`.
     """
     batches = []
     count = 0
@@ -137,7 +136,7 @@ def _opened(data: Any, inputs: Sequence[Any] | None) -> Any:
 
 
 def read_samples(path: str) -> Any:
-    """The array of an .npy file, or those of an .npz file by name, without labels."""
+    """The array of an .npy file, or the arrays of an .npz file by name, without labels."""
     try:
         loaded = np.load(path, allow_pickle=False)
     except (OSError, ValueError) as error:
@@ -158,7 +157,8 @@ def _check_numbers(batch: Any) -> None:
 
 def cut_evenly(batches: list[Any]) -> list[Any]:
     """The same samples in as many batches of at least 64 as they fill: the statistics of smaller
-    batches say little. Batches whose samples differ in shape stay as they are."""
+    batches are unreliable. Batches whose samples differ in shape stay as they are.
+    """
     shapes = {tuple(np.shape(part)[1:] for part in tf.nest.flatten(batch)) for batch in batches}
     if len(shapes) > 1:
         return batches
@@ -172,13 +172,13 @@ def cut_evenly(batches: list[Any]) -> list[Any]:
 def calibrate(model: Any, batches: list[Any]) -> None:
     """Start every activation step from its values over `batches`, and set the moving statistics.
 
-    Normalizations take the statistics of each batch meanwhile, as they do in training: quantized
-    weights give other statistics than the float ones that the moving averages come from, and steps
-    that start from those are several times too small at low bits. Each layer sees inputs that are
-    quantized already. Afterwards the moving statistics are those of the quantized model, and the
-    weight steps of folded kernels start anew from them.
+    Meanwhile, normalizations use the statistics of each batch, as they do in training. Quantized
+    weights give different statistics from the float weights that the moving averages come from, and
+    steps started from those averages are several times too small at low bits. Each layer sees
+    inputs that are already quantized. Afterwards, the moving statistics are those of the quantized
+    model, and the weight steps of folded kernels are restarted from them.
 
-    A grid on which the data shows nothing but zeros starts at a step of its own, with a warning.
+    A grid on which the data shows only zeros gets a default step, with a warning.
 
     Args:
         model: a model from `quantize_apply` that has not been trained.
@@ -208,7 +208,7 @@ def calibrate(model: Any, batches: list[Any]) -> None:
 
 @contextlib.contextmanager
 def _observed(model: Any) -> Iterator[dict[str, Observer]]:
-    """While active, eager passes start the activation grids; their observers, by name."""
+    """While active, eager passes start the activation grids; yields their observers by name."""
     sites = activation_sites(model)
     observers = {site.name: Observer(site.quantizer, site.variables) for site in sites}
     for site in sites:
@@ -221,9 +221,9 @@ def _observed(model: Any) -> Iterator[dict[str, Observer]]:
 
 
 def _start_unseen(model: Any, names: Sequence[str]) -> None:
-    """Give a step to the grids that saw only zeros, such as a dead ReLU's, and warn of them.
+    """Give a step to grids that saw only zeros, such as a dead ReLU's, and warn about them.
 
-    Not to those of inputs, which no training could adapt later.
+    Input grids are excluded, because training could not adapt them later.
     """
     unseen = [
         site for site in activation_sites(model) if site.name in names and not site.quantizer.fixed

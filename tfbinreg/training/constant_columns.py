@@ -1,4 +1,4 @@
-"""Columns that never changed when a Normalization was adapted; their factor would be 1e7."""
+"""Columns that were constant when a Normalization was adapted; their factor would be 1e7."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ _LEAST_DEVIATION = 1e-7  # Keras divides by this much at least
 def constant_columns_kept_small(model: Any) -> Iterator[None]:
     """While active, constant columns of the Normalization layers in `model` have variance 1.
 
-    Their mean is taken off as before, so they are zero where they have their constant value. Keras
-    would multiply the rounding of the input's grid by 1e7. Warns of each layer with such columns.
+    Their mean is subtracted as before, so they are zero where they have their constant value. Keras
+    would multiply the rounding error of the input's grid by 1e7. Warns about each layer with such
+    columns.
     """
     changed: list[tuple[Any, Any]] = []
     try:

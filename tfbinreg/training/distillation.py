@@ -1,4 +1,4 @@
-"""`distill`: a quantized model learns from a teacher's outputs as well as from its targets."""
+"""`distill`: a quantized model learns from a teacher's outputs in addition to its targets."""
 
 from __future__ import annotations
 
@@ -37,43 +37,44 @@ def distill(
 ) -> None:
     """Let `fit` train a quantized model with a teacher (knowledge distillation).
 
-    What is minimized, and logged as `loss`, becomes
+    The minimized loss, logged as `loss`, becomes
 
         task_weight * (loss of `compile`) + weight * (distillation loss) + penalties
 
-    and `distillation_loss`, the mean without its weight, is logged. Evaluation and files stay as
-    they are. The teacher runs in inference mode, in its own types, on what the
-    model is given; it gets no gradient and is not saved. Call `distill` before or after `compile`;
-    another call replaces the teacher. Layers that vary the inputs in training (augmentation, noise)
-    do so for the student only.
+    and the mean `distillation_loss`, without its weight, is logged. Evaluation and files do not
+    change. The teacher runs in inference mode, in its own dtypes, on the model's inputs. It gets no
+    gradient and is not saved. Call `distill` before or after `compile`; another call replaces the
+    teacher. Layers that vary the inputs in training (augmentation, noise) do so for the student
+    only.
 
-    "auto" chooses by what an output comes from. Behind a softmax or a sigmoid it compares softened
-    probabilities: T^2 KL(teacher || student), over the classes (`categorical`) or for each label
-    (`binary`; Hinton, Vinyals and Dean, arXiv 1503.02531). Other outputs are taken for logits, and
-    compared likewise, if the model is compiled with a crossentropy with `from_logits=True`; with a
-    stock loss for numbers, such as "mse", the mean squared error is taken. What that does not
-    decide, such as a loss of your own behind a linear layer, is refused. Outputs that `compile`
-    gives no loss are left out, unless no output has one.
+    "auto" chooses by the layer that an output comes from. After a softmax or a sigmoid it compares
+    softened probabilities: T^2 KL(teacher || student), over the classes (`categorical`) or for each
+    label (`binary`; Hinton, Vinyals and Dean, arXiv 1503.02531). Other outputs are treated as
+    logits and compared in the same way if the model is compiled with a crossentropy with
+    `from_logits=True`. With a stock loss for numbers, such as "mse", the mean squared error is
+    used. Cases that these rules do not decide, such as a loss of your own after a linear layer,
+    raise an error. Outputs that have no loss in `compile` are left out, unless no output has one.
 
     Args:
         model: the student, from `quantize_apply` or `load_model`.
-        teacher: a model of tf_keras, or of Keras 3 on TensorFlow, of the same inputs and outputs;
-            None for the float model that `quantize_apply` was given, as it was then; False to
-            train without a teacher again.
+        teacher: a model of tf_keras, or of Keras 3 on TensorFlow, with the same inputs and outputs;
+            None for the float model that was passed to `quantize_apply`, in its state at that time;
+            False to train without a teacher again.
         weight: factor of the distillation loss.
-        task_weight: factor of the loss of `compile`; 0 learns from the teacher alone, also from
-            inputs without targets.
-        temperature: T, by which logits are divided.
+        task_weight: factor of the loss of `compile`; 0 learns from the teacher alone, which also
+            works for inputs without targets.
+        temperature: T, which divides the logits.
         loss: "auto", "categorical", "binary", "mse", or a function of the teacher's and the
-            student's outputs that returns a loss for each sample. A dict gives each output its
-            own, by name; those that it leaves out, or gives None, are not compared. Several
-            outputs are added up with the `loss_weights` of `compile`. Sample weights act on all.
+            student's outputs that returns a loss for each sample. A dict assigns a loss to each
+            output by name; outputs that it omits or maps to None are not compared. The losses of
+            several outputs are added with the `loss_weights` of `compile`. Sample weights apply to
+            all of them.
 
     Raises:
-        TypeError: if the teacher is no Keras model.
+        TypeError: if the teacher is not a Keras model.
         ValueError: if `model` is not a `QuantizedModel`, there is no float model, an argument is
-            out of range, the teacher's inputs or outputs have other shapes, or "auto" cannot
-            choose; the last when `fit` begins if the model is not compiled yet.
+            out of range, the teacher's inputs or outputs have different shapes, or "auto" cannot
+            choose. If the model is not compiled yet, this last error is raised when `fit` begins.
     """
     if not isinstance(model, QuantizedModel):
         raise ValueError("distill needs a model from tfbinreg.quantize_apply.")
@@ -147,7 +148,7 @@ class Distillation:
             self._functions(student)
 
     def train_step(self, student: QuantizedModel, data: Any) -> dict[str, tf.Tensor]:
-        """Keras' train step with the distillation loss; the logs."""
+        """Keras' train step with the distillation loss; returns the logs."""
         inputs, targets, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         taught = self._teach(student, inputs)
         with tf.GradientTape() as tape:
@@ -262,7 +263,7 @@ class _PerSample(keras.losses.Loss):
 
 
 def _teacher(model: QuantizedModel, given: Any) -> Any:
-    """The model that is meant by the argument of `distill`."""
+    """The model that the argument of `distill` refers to."""
     if given is None:
         if model.float_model is None:
             raise ValueError(
@@ -287,13 +288,13 @@ def _teacher(model: QuantizedModel, given: Any) -> Any:
 
 
 def _origins(student: QuantizedModel, teacher: Any) -> list[tuple[str, str]]:
-    """Of the outputs of both models; those of a teacher that cannot be read are the student's."""
+    """The output origins of both models; a teacher that cannot be read gets the student's."""
     own = soft_targets.origins(student) or []
     return list(zip(soft_targets.origins(teacher) or own, own, strict=False))
 
 
 def _check_shapes(what: str, found: Sequence[Any], wanted: Sequence[Any]) -> None:
-    """Raise ValueError unless tensors have these shapes, but for the batch and open sizes."""
+    """Raise ValueError unless tensors have these shapes, except for the batch and open sizes."""
     shapes, own = ([tuple(tensor.shape[1:]) for tensor in part] for part in (found, wanted))
     fits = len(shapes) == len(own) and all(map(_fits, shapes, own))
     if not fits:
@@ -307,13 +308,14 @@ def _fits(one: tuple[Any, ...], other: tuple[Any, ...]) -> bool:
 
 
 def _in_order(parts: Sequence[Any], student: QuantizedModel, inputs: Sequence[Any]) -> list[Any]:
-    """What belongs to each of the student's inputs, in the order of a teacher's `inputs`, if both
-    have the same names; else as it is."""
+    """One part per student input, in the order of the teacher's `inputs` if both have the same
+    names; otherwise unchanged.
+    """
     by_name = dict(zip(_names(student.inputs), parts, strict=True))
     names = _names(inputs)
     return [by_name[name] for name in names] if set(names) == set(by_name) else list(parts)
 
 
 def _names(inputs: Sequence[Any]) -> list[str]:
-    """What models of either Keras call their inputs."""
+    """The input names of a model of either Keras."""
     return [tensor._keras_history[0].name for tensor in inputs]

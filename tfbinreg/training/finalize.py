@@ -1,4 +1,4 @@
-"""The last step of training: the model computes what its file will compute."""
+"""The last step of training: afterwards the model computes what its file will compute."""
 
 from __future__ import annotations
 
@@ -36,44 +36,44 @@ def finalize(
 ) -> FinalizeReport:
     """Make a trained quantized model ready to be evaluated, saved and converted.
 
-    From then on, in inference mode, it computes what the target computes with its file, bit for
-    bit (see `IntegerModel`), until `fit` trains it again. It has no gradients in this form. A
-    `tf.function` of your own keeps the weights as they were when it was traced.
+    From then on, in inference mode, the model computes what the target computes with its file, bit
+    for bit (see `IntegerModel`), until `fit` trains it again. In this form it has no gradients. A
+    `tf.function` of your own keeps the weights that it was traced with.
 
     If `data` is given, batch normalization is re-estimated, and the better of the new and the old
-    statistics is kept: with labels those of higher accuracy or, if they are no classes, of smaller
-    loss; without, those whose outputs are nearer to the ones with the statistics of each batch. The
-    integer models are compared, on the given data and no other.
+    statistics is kept. With labels, the better ones give the higher accuracy or, if the labels are
+    not classes, the smaller loss. Without labels, their outputs are closer to those with the
+    statistics of each batch. The integer models are compared, on the given data only.
 
     Steps that are too small for LiteRT (`too_fine`) are made larger, with a warning.
 
     Then every bias is rounded to the int32 grid it is deployed on (input scale * weight scale /
-    pre-scale), a change of less than half such a unit. At low bits that matters: a bias that rounds
-    later than the model was evaluated moves the odd activation by a whole level, and the difference
-    grows from layer to layer.
+    pre-scale), a change of less than half a unit of that grid. At low bits this matters: if a bias
+    is rounded after the model was evaluated, an occasional activation moves by a whole level, and
+    the difference grows from layer to layer.
 
     Args:
         model: a trained model from `quantize_apply`; biases, betas and moving statistics change.
-        data: training inputs in batches, as for `reestimate_batch_norm`, best with labels: a tuple
-            (inputs, labels) of arrays, or a tf.data.Dataset or iterable of such batches; augmented
-            if training was. None leaves batch normalization as it is.
-        batches: how many of them to use.
+        data: training inputs in batches, as for `reestimate_batch_norm`, preferably with labels: a
+            tuple (inputs, labels) of arrays, or a tf.data.Dataset or iterable of such batches;
+            augmented if training was. None leaves batch normalization as it is.
+        batches: how many batches to use.
         target: "tflm" (TFLM, CMSIS-NN and the generated C, which round a sum twice) or "litert"
-            (LiteRT with XNNPACK, which rounds it once); None for the recipe's, which is
-            "litert" unless it says otherwise. For a microcontroller say "tflm".
-        short_constants: whether scales and biases are chosen so that generated C stores those of a
-            channel in three bytes in place of six or seven. In each layer a scale moves by some
-            thousandths, a bias by at most an eighth of an output level. It takes the target "tflm".
+            (LiteRT with XNNPACK, which rounds it once); None for the recipe's target, which is
+            "litert" by default. For a microcontroller use "tflm".
+        short_constants: whether to choose scales and biases so that generated C stores those of a
+            channel in three bytes instead of six or seven. In each layer a scale changes by a few
+            thousandths, a bias by at most an eighth of an output level. Requires the target "tflm".
         verbose: 1 shows a progress bar on a terminal; 0 nothing.
-        advance: takes None and what is being done, for a progress bar of your own.
+        advance: called with None and what is being done, for a progress bar of your own.
 
     Returns:
         What was kept and why, the channels that lie on a rounding threshold, and the layers whose
-        constants stay long; `print` it.
+        constants stay long. `print` shows it as text.
 
     Raises:
-        ValueError: if the target is unknown, or another than short constants take, or the model
-            has no exact integer form, as `freeze` and `IntegerModel`.
+        ValueError: if the target is unknown or does not support short constants, or the model has
+            no exact integer form (see `freeze` and `IntegerModel`).
     """
     require_quantized(model)
     target = finalize_target(model, target, short_constants)
@@ -117,7 +117,7 @@ def finalize_target(model: Any, target: str | None, short_constants: bool) -> st
     """The target that `finalize` will follow.
 
     Raises:
-        ValueError: if it is unknown, or another than short constants take.
+        ValueError: if it is unknown, or does not support short constants.
     """
     target = check_target(model.recipe.target if target is None else target)
     if short_constants and target != TFLM:
@@ -129,7 +129,7 @@ def finalize_target(model: Any, target: str | None, short_constants: bool) -> st
 
 
 def _long_constants(model: Any, short: Frozen) -> tuple[str, ...]:
-    """The layers with a scale for each channel whose scales are as without `short_constants`."""
+    """The per-channel layers whose scales are the same as without `short_constants`."""
     pairs = zip(short.graph.ops, freeze(model, short_constants=False).ops, strict=True)
     return tuple(
         op.name
@@ -140,7 +140,7 @@ def _long_constants(model: Any, short: Frozen) -> tuple[str, ...]:
 
 
 def _coarsen(model: Any, target: str, short_constants: bool) -> Frozen:
-    """Make the steps larger that LiteRT could not compute, and warn of them; the model's graph."""
+    """Enlarge steps that LiteRT could not compute, with a warning; returns the model's graph."""
     coarse: dict[str, None] = {}
     frozen = freeze_with_offsets(model, short_constants=short_constants)
     for _ in frozen.graph.ops:  # each has coarser inputs once those before it are done
@@ -162,13 +162,13 @@ def _coarsen(model: Any, target: str, short_constants: bool) -> Frozen:
 
 
 def _show_steps_as_used(model: Any) -> None:
-    """Training may end with a step below zero, which acts by its size: show that size."""
+    """Training may end with a negative step, which acts by its absolute value: show that value."""
     for site in sites(model):
         site.quantizer.show_as_used(site.variables)
 
 
 def _round_bias(offsets: Offsets, kernel: FrozenKernel, source: Grid) -> None:
-    """Move the bias, or an offset of the last normalization, by what the integer bias differs."""
+    """Move the bias, or an offset of the last normalization, by the integer bias's rounding."""
     unit = float(source.scale) * np.asarray(kernel.scale, np.float64) / kernel.prescale
     change = kernel.bias * unit - offsets.folded(kernel.bias.size).offset
     if not offsets.norms:

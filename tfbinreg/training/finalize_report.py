@@ -13,11 +13,11 @@ class Score:
     """How a model does on the data that `finalize` was given.
 
     Attributes:
-        samples: how many samples.
-        accuracy: share of samples with the right class; None if the labels are no classes.
-        loss: of the compiled model, without regularization; None without labels or loss.
-        distance: without labels, how far the outputs are from those with the statistics of each
-            batch: mean squared difference over their variance.
+        samples: number of samples.
+        accuracy: share of correctly classified samples; None if the labels are not classes.
+        loss: loss of the compiled model, without regularization; None without labels or loss.
+        distance: without labels, the distance of the outputs from those with the statistics of each
+            batch: mean squared difference divided by their variance.
     """
 
     samples: int
@@ -26,7 +26,7 @@ class Score:
     distance: float | None = None
 
     def is_better_than(self, other: Score) -> bool:
-        """Whether the accuracy is higher, or with the same one the loss or distance smaller."""
+        """Whether the accuracy is higher or, at equal accuracy, the loss or distance smaller."""
         return self._order() < other._order()
 
     def _order(self) -> tuple[float, ...]:
@@ -49,8 +49,9 @@ class StatisticsChoice:
 
     Attributes:
         kept: "re-estimated" or "as trained".
-        reestimated: the score with the re-estimated ones.
-        trained: with those of training; None if the model has no exact integer form with them.
+        reestimated: the score with the re-estimated statistics.
+        trained: the score with those of training; None if the model has no exact integer form with
+            them.
     """
 
     kept: str
@@ -68,12 +69,12 @@ class StatisticsChoice:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ThresholdChannel:
-    """A channel of which many values lie on a rounding threshold.
+    """A channel with many values on a rounding threshold.
 
     Attributes:
         layer: the layer that quantizes it.
-        channel: its number.
-        share: of its values.
+        channel: index of the channel.
+        share: share of its values on a threshold.
     """
 
     layer: str
@@ -90,11 +91,11 @@ class FinalizeReport:
 
     Attributes:
         statistics: which batch-normalization statistics were kept; None if no data was given, or
-            the model has none of its own.
-        on_threshold: channels of 4 bits and fewer of which many values lie on a rounding threshold:
-            any change of a mean or a bias moves all of them by a level.
-        long_constants: with `short_constants`, the layers that do not fit into their form; None
-            without.
+            the model has no statistics of its own.
+        on_threshold: channels of 4 bits and fewer with many values on a rounding threshold: any
+            change of a mean or a bias moves all of these values by a level.
+        long_constants: with `short_constants`, the layers whose constants do not fit the short
+            form; None without.
     """
 
     statistics: StatisticsChoice | None = None

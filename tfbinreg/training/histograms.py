@@ -1,4 +1,4 @@
-"""What is written for TensorBoard: a folder of it, and kernels in steps as histograms."""
+"""Output for TensorBoard: a log folder, and histograms of kernels in units of their steps."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from tfbinreg.training.weight_statistics import scaled_weights
 
 
 class Board:
-    """A folder where TensorBoard looks, written to at the end of epochs.
+    """A TensorBoard log folder, written to at the end of epochs.
 
     Args:
         folder: its path.
-        every: epochs between two times it is written to.
-        who: who needs TensorBoard, for the error.
+        every: epochs between two writes.
+        who: name of the feature that needs TensorBoard, for the error message.
 
     Raises:
         ImportError: if TensorBoard is not installed.
@@ -34,7 +34,7 @@ class Board:
         self._writer: tf.summary.SummaryWriter | None = None
 
     def write(self, epoch: int, write: Callable[[], None]) -> None:
-        """Let `write` write with the default writer and step, if the epoch is one of those."""
+        """Call `write` with the default writer and step set, if this epoch is to be written."""
         if epoch % self._every:
             return
         if self._writer is None:
@@ -44,13 +44,13 @@ class Board:
         self._writer.flush()
 
     def close(self) -> None:
-        """End the file; `write` begins another."""
+        """Close the file; `write` starts a new one."""
         if self._writer is not None:
             self._writer.close()
             self._writer = None
 
 
 def write_bins(model: Any) -> None:
-    """Write the kernels of a model, in steps, as histograms `bins/<layer>`."""
+    """Write the kernels of a model, in units of their steps, as histograms `bins/<layer>`."""
     for site in kernel_sites(model):
         tf.summary.histogram(f"bins/{site.name}", scaled_weights(site), buckets=120)

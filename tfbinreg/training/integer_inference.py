@@ -1,4 +1,4 @@
-"""Inference of a finalized model: by the integers of its file."""
+"""Inference of a finalized model with the integers of its file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tfbinreg.deploy.deployed import Deployed
 
 
 class IntegerInference:
-    """The integer form of a model while it is finalized, made again when its weights change."""
+    """The integer form of a model while it is finalized; rebuilt when its weights change."""
 
     def __init__(self) -> None:
         self._deployed: Deployed | None = None
@@ -21,11 +21,11 @@ class IntegerInference:
 
     @property
     def acts(self) -> bool:
-        """Whether the model is finalized, as far as it was followed."""
+        """Whether the model was finalized when `follow` was last called."""
         return self._deployed is not None
 
     def follow(self, model: Any) -> bool:
-        """Take the model's state and weights as they are now; whether they were others."""
+        """Take over the model's current state and weights; returns whether they have changed."""
         with tf.init_scope():
             mark = None
             if state_of(model) != NOT_FINALIZED:
@@ -39,10 +39,10 @@ class IntegerInference:
             return True
 
     def outputs(self, model: Any, inputs: Any) -> Any:
-        """The model's outputs, in its form.
+        """The model's outputs, in the model's output structure.
 
         Raises:
-            ValueError: if a batch's size is not known.
+            ValueError: if the size of a batch is not known.
         """
         flat = _compat.reference_inputs(model, inputs)
         if any(None in tensor.shape[1:] for tensor in flat):

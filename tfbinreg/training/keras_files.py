@@ -15,7 +15,7 @@ import h5py
 
 @contextlib.contextmanager
 def with_slashes(path: str) -> Iterator[str]:
-    """`path` itself, or a copy for the time being whose inner names have slashes.
+    """`path` itself, or a temporary copy whose inner names have slashes.
 
     Args:
         path: a .keras file, or anything else.
@@ -43,7 +43,7 @@ def _has_backslashes(path: str) -> bool:
 
 
 def _renamed(data: bytes) -> bytes:
-    """An HDF5 file with slashes, and so groups, where the names have backslashes."""
+    """An HDF5 file with slashes, and therefore groups, in place of backslashes in names."""
     stream = io.BytesIO()
     with h5py.File(io.BytesIO(data)) as source, h5py.File(stream, "w") as target:
 

@@ -18,12 +18,12 @@ ROWS = 4096  # of inputs that are sampled, over all batches
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Layout:
-    """How a kind of layer is a matrix product, (groups, rows, inputs) @ (groups, inputs, outputs).
+    """A kind of layer as a matrix product, (groups, rows, inputs) @ (groups, inputs, outputs).
 
     Attributes:
         to_rows: kernel and the layer's groups -> (groups, inputs, outputs).
         from_rows: the same and the kernel's shape -> kernel.
-        outputs: the argument that says how many outputs the layer has.
+        outputs: the argument that sets how many outputs the layer has.
         probe: shape of the kernel and the layer's groups -> kernel with which its outputs are the
             rows of its inputs.
     """
@@ -89,12 +89,12 @@ class LayerRows:
 
     Args:
         layer: the float layer inside a quantized one.
-        shape: of its kernel.
-        name: by which the places are drawn.
-        per_batch: rows that are taken of each batch, or all if it has fewer.
+        shape: shape of its kernel.
+        name: seeds the choice of places.
+        per_batch: rows that are taken from each batch, or all if it has fewer.
 
     Attributes:
-        groups: of channels that are matrix products of their own.
+        groups: number of channel groups that are separate matrix products.
     """
 
     def __init__(self, layer: Any, shape: tuple[int, ...], name: str, per_batch: int) -> None:
@@ -114,17 +114,17 @@ class LayerRows:
         return self._layout.from_rows(rows, self._shape)
 
     def of_inputs(self, tensor: tf.Tensor, batch: int) -> np.ndarray:
-        """Rows of what goes into the layer, (groups, rows, inputs)."""
+        """Rows of the layer's input, (groups, rows, inputs)."""
         return self.of_outputs(self._probe_layer(tensor)(tensor), batch)
 
     def mean_of_inputs(self, tensor: tf.Tensor) -> np.ndarray:
-        """The mean of all rows of what goes into the layer, float64, (groups, inputs)."""
+        """The mean of all rows of the layer's input, float64, (groups, inputs)."""
         values = np.asarray(self._probe_layer(tensor)(tensor))
         mean = np.mean(values.reshape(-1, values.shape[-1]), axis=0, dtype=np.float64)
         return mean.reshape(self.groups, -1)
 
     def of_outputs(self, tensor: Any, batch: int) -> np.ndarray:
-        """Rows of what comes out of the layer, at the same places, (groups, rows, outputs)."""
+        """Rows of the layer's output, at the same places, (groups, rows, outputs)."""
         values = np.asarray(tensor, np.float32)
         values = values.reshape(-1, values.shape[-1])
         if self._per_batch < len(values):
@@ -134,7 +134,7 @@ class LayerRows:
         return np.moveaxis(values.reshape(len(values), self.groups, -1), 1, 0)
 
     def _probe_layer(self, tensor: tf.Tensor) -> Any:
-        """The layer with a kernel that puts out its inputs."""
+        """The layer with a kernel that outputs its inputs."""
         if self._probe is None:
             kernel = self._layout.probe(self._shape, self._layer_groups)
             outputs = self._row_size * self._layer_groups

@@ -1,4 +1,4 @@
-"""Numbers that a grid cannot hold beside far larger ones, told by the layers' names."""
+"""Numbers that a grid cannot represent next to far larger ones, reported by layer name."""
 
 from __future__ import annotations
 
@@ -47,19 +47,19 @@ class _Range:
 
 
 def coarse_numbers(plan: Plan, model: Any, batches: Sequence[Any]) -> tuple[Problem, ...]:
-    """What loses most of its levels because it shares a grid with numbers that are far larger.
+    """Find what loses most of its levels because it shares a grid with far larger numbers.
 
-    Compared are the tensors that are concatenated, the columns (last axis) of each input and those
-    of each output, as the float model computes them, on grids that cover their range.
+    The comparison covers concatenated tensors and the columns (last axis) of each input and output,
+    as the float model computes them, on grids that cover their range.
 
     Args:
-        plan: of `model`.
-        model: a normalized model; it is left alone.
+        plan: plan of `model`.
+        model: a normalized model; it is not changed.
         batches: model inputs, see `sample_batches`.
 
     Returns:
-        A `Problem` for each of them; what spans fewer than 4 levels, and less than a sixteenth of
-        the largest number on its grid, counts as lost.
+        A `Problem` for each of them. Numbers that span fewer than 4 levels, and less than a
+        sixteenth of the largest number on their grid, count as lost.
     """
     ends = {*plan.graph.inputs, *plan.graph.outputs}
     joins = [node for node in plan.graph.nodes if node.kind == "Concatenate"]
@@ -78,7 +78,7 @@ def coarse_numbers(plan: Plan, model: Any, batches: Sequence[Any]) -> tuple[Prob
 
 
 def warn_coarse(problems: Iterable[Problem]) -> None:
-    """Warn of each of them."""
+    """Warn about each of them."""
     for problem in problems:
         warnings.warn(str(problem), QuantizationWarning, stacklevel=3)
 

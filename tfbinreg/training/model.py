@@ -39,31 +39,33 @@ _UNTRAINED: dict[str, Any] = {
 class QuantizedModel(_compat.Functional):
     """The model `quantize_apply` returns: a functional tf_keras model with three additions.
 
-    tfmot's own `quantize_apply` returns one as well, given an `LSQQuantizeScheme`.
+    tfmot's own `quantize_apply` also returns one when given an `LSQQuantizeScheme`.
 
     - One `add_loss` callable over all quantized kernels adds each penalty of the recipe times its
       strength. At strength zero (the start) it is skipped and training is plain LSQ, bit for bit.
       Keras counts it once, not once per replica, and it is attached again whenever the model is
-      built from its config.
-    - `compile` keeps the optimizer's decoupled weight decay away from the learned steps.
+      rebuilt from its config.
+    - `compile` excludes the learned steps from the optimizer's decoupled weight decay.
     - The recipe travels with the configuration.
 
     Attributes:
-        strengths: float32 variable of each penalty, by its name; not trained, saved with the model.
-        bin_strength: that of the bin regularization.
-        strength_factors: float32 variable, (kernels,), of each penalty, by its name: factors of
-            the kernels' parts besides the strength, ones unless a schedule sets them; no weights.
-        steps_held: int32 variable; 1 keeps the steps as they are while the weights train. It acts
-            only after `enable_step_holding`.
-        updates: those of the quantizers and of the recipe, with the variables of their states.
-        code_changes: float32 variable, (kernels,), to which each train step adds the share of
-            changed codes, after `enable_change_counts`; None before.
-        training_progress: float32 variable, how much of `fit` is over, for the recipe's updates.
-        progress_per_step: float32 variable, by which a train step moves it.
-        float_model: returns the float model it was made from; None of a loaded one.
-        distillation: how it learns from a teacher, None without one (`distill`).
-        finalized: int32 variable; not 0 after `finalize`, when inference is what the file computes
-            (`target.STATES`).
+        strengths: float32 variable of each penalty, by name; not trained, saved with the model.
+        bin_strength: the strength of the bin regularization.
+        strength_factors: float32 variable, (kernels,), of each penalty, by name: factors that
+            multiply each kernel's part in addition to the strength. They are ones unless a schedule
+            sets them, and are not weights.
+        steps_held: int32 variable; 1 keeps the steps fixed while the weights train. It has an
+            effect only after `enable_step_holding`.
+        updates: the updates of the quantizers and of the recipe, with their state variables.
+        code_changes: float32 variable, (kernels,). After `enable_change_counts`, each train step
+            adds the share of changed codes to it; None before.
+        training_progress: float32 variable, the fraction of `fit` that is done, for the recipe's
+            updates.
+        progress_per_step: float32 variable, the progress that one train step adds.
+        float_model: returns the float model it was made from; None for a loaded model.
+        distillation: how the model learns from a teacher (`distill`); None without one.
+        finalized: int32 variable; nonzero after `finalize`, when inference computes what the file
+            computes (`target.STATES`).
     """
 
     made_from: dict[str, Any]  # of a loaded model: the configuration
@@ -103,7 +105,7 @@ class QuantizedModel(_compat.Functional):
         self.add_loss(self._penalty_losses)
 
     def describe(self, recipe: Recipe) -> None:
-        """Tell the model what it was made with, and every model that is cloned from its layers."""
+        """Record the recipe on the model, and on every model that is cloned from its layers."""
         self._take(recipe)
         for layer in self.layers:
             if isinstance(layer, QuantizedKernel):
@@ -119,7 +121,7 @@ class QuantizedModel(_compat.Functional):
             object.__setattr__(self, "updates", updates)
 
     def _own_updates(self) -> tuple[Update, ...]:
-        """The update of the kernels whose quantizers change them after each step, if there are."""
+        """The update of kernels whose quantizers change them after each step, if there are any."""
         own = {
             site.name: site.quantizer
             for site in kernel_sites(self)
@@ -133,7 +135,7 @@ class QuantizedModel(_compat.Functional):
         return (update,) if own else ()
 
     def _new_update(self, name: str) -> Update:
-        """An update of this name with its state's variables, which are saved with the model."""
+        """An update of this name with its state variables, which are saved with the model."""
         method: Any = roster.find(name, "update")
         options = roster.options_of(self.recipe, method)
         states: dict[str, dict[str, tf.Variable]] = {}
@@ -177,12 +179,12 @@ class QuantizedModel(_compat.Functional):
         """A penalty summed over the quantized kernels, without its strength; float32 scalar.
 
         Raises:
-            ValueError: if the recipe does not name it.
+            ValueError: if the recipe does not include it.
         """
         return self.penalty_of(name).value()
 
     def penalty_loss(self, name: str) -> tf.Tensor:
-        """A penalty times its strength; 0 without computing anything while the strength is 0."""
+        """A penalty times its strength; at strength 0 it returns 0 without computing anything."""
         optimizer = getattr(self, "optimizer", None)
         rate = None if optimizer is None else _compat.learning_rate(optimizer)
         return self.penalty_of(name).loss(tf.convert_to_tensor(self.strengths[name]), rate)
@@ -210,13 +212,13 @@ class QuantizedModel(_compat.Functional):
         return [variable for site in sites(self) for variable in site.learned]
 
     def enable_step_holding(self) -> None:
-        """Make the train step obey `steps_held`; traces it anew if it had been built without."""
+        """Make the train step respect `steps_held`; retraces it if it was built without."""
         if not self._can_hold_steps:
             self._can_hold_steps = True
             self.train_function = None
 
     def enable_change_counts(self) -> None:
-        """Make the train step count in `code_changes`; traces it anew if it had been built."""
+        """Make the train step count in `code_changes`; retraces it if it was already built."""
         if self.code_changes is None:
             with self.distribute_strategy.scope():
                 start = [0.0] * len(kernel_sites(self))
@@ -235,7 +237,7 @@ class QuantizedModel(_compat.Functional):
         return self._integers.outputs(self, inputs)
 
     def _refresh(self) -> None:
-        """Follow `finalized` and the weights: what was traced for others is of no use any more."""
+        """Follow `finalized` and the weights: functions traced for other values are discarded."""
         if self._integers.follow(self):
             self.predict_function = self.test_function = None
 
@@ -258,14 +260,14 @@ class QuantizedModel(_compat.Functional):
         return self.predict_function
 
     def _made(self, attribute: str, make: Callable[..., Any]) -> Any:
-        """A new function of Keras', which `make` also puts into an attribute: that stays."""
+        """A new Keras function; `make` also assigns it to an attribute, which is restored."""
         before = getattr(self, attribute)
         function = make(force=True)
         setattr(self, attribute, before)
         return function
 
     def _by_size(self, function: Any) -> Any:
-        """`function`, traced for each size of the inputs if the model leaves sizes open."""
+        """`function`, traced for each input size if the model leaves sizes open."""
         is_open = any(None in tensor.shape[1:] for tensor in self.inputs)
         return _compat.traced_for_each_shape(function) if is_open else function
 
@@ -294,7 +296,7 @@ class QuantizedModel(_compat.Functional):
         return self.train_function
 
     def save(self, *args: Any, **kwargs: Any) -> None:
-        """As in tf_keras; a model that was trained and not finalized is saved with a warning."""
+        """As in tf_keras; saving a trained model that was not finalized issues a warning."""
         if self._is_trained and not self.finalized.numpy():
             warn_unfinalized("saved", stacklevel=3)
         super().save(*args, **kwargs)
@@ -356,7 +358,7 @@ class QuantizedModel(_compat.Functional):
         _compat.spare_from_weight_decay(self.optimizer, self.step_variables)
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
-        """As Keras does it for models that leave `compile` alone; it skips those that do not."""
+        """As Keras does for models that do not override `compile`; it skips those that do."""
         self.compile(**keras.saving.deserialize_keras_object(config))
         self.optimizer.build(self.trainable_variables)
 

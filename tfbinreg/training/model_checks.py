@@ -19,7 +19,7 @@ def check_model(model: Any) -> None:
 
     Raises:
         TypeError: if it is neither a tf_keras nor a Keras 3 model.
-        ValueError: if it is subclassed, not built, or quantized already.
+        ValueError: if it is subclassed, not built, or already quantized.
     """
     if isinstance(model, keras.Model):
         is_graph, is_sequential = (
@@ -59,7 +59,7 @@ def _is_quantized(layer: Any) -> bool:
 
 
 def is_keras3(model: Any) -> bool:
-    """Whether `model` is a Keras 3 model. Keras 3 is not imported if nobody else has."""
+    """Whether `model` is a Keras 3 model. Does not import Keras 3 if it is not imported yet."""
     keras3 = sys.modules.get("keras")
     return hasattr(keras3, "KerasTensor") and isinstance(model, keras3.Model)  # type: ignore[union-attr]
 

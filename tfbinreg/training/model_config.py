@@ -1,4 +1,4 @@
-"""What a saved configuration says of a model's quantization, in this and earlier versions."""
+"""The quantization part of a saved configuration, in this and earlier versions."""
 
 from __future__ import annotations
 

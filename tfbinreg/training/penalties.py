@@ -19,11 +19,12 @@ class Penalty:
     """One method's penalty on the kernels of a model.
 
     Args:
-        method: has a `penalty`; one with a `strength` speaks of the kernels that it quantizes.
-        options: the method's.
+        method: has a `penalty`; a method with a `strength` applies to the kernels that it
+            quantizes.
+        options: options of the method.
         sites: the kernels.
-        factors: of each kernel's part, a float32 variable (kernels,) that a schedule sets; None for
-            ones.
+        factors: factor of each kernel's part, a float32 variable (kernels,) that a schedule sets;
+            None for ones.
     """
 
     def __init__(
@@ -52,8 +53,8 @@ class Penalty:
         return self._sum(latents, grids, none, ones, self._parameters())
 
     def loss(self, strength: tf.Tensor, rate: Any) -> tf.Tensor:
-        """strength * value, the kernels' parts multiplied by their factors; 0, and nothing is
-        computed, while the strength is 0.
+        """strength * value, the kernels' parts multiplied by their factors; at strength 0 it is 0
+        and nothing is computed.
 
         Args:
             strength: float32, ().
@@ -99,13 +100,13 @@ class Penalty:
         return loss(latents, [grid.scale for grid in grids], flat)
 
     def curvatures(self, strength: float = 0.0, rate: Any = None) -> list[tf.Tensor]:
-        """How hard each kernel's weights are pulled to their levels t, float32 scalars.
+        """How strongly each kernel's weights are pulled to their levels t, float32 scalars.
 
-        sum(m (w - t)) / sum((w - t)^2) over the latent weights w that are pulled, where m is how
-        far w moves back when each number of the kernel moves by its gradient, of the kernel's part
-        alone: without strength, penalty weight and factor. It is the mean curvature, weighted by
-        squared errors: for the bin regularization about 2 over the weights of a bin. 0 where no
-        weight is pulled.
+        sum(m (w - t)) / sum((w - t)^2) over the latent weights w that are pulled. Here m is how far
+        w moves back when each number of the kernel moves by its gradient, counting this kernel's
+        part alone, without strength, penalty weight and factor. It is the mean curvature, weighted
+        by squared errors: about 2 for the bin regularization over the weights of a bin. It is 0
+        where no weight is pulled.
 
         Args:
             strength, rate: as for `loss`, for penalties that are bounded by them.
@@ -146,7 +147,7 @@ class Penalty:
         return [tf.convert_to_tensor(latent) for latent in found], grids
 
     def _parameters(self) -> list[Parameters]:
-        """Trained variables of the quantizers, as tensors, of a penalty that comes with them."""
+        """Trained variables of the quantizers, as tensors, for a penalty that comes with them."""
         with _compat.float32_variables():
             return [
                 {

@@ -1,4 +1,4 @@
-"""Callbacks that say when a penalty acts, and how hard."""
+"""Callbacks that control when a penalty acts, and how strongly."""
 
 from __future__ import annotations
 
@@ -28,54 +28,57 @@ AUTO = "auto"
 
 
 class PenaltySchedule(keras.callbacks.Callback):
-    """Says when a penalty acts, and how hard.
+    """Controls when a penalty acts, and how strongly.
 
-    Strategies, the first three of Han et al. (ICCV 2021, section 3.4 and Table 6) for the bin
-    regularization:
+    Strategies; the first three are those of Han et al. (ICCV 2021, section 3.4 and Table 6) for the
+    bin regularization:
 
     - "joint" (S1): the penalty acts from the first epoch.
-    - "two_stage" (S2, the paper's choice): it rests before `switch_epoch` and acts from it on.
-    - "alternating" (S3): for `period` epochs the steps learn and the penalty rests, for the next
-      `period` epochs the penalty acts and the steps rest, and so on.
-    - "ramp": it rests before `switch_epoch`; the strength then rises evenly, epoch by epoch, and is
-      whole in the last.
-    - "cosine": likewise by (1 - cos) / 2, slowly at first and at last (Nagel et al., ICML 2022).
+    - "two_stage" (S2, the paper's choice): the penalty is off before `switch_epoch` and on from
+      then on.
+    - "alternating" (S3): for `period` epochs the steps learn and the penalty is off; for the next
+      `period` epochs the penalty acts and the steps are held; and so on.
+    - "ramp": the penalty is off before `switch_epoch`; the strength then rises linearly, epoch by
+      epoch, and reaches its full value in the last one.
+    - "cosine": the same with (1 - cos) / 2, slowly at the beginning and the end (Nagel et al., ICML
+      2022).
 
-    The stage is a function of the epoch number Keras reports, so `initial_epoch` and
+    The stage is a function of the epoch number that Keras reports. So `initial_epoch` and
     `BackupAndRestore` resume in the right stage, and a second `fit` that starts at epoch 0 starts
-    over, as with `LearningRateScheduler`. Switching only sets variables: nothing is traced again.
-    When training ends the strength is back at 0. A penalty that would never act, because training
-    is too short for it, is told with a `QuantizationWarning`.
+    over, as with `LearningRateScheduler`. Switching only sets variables, so nothing is retraced.
+    When training ends the strength is back at 0. If training is too short for the penalty ever to
+    act, a `QuantizationWarning` is issued.
 
-    At the end of each epoch `<penalty>_strength` and `<penalty>_loss` (the penalty without its
+    At the end of each epoch, `<penalty>_strength` and `<penalty>_loss` (the penalty without its
     strength) are added to `logs`, for the callbacks that come later in the list; History and the
-    progress bar always do. A step or a weight that is no longer finite ends training with an error
+    progress bar always do. If a step or a weight is no longer finite, training ends with an error
     that names the layer.
 
-    With strength "auto" each kernel has a strength of its own, with which the penalty's `pull` on
-    it is what is asked for: alone, and in small steps, it would leave e^-pull of the distances to
-    the levels when training ends. What a strength does depends on the learning rates, the steps and
-    the sizes of kernels and bins; a pull does not (`Pulls`). The strengths are computed when an
-    epoch begins, from the weights and the rates of all epochs in which the penalty acts, shared
-    out as the strategy says. Schedules of rates are summed exactly. A rate that a callback sets is
-    taken to stay as it is: list that callback before this one. SGD, Adam and AdamW are known. Adam
-    divides by the gradients of steps before, so there must have been some.
+    With strength "auto", each kernel has its own strength, chosen so that the penalty's pull on the
+    kernel equals `pull`. Acting alone, and in small steps, such a pull would leave e^-pull of the
+    distances to the levels when training ends. The effect of a strength depends on the learning
+    rates, the steps and the sizes of kernels and bins; the effect of a pull does not (`Pulls`). The
+    strengths are computed at the start of each epoch, from the weights and the rates of all epochs
+    in which the penalty acts, distributed as the strategy says. Learning-rate schedules are summed
+    exactly. A rate that a callback sets is assumed to stay constant: list that callback before this
+    one. SGD, Adam and AdamW are supported. Adam divides by the gradients of previous steps, so
+    there must have been some.
 
     Args:
-        penalty: its name, one of `Recipe.penalties`.
-        strategy: one of the five.
+        penalty: name of the penalty, one of `Recipe.penalties`.
+        strategy: one of the five strategies.
         switch_epoch: first epoch, counted from 0, of the second stage of "two_stage", "ramp" and
-            "cosine"; None with the last two for a quarter of the epochs, as in Nagel et al., and
-            with "auto" for the second epoch at the earliest.
-        strength: the factor of the penalty in the loss, or a function epoch -> factor, which is
-            asked for the epochs in which the penalty acts, or "auto". "ramp" and "cosine" multiply
-            it by their part.
+            "cosine". For the last two, None means a quarter of the epochs, as in Nagel et al., but
+            with strength "auto" not before the second epoch.
+        strength: the factor of the penalty in the loss; a function epoch -> factor, which is called
+            for the epochs in which the penalty acts; or "auto". "ramp" and "cosine" multiply it by
+            their share.
         period: epochs per half cycle of "alternating".
-        pull: of strength "auto", on a kernel; rules' `penalty_weights` are factors of it.
-        log_pull: whether the pull of each epoch is measured when it begins, as "auto" always does:
-            `<penalty>_pull` in the logs is the mean over the kernels with a penalty weight, and
-            the History that `fit` returns has `<penalty>_pull/<layer>` besides, which would fill
-            the progress bar.
+        pull: the pull on a kernel with strength "auto"; the `penalty_weights` of rules multiply it.
+        log_pull: whether to measure the pull of each epoch when it begins, as "auto" always does:
+            `<penalty>_pull` in the logs is the mean over the kernels with a penalty weight. The
+            History that `fit` returns also has `<penalty>_pull/<layer>`, which would clutter the
+            progress bar.
 
     Raises:
         ValueError: for an unknown strategy, a missing or unused option, or a number that is
@@ -120,11 +123,11 @@ class PenaltySchedule(keras.callbacks.Callback):
         self._pulls: dict[str, float] = {}
 
     def stage(self, epoch: int) -> int:
-        """1 while steps and weights learn from the task only, 2 while the penalty acts."""
+        """1 while steps and weights learn from the task alone, 2 while the penalty acts."""
         return STAGE_ACTS if self._share(epoch) > 0.0 else STAGE_RESTS
 
     def _share(self, epoch: int) -> float:
-        """The part of the strength that acts in an epoch, 0 to 1."""
+        """The share of the strength that acts in an epoch, 0 to 1."""
         if self.strategy == "joint":
             return 1.0
         if self.strategy == "alternating":
@@ -211,7 +214,7 @@ class PenaltySchedule(keras.callbacks.Callback):
         return strength * self._share(epoch)
 
     def _measure(self, epoch: int, strength: float) -> None:
-        """Set the factors of strength "auto", and note what the epoch will pull."""
+        """Set the factors of strength "auto", and record the pull of this epoch."""
         sites = kernel_sites(self.model)
         if strength == 0.0:
             self._pulls = {site.name: 0.0 for site in sites}
@@ -236,8 +239,9 @@ class PenaltySchedule(keras.callbacks.Callback):
         return sum(counted) / max(1, len(counted))
 
     def _tell_pulls(self) -> None:
-        """Add the pulls of the epoch that is over to the History, behind the progress bar's back:
-        it shows all that is in the logs."""
+        """Add the pulls of the finished epoch to the History directly: the progress bar shows
+        everything that is in the logs.
+        """
         history: dict[str, list[float]] = getattr(self.model.history, "history", {})
         for name, pull in self._pulls.items():
             history.setdefault(f"{self.penalty}_pull/{name}", []).append(pull)
@@ -247,31 +251,32 @@ class PenaltySchedule(keras.callbacks.Callback):
 class BinRegularization(PenaltySchedule):
     """The schedule of the bin regularization (Han et al., ICCV 2021), with its statistics.
 
-    As `PenaltySchedule`, with other names in the logs: `br_stage` (1 LSQ, 2 BR), `br_strength`,
-    `br_loss`, and besides them `quantization_error` (mean squared distance from the level, in steps
-    squared) and `near_level` (share of weights within 0.1 step of it).
+    Like `PenaltySchedule`, with different names in the logs: `br_stage` (1 LSQ, 2 BR),
+    `br_strength` and `br_loss`. It also logs `quantization_error` (mean squared distance from the
+    level, in steps squared) and `near_level` (share of weights within 0.1 step of it).
 
-    With `scale_free`, kernels whose step has become so small while the penalty acts that their
-    weights lie far beyond the grid are told with a `QuantizationWarning`. A strength that is too
-    large for the task does that: the steps follow the task's loss, with momentum through zero. The
-    weights stay bounded; `br_loss`, then in steps squared, does not.
+    With `scale_free`, a `QuantizationWarning` names kernels whose step has become so small, while
+    the penalty acts, that their weights lie far beyond the grid. The cause is a strength that is
+    too large for the task: the steps follow the task's loss, and momentum carries them through
+    zero. The weights stay bounded; `br_loss`, which is then in steps squared, does not.
 
     Args:
-        strategy: as for `PenaltySchedule`, like all but the last two.
+        strategy: as for `PenaltySchedule`, like all arguments but the last two.
         switch_epoch: the first epoch of the second stage of "two_stage", "ramp" and "cosine".
         strength: lambda, or a function epoch -> lambda, or "auto". It acts through the learning
-            rate: with x = lr * 2 * strength, a weight goes the part x / (size of its bin + x) of
-            its way to its level per step, or the part x / (size of its bin), as in the paper,
-            without `BinOptions.bounded_pull`.
+            rate: with x = lr * 2 * strength, each step moves a weight towards its level by the
+            fraction x / (size of its bin + x) of the distance, or x / (size of its bin) without
+            `BinOptions.bounded_pull`, as in the paper.
         period: epochs per half cycle of "alternating".
-        pull: of strength "auto".
+        pull: the pull with strength "auto".
         log_pull: whether to measure the pull: `bin_regularization_pull` in the logs.
-        histogram_dir: folder for TensorBoard histograms of each kernel in steps, None for none.
+        histogram_dir: folder for TensorBoard histograms of each kernel in units of its step; None
+            for none.
         histogram_freq: epochs between histograms.
 
     Raises:
         ValueError: as for `PenaltySchedule`.
-        ImportError: if histograms are wanted and TensorBoard is not installed.
+        ImportError: if `histogram_dir` is given and TensorBoard is not installed.
     """
 
     def __init__(
@@ -312,7 +317,7 @@ class BinRegularization(PenaltySchedule):
             self._histograms.write(epoch, lambda: write_bins(self.model))
 
     def logged(self, epoch: int) -> dict[str, float]:
-        """What is added to the logs of an epoch; warns of steps that have become too small."""
+        """What is added to the logs of an epoch; warns about steps that have become too small."""
         statistics = bin_statistics(self.model)
         options = self.model.recipe.options.get(self.penalty, {})
         if options.get("scale_free") and float(self._strength.numpy()) > 0.0:
@@ -326,7 +331,7 @@ class BinRegularization(PenaltySchedule):
         }
 
     def _warn_of_small_steps(self, names: tuple[str, ...]) -> None:
-        """Warn once in a training of each kernel."""
+        """Warn about each kernel once per training."""
         new = [name for name in names if name not in self._told]
         self._told.update(new)
         if new:

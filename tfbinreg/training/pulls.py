@@ -21,16 +21,16 @@ from tfbinreg.methods import roster
 class Pulls:
     """The pull of a penalty on the kernels of a model.
 
-    A step of the optimizer takes the part rate * g * curvature * strength of the distance between a
-    latent weight and its level, with g = 1 / (1 - momentum) of SGD (`_compat.step_of_gradient`) and
-    the curvature of `Penalty.curvatures`. The sum of that over steps is the pull: if the penalty
-    acts alone, each step takes little and curvatures change little within an epoch, e^-pull of the
-    root mean square distance is left.
+    A step of the optimizer removes the fraction rate * g * curvature * strength of the distance
+    between a latent weight and its level, with g = 1 / (1 - momentum) of SGD
+    (`_compat.step_of_gradient`) and the curvature of `Penalty.curvatures`. The sum of this fraction
+    over the steps is the pull. If the penalty acts alone, each step removes little, and curvatures
+    change little within an epoch, then e^-pull of the root mean square distance is left.
 
     Attributes:
         model: compiled, from `quantize_apply`.
-        penalty: its name, one of those that pull to levels.
-        rates: sum of the learning rates of each epoch of the training, float64, (epochs,).
+        penalty: name of a penalty that pulls to levels.
+        rates: the sum of the learning rates of each epoch of the training, float64, (epochs,).
     """
 
     model: Any
@@ -38,11 +38,11 @@ class Pulls:
     rates: np.ndarray
 
     def factors(self, pull: float, shares: Sequence[float]) -> np.ndarray:
-        """Factors with which the stage, at the weights as they are now, has this pull.
+        """Factors that give the stage this pull, at the current weights.
 
         Args:
             pull: for a kernel with the penalty weight 1.
-            shares: the strength of each epoch, 0 where the penalty rests.
+            shares: the strength of each epoch, 0 where the penalty is off.
 
         Returns:
             float32, (kernels,); 0 for a kernel on which nothing is pulled.
@@ -51,8 +51,9 @@ class Pulls:
         return np.divide(pull, whole, where=whole > 0.0, out=np.zeros_like(whole))
 
     def warn_of_short_ways(self, pull: float, shares: Sequence[float]) -> None:
-        """Warn of kernels that Adam, which moves a weight by no more than about the rate in a step,
-        cannot bring as near to their levels as a pull asks for."""
+        """Warn about kernels that Adam cannot bring as near to their levels as a pull requires,
+        because it moves a weight by no more than about the rate in a step.
+        """
         if not _compat.needs_steps(self.model.optimizer):
             return
         way, short = float(np.dot(self.rates, shares)), []
@@ -74,7 +75,7 @@ class Pulls:
             )
 
     def of_epoch(self, epoch: int, strength: float) -> np.ndarray:
-        """The pull of an epoch on each kernel, at the weights as they are now; float64."""
+        """The pull of an epoch on each kernel, at the current weights; float64."""
         rate = _compat.learning_rate(self.model.optimizer)
         penalty = self.model.penalty_of(self.penalty)
         scales = strength * self.model.strength_factors[self.penalty].numpy() * penalty.weights
@@ -93,7 +94,7 @@ class Pulls:
 
 
 def _steps_of_gradients(model: Any) -> list[float | None]:
-    """`_compat.step_of_gradient` of each kernel, 0 for one that is not trained."""
+    """`_compat.step_of_gradient` of each kernel; 0 for a kernel that is not trained."""
     trained = model.trainable_variables
     known = {variable.ref() for variable in trained}
     with model.distribute_strategy.scope():
@@ -106,12 +107,12 @@ def _steps_of_gradients(model: Any) -> list[float | None]:
 
 
 def check_measurable(model: Any, penalty: str, steps: int | None) -> None:
-    """Raise ValueError unless the pull of a penalty on a model's kernels can be told.
+    """Raise ValueError unless the pull of a penalty on a model's kernels can be measured.
 
     Args:
         model: from `quantize_apply`.
-        penalty: its name.
-        steps: of an epoch, None if they are not known.
+        penalty: name of the penalty.
+        steps: steps of an epoch, None if not known.
     """
     if not roster.find(penalty, "penalty").pulls_to_levels:
         raise ValueError(
@@ -130,14 +131,14 @@ def check_measurable(model: Any, penalty: str, steps: int | None) -> None:
 def rates_of_epochs(optimizer: Any, epoch: int, epochs: int, steps: int) -> np.ndarray:
     """Sum of the learning rates of each epoch, float64, (epochs,).
 
-    A schedule is asked for the rates of all steps; a rate that is a number, perhaps set by a
-    callback, is taken as it is now.
+    A schedule is evaluated for all steps. For a rate that is a number, perhaps set by a callback,
+    the current value is used.
 
     Args:
         optimizer: about to begin `epoch`.
-        epoch: from 0.
-        epochs: of the whole training.
-        steps: of an epoch.
+        epoch: counted from 0.
+        epochs: epochs of the whole training.
+        steps: steps of an epoch.
     """
     if not _compat.has_rate_schedule(optimizer):
         return np.full(epochs, float(_compat.learning_rate(optimizer)) * steps)

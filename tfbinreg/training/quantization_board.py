@@ -21,22 +21,23 @@ class QuantizationBoard(keras.callbacks.Callback):
     """Writes bins, steps, flips, penalties and sizes for TensorBoard, at the end of epochs.
 
     - `bins/<layer>`: each kernel in units of its step, as a histogram;
-    - `step/<layer>`: the step, of channels the mean, of kernels and of activations;
-    - `flips/<layer>`: the share of codes that differ from those at the last time it wrote, at first
-      from those before training;
+    - `step/<layer>`: the step of kernels and of activations; the mean where channels have their own
+      steps;
+    - `flips/<layer>`: the share of codes that differ from those at the last write; at the first
+      write, from those before training;
     - `near_edge/<layer>`: the share of weights within 5 % of a step of the edge between two bins;
-      of these two, weights of pruned channels do not count;
+      in this and in `flips`, weights of pruned channels do not count;
     - `weight_bits/<layer>`: the bits of the codes per weight;
     - `penalty/<name>` and `strength/<name>`: each penalty without its strength, and the strength;
     - `size/packed_weight_bytes`: the bytes of all codes at their bits.
 
     Loss and metrics are left to `tf_keras.callbacks.TensorBoard`, which may write to the same
-    folder. `TransitionLog` counts every change of a code between two steps of the optimizer, which
-    takes longer.
+    folder. `TransitionLog` counts every code change between two optimizer steps, which takes
+    longer.
 
     Args:
-        log_dir: where TensorBoard looks.
-        every: epochs between two times it writes.
+        log_dir: the folder that TensorBoard reads.
+        every: epochs between two writes.
 
     Raises:
         ValueError: if `every` is below 1, or the model is not quantized.

@@ -1,4 +1,4 @@
-"""The verbs: `plan` says what would be done, `quantize_apply` does it."""
+"""The verbs: `plan` shows what would be done, `quantize_apply` does it."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def plan(
     activation_bits: int | None = None,
     calibration_data: Any = None,
 ) -> Plan:
-    """Say, layer by layer and without touching anything, what `quantize_apply` would do.
+    """Show, layer by layer and without changing anything, what `quantize_apply` would do.
 
     Args:
         model: a built Sequential or Functional model of tf_keras or Keras 3, or the path of one.
@@ -47,16 +47,16 @@ def plan(
             fields, JSON text or the path of a JSON file.
         weight_bits: bits of the kernels, 1 to 8; 4 by default.
         activation_bits: bits of the unsigned activations, 2 to 8; 8 by default.
-        calibration_data: as for `quantize_apply`, to be told of numbers that a grid cannot hold.
+        calibration_data: as for `quantize_apply`, to find numbers that a grid cannot represent.
 
     Returns:
-        A `Plan`; `print` shows it as a table, `problems` lists what stands in the way of the
-        layers' wiring, `coarse` what loses most of its levels (see `coarse_numbers`).
+        A `Plan`; `print` shows it as a table, `problems` lists what is unsupported in the layers'
+        wiring, `coarse` lists what loses most of its levels (see `coarse_numbers`).
 
     Raises:
         TypeError: if `model` is not a Keras model.
-        ValueError: if it is unbuilt or subclassed, if there are both a recipe and bits, or listing
-            every layer that is not supported.
+        ValueError: if it is unbuilt or subclassed, if both a recipe and bits are given, or if
+            layers are not supported; the message lists all of them.
     """
     model = _opened(model)
     recipe = given_recipe(recipe, weight_bits, activation_bits)
@@ -80,30 +80,30 @@ def quantize_apply(
 ) -> QuantizedModel:
     """Prepare a model for LSQ training with bin regularization.
 
-    The model itself is left alone: the result has weights of its own. The weight steps start with
-    the least squared error (`Recipe.weight_start`), the activation steps from `calibration_data`,
-    or else from the first training batch. The first and last kernels stay at 8 bits unless the
-    recipe says otherwise. The bin regularization is attached at strength 0; the `BinRegularization`
-    callback turns it on.
+    The model itself is not changed: the result has its own weights. The weight steps start with the
+    least squared error (`Recipe.weight_start`). The activation steps start from `calibration_data`
+    or, without it, from the first training batch. The first and last kernels stay at 8 bits unless
+    the recipe sets other bits. The bin regularization is attached at strength 0; the
+    `BinRegularization` callback turns it on.
 
     Args:
         model: a built Sequential or Functional model of tf_keras or Keras 3, or the path of one. It
-            is rewritten to plain tf_keras layers first (`normalize`). The layers of a tf_keras
+            is first rewritten to plain tf_keras layers (`normalize`). The layers of a tf_keras
             model may be annotated with tfmot's `quantize_annotate_layer` and an
-            `LSQQuantizeConfig`, whose settings win.
+            `LSQQuantizeConfig`, whose settings take precedence.
         recipe: bits per layer, in place of the two arguments below: a `Recipe`, a dict of its
             fields, JSON text or the path of a JSON file.
         weight_bits: bits of the kernels, 1 to 8; 4 by default.
         activation_bits: bits of the unsigned activations, 2 to 8; 8 by default.
-        calibration_data: typical inputs, of which 512 samples are used: an array, a list or dict
-            of arrays (one per input), (inputs, labels), a tf.data.Dataset, an iterable of batches,
-            or the path of an .npy or .npz file. The activation steps start from it, and batch
-            normalization's moving statistics are set to those of the quantized model. It shows
-            also whether the inputs are never negative and so can use an unsigned grid, and which
-            numbers are lost on a grid with far larger ones: each is told by a
-            `QuantizationWarning`.
-        detach_step: deprecated, as the two below: an option of the bin regularization, which
-            belongs into the recipe (`Recipe.options`, `BinOptions`).
+        calibration_data: typical inputs, of which 512 samples are used: an array, a list or dict of
+            arrays (one per input), (inputs, labels), a tf.data.Dataset, an iterable of batches, or
+            the path of an .npy or .npz file. The activation steps start from it, and batch
+            normalization's moving statistics are set to those of the quantized model. It also shows
+            whether the inputs are never negative and can therefore use an unsigned grid, and which
+            numbers are lost on a grid with far larger ones; a `QuantizationWarning` reports each of
+            them.
+        detach_step: deprecated, like the two below: an option of the bin regularization, which
+            belongs in the recipe (`Recipe.options`, `BinOptions`).
         scale_free: deprecated.
         bounded_pull: deprecated.
 
@@ -112,8 +112,9 @@ def quantize_apply(
 
     Raises:
         TypeError: if `model` is not a Keras model.
-        ValueError: if it is unbuilt or subclassed, if there are both a recipe and bits, if the
-            calibration data does not fit, or listing every problem of every layer.
+        ValueError: if it is unbuilt or subclassed, if both a recipe and bits are given, if the
+            calibration data does not fit, or if layers have problems; the message lists all of
+            them.
     """
     model = _opened(model)
     recipe = given_recipe(recipe, weight_bits, activation_bits)
@@ -135,7 +136,7 @@ def quantize_apply(
 def with_samples(
     model: Any, recipe: Recipe, calibration_data: Any
 ) -> tuple[Recipe, list[Any] | None]:
-    """The recipe with what the data says of the inputs' sign, and the batches; None without any."""
+    """The recipe with the inputs' sign taken from the data, and the batches; None without data."""
     if calibration_data is None:
         return recipe, None
     batches = sample_batches(calibration_data, model.inputs)
@@ -152,7 +153,7 @@ def _opened(model: Any) -> Any:
 
 
 def _decided(model: Any, recipe: Recipe) -> tuple[Any, Plan]:
-    """`model` in simple layers without annotations, and its plan with the user's names."""
+    """`model` as simple layers without annotations, and its plan with the user's names."""
     float_model, annotated = _strip_annotations(model)
     layer_settings(annotated)  # reports configs of other methods by the user's names
     with constant_columns_kept_small(float_model):
@@ -194,7 +195,7 @@ def given_recipe(
     activation_bits: int | None,
     base: Recipe = Recipe(),  # noqa: B008 - frozen
 ) -> Recipe:
-    """A recipe from a verb's arguments: in any form, or `base` with these bits in its place."""
+    """A recipe from a verb's arguments: in any form, or else `base` with these bits."""
     bits = {"weight_bits": weight_bits, "activation_bits": activation_bits}
     given: dict[str, Any] = {name: value for name, value in bits.items() if value is not None}
     if recipe is None:

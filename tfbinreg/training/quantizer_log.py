@@ -1,4 +1,4 @@
-"""Logs of what the quantizers of a model's kernels tell of themselves."""
+"""Logs of what the quantizers of a model's kernels report."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ STEP = "step/"  # what the names of logged steps begin with
 
 
 def step_of(site: Site) -> float:
-    """The step of a kernel or an activation as learned so far, of channels the mean."""
+    """The current step of a kernel or an activation; the mean over channels."""
     return float(tf.reduce_mean(site.quantizer.grid_now(site.variables).scale))
 
 
 class QuantizerLog(keras.callbacks.Callback):
-    """Logs the bits of the kernels as learned so far, and what their methods tell of them.
+    """Logs the current bits of the kernels, and what their methods report.
 
-    At the end of each epoch it adds to `logs`, for callbacks that come later, History and the
-    progress bar, each as the average over the weights of the kernels that have it:
+    At the end of each epoch it adds the following to `logs`, for later callbacks, History and the
+    progress bar. Each is averaged over the weights of the kernels that have it:
 
     - `weight_bits`: the bits that their codes take;
-    - what a quantizer's `figures` have, such as `opposed` of CPQ;
+    - the entries of a quantizer's `figures`, such as `opposed` of CPQ;
     - with `per_layer`, all of them for each kernel as `weight_bits/<layer>`.
 
-    With `steps`, the History that `fit` returns has `step/<layer>` besides: the step of each kernel
-    and activation, of channels the mean, as `tfbinreg.plot.steps` draws them. They are not in
-    `logs`, where they would fill the progress bar.
+    With `steps`, the History that `fit` returns also has `step/<layer>`: the step of each kernel
+    and activation (the mean over channels), as `tfbinreg.plot.steps` draws them. They are not in
+    `logs`, where they would clutter the progress bar.
 
     Args:
-        per_layer: whether to log each kernel by itself, too.
-        steps: whether to keep the steps.
+        per_layer: whether to log each kernel separately as well.
+        steps: whether to record the steps.
     """
 
     def __init__(self, *, per_layer: bool = False, steps: bool = False) -> None:

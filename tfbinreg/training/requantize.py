@@ -1,4 +1,4 @@
-"""`requantize`: a quantized model goes on at other bits."""
+"""`requantize`: continue a quantized model at other bits."""
 
 from __future__ import annotations
 
@@ -33,23 +33,23 @@ def requantize(
     activation_bits: int | None = None,
     calibration_data: Any = None,
 ) -> QuantizedModel:
-    """Make a model that goes on at other bits from where a quantized model is: 8 -> 4 -> 3 -> 2.
+    """Make a model that continues from a quantized model at other bits: 8 -> 4 -> 3 -> 2.
 
-    Weights, biases and normalizations are those of `model`, which is left alone. Grids that are the
-    same in both recipes go on as they are: at equal bits the result computes the same. Others start
-    anew: those of kernels from the present weights (`Recipe.weight_start`), those of activations
-    from the range that was learned (step_new * qmax_new = step_old * qmax_old), or from
-    `calibration_data`, which serves better where few levels are left. A compiled model comes back
-    compiled, with an optimizer that goes on, in its count of steps and the moments of all variables
-    that do, and keeps its teacher (`distill`) and the strengths of its penalties. A learning rate
-    that has decayed to zero stays there: compile anew for another schedule. What `finalize` did
-    ends.
+    Weights, biases and normalizations are those of `model`, which is not changed. Grids that are
+    the same in both recipes are kept: at equal bits the result computes the same. All other grids
+    start again. Those of kernels start from the current weights (`Recipe.weight_start`). Those of
+    activations start from the learned range (step_new * qmax_new = step_old * qmax_old) or from
+    `calibration_data`, which works better where few levels are left. If the model was compiled, the
+    result is compiled too. Its optimizer continues with the same step count and with the moments of
+    all variables that continue. The teacher (`distill`) and the strengths of the penalties are
+    kept. A learning rate that has decayed to zero stays at zero: compile again for another
+    schedule. The effect of `finalize` ends.
 
     Args:
         model: from `quantize_apply` or `load_model`, trained or not.
-        recipe: as for `quantize_apply`; None for the model's own with the bits below. It holds for
-            annotated layers too.
-        weight_bits: in place of the own recipe's, as the next one.
+        recipe: as for `quantize_apply`; None for the model's own recipe with the bits below. It
+            applies to annotated layers too.
+        weight_bits: replaces the bits in the model's own recipe, like the next argument.
         activation_bits: bits of the unsigned activations.
         calibration_data: as for `quantize_apply`: activation grids start from it, and batch
             normalization's moving statistics are set to those at the new bits.
@@ -58,9 +58,9 @@ def requantize(
         A new `QuantizedModel`.
 
     Raises:
-        ValueError: if `model` is not a `QuantizedModel`, there are both a recipe and bits, the
-            calibration data does not fit, a trained step is not finite, or listing every problem
-            of every layer.
+        ValueError: if `model` is not a `QuantizedModel`, both a recipe and bits are given, the
+            calibration data does not fit, a trained step is not finite, or layers have problems;
+            the message lists all of them.
     """
     if not isinstance(model, QuantizedModel):
         raise ValueError("requantize needs a model from tfbinreg.quantize_apply.")
@@ -100,8 +100,9 @@ def _next_recipe(
 
 
 def _take_over(old: QuantizedModel, new: QuantizedModel) -> list[tf.Variable]:
-    """Give `new` what grids, strengths and states of `old` it can go on with; the learned variables
-    with which it cannot."""
+    """Copy to `new` the grids, strengths and states of `old` that it can continue with; returns the
+    learned variables for which this is not possible.
+    """
     former = {site.name: site for site in sites(old)}
     changed: list[tf.Variable] = []
     same: set[str] = set()
@@ -134,7 +135,7 @@ def _copy(old: Any, new: Any) -> None:
 
 
 def _keep_range(old: Site, new: Site) -> None:
-    """Start an activation grid from what another covers, if that has started."""
+    """Start an activation grid from the range of another, if that has started."""
     initialized = old.variables["initialized"]
     if initialized.numpy():
         grid = old.grid()

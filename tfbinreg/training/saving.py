@@ -27,10 +27,10 @@ def quantize_scope(
 ) -> contextlib.AbstractContextManager:
     """Scope in which `tf_keras.models.load_model` knows the classes of a quantized model.
 
-    What it loads from a SavedModel folder can be run and converted; to train it, use `load_model`.
+    A model loaded from a SavedModel folder can be run and converted. To train it, use `load_model`.
 
     Args:
-        custom_objects: further classes by name, for layers of your own.
+        custom_objects: additional classes by name, for layers of your own.
     """
     return _compat.tfmot_keras.quantize_scope({**_compat.REGISTERED, **(custom_objects or {})})
 
@@ -44,14 +44,15 @@ def load_model(
 ) -> Any:
     """Load a quantized model from a .keras or .h5 file or a SavedModel folder.
 
-    The bin regularization is attached again, at the strength that was saved. A compiled model comes
-    back compiled and can go on training, but from a SavedModel it has to be compiled again.
+    The bin regularization is attached again, at the strength that was saved. A compiled model is
+    loaded compiled and can continue training; a model from a SavedModel folder has to be compiled
+    again.
 
     Args:
-        path: what `model.save` was given.
-        custom_objects: further classes by name, for layers of your own.
-        compile: whether a model that was saved compiled comes back compiled.
-        safe_mode: whether code saved in a .keras file, as in a Lambda layer, is refused.
+        path: the path that was passed to `model.save`.
+        custom_objects: additional classes by name, for layers of your own.
+        compile: whether a model that was saved compiled is loaded compiled.
+        safe_mode: whether to reject code saved in a .keras file, as in a Lambda layer.
 
     Raises:
         ValueError: if the path does not exist, cannot be read as a model, or holds a model that is
@@ -85,7 +86,7 @@ def load_float_model(path: str | os.PathLike[str]) -> Any:
 
 
 def saved_loss(path: str | os.PathLike[str]) -> Any:
-    """The loss that a model was compiled with when it was saved, as Keras has written it down.
+    """The loss that a model was compiled with when it was saved, as Keras recorded it.
 
     Returns:
         A name, or a dict with `class_name` and `config`; a list or dict of these for several
@@ -108,7 +109,7 @@ def saved_loss(path: str | os.PathLike[str]) -> Any:
 
 @contextlib.contextmanager
 def _reading(path: str) -> Iterator[str]:
-    """The file to be read; whatever goes wrong in it is a ValueError that names the path."""
+    """Scope for reading a file: every error in it becomes a ValueError that names the path."""
     if not os.path.exists(path):
         raise ValueError(f"No model at {path!r}.")
     try:
@@ -121,7 +122,7 @@ def _reading(path: str) -> Iterator[str]:
 
 
 def _saved_by(path: str) -> str:
-    """Version of the Keras that saved a .keras or .h5 file, "2." of anything else."""
+    """Version of the Keras that saved a .keras or .h5 file; "2." for anything else."""
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             return str(json.loads(archive.read("metadata.json")).get("keras_version", "2."))
@@ -133,8 +134,9 @@ def _saved_by(path: str) -> str:
 
 
 def _rebuilt(model: QuantizedModel) -> QuantizedModel:
-    """The same model from its configuration: Keras gives a SavedModel's layers traced functions
-    beside their own code, counts the penalty twice, cannot train them and unfreezes them all."""
+    """The same model from its configuration: Keras gives a SavedModel's layers traced functions in
+    addition to their own code, counts the penalty twice, cannot train them and unfreezes them all.
+    """
     rebuilt = QuantizedModel.from_config(model.made_from)
     loaded = {
         weight.name: weight for weight in model.weights

@@ -1,4 +1,4 @@
-"""Losses between the outputs of a teacher and a student, and which of them an output calls for."""
+"""Losses between the outputs of a teacher and a student, and which of them suits an output."""
 
 from __future__ import annotations
 
@@ -83,8 +83,9 @@ def logits(outputs: Any, origin: str, loss: str) -> tf.Tensor:
 
     Args:
         outputs: what a model returns.
-        origin: what they come from: probabilities from SOFTMAX or SIGMOID, logits from OTHER.
-        loss: CATEGORICAL, for which the logarithm of a probability will do, or BINARY.
+        origin: what the outputs come from: probabilities from SOFTMAX or SIGMOID, logits from
+            OTHER.
+        loss: CATEGORICAL, for which the logarithm of a probability suffices, or BINARY.
     """
     outputs = tf.cast(outputs, tf.float32)
     if origin == OTHER:
@@ -98,7 +99,7 @@ def logits(outputs: Any, origin: str, loss: str) -> tf.Tensor:
 def origins(model: Any) -> list[str] | None:
     """What each output of a model of either Keras comes from: SOFTMAX, SIGMOID or OTHER.
 
-    None if the model has no layer graph to be read.
+    None if the model has no readable layer graph.
     """
     if not hasattr(getattr(model, "_functional", None) or model, "_nodes_by_depth"):
         return None
@@ -115,15 +116,15 @@ def _origin(program: Program, index: int) -> str:
 
 
 def loss_of_output(origin: str, compiled: Any) -> str | None:
-    """The name of the loss that an output calls for, None if that cannot be told.
+    """The name of the loss that suits an output; None if that cannot be determined.
 
-    A softmax calls for CATEGORICAL and a sigmoid for BINARY. Other outputs are logits if the
-    model is compiled with a crossentropy with `from_logits=True`, and numbers if it is with a stock
+    A softmax needs CATEGORICAL and a sigmoid BINARY. Other outputs are logits if the model is
+    compiled with a crossentropy with `from_logits=True`, and numbers if it is compiled with a stock
     loss for numbers.
 
     Args:
-        origin: what it comes from.
-        compiled: the loss it is compiled with, a `keras.losses.Loss`; None for none.
+        origin: what the output comes from.
+        compiled: the loss that the output is compiled with, a `keras.losses.Loss`; None for none.
     """
     if origin != OTHER:
         return CATEGORICAL if origin == SOFTMAX else BINARY

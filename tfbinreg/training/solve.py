@@ -1,4 +1,4 @@
-"""`solve`: weights or steps found from some hundred samples, by the recipe's solver."""
+"""`solve`: weights or steps found from a few hundred samples, by the recipe's solver."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class SolveReport:
 
     Attributes:
         method: name of the solver.
-        parts: what it minimized, part by part, before and after.
+        parts: the minimized quantity of each part, before and after.
     """
 
     method: str
@@ -48,20 +48,21 @@ def solve(
     verbose: int = 1,
     advance: Callable[[float, str], None] | None = None,
 ) -> SolveReport:
-    """Run the solver of a model's recipe: `Recipe(solver=...)`, or its method if that solves.
+    """Run the solver of a model's recipe: `Recipe(solver=...)`, or its method if that has a solver.
 
-    A solver looks for weights or steps with few samples and without gradient descent. The model is
-    changed in place; `fit` may go on from there.
+    A solver searches for weights or steps with few samples and without gradient descent. The model
+    is changed in place; `fit` can continue from there.
 
     Args:
         model: from `quantize_apply`, calibrated; compiled with its loss if the solver needs labels.
-        data: typical samples, of which 512 are used, as `calibration_data` there. Labels are the
-            second part of (inputs, labels), also of each batch, or `labels` of an .npz file.
-        checkpoint: folder in which each finished part is kept. A run that was killed goes on from
-            there when it starts again with the same model, data and recipe.
-        verbose: 1 prints a line for each part, and on a terminal shows a bar; 0 nothing.
-        advance: takes the share of the work that is done, 0 to 1, and what is being done, for a
-            progress bar of your own.
+        data: typical samples, of which 512 are used, in the form of the `calibration_data` of
+            `quantize_apply`. Labels are the second part of (inputs, labels), also in each batch, or
+            `labels` in an .npz file.
+        checkpoint: folder in which each finished part is saved. A run that was killed continues
+            from there when it is started again with the same model, data and recipe.
+        verbose: 1 prints a line for each part, and shows a progress bar on a terminal; 0 nothing.
+        advance: called with the share of the work that is done, 0 to 1, and what is being done, for
+            a progress bar of your own.
 
     Returns:
         A report.
@@ -69,7 +70,7 @@ def solve(
     Raises:
         ValueError: if the recipe has no solver, the model is not calibrated or not finite, a layer
             is used several times, labels or the loss are missing, the samples do not fit, or the
-            checkpoint is another model's.
+            checkpoint belongs to another model.
     """
     require_quantized(model)
     method: Any = roster.solver_of(model.recipe)
@@ -96,7 +97,7 @@ def solve(
 
 
 def _tell_nobody(line: str) -> None:
-    """Progress that nobody wants to see."""
+    """Ignores progress lines."""
 
 
 def _check_calibrated(model: Any) -> None:
@@ -109,7 +110,7 @@ def _check_calibrated(model: Any) -> None:
 
 
 def _check_used_once(model: Any, method: str) -> None:
-    """A solver sees the inputs of a kernel at one place."""
+    """A solver can see the inputs of a kernel at one place only."""
     names = [site.name for site in kernel_sites(model) if len(site.layer.inbound_nodes) > 1]
     if names:
         raise ValueError(

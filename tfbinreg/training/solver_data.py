@@ -57,14 +57,14 @@ def labelled_samples(data: Any, inputs: Sequence[Any]) -> tuple[list[Any], list[
 
 
 def _may_be_pairs(data: Any) -> bool:
-    """Whether data has to be iterated to see if it is batches with labels."""
+    """Whether data has to be iterated to find out if it consists of batches with labels."""
     if isinstance(data, list):
         return bool(data) and isinstance(data[0], tuple)
     return hasattr(data, "__iter__") and not isinstance(data, (tuple, dict, np.ndarray, tf.Tensor))
 
 
 def _first(batches: Iterator[Any]) -> Iterator[Any]:
-    """Batches up to the number of samples that is used."""
+    """Batches up to the number of samples that are used."""
     count = 0
     for batch in batches:
         yield batch
@@ -74,7 +74,7 @@ def _first(batches: Iterator[Any]) -> Iterator[Any]:
 
 
 def _file_with_labels(path: str) -> Any:
-    """What is in a file, as (inputs, labels) if it has labels."""
+    """The contents of a file, as (inputs, labels) if it has labels."""
     inputs = calibrate.read_samples(path)
     if not path.endswith(".npz"):
         return inputs
@@ -84,7 +84,7 @@ def _file_with_labels(path: str) -> Any:
 
 
 def fingerprint(*parts: Any) -> str:
-    """A number that differs if one of the texts or arrays does."""
+    """A number that changes if one of the texts or arrays changes."""
     digest = hashlib.sha256()
     for part in tf.nest.flatten(parts):
         array = np.asarray(part)
@@ -98,7 +98,7 @@ class Checkpoint:
     """A folder with a file for each part that a solver has finished.
 
     Args:
-        folder: is made if there is none; None keeps nothing.
+        folder: is created if it does not exist; None saves nothing.
         start: fingerprint of what the solver starts from.
     """
 
@@ -109,10 +109,10 @@ class Checkpoint:
             self._folder.mkdir(parents=True, exist_ok=True)
 
     def recall(self, part: str) -> dict[str, np.ndarray] | None:
-        """What was kept of a part; None if nothing was.
+        """The saved results of a part; None if there are none.
 
         Raises:
-            ValueError: if it was kept of another start, or the file cannot be read.
+            ValueError: if it was saved from another start, or the file cannot be read.
         """
         path = self._path(part)
         if path is None or not path.exists():
@@ -131,7 +131,7 @@ class Checkpoint:
         return arrays
 
     def keep(self, part: str, **arrays: Any) -> None:
-        """Write a part's file in one go: it is there as a whole or not at all."""
+        """Write a part's file atomically: it is complete or does not exist."""
         path = self._path(part)
         if path is None:
             return

@@ -1,4 +1,4 @@
-"""The loss that a solver looks at, and the normalizations that it depends on."""
+"""The loss that a solver measures, and the normalizations that it depends on."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from tfbinreg.training.batch_statistics import BatchStatistics
 class SolverLoss:
     """The mean compiled loss over some samples, without penalties.
 
-    A batch is one call of a traced function, which sees new values of variables without being
-    traced again.
+    Each batch is one call of a traced function, which sees new values of variables without being
+    retraced.
 
     Args:
         model: quantized; compiled if there are labels.
@@ -48,7 +48,7 @@ class SolverLoss:
             return self._mean(self._by_batch)
 
     def settle_norms(self) -> None:
-        """Set the moving statistics of those normalizations to those of the model as it is."""
+        """Set the moving statistics of these normalizations to those of the current model."""
         if self._statistics.norms:
             self._statistics.measure(self._batches, traced=True)
 

@@ -65,7 +65,7 @@ def solver_view(
 
 @dataclasses.dataclass(frozen=True)
 class _Chain:
-    """What lies behind a kernel up to its grid.
+    """What follows a kernel up to its grid.
 
     Attributes:
         nodes: normalizations, then a ReLU and a grid if there are; each the only user of the one
@@ -201,7 +201,7 @@ class _Seen:
         return np.average(means, axis=0, weights=sizes)
 
     def _sources(self, node: Node) -> Iterator[tf.Tensor]:
-        """What goes into a node, batch by batch."""
+        """The inputs of a node, batch by batch."""
         (source,) = node.inputs
         before = dataclasses.replace(self._graph, nodes=self._graph.nodes[: source + 1])
         for batch in self._inputs:
@@ -235,7 +235,7 @@ class _Seen:
         )
 
     def _shifted(self, site: Site) -> tuple[tf.Variable, float] | None:
-        """The variable that adds to the outputs of a layer, and with which sign."""
+        """The variable that is added to the outputs of a layer, and its sign."""
         layer = site.layer
         folded = isinstance(layer, FoldedKernel)
         bias = layer.bias if folded else (layer.layer.bias if layer.layer.use_bias else None)
@@ -248,12 +248,12 @@ class _Seen:
 
 
 def _divided(numbers: Any, factor: Any) -> np.ndarray:
-    """Numbers over factors; a factor of 0 hides what it multiplies, so any number will do."""
+    """Numbers divided by factors; a factor of 0 hides what it multiplies, so any number will do."""
     return np.asarray(tf.math.divide_no_nan(tf.cast(numbers, tf.float32), factor))
 
 
 class _Sampler:
-    """Takes the same places of what each pass shows it, as an observer of a grid."""
+    """Samples the same places in each pass, as an observer of a grid."""
 
     def __init__(self, per_batch: int) -> None:
         self._per_batch, self._batches = per_batch, list[list[np.ndarray]]()

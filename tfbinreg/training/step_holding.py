@@ -1,4 +1,4 @@
-"""Steps that stay as they are while the weights train, or follow them slowly."""
+"""Steps that stay fixed while the weights train, or follow them slowly."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import tensorflow as tf
 
 
 def hold(steps: Sequence[tf.Variable], held: tf.Variable) -> Callable[[], None]:
-    """To be called before a step of the optimizer; what it returns, after it.
+    """Call it before a step of the optimizer, and call what it returns after the step.
 
-    A zero gradient would not do: momentum would go on moving the steps.
+    A zero gradient would not be enough: momentum would keep moving the steps.
 
     Args:
         steps: the learned steps and offsets.
-        held: int32, (); while it is positive they keep their values.
+        held: int32, (); while it is positive, the steps keep their values.
     """
     before = [tf.identity(step) for step in steps]
 
@@ -26,10 +26,10 @@ def hold(steps: Sequence[tf.Variable], held: tf.Variable) -> Callable[[], None]:
 
 
 def slow_down(steps: Sequence[tf.Variable], factor: float) -> Callable[[], None]:
-    """To be called before a step of the optimizer; what it returns, after it: the steps have then
-    moved by `factor` times what the optimizer moved them by.
+    """Call it before a step of the optimizer, and call what it returns after the step: the steps
+    have then moved by `factor` times what the optimizer moved them by.
 
-    Smaller gradients would not do: Adam divides them by their own size.
+    Smaller gradients would not be enough: Adam divides them by their own size.
 
     Args:
         steps: the learned steps and offsets.

@@ -1,4 +1,4 @@
-"""`strip_quantization`: the float model inside a quantized one, with the weights it has now."""
+"""`strip_quantization`: the float model inside a quantized one, with its current weights."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ keras = _compat.keras
 
 
 def strip_quantization(model: Any) -> Any:
-    """The plain float model that a quantized model trains, with copies of its present weights.
+    """The plain float model that a quantized model trains, with copies of its current weights.
 
-    Kernels are the latent float weights, not the codes; folded normalizations are layers again, and
-    so are the ReLUs that grids contain. Where several tensors share a grid, only the first one's
-    ReLU is called as it was; the others are called after the layers before them. The model may be
-    loaded.
+    Kernels are the latent float weights, not the codes. Folded normalizations become layers again,
+    and so do the ReLUs that grids contain. Where several tensors share a grid, only the first
+    tensor's ReLU keeps its name; the others are named after the layers before them. The model may
+    have been loaded.
 
     Args:
         model: from `quantize_apply` or `load_model`.
@@ -85,7 +85,7 @@ class _Stripper:
         return copy
 
     def _without_grid(self, node: Node, tensor: Any) -> Any:
-        """What a grid is given, behind the ReLU that the grid contains, if any."""
+        """The input of a grid, after the ReLU that the grid contains, if any."""
         quantizer, member = node.layer.quantizer, node.options.get("member", 0)
         before = _float_layers(self._nodes[node.inputs[0]].layer)[-1]
         kind = KINDS.get(type(before).__name__)
@@ -105,7 +105,7 @@ class _Stripper:
         return keras.layers.ReLU(quantizer.upper_limit, name=name)(tensor)
 
     def _is_positive(self, index: int) -> bool:
-        """Whether a node's output is never negative, as far as its inputs' grids say."""
+        """Whether a node's output is never negative, as far as its inputs' grids show."""
         node = self._nodes[index]
         if isinstance(node.layer, QuantizeActivation):
             return not getattr(node.layer.quantizer, "signed", True)

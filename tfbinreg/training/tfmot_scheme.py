@@ -26,7 +26,7 @@ class LSQQuantizeRegistry(_compat.QuantizeRegistry):
 
     Args:
         recipe: bits per layer.
-        placed: names of layers the layout transform has dealt with; tfmot asks again for the
+        placed: names of layers that the layout transform has handled; tfmot asks again for the
             neighbours of annotated layers, which must not be quantized twice.
     """
 
@@ -69,7 +69,7 @@ class LSQLayoutTransform(_compat.QuantizeLayoutTransform):
     def apply(
         self, model: Any, layer_quantize_map: Mapping[str, Any]
     ) -> tuple[Any, dict[str, Any]]:
-        """A `QuantizedModel`, and an empty map as nothing is left for tfmot to wrap.
+        """A `QuantizedModel`, and an empty map because nothing is left for tfmot to wrap.
 
         Raises:
             ValueError: listing every layer that cannot be quantized.
@@ -91,14 +91,14 @@ class LSQLayoutTransform(_compat.QuantizeLayoutTransform):
 class LSQQuantizeScheme(_compat.QuantizeScheme):
     """LSQ as a tfmot scheme: `tfmot.quantization.keras.quantize_apply(model, LSQQuantizeScheme())`.
 
-    What tfmot returns is a `QuantizedModel`, to be trained, finalized and converted like one of
-    `tfbinreg.quantize_apply`. Its activation steps start from the first training batch. One scheme
-    object serves one `quantize_apply`.
+    tfmot returns a `QuantizedModel`. Train, finalize and convert it like one from
+    `tfbinreg.quantize_apply`. Its activation steps start from the first training batch. Use one
+    scheme object for one `quantize_apply`.
 
     Args:
-        recipe: bits per layer, for annotated layers without a config of their own, in any form that
-            `quantize_apply` takes.
-        bin_options: deprecated: an option of the recipe (`Recipe.options`).
+        recipe: bits per layer, for annotated layers without their own config, in any form that
+            `quantize_apply` accepts.
+        bin_options: deprecated: use an option of the recipe (`Recipe.options`).
     """
 
     def __init__(self, recipe: RecipeData = None, *, bin_options: BinOptions | None = None) -> None:

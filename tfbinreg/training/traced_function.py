@@ -9,9 +9,9 @@ from tfbinreg.methods.trace_facts import TraceFacts
 
 
 class TracedFunction:
-    """A function of batches, made and traced anew once a fact of its trace is none.
+    """A function of batches, made and traced again once a fact of its trace no longer holds.
 
-    Facts are looked at before each call: a callback may set weights at any time.
+    Facts are checked before each call: a callback may set weights at any time.
 
     Args:
         make: makes the function, not traced yet.

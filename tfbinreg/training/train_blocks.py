@@ -28,7 +28,7 @@ class BlockLoss:
 
     Attributes:
         kernels: names of its layers with kernels.
-        before: mean squared error of the block's outputs, the float model's being right.
+        before: mean squared error of the block's outputs relative to the float model's.
         after: the same afterwards, never larger.
     """
 
@@ -42,7 +42,7 @@ class BlockLoss:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Block:
-    """Part of a model: from the inputs of both models to where it ends, and its own variables."""
+    """Part of a model: from the inputs of both models to its end, with its own variables."""
 
     kernels: tuple[str, ...]
     quantized: Any
@@ -60,21 +60,22 @@ def train_blocks(
     block_size: int = 4,
     verbose: int = 1,
 ) -> tuple[BlockLoss, ...]:
-    """Train weights and steps of one block after the other to give the float model's outputs.
+    """Train weights and steps block by block to reproduce the float model's outputs.
 
-    A cheap way between calibration and training: it takes some hundred samples, no labels and no
-    loss of the task. A block is `block_size` consecutive kernels with what lies between them. Its
-    inputs are those that the blocks before it give, quantized and trained; its outputs shall be the
-    float model's, by the mean squared error. Everything computes as in inference, so normalizations
-    keep their statistics. Adam starts anew in each block; the weights with the least error on all
+    A cheap option between calibration and training: it needs a few hundred samples, no labels and
+    no task loss. A block is `block_size` consecutive kernels with the layers between them. Its
+    inputs are the outputs of the blocks before it, quantized and trained; its targets are the float
+    model's outputs, by mean squared error. Everything runs as in inference, so normalizations keep
+    their statistics. Adam starts again in each block, and the weights with the least error on all
     of the data are kept. The defaults are those of Espressif's ESP-PPQ for TQT.
 
     Args:
         model: from `quantize_apply`, calibrated. It is changed in place.
         float_model: the model it was made from, with its trained weights.
-        data: typical inputs, of which 512 samples are used, as `calibration_data` there.
-        steps: of the optimizer in each block, on a batch of 64 samples.
-        learning_rate: of Adam.
+        data: typical inputs, of which 512 samples are used, in the form of the `calibration_data`
+            of `quantize_apply`.
+        steps: optimizer steps in each block, on a batch of 64 samples.
+        learning_rate: learning rate of Adam.
         block_size: kernels in a block.
         verbose: 1 prints a line for each block, 0 nothing.
 
@@ -83,7 +84,7 @@ def train_blocks(
 
     Raises:
         ValueError: if the model has no learned steps or is not calibrated, if the float model has
-            other layers, or for an argument that is not positive.
+            different layers, or if an argument is not positive.
     """
     for what, value in {"steps": steps, "block_size": block_size}.items():
         if type(value) is not int or value < 1:
@@ -157,7 +158,7 @@ def _blocks(model: Any, decided: Plan, block_size: int) -> Iterator[_Block]:
 
 
 def _ends(model: Any, decided: Plan) -> dict[str, tuple[Any, Any]]:
-    """Kernels behind which a grid of their own lies: what both models have there."""
+    """Kernels that are followed by their own grid, where both models have the same tensor."""
     ends, layers = {}, {layer.name: layer for layer in model.layers}
     for tail, chain in decided.chains.items():
         grid, name = decided.grids.get(tail), decided.graph.nodes[tail].name

@@ -1,5 +1,4 @@
-"""What `fit` does of its own: tells how much of a training is over, and lets methods act between
-epochs."""
+"""What `fit` does by itself: it tracks progress, and lets methods act between epochs."""
 
 from __future__ import annotations
 
@@ -22,11 +21,11 @@ keras = _compat.keras
 class TrainingProgress(keras.callbacks.Callback):
     """Moves a model's `training_progress` from 0 to 1 over the epochs of `fit`.
 
-    Within an epoch the train step moves it on. How many steps an epoch has is not known in the
-    first one of a dataset of unknown size, where it stands still.
+    Within an epoch, each train step advances it. In the first epoch on a dataset of unknown size
+    the number of steps is not known, so it stands still.
 
     Args:
-        epochs: the last one, as `fit` takes it.
+        epochs: the last epoch, as `fit` takes it.
     """
 
     def __init__(self, epochs: int) -> None:
@@ -52,7 +51,7 @@ class BetweenEpochs(keras.callbacks.Callback):
     """Lets the methods of a model's kernels act before each epoch (`Method.between_epochs`).
 
     Args:
-        epochs: the last one, as `fit` takes it.
+        epochs: the last epoch, as `fit` takes it.
     """
 
     def __init__(self, epochs: int) -> None:
@@ -91,17 +90,17 @@ def _kernel(model: Any, site: Site, progress: float) -> KernelBetweenEpochs:
 
 
 def curvature_of(model: Any, site: Site, method: str) -> tf.Tensor:
-    """What the optimizer knows of a kernel's curvature, which a method needs (`KernelStep`).
+    """What the optimizer knows about a kernel's curvature, which a method needs (`KernelStep`).
 
     Raises:
-        ValueError: for an optimizer that knows nothing of it.
+        ValueError: for an optimizer that keeps no such estimate.
     """
     who = f"Method {method!r} of layer {site.name!r}"
     return _compat.curvature(model.optimizer, site.kernel, who)
 
 
 def with_own_callbacks(fit: Callable[..., Any]) -> Callable[..., Any]:
-    """A model's `fit` with those of these callbacks that it needs."""
+    """A model's `fit`, with the callbacks of this file that it needs."""
     signature = inspect.signature(fit)
 
     @functools.wraps(fit)

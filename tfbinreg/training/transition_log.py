@@ -18,21 +18,21 @@ keras = _compat.keras
 class TransitionLog(keras.callbacks.Callback):
     """Logs how many codes change, and how many weights are about to change theirs.
 
-    At the end of each epoch it adds to `logs`, for callbacks that come later, History and the
+    At the end of each epoch it adds the following to `logs`, for later callbacks, History and the
     progress bar:
 
-    - `code_changes`: the share of codes that a training step changes, on average over the epoch and
-      over the weights of up to 4 bits (over all weights if no kernel has so few; those of pruned
-      channels never count);
+    - `code_changes`: the share of codes that a training step changes, averaged over the epoch and
+      over the weights of up to 4 bits (over all weights if no kernel has so few bits; weights of
+      pruned channels never count);
     - `near_edge`: the share of these weights within 5 % of a step of the edge between two bins,
       where the next step may change the code;
     - with `per_layer`, both for each kernel as `code_changes/<layer>` and `near_edge/<layer>`.
 
-    Codes that oscillate make batch normalization's statistics lag behind (Nagel et al., ICML 2022,
-    section 3). Counting takes a pass over the weights in each step.
+    Oscillating codes make batch normalization's statistics lag behind (Nagel et al., ICML 2022,
+    section 3). Counting requires a pass over the weights in each step.
 
     Args:
-        per_layer: whether to log each kernel by itself, too.
+        per_layer: whether to log each kernel separately as well.
     """
 
     def __init__(self, *, per_layer: bool = False) -> None:
@@ -69,5 +69,5 @@ class TransitionLog(keras.callbacks.Callback):
 
 
 def _weights(site: Site, most_bits: int) -> float:
-    """How many weights of a kernel are not pruned and have no more bits."""
+    """How many weights of a kernel are not pruned and have at most this many bits."""
     return site.size * float(site.quantizer.grid_now(site.variables).share(most_bits))

@@ -13,13 +13,14 @@ class EvaluateAverages(keras.callbacks.Callback):
     """Validates each epoch with the optimizer's moving averages of the weights.
 
     Averages of latent weights and steps change fewer codes from epoch to epoch than the weights do
-    (Gupta and Asthana, WACV 2024, evaluate so, as known from secondary sources). The optimizer
-    makes them: compile with `use_ema=True`, as in Adam(1e-3, use_ema=True, ema_momentum=0.999).
-    When `fit` ends, Keras replaces the weights by the averages. Put `BatchNormReestimation`
-    behind this callback: statistics belong to the weights they are measured with.
+    (Gupta and Asthana, WACV 2024, evaluate in this way, as known from secondary sources). The
+    optimizer computes them: compile with `use_ema=True`, as in Adam(1e-3, use_ema=True,
+    ema_momentum=0.999). When `fit` ends, Keras replaces the weights with the averages. Put
+    `BatchNormReestimation` after this callback: statistics belong to the weights they are measured
+    with.
 
     Raises:
-        ValueError: at the start of `fit`, if the optimizer makes no averages.
+        ValueError: at the start of `fit`, if the optimizer keeps no averages.
     """
 
     def __init__(self) -> None:

@@ -1,6 +1,7 @@
 """The bits that weights were trained at, recorded in .h5 files of weights and compared on loading.
 
-Weights of a model of other bits have the same shapes: without a record nobody would notice.
+Weights of a model with other bits have the same shapes: without a record, a mismatch would go
+unnoticed.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ _LISTED = 20  # names in one error
 
 
 def record_bits(path: str | os.PathLike[str], model: Any) -> None:
-    """Note the bits of `model` in the .h5 file of its weights; nothing in a checkpoint."""
+    """Record the bits of `model` in the .h5 file of its weights; does nothing for a checkpoint."""
     if _is_hdf5(path):
         with h5py.File(path, "a") as file:
             file.attrs[_ATTRIBUTE] = json.dumps(_bits(model))
 
 
 def check_bits(path: str | os.PathLike[str], model: Any) -> None:
-    """Compare the bits noted in a file of weights, if there are any, with those of `model`.
+    """Compare the bits recorded in a weights file, if there are any, with those of `model`.
 
     Raises:
         ValueError: naming the quantized tensors that have other bits in the file.

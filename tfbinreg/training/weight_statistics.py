@@ -25,10 +25,10 @@ class BinStatistics:
     Weights of pruned channels do not count.
 
     Attributes:
-        error: mean squared distance, in steps squared; clipped weights count with theirs.
+        error: mean squared distance, in steps squared; clipped weights are included.
         near: share of weights within 0.1 step of their level.
-        beyond: the kernels whose weights are more than ten steps from their levels, as the root of
-            the mean square: they lie beyond the outermost ones.
+        beyond: the kernels whose root mean square distance from the levels is more than ten steps:
+            their weights lie beyond the outermost levels.
     """
 
     error: float
@@ -37,8 +37,9 @@ class BinStatistics:
 
 
 def scaled_weights(site: Site) -> np.ndarray:
-    """A kernel divided by its step, flat: levels are its codes. float32, (weights,); without those
-    of pruned channels."""
+    """A kernel divided by its step, flat, so that levels are codes. float32, (weights,); without
+    the weights of pruned channels.
+    """
     latent = site.latent
     if latent is None:
         raise ValueError(f"{site.name!r} is an activation: it has no weights.")
@@ -73,12 +74,12 @@ def bin_statistics(model: Any) -> BinStatistics:
 
 
 def shares_near_edges(model: Any, most_bits: int = MAX_BITS) -> dict[str, float]:
-    """For each kernel the share of weights within 5 % of a step of the edge between two bins.
+    """For each kernel, the share of weights within 5 % of a step of the edge between two bins.
 
     Args:
         model: quantized.
-        most_bits: weights of more bits do not count where there are others; nor do those of pruned
-            channels.
+        most_bits: weights of more bits do not count if there are others; weights of pruned channels
+            never do.
     """
     shares = {}
     for site in kernel_sites(model):
@@ -90,13 +91,13 @@ def shares_near_edges(model: Any, most_bits: int = MAX_BITS) -> dict[str, float]
 
 
 def share_of_few_bits(grid: GridTensors, flags: tf.Tensor, most_bits: int = FEW_BITS) -> tf.Tensor:
-    """The share of the weights of up to 4 bits that are flagged, float32, (); of all that are not
-    pruned where none has so few.
+    """The share of flagged weights among those of up to 4 bits, float32, (); among all that are not
+    pruned if none has so few.
 
     Args:
-        grid: of the kernel.
+        grid: grid of the kernel.
         flags: bool, one for each weight.
-        most_bits: in place of 4.
+        most_bits: limit in place of 4.
     """
     values = tf.cast(flags, tf.float32)
     return tf.where(grid.share(most_bits) > 0.0, grid.mean(values, most_bits), grid.mean(values))

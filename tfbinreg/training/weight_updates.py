@@ -21,9 +21,9 @@ class Update:
 
     Attributes:
         apply: (step, state) -> the kernel and the state after it (`Method.update`).
-        holds_steps: whether the kernels' steps stay as they are.
+        holds_steps: whether the kernels' steps stay fixed.
         states: name of a kernel it acts on -> its state's variables by their names.
-        name: the method's; None if each kernel's own acts on it.
+        name: name of the method; None if each kernel's own method acts on it.
     """
 
     apply: Callable[[KernelStep, State], tuple[tf.Tensor, State]]
@@ -39,11 +39,11 @@ class WeightUpdates:
         sites: the kernels.
         updates: applied in this order.
         rate: the learning rate of the next step.
-        curvature: (kernel, name of a method) -> what the optimizer knows of the kernel's curvature
-            (`KernelStep`), which the method needs.
-        progress: how much of the training is over, float32, ().
-        changes: float32, (kernels,), to which `share_of_few_bits` that has changed its codes is
-            added; None counts nothing.
+        curvature: (kernel, name of a method) -> what the optimizer knows about the kernel's
+            curvature (`KernelStep`), which the method needs.
+        progress: the fraction of the training that is done, float32, ().
+        changes: float32, (kernels,), to which the `share_of_few_bits` with changed codes is added;
+            None counts nothing.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class WeightUpdates:
         self._holds_steps = any(update.holds_steps for update in updates)
 
     def begin(self) -> Callable[[], None]:
-        """To be called before a step of the optimizer; what it returns, after it."""
+        """Call it before a step of the optimizer, and call what it returns after the step."""
         with _compat.float32_variables():
             rate = self._rate()
             kernels = [tf.identity(site.kernel) for site in self._sites]
@@ -89,8 +89,7 @@ class WeightUpdates:
     def _end_of(
         self, site: Site, before: tf.Tensor, codes: tf.Tensor, rate: tf.Tensor
     ) -> tf.Tensor | None:
-        """Update one kernel; `share_of_few_bits` that has changed its codes, None if nothing
-        counts."""
+        """Update one kernel; returns the `share_of_few_bits` with changed codes, or None."""
         step = KernelStep(
             name=site.name,
             before=before,

@@ -1,4 +1,4 @@
-"""What can be said of a file and what it computes: verdicts.
+"""Verdicts on a file and on what it computes.
 
 Must not write files or print.
 """

@@ -19,12 +19,12 @@ FIXED_GRID = frozenset({"SOFTMAX", "LOGISTIC", "TANH"})
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """What still counts as agreement.
+    """The limits of agreement.
 
     Attributes:
         min_top1: smallest share of samples with the same best class.
         max_mean_lsb: largest mean difference, in steps of the output grid.
-        max_lsb: largest single difference, None for any.
+        max_lsb: largest single difference; None for no limit.
     """
 
     min_top1: float = 0.99
@@ -43,7 +43,7 @@ EXACT = Limits(max_lsb=0.01)  # the same levels; real numbers differ in float32'
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """How far two sets of outputs are apart. `top1` is None for outputs of a single value."""
+    """The difference between two sets of outputs. `top1` is None for outputs of a single value."""
 
     top1: float | None
     mean_lsb: float
@@ -81,7 +81,7 @@ def check_levels(model: Model, run: Run) -> Check:
 
     Args:
         model: the file, with a manifest.
-        run: of LiteRT, with `watched_tensors` watched.
+        run: a run of LiteRT, with `watched_tensors` watched.
     """
     watched = watched_tensors(model)
     found = {entry.tensor for entry in watched.values()}
@@ -136,13 +136,13 @@ def check_agreement(
     Args:
         model: the file; its output grids are the unit of the differences.
         outputs: one array per output of the file, samples along the first axis.
-        expected: what they are compared with.
-        name: of the check.
+        expected: the outputs to compare with.
+        name: name of the check.
         subject: what is compared, for the detail.
         limits: what counts as agreement.
 
     Raises:
-        ValueError: if the outputs have another shape.
+        ValueError: if the outputs have a different shape.
     """
     tensors = [model.main.tensors[index] for index in model.main.outputs]
     layers = samples.output_names(model)
@@ -165,8 +165,8 @@ def check_agreement(
 def compare(outputs: np.ndarray, expected: np.ndarray, scale: float) -> Difference:
     """Differences in steps of `scale`, and the share of samples with the same best class.
 
-    The expected best class counts as found if no other output exceeds it: on a grid of 2^8
-    values several classes are often equal.
+    The expected best class counts as matched if no other output exceeds it: on a grid of 2^8
+    values, several classes often tie.
 
     Raises:
         ValueError: if the shapes differ.

@@ -1,4 +1,4 @@
-"""The note on numbers that a file's grids cannot hold beside far larger ones."""
+"""The note on numbers that a file's grids cannot represent next to far larger ones."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _WITHIN_A_LEVEL = 0.5  # in steps: what stays on one level may still vary
 
 
 def check_coarse(model: Model, inputs: Mapping[str, np.ndarray], run: Run) -> tuple[Check, ...]:
-    """A warning called "coarse" that names inputs, outputs and concatenated tensors of which a part
-    is lost (`lost_numbers.lost`); nothing if there are none.
+    """A warning called "coarse" that names inputs, outputs and concatenated tensors with lost
+    numbers (`lost_numbers.lost`); nothing if there are none.
 
     Grids that the runtimes prescribe (softmax, sigmoid, tanh) are left out.
 
     Args:
         model: the file, with a manifest.
-        inputs: typical ones, name of an input -> real numbers, samples along the first axis.
+        inputs: typical inputs, name of an input -> real numbers, samples along the first axis.
         run: of these inputs, with `agreement.watched_tensors` watched.
     """
     joined = list(_joined(model, run))

@@ -22,7 +22,7 @@ KEPT_SAMPLES = 8  # of these, every activation is read
 
 @dataclasses.dataclass(frozen=True)
 class WeightRow:
-    """One layer: how it is stored in both files, and how many weights are another number."""
+    """One layer: how it is stored in both files, and how many weights differ."""
 
     layer: str
     first: str
@@ -33,7 +33,7 @@ class WeightRow:
 
 @dataclasses.dataclass(frozen=True)
 class TensorRow:
-    """One activation: how far apart, in steps of the first file's grid, and how often at all."""
+    """One activation: how far and how often the files differ, in steps of the first file's grid."""
 
     tensor: str
     mean_lsb: float
@@ -43,8 +43,9 @@ class TensorRow:
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """What differs. `outputs` are by name; `runtime` is the one that ran both files; `card` has
-    what their quantization cards say differently, if both have one (`card.differences`)."""
+    """The differences. `outputs` are by name; `runtime` is the one that ran both files; `card` has
+    the differences between their quantization cards, if both have one (`card.differences`).
+    """
 
     sizes: tuple[int, int]
     runtime: str
@@ -82,14 +83,14 @@ def compare(
 
     Args:
         first: a file; its grids are the unit of the differences.
-        second: another with the same inputs and outputs.
+        second: another file with the same inputs and outputs.
         inputs: stored values, one array per input. None draws `samples_count`.
-        samples_count: how many to draw.
-        seed: of the drawn inputs.
+        samples_count: number of samples to draw.
+        seed: seed of the drawn inputs.
         time_limit: seconds for each run.
 
     Raises:
-        ValueError: if they have other inputs or outputs.
+        ValueError: if their inputs or outputs differ.
         RuntimeFailedError: if a file does not run.
     """
     pairs = _pair(first, second)
@@ -136,7 +137,7 @@ def compare(
 
 
 def _pair(ours: Model, theirs: Model) -> Pairing | None:
-    """What belongs together, either file being the plainer one; None if the operators differ."""
+    """Matching pairs, whichever file is the plainer one; None if the operators differ."""
     try:
         return pairing.pair(ours, theirs)
     except ValueError:

@@ -1,10 +1,10 @@
 """A file in another format against the canonical file it was made from: numbers, then outputs.
 
 Formats that keep every integer (lut, slim) have to compute the same bits. In INT4 the stored
-weights are smaller by a factor, so the accumulator and the biases are coarser by as much: there,
-the operators have to compute exactly what the same integers do as int8, and each of them may
-differ from the canonical file's by what its bias lost and TFLM's two roundings can explain,
-channel by channel.
+weights are smaller by a factor, so the accumulator and the biases are coarser by the same factor.
+There, the operators have to compute exactly what the same integers compute as int8. Each of them
+may differ from the canonical file's operator only by what its lost bias bits and TFLM's two
+roundings can explain, channel by channel.
 """
 
 from __future__ import annotations
@@ -61,26 +61,26 @@ def verify_variant(
     """Compare a file with the canonical file it was made from.
 
     A file that `--slim` has made for TFLM may lack channels that the network does not need
-    (`pruning.removal`): its operators are compared with the canonical ones without them, and its
-    outputs in TFLM alone.
+    (`pruning.removal`). Its operators are compared with the canonical ones without these channels,
+    and its outputs in TFLM only.
 
     Checks: operators, grids and connections are the same ("structure"), every weight is the same
     number ("codes"), every bias is, to the nearest step ("biases"), INT4 operators alone differ by
     documented rounding only ("rounding"), and the outputs are bit for bit those of the canonical
-    file, or for INT4 those of its own integers as int8, in every runtime ("litert", "tflm"). If
-    none is there to run the file, that nothing is proven fails ("proof").
+    file, or for INT4 those of its own integers as int8, in every runtime ("litert", "tflm"). If no
+    runtime is available to run the file, the check "proof" fails, because nothing is proven.
 
     Args:
         made: the file.
         canonical: the int8 file it was made from.
         inputs: stored values, one array per input of the file. None draws `samples_count`.
-        samples_count: how many samples to draw.
-        seed: of the drawn samples.
+        samples_count: number of samples to draw.
+        seed: seed of the drawn samples.
         runtimes: which to run; None for all that can run the format.
-        limits: what whole nets of INT4 may differ by; None for a warning beyond the default limits,
-            since rounding grows from layer to layer.
+        limits: how far whole INT4 nets may differ; None for a warning beyond the default limits,
+            because rounding differences grow from layer to layer.
         time_limit: seconds for each run.
-        advance: is told what is being done.
+        advance: is called with what is being done.
 
     Raises:
         ValueError: if inputs do not fit.
@@ -149,7 +149,7 @@ def twin(model: Model) -> Model:
 
 
 def _rounding(files: _Files, runtimes: Sequence[str]) -> Check:
-    """INT4 operators alone, on random activations, against the canonical ones."""
+    """Single INT4 operators, on random activations, against the canonical ones."""
     name = TFLM if TFLM in runtimes and runtime.available(TFLM) else LITERT
     first = isolate.isolate(files.needed)
     second = isolate.isolate(files.made)
@@ -228,7 +228,7 @@ def _outputs(files: _Files, name: str, limits: Limits | None) -> Check:
 
 
 def _declined(model: Model) -> bool:
-    """Whether XNNPACK, which rounds in another way, leaves operators to LiteRT's own kernels.
+    """Whether XNNPACK, which rounds differently, leaves operators to LiteRT's own kernels.
 
     It does so for INT4 weights and for biases without a scale.
     """

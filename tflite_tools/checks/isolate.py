@@ -1,7 +1,7 @@
-"""A file in which every operator stands alone: its activations are inputs, its result an output.
+"""A file in which every operator is isolated: its activations are inputs, its result an output.
 
-Rounding differences grow from layer to layer, so whole nets of few bits can differ a lot although
-every operator is right. Fed with the same activations, operators can be compared one by one.
+Rounding differences grow from layer to layer, so whole low-bit nets can differ a lot although every
+operator is correct. With the same input activations, operators can be compared one by one.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Isolated:
         model: the file.
         inputs: names, in the original file, of the tensors that the inputs stand for.
         outputs: names of the outputs.
-        most_levels: by how many levels two right results may differ, for each output.
+        most_levels: the number of levels by which two correct results may differ, for each output.
     """
 
     model: Model
@@ -98,7 +98,7 @@ def isolate(model: Model) -> Isolated:
 
 
 def _most_levels(model: Model, op: Op) -> int:
-    """By how many levels two right results of an operator may differ."""
+    """The number of levels by which two correct results of an operator may differ."""
     if op.name != "RESIZE_BILINEAR":
         return _MOST_LEVELS.get(op.name, 1)
     source, made = (model.main.tensors[edge[0]].shape[1:3] for edge in (op.inputs, op.outputs))
@@ -148,13 +148,13 @@ def misfits(
     *,
     exact: bool = False,
 ) -> tuple[list[tuple[str, str]], float]:
-    """The operators whose results are off.
+    """The operators with wrong results.
 
     Args:
         isolated: the operators.
         results: what a runtime computed, stored values, one array per output.
-        expected: what it should have.
-        exact: whether every single result has to be as expected.
+        expected: the correct results.
+        exact: whether every single result has to match.
 
     Returns:
         (layer, what) for every operator that is off by more than its rounding can move on average,

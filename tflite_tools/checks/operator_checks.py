@@ -1,4 +1,4 @@
-"""The check of every operator on its own, and the runtimes' differences operator by operator."""
+"""The check of every operator by itself, and the runtimes' differences operator by operator."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def check_layers(
 
     Args:
         model: the file.
-        activations: name of a layer -> the trained model's activations behind it, float, samples
+        activations: name of a layer -> the trained model's activations after it, float, samples
             along the first axis; `SAMPLES` of them are used.
-        runtime_name: what the operators run in.
+        runtime_name: the runtime that the operators run in.
         exact: whether the model computes this runtime's integers, so that no result may differ.
         time_limit: seconds.
 
@@ -75,7 +75,7 @@ def _stored(
 
 
 def rounding_misfits(model: Model, *, seed: int, time_limit: float) -> list[tuple[str, str]]:
-    """The operators in which TFLM and LiteRT differ by more than their rounding.
+    """The operators where TFLM and LiteRT differ by more than their rounding.
 
     Operators are fed with random activations from their grids.
 

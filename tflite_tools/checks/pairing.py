@@ -1,7 +1,7 @@
 """Two files of the same network, operator by operator: the canonical file and one made from it.
 
-Works without names. What formats may change is undone here: DECODE operators in front of a kernel,
-a convolution split over its output channels and put together by a CONCATENATION.
+This works without names. Changes that formats may make are undone here: DECODE operators before a
+kernel, and a convolution that is split over its output channels and joined by a CONCATENATION.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ class Kernel:
         name: of its output tensor.
         op: name of the operator.
         weights: as integers, unpacked and decoded.
-        scale: float32, one or one for each output channel.
-        axis: of the channels in `weights`.
-        bias: int32, None without one.
+        scale: float32, one value or one for each output channel.
+        axis: channel axis of `weights`.
+        bias: int32, None without a bias.
         output: tensor index of what it computes.
         input: tensor index of the activations it reads.
         options: strides, padding and the like, by the schema's names.
@@ -59,13 +59,13 @@ class Kernel:
 
     @property
     def channels(self) -> int:
-        """How many channels it makes."""
+        """The number of its output channels."""
         return int(self.weights.shape[self.axis])
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Pairing:
-    """What belongs together.
+    """The parts of two files that belong together.
 
     Attributes:
         kernels: (canonical, other), in the order they run.
@@ -82,7 +82,7 @@ def kernel(graph: Graph, op: Op) -> Kernel:
     """The kernel of an operator.
 
     Raises:
-        ValueError: naming the tensor, if its weights are no integers with scales.
+        ValueError: naming the tensor, if its weights are not integers with scales.
     """
     place = op.inputs[_WEIGHTS] if len(op.inputs) > _WEIGHTS else -1
     source = 2 if op.name == "TRANSPOSE_CONV" else 0
@@ -127,7 +127,7 @@ def _storage(graph: Graph, tensor: Tensor) -> str:
 
 
 def label(graph: Graph, op: Op) -> str:
-    """How messages call an operator: by its output, or by its place if names are dropped."""
+    """The name of an operator in messages: its output, or its place if names are dropped."""
     made = graph.made(op)
     return (made[0].name if made else "") or f"{op.name} {op.index}"
 
@@ -140,7 +140,7 @@ def pair(canonical: Model, other: Model) -> Pairing:
         other: made from it, perhaps with DECODE operators, split convolutions, without names.
 
     Raises:
-        ValueError: naming the operator of `canonical` at which they part.
+        ValueError: naming the operator of `canonical` at which they diverge.
     """
     ours, theirs = canonical.main, other.main
     for graph in (ours, theirs):

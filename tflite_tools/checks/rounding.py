@@ -1,4 +1,4 @@
-"""Where LiteRT and TFLM part: every activation of a file in both, by name."""
+"""Where LiteRT and TFLM diverge: every activation of a file in both, by name."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Rounding:
 
     Attributes:
         rows: the activations in the order they are computed.
-        samples: how many inputs were run.
+        samples: number of inputs that were run.
         skipped: why nothing was run, "" if it was.
     """
 

@@ -13,7 +13,7 @@ _MOST = 128
 
 
 def ratio(mine: Kernel, other: Kernel) -> int:
-    """By how much the canonical file's stored weights are larger.
+    """The factor by which the canonical file's stored weights are larger.
 
     Read from the scales; 0 if they have no whole ratio that weights of 8 bits can be divided by.
     """
@@ -106,7 +106,7 @@ def lost_bias(mine: Kernel, other: Kernel) -> np.ndarray:
 def most_levels(
     mine: Kernel, other: Kernel, source: Quantization, made: Quantization
 ) -> np.ndarray:
-    """By how many levels at most an operator may differ from the canonical one, channel by channel.
+    """The most levels by which an operator may differ from the canonical one, channel by channel.
 
     With the multiplier m = input scale * weight scale / output scale, the exact results differ by
     the lost bias times m. TFLM rounds twice; the first rounding is to a fraction of a level that

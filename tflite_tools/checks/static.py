@@ -19,7 +19,7 @@ _WEIGHTS_INPUT = 1
 
 
 def check_codes(model: Model, reference: Mapping[str, np.ndarray] | None) -> Check:
-    """The weights in the file are the trained codes, and levels of the grids the manifest names.
+    """The weights in the file are the trained codes, and levels of the grids in the manifest.
 
     Kernels that were not trained are compared with the manifest.
 
@@ -52,7 +52,7 @@ def check_codes(model: Model, reference: Mapping[str, np.ndarray] | None) -> Che
 
 
 def _off_grid(entry: manifest.LayerEntry, codes: np.ndarray) -> list[tuple[str, str]]:
-    """Codes that are no levels of the layer's codebook, or do not fit its bits."""
+    """Codes that are not levels of the layer's codebook, or do not fit its bits."""
     count = file_codes.off_grid(entry, codes)
     if not count:
         return []

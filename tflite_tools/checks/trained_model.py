@@ -30,7 +30,7 @@ class Reference:
     Attributes:
         codes: layer name -> int8 codes, Keras layout.
         predictions: output layer -> float outputs for the inputs of the verification.
-        activations: layer name -> activations behind it for the first inputs, float.
+        activations: layer name -> activations after it for the first inputs, float.
         target: the runtime whose integers the model follows, "tflm" or "litert"; None for the
             manifest's.
         exact: whether predictions and activations are that runtime's, bit for bit.
@@ -62,34 +62,34 @@ def verify(
 
     Checks, in this order: the weights are the trained integer codes ("codes"), every operator
     computes in integers ("integer"), b-bit activations stay on their grids ("levels"), every
-    operator on its own does what the trained model does ("layers"), the outputs agree with the
-    trained model's ("agreement") and TFLM's with LiteRT's ("tflm").
+    operator by itself computes what the trained model computes ("layers"), the outputs agree with
+    the trained model's ("agreement") and TFLM's with LiteRT's ("tflm").
 
     A finalized model (`tfbinreg.finalize`) computes the integers of its target, TFLM or LiteRT: in
-    that runtime every operator and output has to be equal. Without TFLM, or an operator in it,
-    LiteRT takes its place, and the limits apply. The distance of the other runtime is reported:
-    TFLM rounds twice where LiteRT rounds once, and the differences grow through a deep net of few
-    bits, so beyond the limits it is a warning if every operator alone is right, unless the caller
-    gives `limits`.
+    that runtime every operator and output has to be equal. If TFLM, or an operator in it, is
+    missing, LiteRT takes its place, and the limits apply. The distance of the other runtime is
+    reported. TFLM rounds twice where LiteRT rounds once, and the differences grow through a deep
+    low-bit net. Beyond the limits they are therefore a warning if every operator by itself is
+    correct, unless the caller gives `limits`.
 
     Args:
         model: the file.
         reference: the trained model. Without its codes, "codes" compares with the SHA-256 in the
             manifest; without predictions or activations, "agreement" or "layers" are skipped.
-        inputs: name of an input -> float array, samples along the first axis, in the units the
-            trained model takes. None draws `samples_count` from the input grid (`samples.seeded`).
-        typical: whether `inputs` are of the kind the device will get, so that numbers that are
-            lost on a grid with far larger ones are told.
-        samples_count: how many samples to draw.
-        seed: of the drawn samples.
+        inputs: name of an input -> float array, samples along the first axis, in the units of the
+            trained model. None draws `samples_count` from the input grid (`samples.seeded`).
+        typical: whether `inputs` are like those the device will get, so that numbers that are lost
+            on a grid with far larger ones are reported.
+        samples_count: number of samples to draw.
+        seed: seed of the drawn samples.
         limits: what counts as agreement of outputs; None for `DEFAULT_LIMITS`, with the exception
             above for TFLM.
         time_limit: seconds for each run.
-        advance: is told what is being done.
+        advance: is called with what is being done.
 
     Returns:
-        A report with one check of each name, led by a warning called "finalized" if the file is of
-        a model that was not, and by one called "coarse" if typical inputs show lost numbers.
+        A report with one check of each name. It begins with a warning called "finalized" if the
+        file's model was not finalized, and one called "coarse" if typical inputs show lost numbers.
 
     Raises:
         ValueError: if the file has no manifest, or inputs or reference do not fit.
@@ -156,7 +156,7 @@ def verify(
 
 
 def _unfinalized(model: Model) -> tuple[Check, ...]:
-    """A warning, if the file is of a model that was not finalized."""
+    """A warning, if the file's model was not finalized."""
     if model.require_manifest().finalized is not False:
         return ()
     detail = (
@@ -169,7 +169,7 @@ def _unfinalized(model: Model) -> tuple[Check, ...]:
 def _coarse(
     model: Model, inputs: Mapping[str, np.ndarray], run: Callable[[], Run]
 ) -> tuple[Check, ...]:
-    """A warning, if numbers are lost on their grids; a file that does not run is told elsewhere."""
+    """A warning if numbers are lost on their grids; failed runs are reported elsewhere."""
     try:
         return check_coarse(model, inputs, run())
     except RuntimeFailedError:
@@ -233,7 +233,7 @@ def _judged(check: Check, rounding_misfits: Callable[[], list[tuple[str, str]]])
 
 
 def _advised(check: Check) -> Check:
-    """Says what a failed agreement of right operators mostly comes from."""
+    """Adds the most likely cause of a failed agreement of correct operators."""
     if check.verdict is not Verdict.FAILED or not check.figures:
         return check
     advice = "every operator alone is right: call tfbinreg.finalize(model) before saving it"

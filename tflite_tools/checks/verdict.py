@@ -1,4 +1,4 @@
-"""What verifying a file found: one `Check` per property, together a `Report`."""
+"""The results of verifying a file: one `Check` per property, together a `Report`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 
 class Verdict(str, enum.Enum):
-    """Outcome of a check; WARNING and SKIPPED say why in the detail and do not fail a file."""
+    """Outcome of a check; WARNING and SKIPPED explain why in the detail and do not fail a file."""
 
     PASSED = "passed"
     WARNING = "warning"
@@ -37,7 +37,7 @@ class Check:
 
 @dataclasses.dataclass(frozen=True)
 class Accuracy:
-    """Share of samples whose class is right, at one output.
+    """Share of correctly classified samples, at one output.
 
     Attributes:
         runner: what computed it: "Keras", "LiteRT", "TFLM" or "C".
@@ -58,7 +58,7 @@ class Report:
 
     Attributes:
         checks: what was found.
-        accuracy: where labels were given; it decides nothing.
+        accuracy: where labels were given; it does not affect the result.
     """
 
     checks: tuple[Check, ...]
@@ -89,7 +89,7 @@ _ADVICE = {
 
 
 def advice(check: Check) -> str:
-    """What a failed check may mean and what to try; "" for others."""
+    """What a failed check can mean and what to try; "" for others."""
     if check.verdict is not Verdict.FAILED:
         return ""
     by_bits = check.name == "tflm" and "mean_lsb" not in check.figures

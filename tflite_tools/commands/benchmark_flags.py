@@ -20,7 +20,7 @@ def add_benchmark(parser: argparse.ArgumentParser) -> None:
         type=_numbers,
         default=bench.THREADS,
         metavar="N[,N...]",
-        help="threads of LiteRT, several numbers one after the other (default: 1)",
+        help="number of LiteRT threads; several numbers are measured in turn (default: 1)",
     )
     parser.add_argument(
         "--warm_up",
@@ -44,7 +44,7 @@ def _add_devices(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--serial",
         metavar="PORT",
-        help="measure a device instead of this computer, which runs the example of `convert "
+        help="measure a device instead of this computer; it runs the example of `convert "
         "--package`: /dev/ttyACM0, COM3, or socket://HOST:PORT; needs pyserial",
     )
     parser.add_argument(
@@ -52,14 +52,14 @@ def _add_devices(parser: argparse.ArgumentParser) -> None:
         type=at_least(1),
         default=serial_port.BAUD,
         metavar="N",
-        help="bits in a second at the port of --serial (default: %(default)s)",
+        help="bits per second of the --serial port (default: %(default)s)",
     )
     parser.add_argument(
         "--emulator",
         type=_processors,
         default=(),
         metavar="CPU[,CPU...]",
-        help="measure processors that QEMU emulates, by the same protocol: "
+        help="measure processors that QEMU emulates, with the same protocol: "
         f"{', '.join(boards.CPUS)}",
     )
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""The command line: runs a sub-command, and turns what goes wrong into a line and an exit code."""
+"""The command line: runs a sub-command, and turns errors into one line and an exit code."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 def _message(error: Exception) -> str:
-    """An error as text: ours as written, those of libraries on one line with their type."""
+    """An error as text: our errors as written, those of libraries on one line with their type."""
     ours = type(error).__module__ == "tfbinreg.core.problems"
     if ours or type(error) in (ValueError, RuntimeError):
         return str(error)

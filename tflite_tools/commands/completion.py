@@ -1,4 +1,4 @@
-"""The command `completion`: a script for a shell, made from the grammar by shtab."""
+"""The command `completion`: a script for a shell, generated from the grammar by shtab."""
 
 from __future__ import annotations
 

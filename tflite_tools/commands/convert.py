@@ -33,10 +33,10 @@ _NOT_FINALIZED = (
 
 
 def convert(arguments: argparse.Namespace) -> int:
-    """Convert as asked, write and print.
+    """Convert as requested, write and print.
 
     Returns:
-        Exit code 0; what cannot be done raises ValueError or RuntimeError.
+        Exit code 0; failures raise ValueError or RuntimeError.
     """
     options = Options(
         format=arguments.format,
@@ -100,7 +100,7 @@ def convert(arguments: argparse.Namespace) -> int:
 
 
 def _canonical(arguments: argparse.Namespace, advance: Advance) -> tuple[Model, Finalized | None]:
-    """The canonical file, and the model if it was finalized on the way."""
+    """The canonical file, and the model if it was finalized during conversion."""
     if arguments.finalize_data is None:
         file = conversion.canonical(
             arguments.model,
@@ -140,7 +140,7 @@ def _check_output(path: str, *, folder: bool) -> None:
 
 
 def _check_line(arguments: argparse.Namespace, options: Options, reference: str) -> str:
-    """The command that checks what was written."""
+    """The command that checks the written file."""
     if options.target == "ethos-u":
         source = shlex.quote(reference)
         return (

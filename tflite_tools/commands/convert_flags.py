@@ -16,7 +16,7 @@ def add_convert(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "model",
         metavar="MODEL",
-        help="a .keras or .h5 file, a SavedModel folder, or an int8 .tflite file of convert",
+        help="a .keras or .h5 file, a SavedModel folder, or an int8 .tflite file from convert",
     )
     parser.add_argument(
         "-o", "--output", required=True, metavar="FILE", help="the file to write; a folder for c"
@@ -42,14 +42,14 @@ def add_convert(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data",
         metavar="FILE",
-        help="calibration samples for --flash_budget, as the model takes them: .npy, or .npz with "
-        "an array by each input's name; `labels` (whole numbers) are optional",
+        help="calibration samples for --flash_budget, in the model's units: .npy, or .npz with "
+        "an array for each input name; `labels` (whole numbers) are optional",
     )
     parser.add_argument(
         "--finalize_data",
         metavar="FILE",
-        help="MODEL was not finalized: do it with these training samples (as for --data; with "
-        "`labels` by accuracy) and save the finalized model beside OUTPUT, as OUTPUT.keras",
+        help="MODEL was not finalized: finalize it with these training samples (as for --data; "
+        "with `labels` by accuracy) and save the finalized model next to OUTPUT, as OUTPUT.keras",
     )
     parser.add_argument(
         "--recipe_output",
@@ -66,7 +66,7 @@ def add_convert(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output_type",
         choices=convert.INPUT_TYPES,
-        help="likewise for the outputs (default: that of the inputs)",
+        help="the same for the outputs (default: that of the inputs)",
     )
     parser.add_argument(
         "--input_shape",
@@ -74,7 +74,7 @@ def add_convert(parser: argparse.ArgumentParser) -> None:
         default=[],
         type=_shape,
         metavar="[NAME=]SIZES",
-        help="sizes of a sample (96,96,3) for a model that leaves some open; once for each input",
+        help="sizes of a sample (96,96,3) for a model that leaves some open; once per input",
     )
     parser.add_argument(
         "--format",
@@ -87,19 +87,19 @@ def add_convert(parser: argparse.ArgumentParser) -> None:
         "--target",
         choices=TARGETS,
         default=TARGETS[0],
-        help="what is to run it; any: whatever runs the format (default: %(default)s)",
+        help="runtime that will run it; any: every runtime of the format (default: %(default)s)",
     )
     parser.add_argument(
         "--slim",
         action="store_true",
-        help="drop names and metadata, store equal things once; with --target tflm leave out "
-        "channels that are constant or that nothing reads (C always does)",
+        help="drop names and metadata, store equal data once; with --target tflm also leave out "
+        "channels that are constant or never read (C always does)",
     )
     parser.add_argument(
         "--split_convs",
         type=at_least(1),
         metavar="BYTES",
-        help="lut: split convolutions so that at most so many bytes of weights are decoded at once",
+        help="lut: split convolutions so that at most this many weight bytes are decoded at once",
     )
     parser.add_argument(
         "--accelerator",
@@ -111,21 +111,21 @@ def add_convert(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--package",
         choices=packages.PACKAGES,
-        help="c: the folder as a library, component, module or pack that this build system takes, "
+        help="c: write the folder as a library, component, module or pack for this build system, "
         "with an example for the device",
     )
     parser.add_argument(
         "--ram_budget",
         type=_size,
         metavar="SIZE",
-        help="c: bytes that activations may take (34KB), besides the caller's inputs and outputs; "
+        help="c: bytes that activations may take (34KB), without the caller's inputs and outputs; "
         "layers run in strips of rows where that saves memory, which takes more time",
     )
     parser.add_argument(
         "--streaming",
         action="store_true",
-        help="c: take a sequence frame by frame (axis 1 of the input is time), keep what is still "
-        "needed in a state, and compute only what is new; for causal networks",
+        help="c: process a sequence frame by frame (axis 1 of the input is time), keep what is "
+        "still needed in a state, and compute only what is new; for causal networks",
     )
     add_notes(parser)
 

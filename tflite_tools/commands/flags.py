@@ -11,12 +11,12 @@ from tflite_tools.schema import card
 
 
 def add_inspect(parser: argparse.ArgumentParser) -> None:
-    """File, and whether to print its card alone."""
+    """File, and whether to print only its card."""
     parser.add_argument("file", metavar="FILE", help="a .tflite file")
     parser.add_argument(
         "--card",
         action="store_true",
-        help="print its quantization card: the choices that decide what its accuracy means",
+        help="print its quantization card: the choices needed to interpret its accuracy",
     )
 
 
@@ -28,7 +28,7 @@ def add_notes(parser: argparse.ArgumentParser) -> None:
         default=[],
         type=_note,
         metavar="FIELD=TEXT",
-        help=f"what the file does not know, for its card: {', '.join(card.NOTES)}",
+        help=f"a note for the card that the file does not contain: {', '.join(card.NOTES)}",
     )
 
 
@@ -59,8 +59,8 @@ def _add_source(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--inputs",
         metavar="FILE",
-        help="samples in the units that the trained model takes, not stored integers: an .npy "
-        "file, or an .npz file with one array by each input's name",
+        help="samples in the units of the trained model, not stored integers: an .npy "
+        "file, or an .npz file with one array for each input name",
     )
     parser.add_argument(
         "--seed",

@@ -1,4 +1,4 @@
-"""What a command is given: paths that are checked before anything slow, files that are opened."""
+"""Inputs of a command: paths that are checked before anything slow, and opened files."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _PATHS = (
 
 
 def check_paths(arguments: argparse.Namespace) -> None:
-    """Check that every file a command is to read exists.
+    """Check that every file that a command reads exists.
 
     Raises:
-        ValueError: naming all that do not.
+        ValueError: naming all that do not exist.
     """
     given = [getattr(arguments, name, None) for name in _PATHS]
     given += getattr(arguments, "files", ())
@@ -41,16 +41,16 @@ def check_paths(arguments: argparse.Namespace) -> None:
 
 
 def check_output(path: str, *, kind: str, suffix: str, wrong: tuple[str, ...] = ()) -> None:
-    """Check that the name of an output does not promise another kind of file.
+    """Check that the name of an output does not suggest another kind of file.
 
     Args:
         path: of the output.
         kind: what is written, for the message.
         suffix: the usual ending, "" for a folder.
-        wrong: endings that are refused beside those of Keras models.
+        wrong: endings that are rejected in addition to those of Keras models.
 
     Raises:
-        ValueError: with a name to take instead.
+        ValueError: with a name to use instead.
     """
     target = pathlib.Path(path)
     if target.suffix.lower() in (*_MODELS, *wrong):
@@ -71,7 +71,7 @@ def opened(path: str) -> Model:
 
 
 def _read(path: str) -> bytes:
-    """The bytes of a .tflite file; a folder or a Keras model is refused with what to do instead."""
+    """The bytes of a .tflite file; errors for a folder or a Keras model say what to do instead."""
     refuse_folder(path)
     data = files.read(path)
     if data.startswith(_KERAS_MAGIC):
@@ -88,7 +88,7 @@ def _keras_instead(path: str) -> str:
 
 
 def refuse_folder(path: str) -> None:
-    """Refuse a folder where a file is expected.
+    """Reject a folder where a file is expected.
 
     Raises:
         ValueError: with what to do instead.

@@ -1,4 +1,4 @@
-"""The command `inspect`: what is in a file, or its quantization card."""
+"""The command `inspect`: the contents of a file, or its quantization card."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tflite_tools.reports.describe import describe
 
 
 def inspect(arguments: argparse.Namespace) -> int:
-    """Describe a file and print that.
+    """Print a description of a file.
 
     Returns:
         Exit code 0.

@@ -24,10 +24,10 @@ _SUFFIXES = (".keras", ".h5")
 
 
 def quantize(arguments: argparse.Namespace) -> int:
-    """Quantize as asked, write and print.
+    """Quantize as requested, write and print.
 
     Returns:
-        Exit code 0; what cannot be done raises ValueError or RuntimeError.
+        Exit code 0; failures raise ValueError or RuntimeError.
     """
     given.check_paths(arguments)
     suffix = pathlib.Path(arguments.output).suffix.lower()

@@ -26,14 +26,14 @@ def add_quantize(parser: argparse.ArgumentParser) -> None:
         "--data",
         required=True,
         metavar="FILE",
-        help="training samples, as the model takes them: .npz with an array by each input's name "
-        "and `labels`: classes as whole numbers, or what the output should be; .npy without labels "
+        help="training samples, in the model's units: .npz with an array for each input name "
+        "and `labels`: classes as whole numbers, or the target outputs; .npy without labels "
         "for --epochs 0",
     )
     parser.add_argument(
         "--validation_data",
         metavar="FILE",
-        help="samples of the same form to measure with before and after (default: those of --data)",
+        help="samples of the same form to evaluate before and after (default: those of --data)",
     )
     parser.add_argument(
         "--recipe",
@@ -66,14 +66,14 @@ def add_quantize(parser: argparse.ArgumentParser) -> None:
         type=at_least(1),
         default=defaults.batch_size,
         metavar="N",
-        help="samples in a step (default: %(default)s)",
+        help="samples per step (default: %(default)s)",
     )
     parser.add_argument(
         "--learning_rate",
         type=_positive,
         default=defaults.learning_rate,
         metavar="F",
-        help="Adam's at the start; it falls to zero along a cosine (default: %(default)s)",
+        help="Adam's initial rate, with cosine decay to zero (default: %(default)s)",
     )
     parser.add_argument(
         "--loss",
@@ -98,18 +98,18 @@ def add_quantize(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--distill",
         action="store_true",
-        help="learn from the float model's outputs, too",
+        help="also learn from the float model's outputs",
     )
     parser.add_argument(
         "--target",
         choices=("litert", "tflm"),
-        help="whose rounding the finalized model follows: tflm for a microcontroller (default: the "
-        "recipe's, litert unless it says otherwise)",
+        help="runtime whose rounding the finalized model follows: tflm for a microcontroller "
+        "(default: the recipe's, which is litert unless set)",
     )
     parser.add_argument(
         "--short_constants",
         action="store_true",
-        help="choose scales and biases that take three bytes a channel in generated C; with "
+        help="choose scales and biases that take three bytes per channel in generated C; requires "
         "--target tflm",
     )
     parser.add_argument(
@@ -117,7 +117,7 @@ def add_quantize(parser: argparse.ArgumentParser) -> None:
         type=at_least(0),
         default=defaults.seed,
         metavar="N",
-        help="of shuffling and everything random (default: %(default)s)",
+        help="seed of shuffling and everything random (default: %(default)s)",
     )
 
 

@@ -36,7 +36,7 @@ _OF_ONE: dict[str, object] = {
 
 
 def report(arguments: argparse.Namespace) -> int:
-    """Write a page: verify the file, or put several side by side.
+    """Write a page: verify the file, or show several side by side.
 
     Returns:
         Exit code: 0, or 1 if a check failed.
@@ -122,7 +122,7 @@ def _names(paths: Sequence[str]) -> list[str]:
 def _accuracy(
     arguments: argparse.Namespace, models: Mapping[str, Model], advance: Advance
 ) -> dict[str, tuple[Accuracy, ...]]:
-    """What each file gets right in LiteRT and TFLM; nothing without labels."""
+    """The accuracy of each file in LiteRT and TFLM; nothing without labels."""
     if arguments.labels is None:
         return {}
     inputs, labels = files.read_arrays(arguments.inputs), files.read_arrays(arguments.labels)
@@ -140,8 +140,9 @@ def _jobs(
     inputs: Mapping[str, np.ndarray],
     labels: Mapping[str, np.ndarray],
 ) -> Iterator[tuple[str, Model, Mapping[str, np.ndarray], str, accuracy.Runner]]:
-    """Name, file, labels by output, runtime, and what runs it. Samples that do not fit are refused
-    before anything runs."""
+    """Name, file, labels by output, runtime, and what runs it. Samples that do not fit are rejected
+    before anything runs.
+    """
     try:
         stored = samples.stored(model, samples.arrange(model, inputs))
         own = accuracy.labels_of(model, labels, len(stored[0]))

@@ -34,7 +34,7 @@ from tflite_tools.system.quiet import native_log_hidden
 
 
 def verify(arguments: argparse.Namespace) -> int:
-    """Verify a file, or a folder of C, and print what was found.
+    """Verify a file, or a folder of C, and print the results.
 
     Returns:
         Exit code: 0, or 1 if a check failed.
@@ -56,7 +56,7 @@ def verify(arguments: argparse.Namespace) -> int:
 
 @contextlib.contextmanager
 def told(arguments: argparse.Namespace) -> Iterator[Advance]:
-    """A bar that tells what is being done, beside the native log."""
+    """A progress bar that shows what is being done, alongside the native log."""
     with (
         native_log_hidden(enabled=not arguments.verbose),
         progress(enabled=not arguments.json) as advance,
@@ -70,7 +70,7 @@ def _is_c(path: str) -> bool:
 
 
 class Verified(NamedTuple):
-    """A file, the int8 file it was made from or is, and what verifying it as asked found."""
+    """A file, the int8 file it was made from or is, and the results of verifying it."""
 
     file: Model
     canonical: Model
@@ -78,7 +78,7 @@ class Verified(NamedTuple):
 
 
 def verified(arguments: argparse.Namespace, advance: Advance) -> Verified:
-    """Verify a file against what the flags name.
+    """Verify a file against what the flags specify.
 
     Raises:
         ValueError: if the file, the reference or the samples cannot be used.
@@ -136,7 +136,7 @@ def _canonical(
     output_type: str = "int8",
     input_shape: Sequence[tuple[str | None, tuple[int, ...]]] = (),
 ) -> Model:
-    """The int8 file that FILE was made from: as given, or made anew from the trained model."""
+    """The int8 file that FILE was made from: as given, or made again from the trained model."""
     path = _canonical_path(arguments)
     if path is not None:
         return given.opened(path)
@@ -154,7 +154,7 @@ def _canonical(
 
 
 def _folder(arguments: argparse.Namespace, advance: Advance) -> Report:
-    """What comparing a folder of C with the canonical file finds."""
+    """The results of comparing a folder of C with the canonical file."""
     folder = source_folder.read(arguments.file)
     limits = _limits(arguments)
     canonical = _canonical(arguments)
@@ -179,7 +179,7 @@ def _folder(arguments: argparse.Namespace, advance: Advance) -> Report:
 
 
 def _variant(arguments: argparse.Namespace, made: Model, advance: Advance) -> Verified:
-    """The same of a file in another format, by comparing it with its canonical file."""
+    """The same for a file in another format, by comparing it with its canonical file."""
     limits = _limits(arguments)
     types = _edge_types(made)
     canonical = _canonical(
@@ -235,7 +235,7 @@ def _with_accuracy(
 
 
 def compare(arguments: argparse.Namespace) -> int:
-    """Compare two files and print how far they are apart.
+    """Compare two files and print how far they differ.
 
     Returns:
         Exit code: 0, or 1 beyond the limits.
@@ -257,7 +257,7 @@ def compare(arguments: argparse.Namespace) -> int:
 
 
 def _limits(arguments: argparse.Namespace) -> Limits | None:
-    """The limits that were asked for; those of the other flag default."""
+    """The requested limits; a limit that is not given has its default."""
     given = {"min_top1": arguments.min_top1, "max_mean_lsb": arguments.max_mean_lsb}
     chosen = {name: value for name, value in given.items() if value is not None}
     return Limits(**chosen) if chosen else None

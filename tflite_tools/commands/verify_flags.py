@@ -15,7 +15,7 @@ def add_verify(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "file",
         metavar="FILE",
-        help="a file of convert, or a folder of its C, which is compiled and run",
+        help="a file from convert, or a folder of its C, which is compiled and run",
     )
     _add_references(parser)
     _add_labels(parser)
@@ -26,7 +26,7 @@ def _add_references(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--reference",
         metavar="MODEL",
-        help="the trained model that FILE was made from, in whatever format; or as --canonical",
+        help="the trained model that FILE was made from, in any format; or as for --canonical",
     )
     parser.add_argument(
         "--canonical", metavar="INT8", help="the int8 .tflite file that FILE was made from"
@@ -41,30 +41,31 @@ def _add_labels(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--labels",
         metavar="FILE",
-        help="classes of the samples of --inputs: shows the accuracy in Keras (with --reference), "
-        "LiteRT, TFLM and C. An .npy file; or an .npz file with `labels`, or an array by each "
-        "output's name",
+        help="classes of the --inputs samples: shows the accuracy in Keras (with --reference), "
+        "LiteRT, TFLM and C. An .npy file; or an .npz file with `labels`, or an array for each "
+        "output name",
     )
 
 
 def add_compare(parser: argparse.ArgumentParser) -> None:
     """Two files, inputs and limits."""
     parser.add_argument("first", metavar="A", help="a .tflite file; differences are in its steps")
-    parser.add_argument("second", metavar="B", help="another one of the same network")
+    parser.add_argument("second", metavar="B", help="another file of the same network")
     add_inputs(parser, default=compare.SAMPLES, text=str(compare.SAMPLES))
     parser.add_argument(
         "--max_lsb",
         type=float,
         default=0.0,
         metavar="F",
-        help="fail if an output differs by more steps of its grid (default: %(default)s)",
+        help="fail if an output differs by more steps of its grid than this (default: %(default)s)",
     )
     parser.add_argument(
         "--min_top1",
         type=float,
         default=0.0,
         metavar="F",
-        help="fail if a smaller share of samples has the same best class (default: %(default)s)",
+        help="fail if a smaller share of samples than this has the same best class "
+        "(default: %(default)s)",
     )
 
 
@@ -78,7 +79,7 @@ def add_report(parser: argparse.ArgumentParser) -> None:
         "files",
         metavar="FILE",
         nargs="+",
-        help="a .tflite file of convert; several are not verified but put side by side",
+        help="a .tflite file from convert; several files are compared side by side, not verified",
     )
     _add_references(parser)
     _add_labels(parser)
@@ -89,13 +90,13 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
         "--min_top1",
         type=float,
         metavar="F",
-        help="fail if a smaller share of samples has the same best class (default: "
+        help="fail if a smaller share of samples than this has the same best class (default: "
         f"{DEFAULT_LIMITS.min_top1}; TFLM then only warns if every operator alone is right)",
     )
     parser.add_argument(
         "--max_mean_lsb",
         type=float,
         metavar="F",
-        help="fail if outputs differ by more steps of their grid on average (default: "
+        help="fail if outputs differ by more steps of their grid than this on average (default: "
         f"{DEFAULT_LIMITS.max_mean_lsb}; TFLM then only warns if every operator alone is right)",
     )

@@ -1,4 +1,4 @@
-"""What the generated C of a quantized Keras model takes of flash."""
+"""The flash that the generated C of a quantized Keras model takes."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ if TYPE_CHECKING:
 
 
 def c_bytes(model: Any, *, input_shape: InputShape | None = None) -> int:
-    """Bytes of packed weights and of constants in the C of a quantized model as it is now.
+    """Bytes of packed weights and constants in the C code of a quantized model in its current
+    state.
 
-    The kernels' code is not counted. Weights are counted at the bits that their layers may use,
-    and a network that cannot be C as it is in the file. It may be called in the middle of a
-    training: `tfbinreg.FlashBudgetSchedule` takes it as `count`.
+    The kernels' code is not counted. Weights are counted at the bits that their layers may use; a
+    network that cannot be converted to C is counted as in the file. The function can be called
+    during training: `tfbinreg.FlashBudgetSchedule` accepts it as `count`.
 
     Args:
-        model: a calibrated one from `tfbinreg.quantize_apply`; it stays as it is.
+        model: a calibrated model from `tfbinreg.quantize_apply`; it is not changed.
         input_shape: as for `tfbinreg.to_tflite`.
 
     Raises:
-        ValueError: if the model has no exact integer form, listing every layer that stands in the
-            way.
+        ValueError: if the model has no exact integer form; the message lists every layer that
+            prevents it.
     """
     from tfbinreg.deploy.freeze import freeze
     from tfbinreg.deploy.tflite_file import write

@@ -26,7 +26,7 @@ INPUT_TYPES = ("int8", "float32")
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Finalized:
-    """A model that was finalized on the way.
+    """A model that was finalized during conversion.
 
     Attributes:
         file: its canonical int8 file.
@@ -48,20 +48,20 @@ def finalized(
     notes: Mapping[str, str] | None = None,
     advance: Advance = quietly,
 ) -> Finalized:
-    """Finalize a saved quantized model and convert it; what was saved stays as it is.
+    """Finalize a saved quantized model and convert it; the saved file is not changed.
 
     Args:
         path: a .keras or .h5 file, or a SavedModel folder.
         arrays: training inputs: one unnamed array, or arrays by input name; integer classes as
             `labels` let `finalize` choose by accuracy.
         input_type: as for `convert`.
-        output_type: likewise.
-        notes: likewise.
-        advance: is told what is being done.
+        output_type: the same.
+        notes: the same.
+        advance: is called with what is being done.
 
     Raises:
         ValueError: if the model or the arrays cannot be used.
-        RuntimeError: as `convert`.
+        RuntimeError: as for `convert`.
     """
     if is_tflite(path):
         raise ValueError(f"--finalize_data needs a Keras model: {os.fspath(path)!r} is TFLite.")
@@ -101,8 +101,8 @@ def convert(
         path: a .keras or .h5 file, or a SavedModel folder.
         input_type: "int8", or "float32" for a file that quantizes its inputs itself.
         output_type: likewise; None for the input type.
-        input_shape: of a model that leaves sizes of its inputs open, the shape of a sample, without
-            a name or one for each input's name.
+        input_shape: for a model with open input sizes, the shape of a sample, without a name or one
+            for each input name.
         notes: texts for the quantization card (`schema.card.NOTES`).
 
     Raises:
@@ -137,7 +137,7 @@ def _shapes(given: Sequence[tuple[str | None, tuple[int, ...]]]) -> Any:
 
 
 def is_tflite(path: str | os.PathLike[str]) -> bool:
-    """Whether a path is a file that starts as .tflite files do."""
+    """Whether a path is a file that starts like a .tflite file."""
     try:
         with open(path, "rb") as stream:
             return stream.read(8)[4:] == b"TFL3"
@@ -157,13 +157,13 @@ def canonical(
 
     Args:
         path: as for `convert`, or a .tflite file.
-        input_type: as for `convert`; None for a .tflite file, which has its types already.
-        output_type: likewise.
-        input_shape: as for `convert`; nothing for a .tflite file.
-        notes: likewise.
+        input_type: as for `convert`; None for a .tflite file, which already has its types.
+        output_type: the same.
+        input_shape: as for `convert`; None for a .tflite file.
+        notes: the same.
 
     Raises:
-        ValueError: if the model cannot be loaded, or a type or shape is asked of a .tflite file.
+        ValueError: if the model cannot be loaded, or a type or shape is given for a .tflite file.
         RuntimeError: if TensorFlow is missing, or the converter lost codes.
     """
     if not is_tflite(path) and not _named_tflite(path):
@@ -229,7 +229,7 @@ def reference(path: str | os.PathLike[str], inputs: Mapping[str, np.ndarray]) ->
 
 
 def _fits(given: Sequence[int], shape: Sequence[int | None]) -> bool:
-    """Whether a shape is the wanted one, None being any size."""
+    """Whether a shape matches; None matches any size."""
     if len(given) != len(shape):
         return False
     return all(want in (None, size) for size, want in zip(given, shape, strict=True))
@@ -257,7 +257,7 @@ def load(path: str | os.PathLike[str], *, compile: bool = True) -> Any:
 
     Args:
         path: a .keras or .h5 file, or a SavedModel folder.
-        compile: whether its loss is needed, which may be a function that is not known here.
+        compile: whether its loss is needed; the loss may be a function that is not known here.
 
     Raises:
         ValueError: if it cannot be loaded.

@@ -27,17 +27,17 @@ _UNITS = {"": 1, "B": 1, "K": 1024, "KB": 1024, "KIB": 1024, "M": 2**20, "MB": 2
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Squeezed:
-    """What was made of a float model.
+    """The result for a float model.
 
     Attributes:
         file: the .tflite file, quantized and calibrated but not trained.
         recipe: JSON text to train with.
         table: the choices, layer by layer, as text.
-        flash: what the network takes of flash at the chosen bits.
-        squeezed: the layers with fewer than 8 bits, or with channels that have.
-        before: share of samples that the float model gets right; without labels, 1.
-        after: the same of the file's model before any training; without labels, the share of
-            samples whose best class is the float model's.
+        flash: the flash that the network takes at the chosen bits.
+        squeezed: the layers with fewer than 8 bits, at least in some channels.
+        before: accuracy of the float model; without labels, 1.
+        after: the same for the file's model before any training; without labels, the share of
+            samples with the same best class as the float model.
         labelled: whether there were labels.
     """
 
@@ -52,7 +52,7 @@ class Squeezed:
 
 
 class _Choice(NamedTuple):
-    """Bits that were tried: the budget, the quantized model, its file and what that takes."""
+    """A tried choice of bits: the budget, the quantized model, its file and its size."""
 
     budget: Any
     quantized: Any
@@ -64,7 +64,7 @@ def byte_count(text: str) -> int:
     """Bytes of a size such as 65536, 64KB or 0.5MB (1 KB is 1024 bytes).
 
     Raises:
-        ValueError: if it is none.
+        ValueError: if it is not a size.
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)", text.strip())
     unit = None if match is None else _UNITS.get(match[2].upper())
@@ -84,8 +84,8 @@ def squeeze(
 ) -> Squeezed:
     """Choose bits of layers or channels for a float model, and convert it as it is.
 
-    The bits are chosen by an estimate. What the network then takes is counted (`flash.count`), and
-    the choice is corrected by it until it fits.
+    The bits are chosen from an estimate. The flash that the network then takes is counted
+    (`flash.count`), and the choice is corrected with that count until it fits.
 
     Args:
         path: a float Keras model.
@@ -94,7 +94,7 @@ def squeeze(
             `labels` are optional.
         granularity: as for `tfbinreg.fit_flash_budget`.
         widths: the same.
-        advance: is told what is being done.
+        advance: is called with what is being done.
 
     Raises:
         ValueError: if the model or the samples cannot be used, or the fewest bits do not fit.
@@ -131,9 +131,9 @@ def squeeze(
 def _fitting(
     model: Any, way: Any, inputs: list[np.ndarray], limit: int, advance: Advance
 ) -> _Choice:
-    """The choice that fits within `limit` bytes and costs least.
+    """The choice with the lowest cost within `limit` bytes.
 
-    The estimate is corrected by what it was off the last time, until that leads nowhere new.
+    The estimate is corrected by its last error until this gives no new choice.
     """
     from tfbinreg import quantize_apply, to_tflite
     from tfbinreg.budget.flash_budget import largest

@@ -32,7 +32,7 @@ class Loss(NamedTuple):
     Attributes:
         name: one of `LOSSES`, in full.
         function: the loss object.
-        from_logits: whether it takes the outputs for logits.
+        from_logits: whether it treats the outputs as logits.
     """
 
     name: str
@@ -54,7 +54,7 @@ def chosen_loss(path: str | os.PathLike[str], name: str | None, from_logits: boo
         from_logits: for a `name` that is a crossentropy: whether the outputs are logits.
 
     Raises:
-        ValueError: if there is none, or it is none of `LOSSES`.
+        ValueError: if there is none, or it is not one of `LOSSES`.
     """
     from tfbinreg.training.saving import saved_loss
 
@@ -104,7 +104,7 @@ def targets(labels: np.ndarray, loss: Loss, shape: Sequence[int | None]) -> np.n
 
     Args:
         labels: whole numbers, one for each sample (or place), for crossentropies over classes; for
-            other losses what the output should be.
+            other losses the target outputs.
         loss: which one.
         shape: of the model's output, without the batch.
 
@@ -161,11 +161,11 @@ def _fit(given: Sequence[int], shape: Sequence[int | None]) -> bool:
 
 
 class Score(NamedTuple):
-    """How a model does on samples with targets.
+    """The score of a model on samples with targets.
 
     Attributes:
         loss: the mean.
-        accuracy: share of right classes; None for losses without classes.
+        accuracy: share of correct classes; None for losses without classes.
     """
 
     loss: float
@@ -181,7 +181,7 @@ def score(loss: Loss, wanted: np.ndarray, outputs: np.ndarray) -> Score:
         outputs: what the model predicts.
 
     Raises:
-        ValueError: if a crossentropy is given outputs that are no probabilities.
+        ValueError: if a crossentropy gets outputs that are not probabilities.
     """
     inside = outputs.min() >= 0.0 and outputs.max() <= 1.0
     if loss.has_classes and not loss.from_logits and not inside:

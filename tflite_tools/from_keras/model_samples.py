@@ -32,8 +32,9 @@ def model_samples(
 def samples_and_labels(
     model: Any, arrays: Mapping[str, np.ndarray], what: str = "calibration data"
 ) -> tuple[list[np.ndarray], np.ndarray | None]:
-    """The same with labels of any kind: what they are, a loss has to say. Errors call the arrays
-    `what`."""
+    """The same with labels of any kind, whose meaning depends on the loss. Errors refer to the
+    arrays as `what`.
+    """
     labels = arrays.get(LABELS)
     rest = {name: array for name, array in arrays.items() if name != LABELS}
     names = [tensor.name.split(":")[0] for tensor in model.inputs]
@@ -51,7 +52,7 @@ def samples_and_labels(
 
 
 def _check_labels(labels: np.ndarray, shape: Sequence[int | None]) -> None:
-    """Labels are places in an output of that shape, one for each sample."""
+    """Check that labels are indices into an output of that shape, one for each sample."""
     sizes = [size for size in shape if size is not None]
     last = math.prod(sizes) - 1 if len(sizes) == len(shape) else np.inf
     whole = labels.dtype.kind in "iu" and labels.size == len(labels)

@@ -34,13 +34,14 @@ class Training:
 
     Attributes:
         epochs: 0 only calibrates and finalizes.
-        batch_size: samples in a step.
-        learning_rate: Adam's at the start, from where it falls to zero along a cosine.
-        loss: its name; None for the one that the model was compiled with.
+        batch_size: samples per step.
+        learning_rate: Adam's initial rate, with cosine decay to zero.
+        loss: name of the loss; None for the one that the model was compiled with.
         from_logits: for a `loss` that is a crossentropy: whether the outputs are logits.
-        penalties: strengths of the recipe's penalties by name, from the middle of the training on.
+        penalties: strengths of the recipe's penalties by name, which act from the middle of the
+            training on.
         distill: whether the float model is a teacher.
-        seed: of everything random.
+        seed: seed of everything random.
         target: as for `tfbinreg.finalize`; None for the recipe's.
         short_constants: as for `tfbinreg.finalize`.
     """
@@ -59,18 +60,18 @@ class Training:
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class Quantized:
-    """What was made.
+    """The result of `quantize`.
 
     Attributes:
-        saved: the finalized model as the bytes of a file of the wanted kind.
-        plan: the layers, their bits and why, as text.
+        saved: the finalized model as the bytes of a file of the requested kind.
+        plan: the layers, their bits and the reasons, as text.
         report: what `finalize` did, as text.
-        history: what each epoch has logged, by name.
+        history: what each epoch logged, by name.
         loss: name of the loss; None without labels.
-        before: how the float model does; None without labels.
-        after: how the finalized model does, whose outputs are those of its file.
-        samples: on how many samples both were measured.
-        warnings: what tfbinreg has warned of.
+        before: the score of the float model; None without labels.
+        after: the score of the finalized model, whose outputs are those of its file.
+        samples: number of samples that both were measured on.
+        warnings: the warnings of tfbinreg.
     """
 
     saved: bytes
@@ -102,7 +103,7 @@ class _Data(NamedTuple):
         return self.given if self.targets is None else (self.given, self.targets)
 
     def score(self, model: Any) -> Score | None:
-        """How a model does; None without targets."""
+        """The score of a model; None without targets."""
         if self.targets is None or self.loss is None:
             return None
         outputs = model.predict(self.given, batch_size=_PREDICTED_AT_ONCE, verbose=0)
@@ -124,12 +125,12 @@ def quantize(
     Args:
         path: a float Keras model.
         recipe: as for `tfbinreg.quantize_apply`.
-        arrays: training samples: one unnamed array, or arrays by input name; `labels` are needed
-            to train.
-        training: how.
-        validation: samples to measure with; None for those of the training.
+        arrays: training samples: one unnamed array, or arrays by input name; training requires
+            `labels`.
+        training: how to train.
+        validation: samples for evaluation; None for the training samples.
         suffix: ".keras" or ".h5".
-        advance: is told how far the work is.
+        advance: is called with the progress of the work.
 
     Raises:
         ValueError: if the model, the recipe or the samples cannot be used.
@@ -206,7 +207,7 @@ def _read(
 def _train(
     model: Any, data: _Data, training: Training, advance: Advance
 ) -> Mapping[str, Sequence[float]]:
-    """Train a calibrated model; what its epochs logged."""
+    """Train a calibrated model; returns what its epochs logged."""
     from tfbinreg import distill, solve
     from tfbinreg._compat import keras
 
@@ -249,7 +250,7 @@ def _train(
 
 
 def _check_method(recipe: Any) -> None:
-    """Refuse methods that are trained in stages of their own."""
+    """Reject methods that are trained in their own stages."""
     from tfbinreg.methods import roster
 
     names = {recipe.method, *(rule.method for rule in recipe.rules)} - {None}
@@ -262,7 +263,7 @@ def _check_method(recipe: Any) -> None:
 
 
 def _callbacks(model: Any, training: Training) -> list[Any]:
-    """The schedules of the penalties, and what folded normalizations need."""
+    """The schedules of the penalties, and the callback for folded normalizations."""
     from tfbinreg import BinRegularization, FreezeBatchNorm, PenaltySchedule
 
     given, names = training.penalties, model.recipe.penalties

@@ -41,7 +41,7 @@ CHOICES = {
 
 
 def check_notes(notes: Mapping[str, Any]) -> None:
-    """Raise ValueError if a note has another name than `NOTES`, or is no text."""
+    """Raise ValueError if a note has a name not in `NOTES`, or is not text."""
     for name, text in notes.items():
         if name not in NOTES or not isinstance(text, str):
             raise ValueError(
@@ -58,7 +58,7 @@ def parse(text: str) -> dict[str, Any]:
     """Read a card.
 
     Raises:
-        ValueError: if the text is no card of this format.
+        ValueError: if the text is not a card of this format.
     """
     try:
         card = json.loads(text)
@@ -89,8 +89,9 @@ def fields(card: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
 
 
 def differences(*cards: Mapping[str, Any]) -> dict[str, tuple[Any, ...]]:
-    """What cards say differently: dotted name -> the value of each, `NOT_RECORDED` where one has
-    none. Names of one part of the cards stand together."""
+    """Differences between cards: dotted name -> the value of each, `NOT_RECORDED` where one has
+    none. Names of one part of the cards are grouped together.
+    """
     told = [dict(fields(card)) for card in cards]
     names = dict.fromkeys(name for one in told for name in one)
     parts = list(dict.fromkeys(map(_part, names)))

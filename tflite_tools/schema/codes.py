@@ -36,15 +36,15 @@ def to_tflite_layout(kind: str, kernel: np.ndarray) -> np.ndarray:
 
 
 def _channel_axis(kind: str) -> int:
-    """Where a Keras kernel has its output channels."""
+    """The axis of a Keras kernel's output channels."""
     return 2 if kind == "Conv2DTranspose" else -1
 
 
 def read_codes(data: bytes) -> dict[str, np.ndarray]:
     """The codes of every quantized kernel in a converted file.
 
-    Read from the weights in the file, with the pre-scale undone; the manifest only says which
-    tensor is which layer.
+    They are read from the weights in the file, with the pre-scale undone. The manifest is used only
+    to assign tensors to layers.
 
     Args:
         data: bytes of a .tflite file made by `tflite_tools convert`.
@@ -59,7 +59,7 @@ def read_codes(data: bytes) -> dict[str, np.ndarray]:
 
 
 def codes_of(model: Model) -> dict[str, np.ndarray]:
-    """The same of a file that is parsed.
+    """The same for a parsed file.
 
     Raises:
         ValueError: if it has no manifest, or its weights do not fit it.
@@ -71,7 +71,7 @@ def layer_codes(model: Model, entry: LayerEntry) -> np.ndarray:
     """The codes of one layer, int8, in the Keras layout.
 
     Raises:
-        ValueError: naming the layer, if the weights do not fit the manifest.
+        ValueError: naming the layer, if its weights do not fit the manifest.
     """
     parts = _stored(model, entry)
     if not parts or any(part.dtype != np.int8 or part.ndim < 1 for part in parts):
@@ -85,11 +85,11 @@ def layer_codes(model: Model, entry: LayerEntry) -> np.ndarray:
 
 
 def off_grid(entry: LayerEntry, codes: np.ndarray) -> int:
-    """How many codes of a layer are none that its manifest knows.
+    """How many codes of a layer are not among those that its manifest allows.
 
     A channel has the levels of its codebook or, at b bits, the codes from -2^(b-1) to 2^(b-1) - 1
-    (at 1 bit -1 and 1, at 0 bits 0); or the negatives of all these, if a normalization has turned
-    it round; or zeros alone, if one has made it constant.
+    (at 1 bit -1 and 1, at 0 bits 0); or the negatives of all these, if a normalization has reversed
+    its sign; or only zeros, if one has made it constant.
 
     Args:
         entry: the layer.
@@ -152,7 +152,7 @@ def unscaled(entry: LayerEntry, weights: np.ndarray) -> np.ndarray:
     """A layer's stored weights divided by its pre-scale, int8, in the layout of `weights`.
 
     Raises:
-        ValueError: naming the layer, if they are no multiples of it.
+        ValueError: naming the layer, if they are not multiples of it.
     """
     codes, rest = np.divmod(weights.astype(np.int16), entry.prescale)
     if np.any(rest):

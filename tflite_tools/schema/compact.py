@@ -28,7 +28,7 @@ class _Builder(flatbuffers.Builder):
         self.written: dict[Hashable, int] = {}
 
     def CreateNumpyVector(self, x: np.ndarray) -> int:  # noqa: N802
-        """The vector's place; an equal one that is there already is used again."""
+        """The vector's place; an equal vector that is already there is reused."""
         key = (x.dtype.str, x.tobytes())
         if key not in self.written:
             if x.dtype == np.uint8 and x.size:
@@ -53,7 +53,7 @@ class _Builder(flatbuffers.Builder):
 
 
 class _Shared:
-    """A table that is written once for all that are equal to it."""
+    """A table that is written once for all equal tables."""
 
     def __init__(self, table: Any) -> None:
         self._table = table

@@ -1,6 +1,6 @@
 """A .tflite file as immutable values: graphs, tensors, operators and the manifest.
 
-A file is parsed once, by `load`, where it comes in; from there its `Model` is passed on.
+A file is parsed once, by `load`, at the entry point; from there its `Model` is passed on.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ class Model:
     Attributes:
         data: its bytes.
         graphs: its subgraphs; the first one is the entry.
-        manifest: what the exporter says of it; None if another tool wrote the file.
+        manifest: the exporter's description of it; None if another tool wrote the file.
         card: its quantization card (`schema.card`), None if it has none.
         named_inputs: tensor indices of the inputs by the names the first signature gives them.
         named_outputs: likewise.
