@@ -159,17 +159,20 @@ def test_weights_alone_make_the_same_model(path):
 
 @pytest.mark.parametrize("path", [*COMPILED[::3], *slow(*COMPILED[1::3], *COMPILED[2::3])])
 def test_training_goes_on_to_the_same_weights(path):
-    check_resumed(tfbinreg.load_model(GOLDEN / path), facts_of(path))
+    # On one core sums have another order, and an activation of this net is near a threshold. An
+    # optimizer without its state is 0.028 away.
+    atol = 0.003 if path.startswith("resized") else 1e-6
+    check_resumed(tfbinreg.load_model(GOLDEN / path), facts_of(path), atol)
 
 
-def check_resumed(model, facts):
+def check_resumed(model, facts, atol=1e-6):
     """Two steps more give the weights that were recorded."""
     make.train(model, numbered(facts, "input"), numbered(facts, "target"))
     recorded = {name for name in facts if name.startswith("resumed/")}
     now = {f"resumed/{weight.name}": weight.numpy() for weight in model.weights}
     assert recorded <= set(now)
     for name in recorded:
-        np.testing.assert_allclose(now[name], facts[name], rtol=1e-6, atol=1e-6, err_msg=name)
+        np.testing.assert_allclose(now[name], facts[name], rtol=1e-6, atol=atol, err_msg=name)
 
 
 @pytest.mark.slow
