@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import os
 import pathlib
 import re
 import shutil
@@ -161,7 +162,8 @@ def test_weights_alone_make_the_same_model(path):
 def test_training_goes_on_to_the_same_weights(path):
     # On one core sums have another order, and an activation of this net is near a threshold. An
     # optimizer without its state is 0.028 away.
-    atol = 0.003 if path.startswith("resized") else 1e-6
+    one_core = len(os.sched_getaffinity(0)) == 1
+    atol = 0.003 if one_core and path.startswith("resized") else 1e-6
     check_resumed(tfbinreg.load_model(GOLDEN / path), facts_of(path), atol)
 
 

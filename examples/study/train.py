@@ -74,7 +74,6 @@ def run(row: Row, folders: Folders, data: Data) -> dict[str, Any]:
         final = {**final_accuracies(model, data, row.report, as_trained), **codes}
         if row.start is not None:
             final["float"] = accuracies(_float_net(row.start, folders), data, row.report)
-        if row.start is not None:
             card["quantization"] = quantization(model, _notes(row, card))
             card["c_bytes"] = flash_bytes(model)
     checkpoint.count_time()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import tensorflow as tf
 
@@ -16,13 +17,7 @@ def hold(steps: Sequence[tf.Variable], held: tf.Variable) -> Callable[[], None]:
         steps: the learned steps and offsets.
         held: int32, (); while it is positive, the steps keep their values.
     """
-    before = [tf.identity(step) for step in steps]
-
-    def end() -> None:
-        for step, value in zip(steps, before, strict=True):
-            step.assign(tf.where(held > 0, value, step))
-
-    return end
+    return _afterwards(steps, lambda before, now: tf.where(held > 0, before, now))
 
 
 def slow_down(steps: Sequence[tf.Variable], factor: float) -> Callable[[], None]:
@@ -35,10 +30,15 @@ def slow_down(steps: Sequence[tf.Variable], factor: float) -> Callable[[], None]
         steps: the learned steps and offsets.
         factor: 0 to 1.
     """
+    return _afterwards(steps, lambda before, now: before + factor * (now - before))
+
+
+def _afterwards(steps: Sequence[tf.Variable], new: Callable[[Any, Any], Any]) -> Callable[[], None]:
+    """A function that sets each step to `new` of its value now and when it is called."""
     before = [tf.identity(step) for step in steps]
 
     def end() -> None:
         for step, value in zip(steps, before, strict=True):
-            step.assign(value + factor * (step - value))
+            step.assign(new(value, step))
 
     return end
